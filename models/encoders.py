@@ -1,0 +1,109 @@
+"""The encoders by the names of ``--model``, and how their features are asked for [SPEC 2, 3, 8]."""
+
+import hashlib
+from collections.abc import Sequence
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from models.hourglass import HourglassNet
+from models.resnet import (
+    InsResNet18,
+    InsResNet34,
+    InsResNet50,
+    InsResNet101,
+    InsResNet152,
+)
+
+RESNETS = {
+    "resnet50": InsResNet50,
+    "resnet50x2": partial(InsResNet50, width=2),
+    "resnet50x4": partial(InsResNet50, width=4),
+    "resnet18": InsResNet18,
+    "resnet34": InsResNet34,
+    "resnet101": InsResNet101,
+    "resnet152": InsResNet152,
+}
+STRIDE = 32  # of a ResNet's last stage; the hourglass halves its input as often
+LAST_MAP = 5  # deeper layers are vectors
+
+Features = Tensor | tuple[Tensor, ...]
+"""A dense map (B, C, H, W), or the native maps of a hypercolumn, deepest first."""
+
+
+def add_encoder_arguments(parser, *, layer: int):
+    """Declare which frozen encoder and which of its layers to use; return the group."""
+    group = parser.add_argument_group("frozen encoder")
+    group.add_argument(
+        "--model",
+        choices=[*RESNETS, "hourglass"],
+        default="resnet50",
+        help="architecture; hourglass is DVE's, which has one layer only",
+    )
+    group.add_argument(
+        "--trained_model_path", metavar="FILE", help="checkpoint of train_moco.py, or of DVE"
+    )
+    group.add_argument(
+        "--random_network",
+        action="store_true",
+        help="an untrained encoder drawn from --seed, for comparison",
+    )
+    group.add_argument(
+        "--layer",
+        type=int,
+        default=layer,
+        help="1 the max pool, 2 to 5 the stages conv2_x to conv5_x, 0 the pixels; "
+        "with --use_hypercol how many maps are stacked, from the deepest up",
+    )
+    group.add_argument(
+        "--use_hypercol", action="store_true", help="stack the maps of several layers at 48x48"
+    )
+    return group
+
+
+def build_encoder(name: str, side: int) -> nn.Module:
+    """Return a freshly initialised encoder for square inputs of ``side`` pixels.
+
+    Raises:
+        ValueError: if the network can't take such an input.
+    """
+    if side < STRIDE:
+        raise ValueError(f"{name} needs an input of at least {STRIDE} pixels, got {side}")
+    if name == "hourglass":
+        if side % STRIDE:
+            raise ValueError(f"the hourglass needs a multiple of {STRIDE} pixels, got {side}")
+        return HourglassNet()
+    return RESNETS[name](pool_size=side // STRIDE)
+
+
+def build_random_encoder(name: str, side: int, seed: int) -> nn.Module:
+    """Return the untrained encoder that belongs to a seed, without moving the global generator."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return build_encoder(name, side)
+
+
+def freeze(encoder: nn.Module) -> nn.Module:
+    """Put an encoder in eval mode, without gradients; return it."""
+    return encoder.eval().requires_grad_(False)
+
+
+@torch.no_grad()
+def encode(encoder: nn.Module, images: Tensor, layer: int, use_hypercol: bool) -> Features:
+    """Return the features of images (B, 3, H, W); of a hypercolumn its native maps."""
+    return encoder(images, layer, use_hypercol, None)
+
+
+def weights_digest(module: nn.Module) -> str:
+    """Return a SHA-256 of all parameters and buffers, names included."""
+    digest = hashlib.sha256()
+    for name, tensor in module.state_dict().items():
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def as_maps(features: Features) -> Sequence[Tensor]:
+    """Return the maps of features as a sequence, of one for a dense map."""
+    return (features,) if isinstance(features, Tensor) else features

@@ -1,0 +1,32 @@
+"""Losses of the landmark regressor [SPEC 5]. Letters: B images, A landmarks."""
+
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def regression_loss(pred: Tensor, gt: Tensor, alpha: float = 10.0) -> Tensor:
+    """Return the smooth-L1 distance of ``alpha * pred`` and ``alpha * gt``, mean over everything.
+
+    Args:
+        pred: (B, A, 2), x before y, in [-1, 1].
+        gt: (B, A, 2), likewise.
+        alpha: scale that decides where the loss turns from quadratic to linear (at 1 / alpha).
+    """
+    return F.smooth_l1_loss(pred * alpha, gt * alpha)
+
+
+def selected_regression_loss(
+    pred: Tensor, gt: Tensor, visible: Tensor, alpha: float = 10.0
+) -> Tensor:
+    """Return `regression_loss` with invisible points zeroed on both sides, inputs left alone.
+
+    The mean still runs over all points, so an image with few visible ones weighs less [SPEC 5].
+
+    Args:
+        pred: (B, A, 2), in [-1, 1].
+        gt: (B, A, 2), in [-1, 1].
+        visible: (B, A), bool.
+        alpha: see `regression_loss`.
+    """
+    hidden = ~visible.bool().unsqueeze(-1)  # (B, A, 1)
+    return regression_loss(pred.masked_fill(hidden, 0), gt.masked_fill(hidden, 0), alpha)

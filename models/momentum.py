@@ -1,0 +1,48 @@
+"""The key encoder: a slow average of the query encoder [SPEC 4; He et al. 2020, Sec. 3.1, 3.3]."""
+
+import torch
+from torch import Tensor, nn
+
+
+def copy_parameters(source: nn.Module, target: nn.Module) -> None:
+    """Set the target's parameters (not its buffers) to the source's."""
+    with torch.no_grad():
+        for s, t in zip(source.parameters(), target.parameters(), strict=True):
+            t.copy_(s)
+
+
+@torch.no_grad()
+def momentum_update(query: nn.Module, key: nn.Module, alpha: float) -> None:
+    """Set each key parameter to ``alpha * key + (1 - alpha) * query``.
+
+    Buffers are left alone: the key encoder's BatchNorm statistics are its own [SPEC 4].
+    """
+    keys, queries = list(key.parameters()), list(query.parameters())
+    torch._foreach_mul_(keys, alpha)
+    torch._foreach_add_(keys, queries, alpha=1 - alpha)
+
+
+def set_key_mode(key: nn.Module) -> None:
+    """Put the key encoder in eval mode, except its BatchNorm layers, which stay in train mode."""
+    key.eval()
+    for module in key.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            module.train()
+
+
+@torch.no_grad()
+def shuffled_keys(key: nn.Module, images: Tensor) -> Tensor:
+    """Embed images in a random order and put the embeddings back in theirs (ShuffleBN).
+
+    On several GPUs a query and its key are then normalised among different images, so BatchNorm
+    statistics can't give the pair away.
+
+    Args:
+        key: the key encoder.
+        images: (B, 3, H, W).
+
+    Returns:
+        (B, D).
+    """
+    order = torch.randperm(len(images), device=images.device)
+    return key(images[order])[torch.argsort(order)]

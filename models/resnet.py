@@ -1,0 +1,219 @@
+"""ResNet encoders whose intermediate maps make hypercolumns.
+
+[SPEC 2; He et al. 2016 for the network; Cheng et al. 2020, Sec. 3.2 for the hypercolumn.]
+Letters: B images, C channels, H and W rows and columns. Layer numbers are those of ``--layer``:
+1 the max pool, 2 to 5 the four stages, 6 the pooled vector, 7 the unit embedding.
+"""
+
+import math
+from collections.abc import Sequence
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from models.hypercolumn import hypercolumn
+from models.parallel import DataParallel
+
+EMBEDDING_LAYER = 7
+
+
+def conv3x3(in_channels: int, out_channels: int, stride: int = 1) -> nn.Conv2d:
+    """Return a padded 3x3 convolution without bias."""
+    return nn.Conv2d(in_channels, out_channels, 3, stride=stride, padding=1, bias=False)
+
+
+def projection(in_channels: int, out_channels: int, stride: int) -> nn.Sequential | None:
+    """Return the shortcut's 1x1 convolution, or None where the identity fits."""
+    if stride == 1 and in_channels == out_channels:
+        return None
+    conv = nn.Conv2d(in_channels, out_channels, 1, stride=stride, bias=False)
+    return nn.Sequential(conv, nn.BatchNorm2d(out_channels))
+
+
+class BasicBlock(nn.Module):
+    """Two 3x3 convolutions and a shortcut (ResNet-18 and 34)."""
+
+    expansion = 1
+
+    def __init__(self, in_channels: int, channels: int, stride: int = 1) -> None:
+        super().__init__()
+        self.conv1 = conv3x3(in_channels, channels, stride)
+        self.bn1 = nn.BatchNorm2d(channels)
+        self.relu = nn.ReLU(inplace=True)
+        self.conv2 = conv3x3(channels, channels)
+        self.bn2 = nn.BatchNorm2d(channels)
+        self.downsample = projection(in_channels, channels, stride)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, C, H, W) to (B, channels, H / stride, W / stride)."""
+        shortcut = x if self.downsample is None else self.downsample(x)
+        out = self.relu(self.bn1(self.conv1(x)))
+        return self.relu(self.bn2(self.conv2(out)) + shortcut)
+
+
+class Bottleneck(nn.Module):
+    """1x1, 3x3 (which carries the stride) and 1x1 convolutions and a shortcut (ResNet-50 up)."""
+
+    expansion = 4
+
+    def __init__(self, in_channels: int, channels: int, stride: int = 1) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(in_channels, channels, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(channels)
+        self.conv2 = conv3x3(channels, channels, stride)
+        self.bn2 = nn.BatchNorm2d(channels)
+        self.conv3 = nn.Conv2d(channels, channels * self.expansion, 1, bias=False)
+        self.bn3 = nn.BatchNorm2d(channels * self.expansion)
+        self.relu = nn.ReLU(inplace=True)
+        self.downsample = projection(in_channels, channels * self.expansion, stride)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, C, H, W) to (B, 4 * channels, H / stride, W / stride)."""
+        shortcut = x if self.downsample is None else self.downsample(x)
+        out = self.relu(self.bn1(self.conv1(x)))
+        out = self.relu(self.bn2(self.conv2(out)))
+        return self.relu(self.bn3(self.conv3(out)) + shortcut)
+
+
+class ResNet(nn.Module):
+    """ResNet v1 that returns any of its layers, or their hypercolumn.
+
+    Args:
+        block: `BasicBlock` or `Bottleneck`.
+        layers: blocks in each of the four stages.
+        low_dim: length of the unit embedding.
+        in_channel: channels of the input image.
+        width: multiplies the stages' channels (the first convolution keeps 64).
+        pool_size: side of the average pool, the last stage's map: input side / 32.
+    """
+
+    def __init__(
+        self,
+        block: type[BasicBlock] | type[Bottleneck],
+        layers: Sequence[int],
+        low_dim: int = 128,
+        in_channel: int = 3,
+        width: float = 1,
+        pool_size: int = 7,
+    ) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(in_channel, 64, 7, stride=2, padding=3, bias=False)
+        self.bn1 = nn.BatchNorm2d(64)
+        self.relu = nn.ReLU(inplace=True)
+        self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)
+        base = int(64 * width)
+        out_channels = [base * 2**stage * block.expansion for stage in range(4)]
+        in_channels = [64, *out_channels[:3]]
+        stages = [
+            _stage(block, in_channels[s], base * 2**s, layers[s], stride=1 if s == 0 else 2)
+            for s in range(4)
+        ]
+        self.layer1, self.layer2, self.layer3, self.layer4 = stages
+        self.avgpool = nn.AvgPool2d(pool_size, stride=1)
+        self.fc = nn.Linear(out_channels[3], low_dim)
+        self.map_channels = (64, *out_channels)  # of layers 1 to 5
+        self.in_channels = in_channel
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                fan_out = module.kernel_size[0] * module.kernel_size[1] * module.out_channels
+                nn.init.normal_(module.weight, 0.0, math.sqrt(2.0 / fan_out))
+
+    def forward(
+        self,
+        x: Tensor,
+        layer: int = EMBEDDING_LAYER,
+        use_hypercol: bool = False,
+        output_shape: tuple[int, int] | None = (48, 48),
+    ) -> Tensor | tuple[Tensor, ...]:
+        """Return a layer's output, or the hypercolumn of the top ``layer`` maps.
+
+        Args:
+            x: (B, 3, H, W), normalised images.
+            layer: see the module; 0 or less returns ``x`` itself.
+            use_hypercol: stack the first ``layer`` of the stages 4, 3, 2, 1 and the max pool.
+            output_shape: rows and columns of the hypercolumn; None leaves each map as it is and
+                returns them as a tuple, deepest first.
+        """
+        if layer <= 0:
+            return x
+        out = self.maxpool(self.relu(self.bn1(self.conv1(x))))
+        maps = [out]
+        for number, stage in enumerate((self.layer1, self.layer2, self.layer3, self.layer4), 2):
+            if not use_hypercol and layer < number:
+                return maps[-1]
+            maps.append(stage(maps[-1]))
+        if use_hypercol:
+            pyramid = tuple(maps[::-1][:layer])
+            return pyramid if output_shape is None else hypercolumn(pyramid, output_shape)
+        if layer == 5:
+            return maps[-1]
+        pooled = self.avgpool(maps[-1]).flatten(1)  # (B, C)
+        return pooled if layer == 6 else F.normalize(self.fc(pooled), dim=1)
+
+
+def _stage(block, in_channels: int, channels: int, blocks: int, stride: int) -> nn.Sequential:
+    first = block(in_channels, channels, stride)
+    rest = [block(channels * block.expansion, channels) for _ in range(blocks - 1)]
+    return nn.Sequential(first, *rest)
+
+
+class InsResNet(nn.Module):
+    """A ResNet behind `DataParallel`, under the names the published checkpoints use."""
+
+    def __init__(self, encoder: ResNet) -> None:
+        super().__init__()
+        self.encoder = DataParallel(encoder)
+
+    def forward(
+        self,
+        x: Tensor,
+        layer: int = EMBEDDING_LAYER,
+        use_hypercol: bool = False,
+        output_shape: tuple[int, int] | None = (48, 48),
+    ) -> Tensor | tuple[Tensor, ...]:
+        """See `ResNet.forward`."""
+        return self.encoder(x, layer, use_hypercol, output_shape)
+
+    def feature_channels(self, layer: int, use_hypercol: bool) -> int:
+        """Return how many channels ``forward(x, layer, use_hypercol)`` has, for ``layer`` <= 5."""
+        resnet = self.encoder.module
+        if layer <= 0:
+            return resnet.in_channels
+        if use_hypercol:
+            return sum(resnet.map_channels[::-1][:layer])
+        return resnet.map_channels[layer - 1]
+
+
+class InsResNet18(InsResNet):
+    """ResNet-18 encoder [SPEC 2]; ``pool_size`` is the input side / 32."""
+
+    def __init__(self, width: float = 1, pool_size: int = 7) -> None:
+        super().__init__(ResNet(BasicBlock, (2, 2, 2, 2), width=width, pool_size=pool_size))
+
+
+class InsResNet34(InsResNet):
+    """ResNet-34 encoder [SPEC 2]; ``pool_size`` is the input side / 32."""
+
+    def __init__(self, width: float = 1, pool_size: int = 7) -> None:
+        super().__init__(ResNet(BasicBlock, (3, 4, 6, 3), width=width, pool_size=pool_size))
+
+
+class InsResNet50(InsResNet):
+    """ResNet-50 encoder [SPEC 2]; ``pool_size`` is the input side / 32."""
+
+    def __init__(self, width: float = 1, pool_size: int = 7) -> None:
+        super().__init__(ResNet(Bottleneck, (3, 4, 6, 3), width=width, pool_size=pool_size))
+
+
+class InsResNet101(InsResNet):
+    """ResNet-101 encoder [SPEC 2]; ``pool_size`` is the input side / 32."""
+
+    def __init__(self, width: float = 1, pool_size: int = 7) -> None:
+        super().__init__(ResNet(Bottleneck, (3, 4, 23, 3), width=width, pool_size=pool_size))
+
+
+class InsResNet152(InsResNet):
+    """ResNet-152 encoder [SPEC 2]; ``pool_size`` is the input side / 32."""
+
+    def __init__(self, width: float = 1, pool_size: int = 7) -> None:
+        super().__init__(ResNet(Bottleneck, (3, 8, 36, 3), width=width, pool_size=pool_size))

@@ -1,0 +1,90 @@
+import pytest
+import torch
+from torch import nn
+
+from models.encoders import (
+    RESNETS,
+    as_maps,
+    build_encoder,
+    build_random_encoder,
+    encode,
+    freeze,
+    weights_digest,
+)
+from models.keypoint_prediction import IntermediateKeypointPredictor
+
+
+@pytest.mark.parametrize("name", [*RESNETS, "hourglass"])
+@pytest.mark.parametrize("use_hypercol", [False, True])
+def test_feature_channels_are_those_of_the_features(name, use_hypercol):
+    with torch.device("meta"):
+        encoder, images = freeze(build_encoder(name, 64)), torch.empty(1, 3, 64, 64)
+        for layer in range(-1, 6):
+            features = encoder(images, layer, use_hypercol, (48, 48))
+            assert encoder.feature_channels(layer, use_hypercol) == features.shape[1]
+
+
+@pytest.mark.parametrize("layer", [1, 2, 3, 4, 5])
+def test_native_maps_make_the_same_landmarks_as_the_dense_hypercolumn(layer):
+    encoder = freeze(build_encoder("resnet18", 64))
+    images = torch.randn(2, 3, 64, 64)
+    regressor = IntermediateKeypointPredictor(encoder.feature_channels(layer, True), 3, 4, 1.0)
+    native = encode(encoder, images, layer, True)
+    assert len(native) == layer
+    dense = encoder(images, layer, True)
+    torch.testing.assert_close(regressor(native)[0], regressor(dense)[0], rtol=1e-4, atol=1e-5)
+
+
+def test_layer_zero_is_the_pixels():
+    images = torch.randn(2, 3, 64, 64)
+    encoder = freeze(build_encoder("resnet18", 64))
+    assert encoder(images, 0, True) is images
+    assert len(as_maps(encode(encoder, images, 0, False))) == 1
+
+
+def test_embedding_is_of_unit_length():
+    embeddings = freeze(build_encoder("resnet18", 64))(torch.randn(3, 3, 64, 64))
+    torch.testing.assert_close(embeddings.norm(dim=1), torch.ones(3))
+
+
+@pytest.mark.parametrize(("name", "side"), [("resnet18", 31), ("hourglass", 100)])
+def test_inputs_a_network_cannot_take_are_refused(name, side):
+    with pytest.raises(ValueError, match="pixels"):
+        build_encoder(name, side)
+
+
+def test_a_random_encoder_belongs_to_its_seed_and_leaves_the_generator_alone():
+    before = torch.get_rng_state()
+    digests = [weights_digest(build_random_encoder("resnet18", 64, seed)) for seed in (0, 0, 1)]
+    assert digests[0] == digests[1] != digests[2]
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def test_digest_sees_buffers():
+    norm = nn.BatchNorm1d(3)
+    digest = weights_digest(norm)
+    norm.running_mean[0] = 1
+    assert weights_digest(norm) != digest
+
+
+def test_regressor_starts_as_published():
+    regressor = IntermediateKeypointPredictor(6, 3, 4)
+    assert torch.equal(regressor.descriptors, regressor.inner_conv.weight)
+    linears = torch.cat([linear.weight for linear in regressor.linear])
+    assert torch.equal(regressor.reg_conv.weight.flatten(1), linears)
+    names = [name for name, _ in regressor.named_parameters()]
+    assert names[:3] == ["descriptors", "inner_conv.weight", "reg_conv.weight"]
+    pred, _ = regressor(torch.randn(2, 6, 8, 8))
+    pred.sum().backward()
+    without = [n for n, p in regressor.named_parameters() if p.grad is None]
+    assert without == ["descriptors", "linear.0.weight", "linear.1.weight", "linear.2.weight"]
+
+
+def test_each_landmark_depends_on_its_own_virtual_points_alone():
+    regressor = IntermediateKeypointPredictor(6, 3, 4)
+    features = torch.randn(1, 6, 8, 8)
+    before = regressor(features)[0]
+    with torch.no_grad():
+        regressor.inner_conv.weight[4:8] += 1  # of the second landmark
+    changed = (regressor(features)[0] != before).any(dim=-1)[0]
+    assert changed.tolist() == [False, True, False]
