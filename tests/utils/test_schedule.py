@@ -1,0 +1,71 @@
+import json
+
+import pytest
+import torch
+
+from tests.recipes import GOLDEN
+from utils.schedule import (
+    cosine_rate,
+    regressor_cosine_rate,
+    regressor_multistep_rate,
+    regressor_rate,
+    set_learning_rate,
+    step_rate,
+)
+
+SCHEDULES = json.loads((GOLDEN / "schedules.json").read_text())
+
+
+@pytest.mark.parametrize(("epoch", "rate"), SCHEDULES["moco_cosine_800"].items())
+def test_moco_cosine(epoch, rate):
+    assert cosine_rate(int(epoch), 0.03, 800) == pytest.approx(rate, rel=1e-9, abs=1e-18)
+
+
+@pytest.mark.parametrize(("epoch", "rate"), SCHEDULES["moco_step"].items())
+def test_moco_steps(epoch, rate):
+    assert step_rate(int(epoch), 0.03, (120, 160, 200), 0.1) == pytest.approx(rate, rel=1e-9)
+
+
+def torch_rates(make, epochs):
+    """Rates of a torch scheduler that is stepped before each epoch, as the published code does."""
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.01)
+    scheduler = make(optimizer)
+    rates = []
+    for _ in range(epochs):
+        optimizer.step()
+        scheduler.step()
+        rates.append(optimizer.param_groups[0]["lr"])
+    return rates
+
+
+def test_regressor_cosine_is_torchs():
+    from torch.optim.lr_scheduler import CosineAnnealingLR
+
+    floor = 0.01 * 0.2**3 * 0.1
+    expected = torch_rates(lambda o: CosineAnnealingLR(o, 200, eta_min=floor), 200)
+    found = [regressor_cosine_rate(e, 0.01, 200, 0.2) for e in range(1, 201)]
+    assert found == pytest.approx(expected, rel=1e-6)
+
+
+def test_regressor_multistep_is_torchs():
+    from torch.optim.lr_scheduler import MultiStepLR
+
+    expected = torch_rates(lambda o: MultiStepLR(o, [100, 250], gamma=0.1), 260)
+    found = [regressor_multistep_rate(e, 0.01) for e in range(1, 261)]
+    assert found == pytest.approx(expected)
+
+
+def test_flags_choose_the_regressors_schedule():
+    def rate(cosine, multistep):
+        return regressor_rate(35, 0.1, 60, (30, 40, 50), 0.2, cosine, multistep)
+
+    assert rate(False, False) == pytest.approx(0.02)
+    assert rate(False, True) == 0.1
+    assert rate(True, False) == rate(True, True) == regressor_cosine_rate(35, 0.1, 60, 0.2)
+
+
+def test_set_learning_rate_reaches_every_group():
+    parameters = [torch.nn.Parameter(torch.zeros(1)) for _ in range(2)]
+    optimizer = torch.optim.SGD([{"params": [p]} for p in parameters], lr=1.0)
+    set_learning_rate(optimizer, 0.5)
+    assert [group["lr"] for group in optimizer.param_groups] == [0.5, 0.5]

@@ -1,0 +1,89 @@
+"""Checkpoint files: written whole or not at all, read without running anything in them."""
+
+import argparse
+import os
+import tempfile
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from utils.errors import InputError
+
+
+def save_checkpoint(path: Path, content: dict) -> None:
+    """Write a checkpoint beside its place, then rename: a kill leaves the old one whole.
+
+    Raises:
+        InputError: if it can't be written (no space, no permission); names the file.
+    """
+    temporary = None
+    try:
+        with tempfile.NamedTemporaryFile(
+            dir=path.parent, prefix=f".{path.name}.", delete=False
+        ) as file:
+            temporary = Path(file.name)
+            torch.save(content, file)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except (OSError, RuntimeError) as error:
+        raise InputError(f"{path}: can't write the checkpoint ({error})") from None
+    finally:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+
+
+def load_checkpoint(path: str | Path, keys: tuple[str, ...]) -> dict:
+    """Read a checkpoint onto the CPU; its only class may be `argparse.Namespace` (``opt``).
+
+    Args:
+        path: the file.
+        keys: entries that must be there.
+
+    Raises:
+        InputError: if the file is absent, damaged, holds code or lacks an entry.
+    """
+    if not Path(path).is_file():
+        raise InputError(f"{path}: no such checkpoint")
+    try:
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch.load raises whatever the damage leads to
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise InputError(f"{path}: not a readable checkpoint ({reason[:200]})") from None
+    missing = [k for k in keys if not isinstance(content, dict) or k not in content]
+    if missing:
+        found = ", ".join(map(str, list(content)[:8])) if isinstance(content, dict) else "no dict"
+        raise InputError(f"{path}: expected a checkpoint with {', '.join(keys)}; found {found}")
+    return content
+
+
+def load_weights(module: nn.Module, state: dict, path: str | Path, hint: str) -> None:
+    """Load a state dict strictly.
+
+    Args:
+        module: receives the weights.
+        state: key to tensor.
+        path: where the state came from, for the message.
+        hint: what the module was built from, for the message.
+
+    Raises:
+        InputError: naming the first key that is missing, superfluous or of another shape.
+    """
+    own = module.state_dict()
+    for key in own:
+        if key not in state:
+            raise InputError(f"{path}: holds another architecture than {hint}: {key} is missing")
+        if not isinstance(state[key], torch.Tensor) or state[key].shape != own[key].shape:
+            found = tuple(getattr(state[key], "shape", ()))
+            raise InputError(
+                f"{path}: holds another architecture than {hint}: {key} is {found}, "
+                f"expected {tuple(own[key].shape)}"
+            )
+    superfluous = next((key for key in state if key not in own), None)
+    if superfluous is not None:
+        raise InputError(
+            f"{path}: holds another architecture than {hint}: {superfluous} has no place there"
+        )
+    module.load_state_dict(state)

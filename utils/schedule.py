@@ -1,0 +1,92 @@
+"""Learning rates by epoch, as pure functions; epochs count from 1 [SPEC 4, 5]."""
+
+import argparse
+import math
+from collections.abc import Sequence
+
+from utils.arguments import epoch_list, finite_float, positive_int
+
+MULTISTEP_MILESTONES = (100, 250)
+MULTISTEP_RATE = 0.1
+
+
+def add_schedule_arguments(
+    parser: argparse.ArgumentParser,
+    *,
+    epochs: int,
+    learning_rate: float,
+    lr_decay_epochs: str,
+    lr_decay_rate: float,
+    momentum: float,
+    weight_decay: float,
+):
+    """Declare the options of optimizer and schedule that all training shares; return the group."""
+    group = parser.add_argument_group("optimization")
+    group.add_argument("--epochs", type=positive_int, default=epochs, help="number of epochs")
+    group.add_argument(
+        "--learning_rate", type=finite_float, default=learning_rate, help="initial learning rate"
+    )
+    group.add_argument(
+        "--lr_decay_epochs",
+        type=epoch_list,
+        default=lr_decay_epochs,
+        metavar="E,E,...",
+        help="epochs after which the rate is multiplied by --lr_decay_rate",
+    )
+    group.add_argument(
+        "--lr_decay_rate", type=finite_float, default=lr_decay_rate, help="see --lr_decay_epochs"
+    )
+    group.add_argument(
+        "--cosine", action="store_true", help="anneal along a half cosine instead of in steps"
+    )
+    group.add_argument("--momentum", type=finite_float, default=momentum, help="of SGD")
+    group.add_argument(
+        "--weight_decay", type=finite_float, default=weight_decay, help="L2 penalty's factor"
+    )
+    return group
+
+
+def step_rate(epoch: int, base: float, decay_epochs: Sequence[int], rate: float) -> float:
+    """Return base times rate for each decay epoch that lies before this one."""
+    return base * rate ** sum(e < epoch for e in decay_epochs)
+
+
+def cosine_rate(epoch: int, base: float, epochs: int, floor: float = 0.0) -> float:
+    """Return the rate of this epoch on a half cosine from base (epoch 0) to floor (the last)."""
+    return floor + (base - floor) * 0.5 * (1 + math.cos(math.pi * epoch / epochs))
+
+
+def regressor_cosine_rate(epoch: int, base: float, epochs: int, rate: float) -> float:
+    """Return the regressor's cosine rate; its floor is ``base * rate**3 * 0.1``.
+
+    The published code steps its scheduler before each epoch, so that epoch 1 is one step down.
+    """
+    return cosine_rate(epoch, base, epochs, floor=base * rate**3 * 0.1)
+
+
+def regressor_multistep_rate(epoch: int, base: float) -> float:
+    """Return base times 0.1 for each of the milestones 100 and 250 reached."""
+    return base * MULTISTEP_RATE ** sum(m <= epoch for m in MULTISTEP_MILESTONES)
+
+
+def regressor_rate(
+    epoch: int,
+    base: float,
+    epochs: int,
+    decay_epochs: Sequence[int],
+    rate: float,
+    cosine: bool,
+    multistep: bool,
+) -> float:
+    """Return the regressor's rate under the flags of the evaluation scripts [SPEC 5]."""
+    if cosine:
+        return regressor_cosine_rate(epoch, base, epochs, rate)
+    if multistep:
+        return regressor_multistep_rate(epoch, base)
+    return step_rate(epoch, base, decay_epochs, rate)
+
+
+def set_learning_rate(optimizer, rate: float) -> None:
+    """Set the learning rate of all parameter groups."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate
