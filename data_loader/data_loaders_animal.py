@@ -1,0 +1,145 @@
+"""The bird benchmarks: iNaturalist Aves for pre-training, CUB for landmarks [SPEC 6].
+
+`LandmarkDataset` says what their arguments and items are. Letters: N pictures, A = 15 parts.
+"""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from data_loader.annotation_files import check_images, read_lines, read_names
+from data_loader.augmentation import BIRD_MEAN, BIRD_STD
+from data_loader.cub_annotations import PARTS, read_part_annotations
+from data_loader.geometry import resize_square
+from data_loader.landmark_dataset import LandmarkDataset
+from utils.errors import InputError
+
+
+class Birds(LandmarkDataset):
+    """What both share: colour statistics, and a resize to a square."""
+
+    mean, std = BIRD_MEAN, BIRD_STD
+
+    def square(
+        self, image: Image.Image, points_orig: np.ndarray, index: int
+    ) -> tuple[Image.Image, np.ndarray]:
+        """Resize to a square; points are shares of the picture's width and height."""
+        return resize_square(image, self.imwidth), points_orig * self.imwidth
+
+
+class InatAve(Birds):
+    """Pictures of birds without annotation: ``root/*/*.jpg``, or those of a list.
+
+    Args:
+        root: holds the species folders.
+        train: unused, there is one split.
+        pair_image: see `LandmarkDataset`, also for the rest.
+        imwidth: side of the square in pixels.
+        crop: pixels cut off each side.
+        do_augmentations: draw the views at random.
+        imagelist: a file with one path a line, tried as given, then under ``root``, then beside
+            the list.
+        smallest_scale: see `random_view`.
+    """
+
+    def __init__(
+        self,
+        root: str | Path,
+        train: bool = True,
+        pair_image: bool = True,
+        imwidth: int = 224,
+        crop: int = 0,
+        do_augmentations: bool = True,
+        imagelist: str | Path | None = None,
+        smallest_scale: float = 0.2,
+    ) -> None:
+        self.imagelist = imagelist
+        if imagelist is not None and not Path(root).is_dir():
+            root = Path(imagelist).parent  # a list of absolute paths needs no root
+        super().__init__(
+            root,
+            train,
+            pair_image,
+            imwidth,
+            crop,
+            do_augmentations,
+            smallest_scale=smallest_scale,
+        )
+
+    def read(self, root: Path, train: bool) -> tuple[Path, list[str], dict[str, np.ndarray]]:
+        """See `LandmarkDataset.read`; there are no points."""
+        if self.imagelist is None:
+            filenames = sorted(str(path.relative_to(root)) for path in root.glob("*/*.jpg"))
+        else:
+            imagelist = Path(self.imagelist)
+            filenames = resolve_listed(imagelist, [Path(), root, imagelist.parent])
+        return root, filenames, {"keypoints": np.empty((len(filenames), 0, 2))}
+
+
+def resolve_listed(imagelist: Path, folders: list[Path]) -> list[str]:
+    """Return the absolute paths of a list's images, each in the first folder that has it."""
+    paths, lines = [], read_lines(imagelist)
+    if not lines:
+        raise InputError(f"{imagelist}: empty, expected one image a line")
+    for number, line in enumerate(lines, 1):
+        # os.path.isfile is False, where Path.is_file raises, for a line too long to be a path.
+        found = next((f / line for f in folders if line and os.path.isfile(f / line)), None)
+        if found is None:
+            tried = ", ".join(str(f) for f in folders)
+            raise InputError(f"{imagelist}, line {number}: no image {line[:200]!r} in {tried}")
+        paths.append(str(found.absolute()))
+    return paths
+
+
+class CUB(Birds):
+    """CUB-200-2011 with 15 parts; the second of an item is ``visible`` (15,) bool.
+
+    Args:
+        root: holds ``images``, ``split`` and the annotations.
+        train: this split; exactly one of the three.
+        val: likewise.
+        test: likewise.
+        imagelist: replaces ``split/train.txt`` for training.
+        pair_image: see `LandmarkDataset`, also for the rest.
+        imwidth: side of the square in pixels.
+        crop: pixels cut off each side.
+        TPS_aug: warp pictures and parts at random.
+    """
+
+    num_landmarks = PARTS
+    published_counts = (1_241, 382, 383)
+
+    def __init__(
+        self,
+        root: str | Path,
+        train: bool = False,
+        val: bool = False,
+        test: bool = False,
+        imagelist: str | Path | None = None,
+        pair_image: bool = False,
+        imwidth: int = 224,
+        crop: int = 0,
+        TPS_aug: bool = False,  # noqa: N803 (published name)
+    ) -> None:
+        if train + val + test != 1:
+            raise ValueError("CUB takes exactly one of train, val and test")
+        self.split = "train" if train else "val" if val else "test"
+        self.imagelist = imagelist if train else None
+        super().__init__(root, train, pair_image, imwidth, crop, False, TPS_aug)
+
+    def read(self, root: Path, train: bool) -> tuple[Path, list[str], dict[str, np.ndarray]]:
+        """See `LandmarkDataset.read`; points are shares of the picture's width and height."""
+        path = Path(self.imagelist or root / "split" / f"{self.split}.txt")
+        # Listed paths carry other people's prefixes: what counts is what follows "/images/".
+        filenames = [name.rsplit("/images/", 1)[-1] for name in read_names(path)]
+        check_images(root / "images", filenames, path)
+        keypoints, visible = read_part_annotations(root, filenames)
+        return root / "images", filenames, {"keypoints": keypoints, "visible": visible}
+
+    def second(self, index: int, points_px: Tensor) -> Tensor:
+        """Return which parts are visible, (15,) bool."""
+        return torch.from_numpy(self.annotations["visible"][index])

@@ -1,0 +1,297 @@
+"""The face benchmarks, each read from its own layout on disk [SPEC 6].
+
+`LandmarkDataset` says what their arguments and items are. Letters: N pictures, A landmarks.
+"""
+
+import csv
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from data_loader.annotation_files import (
+    check_images,
+    check_unique,
+    parse_table,
+    read_lines,
+    read_names,
+)
+from data_loader.geometry import celeba_square, face_window, resize_square
+from data_loader.landmark_dataset import LandmarkDataset, add_image_arguments
+from data_loader.matlab_files import read_face_boxes, read_mat, read_pts
+from utils.errors import InputError
+
+VAL_IMAGES = 2000  # [SPEC 6] CelebA's validation set is the first ones of its test partition
+
+
+class CelebA(LandmarkDataset):
+    """What CelebA and MAFL share: one annotation file and the aligned 178x218 pictures."""
+
+    eyes = (0, 1)
+    num_landmarks = 5
+    image_folder = "Img/img_align_celeba_hq"
+    annotation_file = "Anno/list_landmarks_align_celeba.txt"
+
+    def read(self, root: Path, train: bool) -> tuple[Path, list[str], dict[str, np.ndarray]]:
+        """See `LandmarkDataset.read`."""
+        names, keypoints = read_celeba_landmarks(root / self.annotation_file)
+        rows = self.split(root, names, train)
+        folder, filenames = root / self.image_folder, [names[row] for row in rows]
+        check_images(folder, filenames, root / self.annotation_file)
+        return folder, filenames, {"keypoints": keypoints[rows]}
+
+    def split(self, root: Path, names: list[str], train: bool) -> list[int]:
+        """Return the rows of the annotation file that belong to the split."""
+        raise NotImplementedError
+
+    def square(
+        self, image: Image.Image, points_orig: np.ndarray, index: int
+    ) -> tuple[Image.Image, np.ndarray]:
+        """See `celeba_square`."""
+        return celeba_square(image, points_orig, self.imwidth)
+
+
+class CelebAPrunedAligned_MAFLVal(CelebA):  # noqa: N801 (published name)
+    """CelebA without MAFL, for pre-training.
+
+    ``train=False`` gives the first 2,000 of partition 2 without MAFL (``val_split='celeba'``) or
+    MAFL's test images (``'mafl'``).
+    """
+
+    def __init__(self, *positional, val_split: str = "celeba", **options) -> None:
+        if val_split not in ("celeba", "mafl"):
+            raise ValueError(f"val_split is 'celeba' or 'mafl', not {val_split!r}")
+        self.val_split = val_split
+        super().__init__(*positional, **options)
+
+    def split(self, root: Path, names: list[str], train: bool) -> list[int]:
+        """Return the rows of partition 0 or 2 that MAFL doesn't use."""
+        mafl_test = set(read_names(root / "MAFL/testing.txt"))
+        if not train and self.val_split == "mafl":
+            return rows_named(names, mafl_test, root / "MAFL/testing.txt")
+        path = root / "Eval/list_eval_partition.txt"
+        partition = dict(zip(*parse_table(path, read_lines(path), 1, first_line=1), strict=True))
+        unlisted = next((name for name in names if name not in partition), None)
+        if unlisted is not None:
+            raise InputError(f"{path}: {unlisted} of {self.annotation_file} isn't listed there")
+        mafl = mafl_test | set(read_names(root / "MAFL/training.txt"))
+        wanted = 0 if train else 2
+        rows = [
+            row for row, name in enumerate(names) if partition[name] == wanted and name not in mafl
+        ]
+        return rows if train else rows[:VAL_IMAGES]
+
+
+class MAFLAligned(CelebA):
+    """MAFL: the two lists of annotated CelebA images, in the annotation file's order."""
+
+    published_counts = (19_000, 1_000)
+
+    def split(self, root: Path, names: list[str], train: bool) -> list[int]:
+        """Return the rows that the split's list names."""
+        path = root / "MAFL" / ("training.txt" if train else "testing.txt")
+        return rows_named(names, set(read_names(path)), path)
+
+
+def read_celeba_landmarks(path: Path) -> tuple[list[str], np.ndarray]:
+    """Return the names and points (N, 5, 2) of ``list_landmarks_align_celeba.txt``.
+
+    Raises:
+        InputError: if the count, the header or a line doesn't fit.
+    """
+    lines = read_lines(path)
+    if len(lines) < 3 or not lines[0].isdecimal() or len(lines[1].split()) != 10:
+        raise InputError(f"{path}: expected a count, a header of 10 names, and a line an image")
+    if int(lines[0]) != len(lines) - 2:
+        raise InputError(f"{path}: says {lines[0]} images, has {len(lines) - 2} lines of points")
+    names, numbers = parse_table(path, lines[2:], 10, first_line=3)
+    return names, numbers.reshape(-1, 5, 2)
+
+
+def rows_named(names: list[str], wanted: set[str], path: Path) -> list[int]:
+    """Return the places of the wanted names; all must be annotated."""
+    rows = [row for row, name in enumerate(names) if name in wanted]
+    if len(rows) < len(wanted):
+        missing = min(wanted - set(names))
+        raise InputError(f"{path}: {missing} has no line in the annotation file")
+    return rows
+
+
+class AFLW(LandmarkDataset):
+    """AFLW_R, the recropped AFLW with 5 points."""
+
+    eyes = (0, 1)
+    num_landmarks = 5
+    published_counts = (10_122, 2_991)
+
+    def read(self, root: Path, train: bool) -> tuple[Path, list[str], dict[str, np.ndarray]]:
+        """See `LandmarkDataset.read`."""
+        split = "train" if train else "test"
+        names = read_names(root / f"aflw_{split}_images.txt")
+        mat_path = root / f"aflw_{split}_keypoints.mat"
+        mat = read_mat(mat_path, {"gt": (len(names), 5, 2), "hw": (len(names), 2)})
+        if (mat["hw"] <= 0).any():
+            raise InputError(f"{mat_path}: 'hw' holds a height or width that isn't positive")
+        check_images(root / "output", names, root / f"aflw_{split}_images.txt")
+        keypoints = mat["gt"][:, :, ::-1]  # stored y before x
+        return root / "output", names, {"keypoints": keypoints, "hw": mat["hw"]}
+
+    def square(
+        self, image: Image.Image, points_orig: np.ndarray, index: int
+    ) -> tuple[Image.Image, np.ndarray]:
+        """Resize to a square; points by the height and width that the file gives."""
+        width_height = self.annotations["hw"][index][::-1]
+        return resize_square(image, self.imwidth), points_orig * (self.imwidth / width_height)
+
+
+class AFLW_MTFL(LandmarkDataset):  # noqa: N801 (published name)
+    """AFLW_M: 150x150 crops of AFLW for training, the AFLW part of MTFL for testing."""
+
+    eyes = (0, 1)
+    num_landmarks = 5
+    file_side = 150
+    published_counts = (10_122, 2_995)
+
+    def read(self, root: Path, train: bool) -> tuple[Path, list[str], dict[str, np.ndarray]]:
+        """See `LandmarkDataset.read`; an image both trained and tested on is an error."""
+        csv_path, test_path = root / "aflw_cropped/facedata_cropped.csv", root / "MTFL/testing.txt"
+        test_names, test_points = parse_table(test_path, read_lines(test_path), 10, first_line=1)
+        if not train:
+            check_images(root / "MTFL", test_names, test_path)
+            keypoints = test_points.reshape(-1, 2, 5).transpose(0, 2, 1)  # all x, then all y
+            return root / "MTFL", test_names, {"keypoints": keypoints}
+        originals, crops, keypoints = read_aflw_crops(csv_path)
+        tested = {name.rsplit("-", 1)[-1] for name in test_names}
+        overlap = next((name for name in originals if name in tested), None)
+        if overlap is not None:
+            raise InputError(f"{csv_path}: training image {overlap} is in {test_path} too")
+        check_images(root / "aflw_cropped", crops, csv_path)
+        return root / "aflw_cropped", crops, {"keypoints": keypoints}
+
+    def square(
+        self, image: Image.Image, points_orig: np.ndarray, index: int
+    ) -> tuple[Image.Image, np.ndarray]:
+        """Resize to a square; points are 1-based in a 150x150 picture."""
+        points = (points_orig - 1) * (self.imwidth / self.file_side)
+        return resize_square(image, self.imwidth), points
+
+
+def read_aflw_crops(path: Path) -> tuple[list[str], list[str], np.ndarray]:
+    """Return the original names, crop files and points (N, 5, 2) of the rows with set 1.
+
+    Raises:
+        InputError: naming the line that doesn't fit.
+    """
+    originals, crops, points = [], [], []
+    rows = [csv_fields(line) for line in read_lines(path)]
+    if not rows or rows[0][1:4] != ["image_file", "crop_file", "set"]:
+        raise InputError(f"{path}: expected a header ..., image_file, crop_file, set, x1, y1, ...")
+    for number, row in enumerate(rows[1:], 2):
+        try:
+            numbers = [float(word) for word in row[4:14]]
+            fits = len(numbers) == 10 and bool(np.isfinite(numbers).all())
+            used = fits and int(row[3]) == 1
+        except ValueError:
+            fits = False
+        if not fits:
+            raise InputError(f"{path}, line {number}: expected names, a set and 10 finite numbers")
+        if used:
+            originals.append(row[1])
+            crops.append(row[2])
+            points.append(numbers)
+    check_unique(path, crops)
+    return originals, crops, np.reshape(points, (-1, 5, 2))
+
+
+def csv_fields(line: str) -> list[str]:
+    """Return a line's fields; by itself, so that an odd quote doesn't swallow the lines after."""
+    try:
+        return next(csv.reader([line]), [])
+    except csv.Error:  # a field longer than the reader takes
+        return []
+
+
+class ThreeHundredW(LandmarkDataset):
+    """300-W: 68 points; a window around each face box [SPEC 6; golden/RECIPES.md]."""
+
+    eyes = (36, 45)
+    num_landmarks = 68
+    published_counts = (3_148, 689)
+    # (folder of the pictures, name in "Bounding Boxes", start of the names used)
+    train_parts = (
+        ("afw", "afw", ""),
+        ("helen/trainset", "helen_trainset", ""),
+        ("lfpw/trainset", "lfpw_trainset", ""),
+    )
+    test_parts = (
+        ("helen/testset", "helen_testset", ""),
+        ("lfpw/testset", "lfpw_testset", ""),
+        ("ibug", "ibug", "image"),
+    )
+
+    def read(self, root: Path, train: bool) -> tuple[Path, list[str], dict[str, np.ndarray]]:
+        """See `LandmarkDataset.read`; the lists of face boxes say which pictures there are."""
+        filenames, boxes = [], []
+        for folder, part, start in self.train_parts if train else self.test_parts:
+            path = root / "Bounding Boxes" / f"bounding_boxes_{part}.mat"
+            part_boxes = {k: v for k, v in read_face_boxes(path).items() if k.startswith(start)}
+            part_names = [f"{folder}/{name}" for name in part_boxes]
+            check_images(root, part_names, path)
+            filenames += part_names
+            boxes += part_boxes.values()
+        points = [read_pts((root / name).with_suffix(".pts"), 68) for name in filenames]
+        return root, filenames, {"keypoints": np.array(points), "face_box": np.array(boxes)}
+
+    def square(
+        self, image: Image.Image, points_orig: np.ndarray, index: int
+    ) -> tuple[Image.Image, np.ndarray]:
+        """See `face_window`."""
+        return face_window(image, points_orig, self.annotations["face_box"][index], self.imwidth)
+
+
+# Name of --dataset to the class and its default root [SPEC 8].
+FACE_BENCHMARKS: dict[str, tuple[type[LandmarkDataset], str]] = {
+    "MAFLAligned": (MAFLAligned, "datasets/celeba"),
+    "AFLW_MTFL": (AFLW_MTFL, "datasets/face_datasets/aflw-mtfl"),
+    "AFLW": (AFLW, "datasets/face_datasets/aflw/aflw_release-2"),
+    "ThreeHundredW": (ThreeHundredW, "datasets/face_datasets/300w/300w"),
+}
+
+
+def add_face_arguments(parser) -> None:
+    """Declare which benchmark to read, and from where."""
+    group = parser.add_argument_group("images")
+    group.add_argument(
+        "--dataset",
+        choices=list(FACE_BENCHMARKS),
+        default="MAFLAligned",
+        help="the benchmark: MAFL, AFLW_M, AFLW_R or 300-W",
+    )
+    group.add_argument(
+        "--data_folder",
+        metavar="DIR",
+        help="root of the benchmark; by default where README.md puts it below datasets/",
+    )
+    add_image_arguments(group, image_size=100, image_crop=15)
+
+
+def build_face_dataset(
+    name: str,
+    root: str | None,
+    *,
+    train: bool,
+    image_size: int,
+    image_crop: int,
+    TPS_aug: bool = False,  # noqa: N803 (published name)
+) -> LandmarkDataset:
+    """Return a benchmark's annotated training or test pictures, one by one."""
+    benchmark, default_root = FACE_BENCHMARKS[name]
+    return benchmark(
+        root or default_root,
+        train=train,
+        pair_image=False,
+        imwidth=image_size,
+        crop=image_crop,
+        do_augmentations=False,
+        TPS_aug=TPS_aug,
+    )

@@ -1,0 +1,122 @@
+"""Training on a few annotated pictures [Cheng et al. 2020, Sec. 4.3; SPEC 6]."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from data_loader.annotation_files import read_lines
+from data_loader.landmark_dataset import LandmarkDataset
+from utils.arguments import positive_int
+from utils.errors import InputError
+
+INDEX_FILE, NAME_FILE = "datalist.txt", "namelist.txt"
+
+
+class Picks(NamedTuple):
+    """The annotated pictures drawn: their places in the whole training set, and their names."""
+
+    places: list[int]
+    names: list[str]
+
+
+def add_few_shot_arguments(parser):
+    """Declare the options of training on few annotations; return the group."""
+    group = parser.add_argument_group("few annotations")
+    group.add_argument(
+        "--restrict_annos",
+        type=int,
+        default=-1,
+        metavar="N",
+        help="train on this many pictures, drawn from --seed; -1 takes all",
+    )
+    group.add_argument(
+        "--repeat",
+        action="store_true",
+        help="go through the drawn pictures several times an epoch",
+    )
+    group.add_argument(
+        "--num_per_epoch",
+        type=positive_int,
+        default=1000,
+        help="with --repeat: at most so many pictures an epoch",
+    )
+    group.add_argument(
+        "--TPS_aug",
+        action="store_true",
+        help="warp each training picture anew by a random thin-plate spline",
+    )
+    return group
+
+
+def draw_picks(total: int, count: int, seed: int) -> np.ndarray:
+    """Return ``count`` of ``total`` places without replacement, in the order drawn.
+
+    Raises:
+        InputError: if there aren't that many.
+    """
+    if not 1 <= count <= total:
+        raise InputError(f"--restrict_annos {count}: there are {total} annotated pictures")
+    return np.random.RandomState(seed % 2**32).choice(total, count, replace=False)
+
+
+def tile_picks(picks: np.ndarray, total: int, num_per_epoch: int) -> np.ndarray:
+    """Repeat the picks floor(min(num_per_epoch, total) / len(picks)) times, at least once."""
+    return np.tile(picks, max(1, min(num_per_epoch, total) // len(picks)))
+
+
+def save_picks(folder: Path, picks: Picks | None) -> None:
+    """Write the picks' places and file names beside the checkpoints, one a line."""
+    if picks is not None:
+        (folder / INDEX_FILE).write_text("".join(f"{place}\n" for place in picks.places))
+        (folder / NAME_FILE).write_text("".join(f"{name}\n" for name in picks.names))
+
+
+def load_picks(folder: Path, dataset: LandmarkDataset) -> np.ndarray:
+    """Return the places in the data set of the pictures that ``namelist.txt`` names.
+
+    Raises:
+        InputError: if the file is absent or empty, or names a picture that the data set hasn't.
+    """
+    places = {name: place for place, name in enumerate(dataset.filenames)}
+    names = read_lines(folder / NAME_FILE)
+    if not names:
+        raise InputError(f"{folder / NAME_FILE}: empty, expected one picture a line")
+    unknown = next((name for name in names if name not in places), None)
+    if unknown is not None:
+        raise InputError(f"{folder / NAME_FILE}: {unknown} is no training picture of this data set")
+    return np.array([places[name] for name in names])
+
+
+def restrict(
+    dataset: LandmarkDataset,
+    count: int,
+    *,
+    repeat: bool,
+    num_per_epoch: int,
+    seed: int,
+    noted_in: Path | None,
+) -> Picks | None:
+    """Keep a few pictures of a training set; return which, to be noted beside the checkpoints.
+
+    Args:
+        dataset: loses the other pictures.
+        count: pictures to keep; all are kept if it is negative.
+        repeat: repeat them up to ``num_per_epoch``.
+        num_per_epoch: see `tile_picks`.
+        seed: of the draw.
+        noted_in: folder of a run that goes on, whose noted picks are taken instead of a draw.
+
+    Raises:
+        InputError: if there aren't so many pictures, or the noted ones aren't there.
+    """
+    if count < 0:
+        return None
+    total = len(dataset)
+    if noted_in is not None and (noted_in / NAME_FILE).is_file():
+        places = load_picks(noted_in, dataset)
+    else:
+        places = draw_picks(total, count, seed)
+    picks = Picks(places.tolist(), [dataset.filenames[i] for i in places])
+    dataset.select(tile_picks(places, total, num_per_epoch) if repeat else places)
+    return picks

@@ -1,0 +1,166 @@
+"""What all benchmarks share: from one annotated picture to the item the training loops take.
+
+Letters: A landmarks; S the side of the square a benchmark makes of its picture
+(``imwidth``), W the side of the network input, S - 2 * crop.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+import torchvision.transforms.functional as TF
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from data_loader.augmentation import FACE_MEAN, FACE_STD, random_view
+from data_loader.geometry import centre_crop, normalize_points
+from data_loader.images import open_image
+from utils.arguments import natural, positive_int
+from utils.errors import InputError
+from utils.tps import WarperSingle
+
+
+def add_image_arguments(parser, *, image_size: int, image_crop: int) -> None:
+    """Declare the frame of the network input, on a parser or one of its groups."""
+    parser.add_argument(
+        "--image_size",
+        type=positive_int,
+        default=image_size,
+        metavar="PX",
+        help="side of the square that an image is resized to",
+    )
+    parser.add_argument(
+        "--image_crop",
+        type=natural,
+        default=image_crop,
+        metavar="PX",
+        help="pixels cut off each side of that square; the network sees the rest",
+    )
+
+
+class LandmarkDataset(Dataset):
+    """Annotated pictures as (data, keypoints, keypoints_normalized, index) [SPEC 6].
+
+    A subclass reads its benchmark's files, says in `square` how a picture becomes a square, and
+    names its eyes and colour statistics. In a pair item ``data`` is (6, W, W), two views, and
+    both kinds of points are -1; else it is (3, W, W) with points (A, 2) in pixels of the cropped
+    frame and in [-1, 1].
+
+    Args:
+        root: the benchmark's folder.
+        train: its training split, else its test split.
+        pair_image: two views of a picture for contrastive training, without points.
+        imwidth: S.
+        crop: pixels cut off each side of the square.
+        do_augmentations: draw the views of a pair at random.
+        TPS_aug: warp a single picture and its points by a random thin-plate spline.
+        smallest_scale: see `random_view`.
+
+    Raises:
+        InputError: if a file of the benchmark is absent or doesn't fit.
+    """
+
+    eyes: tuple[int, int] | None = None
+    published_counts: tuple[int, ...] | None = None  # of the splits, training first
+    mean, std = FACE_MEAN, FACE_STD
+
+    def __init__(
+        self,
+        root: str | Path,
+        train: bool = True,
+        pair_image: bool = True,
+        imwidth: int = 100,
+        crop: int = 15,
+        do_augmentations: bool = True,
+        TPS_aug: bool = False,  # noqa: N803 (published name)
+        smallest_scale: float = 0.2,
+    ) -> None:
+        if do_augmentations and not pair_image:
+            raise ValueError("augmenting a single annotated image would leave its points behind")
+        if imwidth - 2 * crop < 1:
+            raise InputError(f"an image of {imwidth} px has nothing left after cropping {crop} px")
+        if not Path(root).is_dir():
+            raise InputError(f"{root}: no such folder; --data_folder names the benchmark's root")
+        self.folder, self.filenames, self.annotations = self.read(Path(root), train)
+        if not self.filenames:
+            raise InputError(f"{root}: the lists name no image for {type(self).__name__}")
+        self.pair_image = pair_image
+        self.imwidth = imwidth
+        self.crop = crop
+        self.view = random_view(imwidth, smallest_scale) if do_augmentations else TF.to_tensor
+        self.warper = WarperSingle(imwidth, imwidth) if TPS_aug and not pair_image else None
+
+    def read(self, root: Path, train: bool) -> tuple[Path, list[str], dict[str, np.ndarray]]:
+        """Read the benchmark's files.
+
+        Returns:
+            The folder of the pictures; their N names in it; and arrays of N rows, among them
+            ``keypoints`` (N, A, 2), x before y, in the file's pixels.
+        """
+        raise NotImplementedError
+
+    @property
+    def side(self) -> int:
+        """W, the side of the network input in pixels."""
+        return self.imwidth - 2 * self.crop
+
+    def __len__(self) -> int:
+        return len(self.filenames)
+
+    def square(
+        self, image: Image.Image, points_orig: np.ndarray, index: int
+    ) -> tuple[Image.Image, np.ndarray]:
+        """Return the (S, S) picture and its points (A, 2) in its pixels."""
+        raise NotImplementedError
+
+    def base_item(self, index: int) -> tuple[Image.Image, np.ndarray]:
+        """Return the part of an item that is the same every time: the square and its points."""
+        image = open_image(self.folder / self.filenames[index])
+        points_orig = np.asarray(self.annotations["keypoints"][index], dtype=np.float64)
+        return self.square(image, points_orig, index)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor, Tensor, int]:
+        image, points = self.base_item(index)
+        if self.pair_image:
+            views = [centre_crop(self.normalize(self.view(image)), self.crop) for _ in range(2)]
+            nothing = torch.tensor(-1)
+            return torch.cat(views), nothing, nothing, index
+        data, points_px = self.network_input(image, points)
+        points_norm = normalize_points(points_px, self.side)
+        return data, self.second(index, points_px), points_norm, index
+
+    def second(self, index: int, points_px: Tensor) -> Tensor:
+        """Return what stands second in an item: for faces, the points in pixels."""
+        return points_px
+
+    def network_input(self, image: Image.Image, points: np.ndarray) -> tuple[Tensor, Tensor]:
+        """Return the normalised, warped and cropped picture (3, W, W) and its points (A, 2)."""
+        tensor = TF.to_tensor(image)  # (3, S, S) in [0, 1]
+        if self.warper is None:
+            tensor, points = centre_crop(tensor, self.crop), points - self.crop
+        else:
+            warped, points = self.warper(tensor * 255, keypts=points, crop=self.crop)
+            tensor = warped.to(torch.uint8).float() / 255
+        return self.normalize(tensor), torch.as_tensor(points, dtype=torch.float32)
+
+    def normalize(self, image: Tensor) -> Tensor:
+        """Standardise the colours of (3, H, W) in [0, 1]."""
+        return TF.normalize(image, self.mean, self.std)
+
+    def denormalize(self, images: Tensor) -> Tensor:
+        """Undo `normalize` for (..., 3, H, W); returns values in [0, 1]."""
+        mean, std = (torch.tensor(v).to(images)[:, None, None] for v in (self.mean, self.std))
+        return (images * std + mean).clamp(0, 1)
+
+    def points_normalized(self) -> Tensor:
+        """Return all unwarped points (N, A, 2) in [-1, 1]; opens every image once."""
+        points = [self.base_item(i)[1] - self.crop for i in range(len(self))]
+        return normalize_points(torch.tensor(np.stack(points), dtype=torch.float32), self.side)
+
+    def select(self, indices: Sequence[int]) -> None:
+        """Keep the pictures at these places, in this order, repeats included."""
+        self.filenames = [self.filenames[i] for i in indices]
+        chosen = np.asarray(indices, dtype=np.int64)
+        self.annotations = {name: rows[chosen] for name, rows in self.annotations.items()}

@@ -1,0 +1,141 @@
+"""Random thin-plate-spline warps of annotated pictures [SPEC 6; golden/RECIPES.md].
+
+Letters: P control points (a 10x10 grid), N points of the image. A warp is ``design @ weights``:
+it maps a place of the *result* to the place of the source that is shown there, both as (x, y) in
+[-1, 1] with -1 and 1 at the centres of the first and the last pixel.
+"""
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+GRID_SIDE = 10
+EPSILON = 1e-5  # [golden/RECIPES.md] inside the logarithm of the kernel
+NEWTON_STEPS = 8
+
+
+def control_points() -> Tensor:
+    """Return the (P, 2) grid over [-1, 1], x running fastest."""
+    axis = torch.linspace(-1, 1, GRID_SIDE)
+    y, x = torch.meshgrid(axis, axis, indexing="ij")
+    return torch.stack([x.flatten(), y.flatten()], dim=1)
+
+
+def design_rows(points: Tensor, controls: Tensor) -> Tensor:
+    """Return the (N, P + 3) rows [r^2 log(r^2 + eps) to each control point, 1, x, y]."""
+    squared = (points[:, None] - controls[None]).square().sum(dim=-1)  # (N, P)
+    kernel = squared * torch.log(squared + EPSILON)
+    return torch.cat([kernel, torch.ones_like(points[:, :1]), points], dim=1)
+
+
+def random_tps_weights(
+    nctrlpts: int,
+    warpsd_all: float,
+    warpsd_subset: float,
+    transsd: float,
+    scalesd: float,
+    rotsd: float,
+) -> Tensor:
+    """Draw the weights (nctrlpts + 3, 2) of a random warp from torch's generator.
+
+    Args:
+        nctrlpts: P.
+        warpsd_all: standard deviation of the control points' weights.
+        warpsd_subset: that of the random half of them that is drawn anew.
+        transsd: of the shift, in [-1, 1] units.
+        scalesd: of the scale, around 1.
+        rotsd: of the rotation, in degrees.
+    """
+    bend = warpsd_all * torch.randn(nctrlpts, 2)
+    subset = warpsd_subset * torch.randn(nctrlpts, 2)
+    bend = torch.where(torch.rand(nctrlpts, 2) > 0.5, bend, subset)
+    angle = torch.deg2rad(rotsd * torch.randn(()))
+    scale = 1 + scalesd * torch.randn(())
+    cos, sin = scale * torch.cos(angle), scale * torch.sin(angle)
+    shift = transsd * torch.randn(2)
+    affine = torch.stack([shift, torch.stack([cos, -sin]), torch.stack([sin, cos])])
+    return torch.cat([bend, affine])
+
+
+class WarperSingle:
+    """Warp one picture and its points at random, then crop.
+
+    Args:
+        H: rows of the picture.
+        W: columns of the picture.
+        warpsd_all: this and the others: see `random_tps_weights`.
+        warpsd_subset: see `random_tps_weights`.
+        transsd: see `random_tps_weights`.
+        scalesd: see `random_tps_weights`.
+        rotsd: see `random_tps_weights`.
+    """
+
+    def __init__(
+        self,
+        H: int,  # noqa: N803 (published names)
+        W: int,  # noqa: N803
+        warpsd_all: float = 0.0005,
+        warpsd_subset: float = 0.0,
+        transsd: float = 0.02,
+        scalesd: float = 0.02,
+        rotsd: float = 2,
+    ) -> None:
+        self.H, self.W = H, W
+        self.spread = (warpsd_all, warpsd_subset, transsd, scalesd, rotsd)
+        self.controls = control_points()
+        y, x = torch.meshgrid(torch.linspace(-1, 1, H), torch.linspace(-1, 1, W), indexing="ij")
+        pixels = torch.stack([x.flatten(), y.flatten()], dim=1)  # (H * W, 2)
+        self.F = design_rows(pixels, self.controls)  # (H * W, P + 3)
+
+    def __call__(
+        self, image: Tensor, keypts: np.ndarray, crop: int = 0
+    ) -> tuple[Tensor, np.ndarray]:
+        """Return a warped and cropped picture and its points.
+
+        Args:
+            image: (3, H, W) in 0..255.
+            keypts: (N, 2) in pixels, x before y.
+            crop: pixels cut off each side of the result.
+
+        Returns:
+            The picture (3, H - 2 * crop, W - 2 * crop) in 0..255, zero where the warp looks
+            outside the source, and the points (N, 2) in pixels of the cropped frame.
+        """
+        weights = random_tps_weights(len(self.controls), *self.spread)
+        grid = (self.F @ weights).view(1, self.H, self.W, 2)
+        grid = grid[:, crop : self.H - crop, crop : self.W - crop]
+        warped = F.grid_sample(image[None], grid, align_corners=False)[0]
+        size = np.array([self.W - 1, self.H - 1])
+        points_norm = torch.as_tensor(np.asarray(keypts) * 2.0 / size - 1.0)
+        moved = inverse_warp(points_norm, weights, self.controls).numpy()
+        return warped, (moved + 1) / 2 * size - crop
+
+
+def inverse_warp(targets: Tensor, weights: Tensor, controls: Tensor) -> Tensor:
+    """Return where the warp shows given places of the source, by Newton's method in float64.
+
+    A place that the warp never shows goes to the nearest edge of the result, as a search over
+    its pixels would send it.
+
+    Args:
+        targets: (N, 2), in [-1, 1].
+        weights: (P + 3, 2).
+        controls: (P, 2).
+
+    Returns:
+        (N, 2) float64, in [-1, 1].
+    """
+    weights, controls, targets = weights.double(), controls.double(), targets.double()
+    bend, affine = weights[:-3], weights[-2:]
+    points = (targets - weights[-3]) @ torch.linalg.inv(affine)  # exact without bending
+    for _ in range(NEWTON_STEPS):
+        offset = points[:, None] - controls[None]  # (N, P, 2)
+        squared = offset.square().sum(dim=-1)
+        log = torch.log(squared + EPSILON)
+        residual = (squared * log) @ bend + points @ affine + weights[-3] - targets
+        slope = 2 * offset * (log + squared / (squared + EPSILON))[..., None]  # (N, P, 2)
+        # (N, 2 in, 2 out): how the shown place changes with the point.
+        jacobian = torch.einsum("npi,po->nio", slope, bend) + affine
+        points = points - torch.linalg.solve(jacobian.mT, residual)
+    return points.clamp(-1, 1)
