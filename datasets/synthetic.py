@@ -1,0 +1,238 @@
+"""Draws faces with exact landmarks into the folder layouts of face-landmark benchmarks.
+
+No photograph is involved, nothing is downloaded, and the same options give the same files
+whatever the number of workers. ``python datasets/synthetic.py --help`` lists the options.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Iterable
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+if not __package__:
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from datasets.synthetic_layouts import LAYOUTS, Plan, draw, picture
+from datasets.synthetic_shape import five_points
+from utils.errors import InputError, run_script
+
+RECORD = "synthetic.json"
+VERSION = 1  # raise it when the same options give other pictures
+PICTURES_PER_PERSON = 5
+NUMBERS = ("images", "mafl_train", "mafl_test", "identities", "seed")
+
+
+def _processors() -> int:
+    """How many processes can run at once on this machine."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _ignore_interrupt() -> None:
+    """Leave Ctrl-C to the main process."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def make_plan(
+    images: int, mafl_train: int, mafl_test: int, identities: int | None, seed: int
+) -> Plan:
+    """Check the numbers that `generate` takes and put them together; raises InputError."""
+    for flag, value in (("images", images), ("mafl_train", mafl_train), ("mafl_test", mafl_test)):
+        if value < 1:
+            raise InputError(f"--{flag}: {value} is too few, expected at least 1")
+    if identities is None:
+        identities = max(2, (images + mafl_train + mafl_test) // PICTURES_PER_PERSON)
+    if identities < 2:
+        raise InputError(f"--identities: {identities} is too few, expected at least 2")
+    if seed < 0:
+        raise InputError(f"--seed: {seed} is negative, expected 0 or more")
+    return Plan(images, mafl_train, mafl_test, identities, seed)
+
+
+def _is_there(folder: Path, record: dict, overwrite: bool) -> bool:
+    """Whether the very same set is in the folder; raises InputError if another one is."""
+    if not folder.exists():
+        return False
+    try:
+        found = json.loads((folder / RECORD).read_text())
+    except (OSError, ValueError):
+        found = None
+    if found == record:
+        return True
+    if overwrite:
+        return False
+    state = "an unfinished or foreign set" if found is None else "a set with other options"
+    raise InputError(f"{folder}: holds {state}; give another --out, or --overwrite to replace it")
+
+
+def _draw_all(root: Path, jobs: list, workers: int) -> list[np.ndarray]:
+    """Draw all pictures; the points of each, (68, 2), in the order of the jobs."""
+    for parent in {(root / job.path).parent for job in jobs}:
+        parent.mkdir(parents=True, exist_ok=True)
+    task = partial(draw, root)
+    if workers == 1:
+        return [task(job) for job in jobs]
+    # Fresh processes: a fork of a program that uses threads (PyTorch does) may hang.
+    pool = ProcessPoolExecutor(workers, get_context("spawn"), _ignore_interrupt)
+    try:
+        return list(pool.map(task, jobs, chunksize=16))
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _make(folder: Path, layout: str, plan: Plan, record: dict, workers: int) -> None:
+    """Draw one layout beside its folder, then move it there."""
+    jobs = LAYOUTS[layout][0](plan)
+    unfinished = folder.with_name(f".{folder.name}.unfinished-{os.getpid()}")
+    unfinished.mkdir(parents=True)
+    start = time.perf_counter()
+    try:
+        points = _draw_all(unfinished, jobs, workers)
+        LAYOUTS[layout][1](unfinished, jobs, points, plan)
+        (unfinished / RECORD).write_text(json.dumps(record, indent=1) + "\n")
+        if folder.exists():
+            shutil.rmtree(folder)
+        unfinished.rename(folder)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+    seconds = time.perf_counter() - start
+    print(f"{folder}: {len(jobs)} pictures in {seconds:.0f} s ({len(jobs) / seconds:.1f} images/s)")
+
+
+def generate(
+    out: str | Path,
+    *,
+    images: int = 3000,
+    mafl_train: int = 300,
+    mafl_test: int = 200,
+    identities: int | None = None,
+    seed: int = 0,
+    workers: int | None = None,
+    layouts: Iterable[str] = ("celeba",),
+    overwrite: bool = False,
+) -> list[Path]:
+    """Draw sets of faces; a set that is there already with the same options is left alone.
+
+    With several workers the calling script must be importable without side effects (its work
+    under ``if __name__ == "__main__"``), as always with Python's ``multiprocessing``.
+
+    Args:
+        out: Folder that gets one folder per layout.
+        images: Unlabelled training pictures of the CelebA layout, at least 1.
+        mafl_train: Labelled training pictures of each layout, at least 1.
+        mafl_test: Test pictures of each layout, at least 1, of people who are in no other ones.
+        identities: People, at least 2; one for every five pictures of the CelebA layout if None.
+        seed: Decides everything, 0 or more.
+        workers: Processes; as many as there are processors if None.
+        layouts: Some of "celeba", "aflw", "aflw-mtfl" and "300w".
+        overwrite: Replace sets with other options and unfinished ones.
+
+    Returns:
+        The layouts' folders.
+
+    Raises:
+        InputError: If an option is unusable, or a folder holds something else.
+    """
+    plan = make_plan(images, mafl_train, mafl_test, identities, seed)
+    workers = _processors() if workers is None else workers
+    if workers < 1:
+        raise InputError(f"--workers: {workers} is too few, expected at least 1")
+    layouts = list(dict.fromkeys(layouts))
+    for layout in layouts:
+        if layout not in LAYOUTS:
+            raise InputError(f"--layouts: {layout!r} is unknown, expected {', '.join(LAYOUTS)}")
+    folders = [Path(out) / layout for layout in layouts]
+    record = {"version": VERSION, **vars(plan)}
+    there = [_is_there(folder, record, overwrite) for folder in folders]
+    for folder, layout, done in zip(folders, layouts, there, strict=True):
+        if done:
+            print(f"{folder}: is there already with the same options")
+            continue
+        try:
+            _make(folder, layout, plan, record, workers)
+        except OSError as error:
+            raise InputError(f"{folder}: cannot be written: {error.strerror or error}") from None
+    return folders
+
+
+def write_sheet(path: str | Path, layout: str, plan: Plan, count: int = 24) -> None:
+    """Save a contact sheet of a layout's first pictures with their 68 (green) and 5 (red) points.
+
+    Args:
+        path: The picture file to write.
+        layout: The layout's name.
+        plan: What the set is drawn by.
+        count: How many pictures to show.
+
+    Raises:
+        InputError: If the file cannot be written.
+    """
+    wide, tall, columns = 267, 327, 6
+    jobs = LAYOUTS[layout][0](plan)[:count]
+    sheet = Image.new("RGB", (columns * wide, -(-len(jobs) // columns) * tall))
+    for place, job in enumerate(jobs):
+        pixels, points = picture(job)
+        zoom = min(wide / pixels.shape[1], tall / pixels.shape[0])
+        size = (round(zoom * pixels.shape[1]), round(zoom * pixels.shape[0]))
+        image = Image.fromarray(pixels).resize(size, Image.BICUBIC)
+        pen = ImageDraw.Draw(image)
+        for group, colour, radius in ((points, "lime", 1), (five_points(points), "red", 2)):
+            for x, y in (group + 0.5) * zoom - 0.5:
+                pen.ellipse([x - radius, y - radius, x + radius, y + radius], fill=colour)
+        sheet.paste(image, (place % columns * wide, place // columns * tall))
+    try:
+        sheet.save(path)
+    except (OSError, ValueError) as error:
+        raise InputError(f"--sheet: {path} cannot be written: {error}") from None
+    print(f"{path}: the first {len(jobs)} pictures of {layout}")
+
+
+def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
+    """Read the command line; see ``--help``."""
+    parser = argparse.ArgumentParser(
+        description=__doc__.split("\n")[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
+    add = parser.add_argument
+    add("--out", default="datasets/synthetic", help="folder that gets one folder per layout")
+    add("--images", type=int, default=3000, help="unlabelled pictures of the CelebA layout")
+    add("--mafl_train", type=int, default=300, help="labelled training pictures of each layout")
+    add("--mafl_test", type=int, default=200, help="test pictures of each layout, of other people")
+    add(
+        "--identities",
+        type=int,
+        default=None,
+        help="number of people; None: one for every five pictures of the CelebA layout",
+    )
+    add("--seed", type=int, default=0, help="decides everything")
+    add("--workers", type=int, default=None, help="processes; None: one per processor")
+    layouts = {"nargs": "+", "default": ["celeba"], "choices": list(LAYOUTS)}
+    add("--layouts", **layouts, help="benchmarks whose folder layout to write")
+    add("--overwrite", action="store_true", help="replace other or unfinished sets")
+    add("--sheet", help="also save this picture: the first 24 pictures with their landmarks")
+    return parser.parse_args(arguments)
+
+
+def main() -> None:
+    """Draw what the command line asks for."""
+    options = vars(parse_arguments())
+    sheet, out = options.pop("sheet"), options.pop("out")
+    generate(out, **options)
+    if sheet:
+        numbers = [options[name] for name in NUMBERS]
+        write_sheet(sheet, options["layouts"][0], make_plan(*numbers))
+
+
+if __name__ == "__main__":
+    run_script(main)
