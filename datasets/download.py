@@ -1,0 +1,190 @@
+"""Fetch the data sets and published checkpoints by name; without a name, list what there is.
+
+    python datasets/download.py
+    python datasets/download.py cub cub-lists moco-resnet50-celeba
+
+A broken download goes on where it stopped when the same command is given again. What is there
+already is left alone.
+"""
+
+import argparse
+import difflib
+import math
+import signal
+import sys
+import textwrap
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from datasets.catalogue import ARCHIVES, CATALOGUE, Item
+from datasets.installation import Job, install, is_in_place, plan
+from datasets.web import check_address, direct_address
+from utils.errors import InputError, run_script
+
+
+class _HelpFormatter(argparse.RawDescriptionHelpFormatter):
+    """Shows the defaults that say something."""
+
+    def _get_help_string(self, action: argparse.Action) -> str:
+        shown = action.default not in (None, False, argparse.SUPPRESS, [])
+        return f"{action.help} (default: %(default)s)" if shown else action.help
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of this script's options."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=_HelpFormatter, allow_abbrev=False
+    )
+    parser.add_argument("names", nargs="*", metavar="NAME", help="what to fetch; none: list all")
+    parser.add_argument(
+        "--to", type=Path, default=Path("."), metavar="FOLDER", help="root that folders start from"
+    )
+    parser.add_argument("--url", help="fetch the one NAME from this address instead")
+    parser.add_argument(
+        "--mirror", metavar="BASE_URL", help="fetch the same file names from below this address"
+    )
+    parser.add_argument(
+        "--checksum",
+        metavar="HEX",
+        help="MD5, SHA-1 or SHA-256 that the file of the one NAME must have",
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace what is there already")
+    parser.add_argument(
+        "--keep_archive", action="store_true", help=f"keep the archive in {ARCHIVES} when unpacked"
+    )
+    parser.add_argument(
+        "--timeout", type=float, default=30.0, metavar="SECONDS", help="longest silence of a server"
+    )
+    parser.add_argument(
+        "--retries", type=int, default=5, help="attempts in a row that may bring nothing new"
+    )
+    parser.add_argument(
+        "--backoff",
+        type=float,
+        default=1.0,
+        metavar="SECONDS",
+        help="wait before the first retry; doubles each time, up to 30 seconds",
+    )
+    parser.add_argument("--dry_run", action="store_true", help="only say what would be done")
+    return parser
+
+
+def table() -> str:
+    """Return all items: name, size, how it is fetched, folder; below, what it is and where from."""
+    row = "{:<21} {:<14} {:<8} {}"
+    lines = [row.format("NAME", "SIZE", "FETCHED", "LANDS IN")]
+    for item in CATALOGUE.values():
+        size = f"{item.size / 1e9:.2f} GB" if item.size else item.about
+        lines.append(row.format(item.name, size, "by name" if item.url else "by hand", item.folder))
+        lines += [f"    {item.title}", f"    licence: {item.licence}"]
+        lines.append(f"    {direct_address(item.url or item.page)}")
+        if item.checksum:
+            lines.append(f"    checksum {item.checksum}")
+    return "\n".join(lines)
+
+
+def describe(item: Item) -> str:
+    """Return all there is to say about one item, above all what to do by hand."""
+    size = f"{item.size:,} bytes" if item.size else item.about or "size not published"
+    lines = [
+        f"{item.name}: {item.title}",
+        f"  {size}; lands in {item.folder}",
+        f"  licence: {item.licence}",
+        f"  page: {item.page}",
+    ]
+    if item.url:
+        lines.append(f"  address: {direct_address(item.url)}")
+    if item.checksum:
+        lines.append(f"  checksum: {item.checksum}")
+    if item.steps:
+        style = {"break_long_words": False, "break_on_hyphens": False, "subsequent_indent": "  "}
+        lines += textwrap.wrap(item.steps, 98, initial_indent="  ", **style)
+    return "\n".join(lines)
+
+
+def check_names(names: list[str]) -> None:
+    """Raise InputError, with what may have been meant, if the catalogue lacks one of the names."""
+    for name in names:
+        if name not in CATALOGUE:
+            close = difflib.get_close_matches(name.lower(), CATALOGUE, cutoff=0.4)
+            hint = f"did you mean {' or '.join(close)}?" if close else "no NAME at all lists them"
+            raise InputError(f"there is nothing called {name!r}; {hint}")
+
+
+def check_options(args: argparse.Namespace) -> None:
+    """Raise InputError for values out of range and options that do not fit together."""
+    for flag in ("url", "checksum"):
+        if getattr(args, flag) is not None and len(args.names) != 1:
+            raise InputError(f"--{flag} goes with one NAME, not {len(args.names)}")
+    if args.url is not None and args.mirror is not None:
+        raise InputError("--url and --mirror exclude each other")
+    for address in (args.url, args.mirror):
+        if address is not None:
+            check_address(address)
+    if not (math.isfinite(args.timeout) and args.timeout > 0):
+        raise InputError(f"--timeout {args.timeout:g}: expected a positive number of seconds")
+    if not (math.isfinite(args.backoff) and args.backoff >= 0):
+        raise InputError(f"--backoff {args.backoff:g}: expected seconds, not below 0")
+    if args.retries < 0:
+        raise InputError(f"--retries {args.retries}: expected 0 or more")
+
+
+def dry_run(job: Job) -> None:
+    """Say what `install` would do."""
+    print(describe(job.item))
+    if job.file.exists():
+        print(f"  would use {job.file}, which is there already")
+    elif job.url is None:
+        print("  would stop: this one is to be fetched by hand")
+    else:
+        part = job.file.with_name(job.file.name + ".part")
+        begun = f", of which {part.stat().st_size} bytes are there" if part.exists() else ""
+        print(f"  would fetch {job.url} to {job.file}{begun}")
+    checked = [text for text in (job.size and f"{job.size} bytes", job.checksum) if text]
+    print(f"  would check: {', '.join(checked) or 'nothing, as nothing is known'}")
+    print(f"  would {'unpack into' if job.item.packed else 'leave it in'} {job.folder}")
+
+
+def obtain(item: Item, args: argparse.Namespace) -> bool:
+    """Fetch one item, or say what is to be done; return False if that is up to the user."""
+    job = plan(item, args.to, url=args.url, mirror=args.mirror, checksum=args.checksum)
+    if args.dry_run:
+        dry_run(job)
+    elif not args.overwrite and is_in_place(item, job.folder):
+        print(f"{item.name}: {job.folder} is there already; --overwrite replaces it")
+    elif job.url is None and not job.file.exists():
+        print(describe(item))
+        return False
+    else:
+        patience = {key: getattr(args, key) for key in ("timeout", "retries", "backoff")}
+        install(job, overwrite=args.overwrite, keep_archive=args.keep_archive, **patience)
+        print(f"{item.name}: now in {job.folder}")
+        if item.url and item.steps:
+            print(item.steps)
+    return True
+
+
+def main() -> None:
+    """Parse the command line; list, or fetch one item after the other."""
+    args = build_parser().parse_args()
+    check_names(args.names)
+    check_options(args)
+    if not args.names:
+        if hasattr(signal, "SIGPIPE"):  # the list may go into head, which stops reading
+            signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+        print(table())
+        return
+    by_hand = []
+    for name in dict.fromkeys(args.names):
+        try:
+            if not obtain(CATALOGUE[name], args):
+                by_hand.append(name)
+        except OSError as error:
+            raise InputError(f"{error.filename or name}: {error.strerror or error}") from error
+    if by_hand:
+        raise InputError(f"to be fetched by hand, as said above: {', '.join(by_hand)}")
+
+
+if __name__ == "__main__":
+    run_script(main)
