@@ -1,0 +1,130 @@
+import argparse
+import json
+
+import pytest
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from tests.scripts.conftest import FRAME, run, run_inside
+from utils.checkpoint import load_checkpoint
+
+MOCO = [*FRAME, "--batch_size", "8", "--nce_k", "20", "--cosine", "--model_path", "runs"]
+
+
+def train(faces, cwd, *arguments, start=run_inside):
+    return start("train_moco.py", *MOCO, "--data_folder", faces, *arguments, cwd=cwd)
+
+
+@pytest.fixture(scope="module")
+def trained(faces, tmp_path_factory):
+    """Three epochs without a break; the second one's checkpoint is kept."""
+    cwd = tmp_path_factory.mktemp("moco")
+    done = train(faces, cwd, "--epochs", 3, "--save_freq", 2, "--model_name", "whole", start=run)
+    assert done.status == 0, done.err
+    return cwd, done
+
+
+def test_a_run_leaves_the_published_files(trained):
+    cwd, _ = trained
+    folder = cwd / "runs" / "whole"
+    assert {p.name for p in folder.iterdir()} == {
+        "current.pth",
+        "ckpt_epoch_2.pth",
+        "options.json",
+        "log.jsonl",
+    }
+    keys = ("opt", "model", "contrast", "optimizer", "epoch", "model_ema")
+    content = load_checkpoint(folder / "current.pth", keys)
+    assert content["epoch"] == 3
+    assert isinstance(content["opt"], argparse.Namespace) and content["opt"].nce_k == 20
+    assert list(content["contrast"]) == ["params", "memory"]
+    assert content["queue_index"] == 60 % 20
+    assert json.loads((folder / "options.json").read_text())["options"]["batch_size"] == 8
+
+
+def test_scalars_are_read_back_by_tensorboard(trained):
+    cwd, done = trained
+    events = EventAccumulator(str(cwd / "runs_tensorboard" / "whole")).Reload()
+    assert set(events.Tags()["scalars"]) == {"ins_loss", "ins_prob", "learning_rate"}
+    logged = [json.loads(line) for line in (cwd / "runs/whole/log.jsonl").read_text().splitlines()]
+    for name in ("ins_loss", "ins_prob", "learning_rate"):
+        scalars = events.Scalars(name)
+        assert [s.step for s in scalars] == [1, 2, 3]
+        assert [s.value for s in scalars] == pytest.approx([e[name] for e in logged], rel=1e-6)
+    assert f"loss {logged[-1]['ins_loss']:.4f}" in done.out
+
+
+def test_a_resumed_run_ends_in_the_same_bits(faces, trained):
+    cwd, _ = trained
+    done = train(
+        faces,
+        cwd,
+        *("--epochs", 3, "--model_name", "resumed", "--num_workers", 2),
+        *("--resume", "runs/whole/ckpt_epoch_2.pth"),
+        start=run,
+    )
+    assert done.status == 0, done.err
+    assert "epoch 2/3" not in done.out and "epoch 3/3" in done.out
+    ends = [
+        load_checkpoint(cwd / "runs" / name / "current.pth", ()) for name in ("whole", "resumed")
+    ]
+    for part in ("model", "model_ema", "contrast"):
+        for key, value in ends[0][part].items():
+            assert torch.equal(value, ends[1][part][key]), (part, key)
+    states = [end["optimizer"]["state"] for end in ends]
+    assert all(
+        torch.equal(states[0][i]["momentum_buffer"], states[1][i]["momentum_buffer"])
+        for i in states[0]
+    )
+
+
+def test_another_seed_gives_other_numbers(faces, trained):
+    cwd, first = trained
+    done = train(faces, cwd, "--epochs", 3, "--model_name", "seed1", "--seed", 1)
+    assert done.status == 0
+    lines = [
+        [line for line in d.out.splitlines() if line.startswith("epoch 1/3")] for d in (done, first)
+    ]
+    assert lines[0][0].split("rate")[0] != lines[1][0].split("rate")[0]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["--data_folder", "nowhere"], "nowhere: no such folder"),
+        (["--resume", "none.pth"], "none.pth: no such checkpoint"),
+        (["--model", "resnet19"], "argument --model: invalid choice: 'resnet19'"),
+        (["--epochs", "0"], "argument --epochs: expected an integer of at least 1"),
+        (["--image_crop", "1"], "leave 70 pixels: the embedding needs a multiple of 32"),
+        (["--image_crop", "36"], "nothing left after cropping 36 px"),
+        (["--device", "cuda"], "--device cuda: no GPU is visible"),
+        (["--nce", "5"], "unrecognized arguments: --nce 5"),
+        (["--model_name", "whole"], "runs/whole: holds checkpoints already"),
+        (["--dataset", "InatAve", "--imagelist", "list.txt"], "list.txt: no such file"),
+        (
+            ["--learning_rate", "1e9", "--epochs", "2", "--model_name", "wild"],
+            "the loss is nan after epoch 1",
+        ),
+    ],
+)
+def test_mistakes_get_one_line_and_leave_everything_alone(faces, trained, arguments, complaint):
+    if arguments[0] == "--device" and torch.cuda.is_available():
+        pytest.skip("a GPU is visible here")
+    cwd, _ = trained
+    before = {p: p.stat().st_mtime_ns for p in (cwd / "runs" / "whole").iterdir()}
+    if "--model_name" not in arguments:
+        arguments = [*arguments, "--model_name", "mistaken"]
+    done = train(faces, cwd, "--epochs", "1", *arguments)
+    assert done.status == 2
+    assert complaint in done.err
+    assert len(done.err.strip().splitlines()) == 1
+    assert not list(cwd.glob("runs/mistaken/*.pth")) and not list(cwd.glob("runs/wild/*.pth"))
+    assert {p: p.stat().st_mtime_ns for p in (cwd / "runs" / "whole").iterdir()} == before
+
+
+def test_notices_name_flags_without_effect(faces, tmp_path):
+    arguments = ["--epochs", 1, "--model_name", "x", "--nce_m", 0.4, "--num_workers", 500]
+    done = train(faces, tmp_path, *arguments)
+    assert done.status == 0
+    assert "--nce_m has no effect" in done.out and "--beta1" not in done.out
+    assert "--num_workers 500 capped" in done.out

@@ -1,0 +1,294 @@
+"""Pre-train an encoder on unlabelled images of one kind of object, by momentum contrast.
+
+Two random views of an image must embed alike, and unlike a queue of views of other images.
+The published runs, on CelebA and on iNaturalist Aves:
+
+  python train_moco.py --model resnet50 --image_size 136 --image_crop 20 --batch_size 256
+    --nce_k 4096 --cosine --epochs 800 --dataset CelebA --data_folder datasets/celeba
+    --model_path runs --model_name moco_CelebA
+  python train_moco.py --model resnet50 --image_size 96 --image_crop 0 --batch_size 256
+    --nce_k 4096 --cosine --epochs 800 --dataset InatAve --imagelist inat_train_100K.txt
+    --model_path runs --model_name moco_InatAve
+
+[SPEC 4; Cheng et al. 2020, Sec. 3.1; He et al. 2020.] Letters: B images a step.
+"""
+
+import torch
+from torch import nn
+from torch.utils.data import DataLoader
+
+from data_loader.data_loaders_animal import InatAve
+from data_loader.data_loaders_face import CelebAPrunedAligned_MAFLVal
+from data_loader.landmark_dataset import LandmarkDataset, add_image_arguments
+from data_loader.loaders import add_loader_arguments, build_loader, worker_notice
+from models.encoders import RESNETS, STRIDE
+from models.momentum import copy_parameters, momentum_update, set_key_mode, shuffled_keys
+from models.nce import MemoryMoCo, NCESoftmaxLoss
+from utils.arguments import (
+    ArgumentParser,
+    add_ignored_arguments,
+    finite_float,
+    ignored_notices,
+    positive_int,
+    share,
+)
+from utils.checkpoint import load_checkpoint, load_weights, save_checkpoint
+from utils.encoder_loading import new_encoder
+from utils.errors import InputError, run_script
+from utils.log import RunLog, Stopwatch, progress
+from utils.randomness import random_states, restore_random_states, seed_everything
+from utils.run import (
+    add_device_arguments,
+    add_output_arguments,
+    choose_device,
+    describe_device,
+    plain_options,
+    scalar_folder,
+    start_folder,
+)
+from utils.schedule import (
+    add_schedule_arguments,
+    cosine_rate,
+    set_learning_rate,
+    step_rate,
+)
+
+EMBEDDING_DIM = 128  # [SPEC 2]
+IGNORED = {"nce_m": 0.5, "beta1": 0.5, "beta2": 0.999, "tb_freq": 500}
+CHECKPOINT_KEYS = ("opt", "model", "contrast", "optimizer", "epoch", "model_ema")
+
+
+def build_parser() -> ArgumentParser:
+    """Return the parser of all options [SPEC 8]."""
+    parser = ArgumentParser(__doc__)
+    group = parser.add_argument_group("images")
+    group.add_argument(
+        "--dataset",
+        choices=["CelebA", "InatAve"],
+        default="CelebA",
+        help="CelebA without MAFL, or the birds of iNaturalist",
+    )
+    group.add_argument(
+        "--data_folder", default="./datasets/celeba", metavar="DIR", help="root of the data set"
+    )
+    group.add_argument(
+        "--imagelist",
+        metavar="FILE",
+        help="InatAve: file with one image path a line; all of --data_folder/*/*.jpg without it",
+    )
+    group.add_argument(
+        "--crop",
+        type=share,
+        default=0.2,
+        help="smallest share of an image's area that a random view shows",
+    )
+    add_image_arguments(group, image_size=100, image_crop=15)
+    add_loader_arguments(parser, batch_size=128, num_workers=18)
+    group = parser.add_argument_group("momentum contrast")
+    group.add_argument(
+        "--model", choices=list(RESNETS), default="resnet50", help="the encoder's architecture"
+    )
+    group.add_argument(
+        "--nce_k", type=positive_int, default=4096, help="keys in the queue of negatives"
+    )
+    group.add_argument("--nce_t", type=share, default=0.07, help="temperature of the softmax")
+    group.add_argument(
+        "--alpha",
+        type=finite_float,
+        default=0.999,
+        help="momentum of the key encoder: alpha * key + (1 - alpha) * query",
+    )
+    add_schedule_arguments(
+        parser,
+        epochs=240,
+        learning_rate=0.03,
+        lr_decay_epochs="120,160,200",
+        lr_decay_rate=0.1,
+        momentum=0.9,
+        weight_decay=1e-4,
+    )
+    add_output_arguments(parser, save_freq=20)
+    add_device_arguments(parser)
+    add_ignored_arguments(parser, **IGNORED)
+    return parser
+
+
+def main() -> None:
+    """Run the pre-training."""
+    args = build_parser().parse_args()
+    device = choose_device(args.device, args.gpu)
+    seed_everything(args.seed)
+
+    # ---- data ----
+    dataset = build_dataset(
+        args.dataset, args.data_folder, args.imagelist, args.image_size, args.image_crop, args.crop
+    )
+    loader = build_loader(
+        dataset,
+        batch_size=args.batch_size,
+        num_workers=args.num_workers,
+        seed=args.seed,
+        shuffle=True,
+        device=device,
+    )
+
+    # ---- query encoder, key encoder, queue ----
+    check_side(dataset.side, args.image_size, args.image_crop)
+    query = new_encoder(args.model, dataset.side, args.seed).to(device)
+    key = new_encoder(args.model, dataset.side, args.seed).to(device)
+    copy_parameters(query, key)
+    contrast = MemoryMoCo(EMBEDDING_DIM, len(dataset), args.nce_k, args.nce_t, use_softmax=True).to(
+        device
+    )
+    optimizer = torch.optim.SGD(
+        query.parameters(),
+        lr=args.learning_rate,
+        momentum=args.momentum,
+        weight_decay=args.weight_decay,
+    )
+    notices = worker_notice(args.num_workers) + ignored_notices(args, **IGNORED)
+    done = 0
+    if args.resume:
+        done = resume(args.resume, args.model, query, key, contrast, optimizer, notices)
+
+    # ---- the run's folder and log ----
+    folder = start_folder(args.model_path, args.model_name, args, {"images": len(dataset)})
+    scalars = scalar_folder(args.model_path, args.model_name)
+    log = RunLog(None, scalars, folder / "log.jsonl")
+    for notice in notices:
+        log.line(notice)
+    log.line(
+        f"{len(dataset)} images of {args.dataset}, {dataset.side} px; "
+        f"{args.model} on {describe_device(device, args.gpu)}; to {folder}"
+    )
+
+    # ---- train ----
+    for epoch in range(done + 1, args.epochs + 1):
+        rate = step_rate(epoch, args.learning_rate, args.lr_decay_epochs, args.lr_decay_rate)
+        if args.cosine:
+            rate = cosine_rate(epoch, args.learning_rate, args.epochs)
+        set_learning_rate(optimizer, rate)
+        loader.sampler.set_epoch(epoch)
+        watch = Stopwatch()
+        loss, prob = train_one_epoch(
+            loader, query, key, contrast, optimizer, args.alpha, log, epoch, args.print_freq
+        )
+        if not torch.isfinite(torch.tensor(loss)):
+            raise InputError(
+                f"the loss is {loss} after epoch {epoch} at --learning_rate "
+                f"{args.learning_rate}: not saved; try a smaller rate"
+            )
+        log.record(epoch, ins_loss=loss, ins_prob=prob, learning_rate=rate)
+        log.line(
+            f"epoch {epoch}/{args.epochs}  loss {loss:.4f}  prob {prob:.3f}  rate {rate:.5f}  "
+            f"{len(dataset) / watch.seconds():.1f} images/s"
+        )
+        content = {
+            "opt": plain_options(args),
+            "model": query.state_dict(),
+            "contrast": contrast.state_dict(),
+            "optimizer": optimizer.state_dict(),
+            "epoch": epoch,
+            "model_ema": key.state_dict(),
+            "queue_index": contrast.index,
+            "random_states": random_states(),
+        }
+        if epoch % args.save_freq == 0:
+            save_checkpoint(folder / f"ckpt_epoch_{epoch}.pth", content)
+        save_checkpoint(folder / "current.pth", content)
+    log.line(f"done: {folder / 'current.pth'}")
+
+
+def train_one_epoch(
+    loader: DataLoader,
+    query: nn.Module,
+    key: nn.Module,
+    contrast: MemoryMoCo,
+    optimizer: torch.optim.Optimizer,
+    alpha: float,
+    log: RunLog,
+    epoch: int,
+    print_freq: int,
+) -> tuple[float, float]:
+    """Take one step a batch; return the epoch's mean loss and mean positive logit."""
+    query.train()
+    set_key_mode(key)
+    criterion = NCESoftmaxLoss()
+    device = contrast.memory.device
+    totals, images = torch.zeros(2, device=device), 0
+    for step, (views, _, _, _) in enumerate(progress(loader, f"epoch {epoch}"), 1):
+        view1, view2 = views.to(device, non_blocking=True).split(3, dim=1)  # (B, 3, H, W) each
+        q = query(view1)  # (B, D)
+        k = shuffled_keys(key, view2)  # (B, D)
+        logits = contrast(q, k)  # (B, K + 1)
+        loss = criterion(logits)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        momentum_update(query, key, alpha)
+
+        # Summed on the device: reading a number there would hold the next step up.
+        totals += torch.stack([loss.detach(), logits[:, 0].detach().mean()]) * len(q)
+        images += len(q)
+        if step % print_freq == 0:
+            loss_now, prob_now = (totals / images).tolist()
+            log.step(
+                f"epoch {epoch}  step {step}/{len(loader)}  loss {loss_now:.4f}  "
+                f"prob {prob_now:.3f}"
+            )
+    loss, prob = (totals / images).tolist()
+    return loss, prob
+
+
+def build_dataset(
+    name: str, root: str, imagelist: str | None, image_size: int, image_crop: int, crop: float
+) -> LandmarkDataset:
+    """Return the pairs of views of a data set."""
+    if name == "InatAve":
+        return InatAve(
+            root, imwidth=image_size, crop=image_crop, imagelist=imagelist, smallest_scale=crop
+        )
+    return CelebAPrunedAligned_MAFLVal(
+        root, imwidth=image_size, crop=image_crop, smallest_scale=crop
+    )
+
+
+def check_side(side: int, image_size: int, image_crop: int) -> None:
+    """Raise an `InputError` unless the last map pools to a single vector [SPEC 2]."""
+    if side % STRIDE:
+        raise InputError(
+            f"--image_size {image_size} and --image_crop {image_crop} leave {side} pixels: the "
+            f"embedding needs a multiple of {STRIDE}, such as 96 (--image_size 136 "
+            "--image_crop 20)"
+        )
+
+
+def resume(
+    path: str,
+    model: str,
+    query: nn.Module,
+    key: nn.Module,
+    contrast: MemoryMoCo,
+    optimizer: torch.optim.Optimizer,
+    notices: list[str],
+) -> int:
+    """Restore all state from a checkpoint, ours or a published one; return its epoch."""
+    content = load_checkpoint(path, CHECKPOINT_KEYS)
+    load_weights(query, content["model"], path, f"--model {model}")
+    load_weights(key, content["model_ema"], path, f"--model {model}")
+    load_weights(contrast, content["contrast"], path, f"--nce_k {contrast.queue_size}")
+    optimizer.load_state_dict(content["optimizer"])
+    if "random_states" in content:
+        contrast.index = content["queue_index"]
+        restore_random_states(content["random_states"])
+    else:
+        notices.append(
+            f"{path}: a published checkpoint, without the queue's pointer and random states: "
+            "the queue is overwritten from its start, the draws are new"
+        )
+    notices.append(f"resumed from {path} after epoch {content['epoch']}")
+    return content["epoch"]
+
+
+if __name__ == "__main__":
+    run_script(main)
