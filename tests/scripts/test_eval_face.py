@@ -1,0 +1,244 @@
+import json
+import shutil
+
+import pytest
+import torch
+from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from models.encoders import build_encoder, build_random_encoder, weights_digest
+from tests.scripts.conftest import FRAME, run, run_inside
+from utils.checkpoint import load_checkpoint, save_checkpoint
+
+FIT = [*FRAME, "--layer", "2", "--use_hypercol", "--adam", "--cosine", "--batch_size", "4"]
+FIT += ["--learning_rate", "0.01", "--model_path", "runs"]
+
+
+def evaluate(faces, cwd, *arguments, start=run_inside):
+    return start("eval_face.py", *FIT, "--data_folder", faces, *arguments, cwd=cwd)
+
+
+@pytest.fixture(scope="module")
+def evaluated(faces, tmp_path_factory):
+    """Three epochs on a random encoder; the second one's checkpoint is kept."""
+    cwd = tmp_path_factory.mktemp("eval")
+    done = evaluate(
+        *(faces, cwd, "--random_network", "--epochs", 3, "--save_freq", 2),
+        *("--model_name", "whole", "--log_path", "logs/all.txt"),
+        start=run,
+    )
+    assert done.status == 0, done.err
+    return cwd, done
+
+
+def test_a_run_leaves_the_published_files_and_says_what_it_found(evaluated):
+    cwd, done = evaluated
+    folder = cwd / "runs" / "whole"
+    names = {"resnet18.pth", "ckpt_epoch_2.pth", "ckpt_epoch_3.pth"}
+    assert {p.name for p in folder.glob("*.pth")} == names
+    keys = ("opt", "epoch", "regressor", "best_error", "optimizer")
+    last = load_checkpoint(folder / "ckpt_epoch_3.pth", keys)
+    best = load_checkpoint(folder / "resnet18.pth", keys)
+    assert last["epoch"] == 3 and best["epoch"] == last["best_epoch"]
+    result = json.loads((folder / "result.json").read_text())
+    epochs = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    errors = [e["Test_InterOcularError"] for e in epochs]
+    assert result["last_error"] == errors[-1] and result["best_error"] == min(errors)
+    assert f"test error after the last epoch: {errors[-1]:.2f} %" in done.out
+    assert "mean shape" in done.out and "picked on the test set" in done.out
+    assert (cwd / "logs/all.txt").read_text() == done.out
+    # The encoder that seed 0 gives, untouched by the training.
+    assert last["encoder_digest"] == weights_digest(build_random_encoder("resnet18", 64, 0))
+
+
+def test_scalars_are_read_back_by_tensorboard(evaluated):
+    events = EventAccumulator(str(evaluated[0] / "runs_tensorboard" / "whole")).Reload()
+    assert set(events.Tags()["scalars"]) == {
+        "InterOcularError",
+        "train_loss",
+        "learning_rate",
+        "Test_InterOcularError",
+        "test_loss",
+    }
+
+
+def test_a_resumed_run_ends_in_the_same_bits(faces, evaluated):
+    cwd, _ = evaluated
+    done = evaluate(
+        *(faces, cwd, "--random_network", "--epochs", 3, "--model_name", "resumed"),
+        *("--resume", "runs/whole/ckpt_epoch_2.pth", "--num_workers", 2),
+        start=run,
+    )
+    assert done.status == 0, done.err
+    assert "epoch 2/3" not in done.out
+    ends = [
+        load_checkpoint(cwd / "runs" / name / "ckpt_epoch_3.pth", ())
+        for name in ("whole", "resumed")
+    ]
+    for key, value in ends[0]["regressor"].items():
+        assert torch.equal(value, ends[1]["regressor"][key]), key
+    assert ends[0]["best_error"] == ends[1]["best_error"]
+
+
+def test_few_shot_picks_are_kept_and_reused(faces, tmp_path):
+    few = ["--random_network", "--restrict_annos", 4, "--repeat", "--num_per_epoch", 9, "--TPS_aug"]
+    done = evaluate(faces, tmp_path, *few, "--epochs", 1, "--model_name", "few")
+    assert done.status == 0, done.err
+    assert "8 pictures to train on" in done.out
+    names = (tmp_path / "runs/few/namelist.txt").read_text()
+    assert len(set(names.split())) == 4
+    resumed = evaluate(
+        *(faces, tmp_path, *few, "--epochs", 2, "--model_name", "few", "--seed", 5),
+        *("--resume", "runs/few/ckpt_epoch_1.pth"),
+    )
+    assert resumed.status == 0, resumed.err
+    assert (tmp_path / "runs/few/namelist.txt").read_text() == names
+
+
+@pytest.mark.parametrize("use_hypercol", [[], ["--use_hypercol"]])
+@pytest.mark.parametrize("layer", ["0", "5"])
+def test_every_layer_and_an_hourglass_fit(faces, tmp_path, layer, use_hypercol):
+    encoder = build_encoder("hourglass", 64)
+    state = {f"module.{k}": v for k, v in encoder.state_dict().items()}
+    save_checkpoint(tmp_path / "dve.pth", {"state_dict": state, "epoch": 1})
+    plain = [a for a in FIT if a != "--use_hypercol"] + use_hypercol
+    arguments = ["--data_folder", faces, "--layer", layer, "--epochs", 1, "--batch_size", 10]
+    one = run_inside(
+        *("eval_face.py", *plain, *arguments, "--random_network", "--model_name", "r"),
+        cwd=tmp_path,
+    )
+    assert one.status == 0, one.err
+    two = run_inside(
+        *("eval_face.py", *plain, *arguments, "--model", "hourglass", "--model_name", "h"),
+        *("--trained_model_path", "dve.pth"),
+        cwd=tmp_path,
+    )
+    assert two.status == 0, two.err
+
+
+def broken(faces, tmp_path, damage):
+    """Copy the faces and break something; return the name that the complaint must hold."""
+    root = tmp_path / "broken"
+    shutil.copytree(faces, root)
+    image = sorted((root / "Img/img_align_celeba_hq").iterdir())
+    names = (root / "MAFL/training.txt").read_text().split()
+    picture = root / "Img/img_align_celeba_hq" / names[3]
+    points = root / "Anno/list_landmarks_align_celeba.txt"
+    assert picture in image
+    if damage == "image absent":
+        picture.unlink()
+        return picture.name
+    if damage == "image cut":
+        picture.write_bytes(picture.read_bytes()[:400])
+        return picture.name
+    if damage == "image is text":
+        picture.write_text("no picture")
+        return picture.name
+    if damage == "annotations absent":
+        points.unlink()
+    elif damage == "not a number":
+        points.write_text(points.read_text().replace(" 1", " one", 1))
+    elif damage == "line cut":
+        points.write_text(points.read_text()[:-20])
+    return points.name
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("damage", ["image absent", "image cut", "image is text"])
+def test_a_bad_image_is_named(faces, tmp_path, damage, workers):
+    name = broken(faces, tmp_path, damage)
+    arguments = ["--random_network", "--epochs", 1, "--model_name", "x", "--num_workers", workers]
+    done = evaluate(tmp_path / "broken", tmp_path, *arguments)
+    assert done.status == 2 and name in done.err
+    assert len(done.err.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize("damage", ["annotations absent", "not a number", "line cut"])
+def test_bad_annotations_are_named(faces, tmp_path, damage):
+    name = broken(faces, tmp_path, damage)
+    done = evaluate(tmp_path / "broken", tmp_path, "--random_network", "--model_name", "x")
+    assert done.status == 2 and name in done.err
+    assert len(done.err.strip().splitlines()) == 1
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["--random_network", "--layer", "6"], "--layer 6: layers 0 to 5"),
+        ([], "give --trained_model_path FILE, or --random_network"),
+        (["--trained_model_path", "none.pth"], "none.pth: no such checkpoint"),
+        (["--trained_model_path", "r34.pth"], "r34.pth: holds another architecture"),
+        (["--trained_model_path", "runs/whole/resnet18.pth"], "expected a checkpoint with model"),
+        (["--random_network", "--restrict_annos", "11"], "--restrict_annos 11: there are 10"),
+        (["--random_network", "--dataset", "LFW"], "argument --dataset: invalid choice: 'LFW'"),
+        (["--random_network", "--model_name", "whole"], "runs/whole: holds checkpoints already"),
+        (
+            ["--random_network", "--layer", "3", "--resume", "runs/whole/ckpt_epoch_2.pth"],
+            "holds another architecture than --model resnet18 --layer 3",
+        ),
+    ],
+)
+def test_mistakes_get_one_line(faces, evaluated, arguments, complaint):
+    cwd, _ = evaluated
+    if not (cwd / "r34.pth").exists():
+        state = build_encoder("resnet34", 64).state_dict()
+        save_checkpoint(cwd / "r34.pth", {"model": state})
+    if "--model_name" not in arguments:
+        arguments = [*arguments, "--model_name", "mistaken"]
+    done = evaluate(faces, cwd, "--epochs", "1", *arguments)
+    assert done.status == 2 and complaint in done.err
+    assert len(done.err.strip().splitlines()) == 1
+    assert not (cwd / "runs" / "mistaken").exists()
+
+
+def draw(faces, cwd, *arguments, start=run_inside):
+    frame = [*FRAME, "--layer", "2", "--use_hypercol", "--batch_size", "4"]
+    return start("vis_face.py", *frame, "--data_folder", faces, *arguments, cwd=cwd)
+
+
+def test_vis_face_draws_landmarks_and_prints_their_error(faces, evaluated):
+    cwd, _ = evaluated
+    arguments = ["--random_network", "--ckpt_path", "runs/whole/ckpt_epoch_3.pth"]
+    done = draw(faces, cwd, *arguments, "--vis_keypoints", "--vis_path", "pictures")
+    assert done.status == 0, done.err
+    result = json.loads((cwd / "runs/whole/result.json").read_text())
+    assert f"error on the 6 test pictures: {result['last_error']:.2f} %" in done.out
+    names = {p.name for p in (cwd / "pictures").iterdir()}
+    assert names == {*(f"{i}.png" for i in range(6)), "contact_sheet.png"}
+    assert Image.open(cwd / "pictures/0.png").size == (256, 256)
+    assert "another encoder" not in done.out
+    other = draw(
+        *(faces, cwd, *arguments, "--vis_keypoints", "--vis_path", "other", "--seed", 3),
+    )
+    assert "was trained on the features of another encoder" in other.out
+
+
+def test_vis_face_draws_components(faces, evaluated):
+    cwd, _ = evaluated
+    done = draw(faces, cwd, "--random_network", "--vis_PCA", "--vis_path", "pca", start=run)
+    assert done.status == 0, done.err
+    assert {p.name for p in (cwd / "pca").iterdir()} == {"0", "1", "2", "3", "pca_sheet.png"}
+    names = {"orig.png", "rgb.png", "sheet.png", *(f"{c}.png" for c in range(25))}
+    assert {p.name for p in (cwd / "pca/0").iterdir()} == names
+
+
+def test_vis_face_needs_no_checkpoint_for_a_random_network(faces, tmp_path):
+    done = draw(faces, tmp_path, "--random_network", "--vis_keypoints", "--vis_path", "p")
+    assert done.status == 0, done.err
+    assert "the regressor is untrained too" in done.out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["--random_network"], "nothing to draw"),
+        (["--vis_keypoints", "--trained_model_path", "x.pth"], "give --ckpt_path FILE"),
+        (["--vis_PCA"], "give --trained_model_path FILE, or --random_network"),
+        (["--vis_keypoints", "--random_network", "--ckpt_path", "x"], "x: no such checkpoint"),
+    ],
+)
+def test_vis_face_mistakes_get_one_line(faces, tmp_path, arguments, complaint):
+    done = draw(faces, tmp_path, *arguments)
+    assert done.status == 2 and complaint in done.err
+    assert len(done.err.strip().splitlines()) == 1
