@@ -15,7 +15,7 @@ from data_loader.annotation_files import check_images, read_lines, read_names
 from data_loader.augmentation import BIRD_MEAN, BIRD_STD
 from data_loader.cub_annotations import PARTS, read_part_annotations
 from data_loader.geometry import resize_square
-from data_loader.landmark_dataset import LandmarkDataset
+from data_loader.landmark_dataset import LandmarkDataset, add_image_arguments
 from utils.errors import InputError
 
 
@@ -143,3 +143,44 @@ class CUB(Birds):
     def second(self, index: int, points_px: Tensor) -> Tensor:
         """Return which parts are visible, (15,) bool."""
         return torch.from_numpy(self.annotations["visible"][index])
+
+
+# Both spellings of CUB's folder are in use [SPEC 8].
+CUB_ROOTS = ("datasets/CUB_200_2011", "datasets/CUB-200-2011")
+
+
+def add_animal_arguments(parser) -> None:
+    """Declare which benchmark to read, and from where."""
+    group = parser.add_argument_group("images")
+    group.add_argument("--dataset", choices=["CUB"], default="CUB", help="the benchmark")
+    group.add_argument(
+        "--data_folder", metavar="DIR", help=f"root of the benchmark; by default {CUB_ROOTS[0]}"
+    )
+    group.add_argument(
+        "--imagelist",
+        metavar="FILE",
+        help="list of the training images, in place of split/train.txt",
+    )
+    add_image_arguments(group, image_size=96, image_crop=0)
+
+
+def build_animal_dataset(
+    root: str | None,
+    split: str,
+    *,
+    image_size: int,
+    image_crop: int,
+    imagelist: str | None = None,
+    TPS_aug: bool = False,  # noqa: N803 (published name)
+) -> CUB:
+    """Return CUB's annotated pictures of a split, ``train``, ``val`` or ``test``."""
+    if root is None:
+        root = next((r for r in CUB_ROOTS if Path(r).is_dir()), CUB_ROOTS[0])
+    return CUB(
+        root,
+        **{split: True},
+        imagelist=imagelist,
+        imwidth=image_size,
+        crop=image_crop,
+        TPS_aug=TPS_aug,
+    )

@@ -154,10 +154,14 @@ class LandmarkDataset(Dataset):
         mean, std = (torch.tensor(v).to(images)[:, None, None] for v in (self.mean, self.std))
         return (images * std + mean).clamp(0, 1)
 
-    def points_normalized(self) -> Tensor:
-        """Return all unwarped points (N, A, 2) in [-1, 1]; opens every image once."""
-        points = [self.base_item(i)[1] - self.crop for i in range(len(self))]
-        return normalize_points(torch.tensor(np.stack(points), dtype=torch.float32), self.side)
+    def annotation_tensors(self) -> tuple[Tensor, Tensor]:
+        """Return all unwarped points (N, A, 2) in [-1, 1] and what stands second in the items."""
+        points_px = [
+            torch.as_tensor(self.base_item(i)[1] - self.crop, dtype=torch.float32)
+            for i in range(len(self))
+        ]
+        second = [self.second(i, points) for i, points in enumerate(points_px)]
+        return normalize_points(torch.stack(points_px), self.side), torch.stack(second)
 
     def select(self, indices: Sequence[int]) -> None:
         """Keep the pictures at these places, in this order, repeats included."""

@@ -1,0 +1,243 @@
+"""Training on a few annotated pictures: which ones, how often, and the same on resume."""
+
+import argparse
+
+import numpy as np
+import pytest
+import torch
+
+from data_loader.data_loaders_face import AFLW, ThreeHundredW
+from data_loader.few_shot import (
+    Picks,
+    add_few_shot_arguments,
+    draw_picks,
+    load_picks,
+    restrict,
+    save_picks,
+    tile_picks,
+)
+from tests.data_loader.layouts import complaint, write_300w, write_aflw, write_text
+
+SINGLE = {"pair_image": False, "do_augmentations": False, "imwidth": 40, "crop": 2}
+SIZES = [(30 + i, 50 - i) for i in range(9)]
+
+
+@pytest.fixture
+def root(tmp_path):
+    write_aflw(tmp_path, SIZES)
+    return tmp_path
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "run").mkdir()
+    return tmp_path / "run"
+
+
+# ---- drawing ----
+
+
+@pytest.mark.parametrize(("total", "count"), [(50, 1), (50, 10), (50, 50), (1, 1)])
+def test_picks_are_so_many_different_places(total, count):
+    picks = draw_picks(total, count, seed=3)
+    assert len(picks) == count == len(set(picks.tolist()))
+    assert picks.min() >= 0 and picks.max() < total
+
+
+def test_picks_follow_the_seed_alone():
+    np.random.seed(0)
+    first = draw_picks(1000, 20, seed=5)
+    np.random.seed(1)
+    np.random.rand(7)
+    assert np.array_equal(draw_picks(1000, 20, seed=5), first)
+    assert not np.array_equal(np.sort(draw_picks(1000, 20, seed=6)), np.sort(first))
+    assert len(draw_picks(1000, 20, seed=2**40)) == 20
+
+
+def test_picks_leave_the_other_generators_alone():
+    np.random.seed(3)
+    torch.manual_seed(3)
+    before = np.random.get_state()[1].copy(), torch.get_rng_state()
+    draw_picks(100, 10, seed=0)
+    assert np.array_equal(np.random.get_state()[1], before[0])
+    assert torch.equal(torch.get_rng_state(), before[1])
+
+
+def test_every_picture_is_as_likely():
+    counts = np.zeros(20)
+    for seed in range(1500):
+        counts[draw_picks(20, 5, seed)] += 1
+    # Binomial: 1500 draws, share 1/4: 375 +- 16.8.
+    assert np.abs(counts - 375).max() < 4 * 16.8
+
+
+@pytest.mark.parametrize("count", [0, 51, 1000])
+def test_picks_that_are_not_there_are_refused(count):
+    message = complaint(draw_picks, 50, count, seed=0)
+    assert f"--restrict_annos {count}" in message and "50" in message
+
+
+# ---- repeating ----
+
+
+@pytest.mark.parametrize(
+    ("count", "total", "num_per_epoch", "copies"),
+    [
+        (10, 19_000, 1000, 100),
+        (7, 19_000, 1000, 142),  # floor(142.86)
+        (10, 95, 1000, 9),  # no more than there are pictures
+        (10, 95, 30, 3),
+        (10, 95, 39, 3),
+        (10, 95, 10, 1),
+        (10, 95, 5, 1),  # at least once
+        (95, 95, 1000, 1),
+    ],
+)
+def test_picks_are_repeated_to_fill_an_epoch(count, total, num_per_epoch, copies):
+    picks = np.arange(count)[::-1] * 3
+    tiled = tile_picks(picks, total, num_per_epoch)
+    assert tiled.tolist() == picks.tolist() * copies
+
+
+# ---- the files ----
+
+
+def test_saved_picks_can_be_read_and_come_back(root, folder):
+    dataset = AFLW(root, **SINGLE)
+    save_picks(folder, Picks([4, 0, 7], [dataset.filenames[i] for i in (4, 0, 7)]))
+    assert (folder / "datalist.txt").read_text() == "4\n0\n7\n"
+    assert (folder / "namelist.txt").read_text() == "train_5.jpg\ntrain_9.jpg\ntrain_2.jpg\n"
+    assert load_picks(folder, dataset).tolist() == [4, 0, 7]
+
+
+def test_without_picks_nothing_is_saved(folder):
+    save_picks(folder, None)
+    assert list(folder.iterdir()) == []
+
+
+def test_saved_picks_are_found_by_name_in_a_data_set_of_another_order(root, folder):
+    dataset = AFLW(root, **SINGLE)
+    write_text(folder / "namelist.txt", "train_5.jpg", "train_9.jpg", "train_2.jpg")
+    write_text(folder / "datalist.txt", "4", "0", "7")  # not what counts
+    dataset.select(list(range(8, -1, -1)))
+    assert load_picks(folder, dataset).tolist() == [4, 8, 1]
+    dataset.select([4, 8, 1])
+    assert load_picks(folder, dataset).tolist() == [0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("train_5.jpg\nother.jpg\n", "other.jpg"),
+        ("test_5.jpg\n", "test_5.jpg"),
+        ("", "empty"),
+        (None, "no such file"),
+        (b"\xff\xfe", "not a text file"),
+    ],
+)
+def test_name_lists_that_do_not_fit(root, folder, content, said):
+    path = folder / "namelist.txt"
+    if content is not None:
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    message = complaint(load_picks, folder, AFLW(root, **SINGLE))
+    assert str(path) in message and said in message
+
+
+# ---- all together ----
+
+
+def restricted(root, count, *, noted_in=None, repeat=False, num_per_epoch=1000, seed=1):
+    dataset = AFLW(root, **SINGLE)
+    options = {"repeat": repeat, "num_per_epoch": num_per_epoch, "seed": seed}
+    picks = restrict(dataset, count, **options, noted_in=noted_in)
+    return dataset, picks
+
+
+def test_restricting_keeps_the_picks_with_their_points(root):
+    whole, (dataset, picks) = AFLW(root, **SINGLE), restricted(root, 3)
+    assert len(dataset) == 3 == len(set(dataset.filenames))
+    assert picks.names == dataset.filenames == [whole.filenames[i] for i in picks.places]
+    for place, i in enumerate(picks.places):
+        data, points, _, index = dataset[place]
+        assert index == place
+        assert torch.equal(data, whole[i][0]) and torch.equal(points, whole[i][1])
+
+
+def test_restricting_by_minus_one_keeps_all(root):
+    dataset, picks = restricted(root, -1, repeat=True)
+    assert dataset.filenames == AFLW(root, **SINGLE).filenames
+    assert picks is None
+
+
+@pytest.mark.parametrize("count", [0, 10])
+def test_restricting_to_none_or_to_more_than_there_are_is_refused(root, count):
+    message = complaint(restricted, root, count)
+    assert f"--restrict_annos {count}" in message and "9" in message
+
+
+def test_repeats_are_many_to_train_on_and_few_to_note(root):
+    dataset, picks = restricted(root, 2, repeat=True)
+    assert len(picks.names) == len(picks.places) == 2
+    assert dataset.filenames == picks.names * 4  # floor(min(1000, 9) / 2)
+    assert restricted(root, 2, repeat=True, num_per_epoch=4)[0].filenames == picks.names * 2
+    assert torch.equal(dataset[0][0], dataset[2][0])
+    assert not torch.equal(dataset[0][1], dataset[1][1])
+
+
+def test_the_same_seed_restricts_to_the_same_pictures(root):
+    first = restricted(root, 4, seed=3)[1]
+    assert restricted(root, 4, seed=3)[1] == first
+    others = [restricted(root, 4, seed=s)[1].names for s in range(4, 10)]
+    assert any(set(names) != set(first.names) for names in others)
+
+
+def test_a_resumed_run_keeps_its_pictures_whatever_the_seed_and_the_order(root, folder):
+    _, first = restricted(root, 4, seed=3)
+    save_picks(folder, first)
+    # The list of the benchmark now has another order; the .mat follows.
+    names = (root / "aflw_train_images.txt").read_text().split()
+    write_aflw(root, SIZES[::-1])
+    write_text(root / "aflw_train_images.txt", *names[::-1])
+    dataset, again = restricted(root, 4, seed=8, noted_in=folder)
+    assert dataset.filenames == again.names == first.names
+    assert again.places == [8 - place for place in first.places]
+    repeated, _ = restricted(root, 4, seed=8, noted_in=folder, repeat=True, num_per_epoch=8)
+    assert repeated.filenames == first.names * 2
+
+
+def test_a_resumed_run_without_a_name_list_draws_by_its_seed(root, folder):
+    assert restricted(root, 4, seed=3, noted_in=folder)[1] == restricted(root, 4, seed=3)[1]
+    assert restricted(root, 4, seed=3, noted_in=folder / "gone")[1].places
+
+
+def test_a_resumed_run_names_the_picture_that_is_gone(root, folder):
+    write_text(folder / "namelist.txt", "train_5.jpg", "gone.jpg")
+    message = complaint(restricted, root, 2, noted_in=folder)
+    assert str(folder / "namelist.txt") in message and "gone.jpg" in message
+
+
+def test_300w_can_be_restricted_too(tmp_path):
+    names = {"afw": ["a_1.png", "a_2.png"], "helen/trainset": ["a_1.png", "h.png"]}
+    write_300w(tmp_path, names)
+    dataset, whole = ThreeHundredW(tmp_path, **SINGLE), ThreeHundredW(tmp_path, **SINGLE)
+    restrict(dataset, 2, repeat=True, num_per_epoch=1000, seed=0, noted_in=None)
+    assert len(dataset) == 4 and dataset.filenames[:2] == dataset.filenames[2:]
+    for i in range(2):
+        original = whole.filenames.index(dataset.filenames[i])
+        assert torch.equal(dataset[i][0], whole[original][0])  # by its own face box
+        assert torch.equal(dataset[i][1], whole[original][1])
+
+
+def test_few_shot_arguments():
+    parser = argparse.ArgumentParser()
+    add_few_shot_arguments(parser)
+    args = parser.parse_args([])
+    assert (args.restrict_annos, args.num_per_epoch) == (-1, 1000)
+    assert (args.repeat, args.TPS_aug) == (False, False)
+    args = parser.parse_args("--restrict_annos 5 --repeat --num_per_epoch 8 --TPS_aug".split())
+    assert (args.restrict_annos, args.num_per_epoch, args.repeat, args.TPS_aug) == (
+        5,
+        8,
+        True,
+        True,
+    )

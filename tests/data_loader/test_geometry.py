@@ -1,0 +1,141 @@
+"""Coordinates: 300-W's window against MATLAB's own loops, and the other frames by hand."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from data_loader.geometry import (
+    celeba_square,
+    centre_crop,
+    denormalize_points,
+    face_window,
+    normalize_points,
+    resize_square,
+)
+
+
+def picture(width, height, seed=0) -> Image.Image:
+    values = np.random.RandomState(seed).randint(1, 256, (height, width, 3), dtype=np.uint8)
+    return Image.fromarray(values)
+
+
+# ---- [-1, 1] ----
+
+
+@pytest.mark.parametrize("side", [2, 70, 96])
+def test_centres_of_the_first_and_last_pixel_are_minus_one_and_one(side):
+    pixels = torch.tensor([[0.0, side - 1], [(side - 1) / 2, (side - 1) / 4]])
+    wanted = torch.tensor([[-1.0, 1.0], [0.0, -0.5]])
+    assert torch.allclose(normalize_points(pixels, side), wanted)
+    assert torch.allclose(denormalize_points(wanted, side), pixels)
+
+
+def test_normalising_and_back_changes_nothing_of_tensors_and_arrays():
+    points = np.random.RandomState(0).uniform(-20, 120, (4, 5, 2))
+    for kind in (points, torch.tensor(points)):
+        back = denormalize_points(normalize_points(kind, 70), 70)
+        assert type(back) is type(kind) and np.abs(np.asarray(back) - points).max() < 1e-10
+
+
+def test_centre_crop_cuts_each_side():
+    image = torch.arange(6 * 9).view(1, 6, 9)
+    rows = [[9 * y + x for x in range(2, 7)] for y in range(2, 4)]
+    assert centre_crop(image, 2).tolist() == [rows]
+    assert torch.equal(centre_crop(image, 0), image)
+
+
+def test_resizes_are_bilinear_to_a_square():
+    image = picture(40, 23)
+    wanted = image.resize((17, 17), Image.Resampling.BILINEAR)
+    assert np.array_equal(np.asarray(resize_square(image, 17)), np.asarray(wanted))
+
+
+def test_celeba_square_by_hand():
+    image, points = picture(178, 218), np.array([[0.0, 30.0], [178.0, 208.0], [89.0, 30.0]])
+    square, moved = celeba_square(image, points, 178)
+    assert np.array_equal(np.asarray(square), np.asarray(image)[30:208])
+    assert moved.tolist() == [[0, 0], [178, 178], [89, 0]]
+    square, moved = celeba_square(image, points, 89)
+    assert square.size == (89, 89) and moved.tolist() == [[0, 0], [89, 89], [44.5, 0]]
+    assert points.tolist() == [[0, 30], [178, 208], [89, 30]]  # the caller's stay as they are
+
+
+# ---- 300-W ----
+
+
+def matlab_window(image, points, box):
+    """Cut the 100 x 100 window by loops over MATLAB's 1-based pixels; zeros outside."""
+    xmin, ymin, xmax, ymax = box
+    bw, bh = xmax - xmin + 1, ymax - ymin + 1
+    bcx, bcy = xmin + (bw + 1) / 2, ymin + (bh + 1) / 2
+    fac = 52 / bw
+    width, height = int(image.width * fac), int(image.height * fac)
+    scaled = np.asarray(image.resize((width, height), Image.Resampling.BICUBIC))
+    bcx, bcy = math.floor(fac * bcx), math.floor(fac * bcy)
+    pp = (100 - 52) / 2
+    x0, x1 = int(bcx - 26 + 1 - pp), int(bcx + 26 + pp)
+    y0, y1 = int(bcy - 26 + 1 - pp - 2), int(bcy + 26 + pp - 2)
+    window = np.zeros((100, 100, 3), dtype=np.uint8)
+    for row in range(y0, y1 + 1):
+        for column in range(x0, x1 + 1):
+            if 1 <= row <= height and 1 <= column <= width:
+                window[row - y0, column - x0] = scaled[row - 1, column - 1]
+    moved = []
+    for x, y in points:
+        moved.append([fac * x - (x0 - 1) - 1, fac * y - (y0 - 1) - 1])
+    return window, np.array(moved)
+
+
+BOXES = {
+    "inside": (80, 70, 131, 119),
+    "fractions": (80.4, 70.7, 152.1, 139.9),
+    "left": (-30.5, 40, 39, 110),
+    "top": (60, -25.3, 120.8, 33),
+    "right": (150, 40, 260.5, 140),
+    "bottom": (60, 120, 110, 199.2),
+    "left and top, centre below zero": (-61.25, -70.5, 20.5, 10.25),
+    "all sides": (-40, -30, 220, 190),
+    "one pixel off the picture": (400, 300, 480, 380),
+    "wide and low": (50, 80, 149, 99),
+}
+
+
+@pytest.mark.parametrize("box", BOXES.values(), ids=BOXES)
+def test_face_window_is_matlabs(box):
+    image = picture(180, 150)
+    points = np.array([[1.0, 1.0], [90.5, 77.25], [180.0, 150.0], [box[0], box[1]]])
+    wanted, moved = matlab_window(image, points, box)
+    window, found = face_window(image, points, np.array(box), 100)  # at 100 px nothing is resized
+    assert np.array_equal(np.asarray(window), wanted)
+    assert np.abs(found - moved).max() < 1e-9
+    window, found = face_window(image, points, np.array(box), 136)
+    resized = Image.fromarray(wanted).resize((136, 136), Image.Resampling.BILINEAR)
+    assert np.array_equal(np.asarray(window), np.asarray(resized))
+    assert np.abs(found - moved * 1.36).max() < 1e-9
+
+
+def test_the_boxes_above_stick_out_where_their_names_say():
+    def empty_sides(name):
+        window = face_window(picture(180, 150), np.zeros((1, 2)), np.array(BOXES[name]), 100)[0]
+        lit = np.asarray(window).any(axis=2)
+        lines = {"left": lit[:, 0], "top": lit[0], "right": lit[:, -1], "bottom": lit[-1]}
+        return {side for side, line in lines.items() if not line.any()}
+
+    assert empty_sides("inside") == set()
+    for side in ("left", "top", "right", "bottom"):
+        assert side in empty_sides(side)
+    assert {"left", "top"} <= empty_sides("left and top, centre below zero")
+    assert empty_sides("all sides") == {"left", "top", "right", "bottom"}
+
+
+def test_face_window_by_hand():
+    """A box of 52 px: nothing is scaled. Centre 80 + 53 / 2 = 106.5 -> 106; x0 = 106 - 49 = 57."""
+    image = picture(180, 150)
+    point = np.array([[57.0, 50.0]])
+    window, moved = face_window(image, point, np.array([80, 70, 131, 119]), 100)
+    # Column 57 of MATLAB is the window's first. Rows: 70 + 51 / 2 = 95.5 -> 95; y0 = 95 - 51 = 44.
+    assert moved.tolist() == [[0.0, 6.0]]
+    assert np.array_equal(np.asarray(window), np.asarray(image)[43:143, 56:156])

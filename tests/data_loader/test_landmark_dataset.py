@@ -1,0 +1,248 @@
+"""Items: frames, pairs, normalisation; on AFLW's layout, whose pictures are no squares."""
+
+import argparse
+
+import numpy as np
+import pytest
+import torch
+
+from data_loader.data_loaders_face import AFLW, CelebAPrunedAligned_MAFLVal
+from data_loader.landmark_dataset import add_image_arguments
+from tests.data_loader.layouts import bright_spot, complaint, dot_image, write_aflw, write_celeba
+from utils import tps
+
+SINGLE = {"pair_image": False, "do_augmentations": False, "imwidth": 64, "crop": 6}
+PAIR = {"pair_image": True, "do_augmentations": True, "imwidth": 64, "crop": 6}
+
+
+@pytest.fixture
+def root(tmp_path):
+    write_aflw(tmp_path)
+    return tmp_path
+
+
+def test_arguments_stand_in_the_published_order(root):
+    dataset = AFLW(root, False, False, 64, 6, False, True)
+    assert dataset.filenames[0] == "test_9.jpg"
+    assert (dataset.imwidth, dataset.crop, dataset.side) == (64, 6, 52)
+    assert dataset.warper is not None
+    data, points, points_norm, index = dataset[4]
+    assert data.shape == (3, 52, 52) and points.shape == points_norm.shape == (5, 2)
+    assert index == 4
+
+
+def test_defaults_are_pairs_of_70_px(root):
+    torch.manual_seed(0)
+    data, second, third, index = AFLW(str(root))[3]
+    assert data.shape == (6, 70, 70) and data.dtype == torch.float32
+    assert second.shape == third.shape == ()
+    assert (int(second), int(third), index) == (-1, -1, 3)
+
+
+def test_both_kinds_of_points_are_the_same_places(root):
+    dataset = AFLW(root, **SINGLE)
+    for i in range(5):
+        _, points, points_norm, _ = dataset[i]
+        assert points.dtype == points_norm.dtype == torch.float32
+        for (x, y), (u, v) in zip(points.tolist(), points_norm.tolist(), strict=True):
+            assert u == pytest.approx(2 * x / 51 - 1, abs=1e-5)
+            assert v == pytest.approx(2 * y / 51 - 1, abs=1e-5)
+
+
+def test_the_crop_moves_points_and_pixels_alike(root):
+    whole, cropped = AFLW(root, **SINGLE | {"crop": 0}), AFLW(root, **SINGLE)
+    for i in range(5):
+        data, points, _, _ = whole[i]
+        inner, moved, _, _ = cropped[i]
+        assert torch.equal(inner, data[:, 6:58, 6:58])
+        assert torch.allclose(moved, points - 6, atol=1e-5)
+
+
+def test_all_annotations_at_once_are_those_of_the_items_unwarped(root):
+    dataset, warped = AFLW(root, **SINGLE), AFLW(root, **SINGLE, TPS_aug=True)
+    items = [dataset[i] for i in range(5)]
+    for points_norm, points in (dataset.annotation_tensors(), warped.annotation_tensors()):
+        assert torch.allclose(points_norm, torch.stack([item[2] for item in items]), atol=1e-6)
+        assert torch.allclose(points, torch.stack([item[1] for item in items]), atol=1e-5)
+
+
+# ---- colours ----
+
+
+def test_faces_are_standardised_by_the_published_colours(root):
+    dataset = AFLW(root, **SINGLE)
+    grey = dataset.normalize(torch.full((3, 2, 2), 0.5))
+    mean, std = torch.tensor([0.5084, 0.4224, 0.3769]), torch.tensor([0.2599, 0.2371, 0.2323])
+    assert torch.allclose(grey[:, 0, 1], (0.5 - mean) / std, atol=1e-6)
+
+
+def test_denormalising_undoes_normalising_and_stays_in_0_to_1(root):
+    dataset = AFLW(root, **SINGLE)
+    image = torch.rand(3, 5, 4, generator=torch.Generator().manual_seed(0))
+    back = dataset.denormalize(dataset.normalize(image))
+    assert torch.allclose(back, image, atol=1e-6)
+    batch = torch.stack([dataset.normalize(image)] * 2).double()
+    back = dataset.denormalize(batch)
+    assert back.dtype == torch.float64 and torch.allclose(back[1], image.double(), atol=1e-6)
+    outside = dataset.denormalize(
+        torch.full((3, 1, 1), 9.0) * torch.tensor([-1, 1, 1])[:, None, None]
+    )
+    assert outside.flatten().tolist() == [0, 1, 1]
+
+
+# ---- pairs ----
+
+
+def test_the_views_of_a_pair_differ_and_follow_the_seed(root):
+    dataset = AFLW(root, **PAIR)
+    torch.manual_seed(7)
+    first = dataset[2][0]
+    other = dataset[2][0]
+    torch.manual_seed(7)
+    assert torch.equal(dataset[2][0], first)
+    assert first.shape == (6, 52, 52)
+    assert (first[:3] - first[3:]).abs().mean() > 0.01
+    assert (first - other).abs().mean() > 0.01
+
+
+def test_views_are_normalised_then_cropped_from_the_full_square(root, monkeypatch):
+    dataset = AFLW(root, **PAIR)
+    base, _ = dataset.base_item(1)
+    fixed = torch.rand(3, 64, 64, generator=torch.Generator().manual_seed(0))
+    seen = []
+    monkeypatch.setattr(dataset, "view", lambda image: seen.append(image) or fixed * len(seen))
+    data = dataset[1][0]
+    assert [np.array_equal(np.asarray(image), np.asarray(base)) for image in seen] == [True, True]
+    assert base.size == (64, 64)
+    for half, scale in ((data[:3], 1), (data[3:], 2)):
+        wanted = dataset.normalize(fixed * scale)[:, 6:58, 6:58]
+        assert torch.allclose(half, wanted, atol=1e-6)
+
+
+def test_pairs_without_augmentation_are_twice_the_picture(root):
+    dataset = AFLW(root, **PAIR | {"do_augmentations": False})
+    single = AFLW(root, **SINGLE)
+    data, points, _, _ = dataset[0]
+    assert torch.equal(data[:3], single[0][0]) and torch.equal(data[3:], data[:3])
+    assert int(points) == -1
+
+
+def test_the_smallest_scale_reaches_the_pipeline(root):
+    for scale in (0.2, 0.65):
+        dataset = AFLW(root, **PAIR, smallest_scale=scale)
+        crop = next(t for t in dataset.view.transforms if hasattr(t, "ratio"))
+        assert crop.scale == (scale, 1.0) and crop.size == (64, 64)
+    default = next(t for t in AFLW(root, **PAIR).view.transforms if hasattr(t, "ratio"))
+    assert default.scale == (0.2, 1.0)
+
+
+# ---- thin-plate splines ----
+
+
+def test_pairs_are_never_warped(root):
+    assert AFLW(root, **PAIR, TPS_aug=True).warper is None
+
+
+def test_warped_dots_stay_under_their_points(root):
+    dataset, plain = AFLW(root, **SINGLE, TPS_aug=True), AFLW(root, **SINGLE)
+    torch.manual_seed(0)
+    moved = []
+    for i in range(5):
+        for _ in range(3):
+            data, points, points_norm, _ = dataset[i]
+            assert data.shape == (3, 52, 52) and data.dtype == torch.float32
+            assert torch.allclose(points_norm, 2 * points / 51 - 1, atol=1e-5)
+            # The resize's half pixel and the sampling's add up to less than one.
+            assert np.abs(bright_spot(data, dataset) - points[i % 5].numpy()).max() < 0.9
+            moved.append((points - plain[i][1]).abs().max().item())
+    assert max(moved) > 1 and min(moved) > 0.05
+
+
+def test_the_warper_gets_0_to_255_and_its_result_is_cut_to_whole_levels(root, monkeypatch):
+    dataset, given = AFLW(root, **SINGLE, TPS_aug=True), {}
+
+    def warper(image, keypts, crop):
+        given.update(image=image, keypts=keypts, crop=crop)
+        return torch.full((3, 52, 52), 99.97), keypts * 0 + 26.0
+
+    monkeypatch.setattr(dataset, "warper", warper)
+    data, points, points_norm, _ = dataset[0]
+    base, base_points = dataset.base_item(0)
+    exact = torch.from_numpy(np.asarray(base).copy()).permute(2, 0, 1)
+    assert torch.allclose(given["image"], exact.float(), atol=1e-3)
+    assert np.allclose(given["keypts"], base_points) and given["crop"] == 6
+    wanted = dataset.normalize(torch.full((3, 52, 52), 99 / 255))  # truncated, not rounded
+    assert torch.allclose(data, wanted, atol=1e-6)  # not cropped again
+    assert torch.equal(points, torch.full((5, 2), 26.0))
+    assert torch.allclose(points_norm, torch.full((5, 2), 2 * 26 / 51 - 1))
+
+
+def test_warps_are_drawn_by_the_function_of_utils_tps(root, monkeypatch):
+    dataset, plain = AFLW(root, **SINGLE, TPS_aug=True), AFLW(root, **SINGLE)
+    identity = torch.zeros(103, 2)
+    identity[101, 0] = identity[102, 1] = 1
+    monkeypatch.setattr(tps, "random_tps_weights", lambda *_: identity)
+    for i in range(5):
+        assert torch.allclose(dataset[i][1], plain[i][1], atol=1e-4)
+
+
+# ---- what is refused ----
+
+
+def test_augmenting_a_single_picture_is_refused(root):
+    with pytest.raises(ValueError, match="augmenting a single"):
+        AFLW(root, pair_image=False, do_augmentations=True)
+
+
+@pytest.mark.parametrize("crop", [32, 33, 100])
+def test_a_crop_that_leaves_nothing_is_refused(root, crop):
+    message = complaint(AFLW, root, **SINGLE | {"crop": crop})
+    assert "64" in message and str(crop) in message
+
+
+@pytest.mark.parametrize("content", [b"", b"text named .jpg", "cut"], ids=["empty", "text", "cut"])
+@pytest.mark.parametrize("options", [SINGLE, PAIR], ids=["single", "pair"])
+def test_a_picture_that_cannot_be_read_is_named(root, content, options):
+    path = root / "output/train_8.jpg"
+    if content == "cut":
+        dot_image((200, 120), (30, 40)).save(path, format="JPEG")
+        content = path.read_bytes()[:700]
+    path.write_bytes(content)
+    dataset = AFLW(root, **options)
+    assert dataset[0][3] == 0
+    assert str(path) in complaint(dataset.__getitem__, 1)
+    path.unlink()
+    assert str(path) in complaint(dataset.__getitem__, 1)
+
+
+# ---- choosing ----
+
+
+def test_select_keeps_names_points_and_sizes_together(root):
+    dataset, whole = AFLW(root, **SINGLE), AFLW(root, **SINGLE)
+    dataset.select([3, 0, 3, 4])
+    assert dataset.filenames == [whole.filenames[i] for i in (3, 0, 3, 4)]
+    assert len(dataset) == 4
+    for place, i in enumerate((3, 0, 3, 4)):
+        data, points, _, index = dataset[place]
+        assert index == place
+        assert torch.equal(data, whole[i][0]) and torch.equal(points, whole[i][1])
+
+
+def test_image_arguments_have_the_scripts_defaults():
+    parser = argparse.ArgumentParser()
+    add_image_arguments(parser, image_size=96, image_crop=0)
+    args = parser.parse_args([])
+    assert (args.image_size, args.image_crop) == (96, 0)
+    args = parser.parse_args(["--image_size", "136", "--image_crop", "20"])
+    assert (args.image_size, args.image_crop) == (136, 20)
+    for wrong in (["--image_size", "0"], ["--image_crop", "-1"]):
+        with pytest.raises(SystemExit):
+            parser.parse_args(wrong)
+
+
+def test_celeba_pairs_for_pre_training_look_at_the_same_square(tmp_path):
+    write_celeba(tmp_path, {"a.jpg": 0})
+    pair = CelebAPrunedAligned_MAFLVal(tmp_path, **PAIR | {"do_augmentations": False})
+    single = CelebAPrunedAligned_MAFLVal(tmp_path, **SINGLE)
+    assert torch.equal(pair[0][0][:3], single[0][0])

@@ -1,0 +1,244 @@
+"""Batches depend on the seed and the epoch alone."""
+
+import argparse
+import os
+import random
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import Dataset
+
+from data_loader import loaders
+from data_loader.data_loaders_face import CelebAPrunedAligned_MAFLVal
+from data_loader.loaders import SeededItems, SeededSampler, build_loader, worker_notice
+from tests.data_loader.layouts import CELEBA_PARTS, write_celeba
+from utils.errors import InputError, run_script
+
+CPU = torch.device("cpu")
+
+
+class Draws(Dataset):
+    """Items that consist of what they draw."""
+
+    def __init__(self, length=7):
+        self.length = length
+
+    def __len__(self):
+        return self.length
+
+    def __getitem__(self, index):
+        return index, torch.randn(3), torch.randint(1000, (2,))
+
+
+class Broken(Draws):
+    def __getitem__(self, index):
+        raise InputError(f"/data/{index}.jpg: unreadable image")
+
+
+def loader_of(dataset, workers=0, seed=1, batch_size=3, shuffle=True):
+    return build_loader(
+        dataset,
+        batch_size=batch_size,
+        num_workers=workers,
+        seed=seed,
+        shuffle=shuffle,
+        device=CPU,
+    )
+
+
+def epochs(loader, numbers):
+    """Return all batches of some epochs."""
+    batches = []
+    for epoch in numbers:
+        loader.sampler.set_epoch(epoch)
+        batches += [tuple(batch) for batch in loader]
+    return batches
+
+
+def same(batches, others) -> bool:
+    assert len(batches) == len(others) > 0
+    return all(
+        torch.equal(a, b)
+        for batch, other in zip(batches, others, strict=True)
+        for a, b in zip(batch, other, strict=True)
+    )
+
+
+@pytest.fixture(autouse=True)
+def two_cores(monkeypatch):
+    """Let tests ask for two workers on any machine."""
+    monkeypatch.setattr(loaders, "available_cores", lambda: 2)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_the_same_batches_whatever_the_workers(workers):
+    alone = epochs(loader_of(Draws()), (1, 2, 3))
+    loader = loader_of(Draws(), workers)
+    assert loader.num_workers == workers
+    assert same(epochs(loader, (1, 2, 3)), alone)
+    # A run that resumes starts new processes in a later epoch.
+    assert same(epochs(loader_of(Draws(), workers), (3,)), alone[6:])
+
+
+def test_the_same_views_whatever_the_workers(tmp_path):
+    write_celeba(tmp_path, CELEBA_PARTS)
+    batches = []
+    for workers in (0, 2):
+        dataset = CelebAPrunedAligned_MAFLVal(tmp_path, imwidth=32, crop=4)
+        assert len(dataset) == 5
+        batches.append(epochs(loader_of(dataset, workers, batch_size=2), (1, 2)))
+    assert same(*batches)
+    views = torch.cat([batch[0] for batch in batches[0]])
+    assert views.shape == (10, 6, 24, 24)
+    assert (views[:, :3] - views[:, 3:]).abs().mean(dim=(1, 2, 3)).min() > 0.001
+
+
+def test_each_item_is_drawn_once_an_epoch_and_the_last_batch_is_smaller():
+    batches = epochs(loader_of(Draws(7)), (1,))
+    assert [len(batch[0]) for batch in batches] == [3, 3, 1]
+    assert sorted(torch.cat([batch[0] for batch in batches]).tolist()) == list(range(7))
+    assert len(loader_of(Draws(7))) == 3
+
+
+def test_epochs_and_seeds_have_their_own_order_and_draws():
+    def content(seed, epoch):
+        batches = epochs(loader_of(Draws(40), seed=seed), (epoch,))
+        order = torch.cat([batch[0] for batch in batches])
+        return order, torch.cat([batch[1] for batch in batches])[order.argsort()]
+
+    runs = {(seed, epoch): content(seed, epoch) for seed in (0, 1) for epoch in (0, 1, 2)}
+    keys = list(runs)
+    for i, one in enumerate(keys):
+        assert all(torch.equal(a, b) for a, b in zip(runs[one], content(*one), strict=True))
+        for other in keys[i + 1 :]:
+            assert not torch.equal(runs[one][0], runs[other][0])
+            # Item for item: none draws the same in two epochs.
+            assert (runs[one][1] != runs[other][1]).all()
+
+
+def test_without_shuffling_the_order_is_the_data_sets_and_draws_differ():
+    loader = loader_of(Draws(6), shuffle=False)
+    first, second = epochs(loader, (1,)), epochs(loader, (2,))
+    for batches in (first, second):
+        assert torch.cat([batch[0] for batch in batches]).tolist() == list(range(6))
+    assert not same(first, second)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_loading_moves_no_generator_of_the_training(workers):
+    """Else a resumed run, whose workers start anew, would draw other permutations."""
+    torch.manual_seed(11)
+    np.random.seed(11)
+    random.seed(11)
+    before = torch.get_rng_state(), np.random.get_state()[1].copy(), random.getstate()
+    loader = loader_of(Draws(), workers)
+    for epoch in (1, 2):
+        epochs(loader, (epoch,))
+        assert torch.equal(torch.get_rng_state(), before[0])
+    assert np.array_equal(np.random.get_state()[1], before[1])
+    assert random.getstate() == before[2]
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_loading_does_not_depend_on_the_generator_of_the_training(workers):
+    torch.manual_seed(1)
+    first = epochs(loader_of(Draws(), workers), (1,))
+    torch.manual_seed(2)
+    torch.randn(5)
+    assert same(epochs(loader_of(Draws(), workers), (1,)), first)
+
+
+# ---- the parts ----
+
+
+def test_sampler_gives_each_index_a_seed_of_its_own():
+    sampler = SeededSampler(50, seed=3, shuffle=True)
+    sampler.set_epoch(4)
+    keys = list(sampler)
+    assert len(sampler) == len(keys) == 50
+    assert sorted(index for index, _ in keys) == list(range(50))
+    assert len({seed for _, seed in keys}) == 50
+    assert list(sampler) == keys  # until the epoch changes
+    sampler.set_epoch(5)
+    assert not {seed for _, seed in sampler} & {seed for _, seed in keys}
+
+
+@pytest.mark.parametrize("seed", [0, 2**31, 2**62, 2**64 - 1])
+def test_sampler_takes_any_seed_that_torch_takes(seed):
+    torch.Generator().manual_seed(seed)
+    assert len(list(SeededSampler(3, seed, True))) == 3
+
+
+def test_items_of_the_same_seed_draw_the_same():
+    items = SeededItems(Draws())
+    first, again, other = items[2, 99], items[2, 99], items[2, 100]
+    assert torch.equal(first[1], again[1]) and torch.equal(first[2], again[2])
+    assert not torch.equal(first[1], other[1])
+    assert items[5, 99][0] == 5 and torch.equal(items[5, 99][1], first[1])
+
+
+def test_items_that_fail_leave_the_generator_as_it_was():
+    before = torch.get_rng_state()
+    with pytest.raises(InputError):
+        SeededItems(Broken())[1, 5]
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_picture_that_cannot_be_read_ends_the_script_in_one_line(workers, capsys, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["train.py"])
+    loader = loader_of(Broken(1), workers)
+    with pytest.raises(SystemExit) as caught:
+        run_script(lambda: list(loader))
+    if workers:
+        # Now, not when the garbage is collected, which takes Python 5 s here.
+        loader._iterator._shutdown_workers()
+    assert caught.value.code == 2
+    assert capsys.readouterr().err == "train.py: error: /data/0.jpg: unreadable image\n"
+
+
+# ---- workers ----
+
+
+def test_workers_are_capped_at_the_cores(monkeypatch):
+    monkeypatch.setattr(loaders, "available_cores", lambda: 3)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch counts this machine's own cores
+        workers = [loader_of(Draws(), n).num_workers for n in (0, 2, 3, 4, 18)]
+    assert workers == [0, 2, 3, 3, 3]
+    assert worker_notice(3) == []
+    (line,) = worker_notice(18)
+    assert "18" in line and "3 cores" in line
+
+
+def test_cores_are_those_this_process_may_run_on(monkeypatch):
+    monkeypatch.undo()
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 5, 6, 7}, raising=False)
+    assert loaders.available_cores() == 4
+    monkeypatch.delattr(os, "sched_getaffinity")
+    monkeypatch.setattr(os, "cpu_count", lambda: 6)
+    assert loaders.available_cores() == 6
+    monkeypatch.setattr(os, "cpu_count", lambda: None)
+    assert loaders.available_cores() == 1
+
+
+def test_memory_is_pinned_for_a_gpu_only_and_workers_outlive_an_epoch():
+    assert not loader_of(Draws(), 2).pin_memory
+    assert loader_of(Draws(), 2).persistent_workers
+    assert not loader_of(Draws(), 0).persistent_workers
+    options = {"batch_size": 2, "num_workers": 0, "seed": 0, "shuffle": False}
+    assert build_loader(Draws(), **options, device=torch.device("cuda", 0)).pin_memory
+
+
+def test_loader_arguments():
+    parser = argparse.ArgumentParser()
+    loaders.add_loader_arguments(parser, batch_size=128, num_workers=18)
+    args = parser.parse_args([])
+    assert (args.batch_size, args.num_workers) == (128, 18)
+    args = parser.parse_args(["--batch_size", "7", "--num_workers", "0"])
+    assert (args.batch_size, args.num_workers) == (7, 0)
+    for wrong in (["--batch_size", "0"], ["--num_workers", "-1"]):
+        with pytest.raises(SystemExit):
+            parser.parse_args(wrong)

@@ -1,0 +1,338 @@
+"""Thin-plate splines against literal loops, a search over all pixels, and drawn dots."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from tests.recipes import golden, relative, sub
+from utils import tps
+from utils.tps import WarperSingle, control_points, design_rows, inverse_warp, random_tps_weights
+
+H, W = 44, 60  # no square
+
+
+def affine(*, shift=(0.0, 0.0), scale=1.0, degrees=0.0) -> torch.Tensor:
+    """Return weights without bending."""
+    weights, angle = torch.zeros(103, 2), math.radians(degrees)
+    weights[100] = torch.tensor(shift)
+    weights[101] = torch.tensor([scale * math.cos(angle), -scale * math.sin(angle)])
+    weights[102] = torch.tensor([scale * math.sin(angle), scale * math.cos(angle)])
+    return weights
+
+
+def drawn(seed, bend=0.0005) -> torch.Tensor:
+    """Return weights with the defaults' spreads."""
+    torch.manual_seed(seed)
+    return random_tps_weights(100, bend, 0.0, 0.02, 0.02, 2)
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """Keep torch's threads from waiting for each other on a busy machine."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def use(monkeypatch):
+    """Let warpers use given weights: the function is looked up when an image is warped."""
+
+    def set_weights(weights):
+        monkeypatch.setattr(tps, "random_tps_weights", lambda *_: weights)
+
+    return set_weights
+
+
+def dot_tensor(x, y, height=H, width=W, sigma=2.5) -> torch.Tensor:
+    rows, columns = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
+    light = 255 * torch.exp(-((columns - x) ** 2 + (rows - y) ** 2) / (2 * sigma**2))
+    return light.expand(3, -1, -1).float()
+
+
+def centroid(image) -> np.ndarray:
+    light = image.mean(dim=0).double().numpy()
+    rows, columns = np.indices(light.shape)
+    return np.array([(light * columns).sum(), (light * rows).sum()]) / light.sum()
+
+
+# ---- the design ----
+
+
+def test_control_points_are_a_grid_with_x_fastest():
+    points = control_points()
+    assert points.shape == (100, 2)
+    for n in range(100):
+        wanted = [-1 + 2 * (n % 10) / 9, -1 + 2 * (n // 10) / 9]
+        assert points[n].tolist() == pytest.approx(wanted, abs=1e-6)
+
+
+def test_design_rows_are_the_kernel_one_x_and_y():
+    points = torch.tensor([[0.3, -0.8], [-1.0, -1.0], [1.2, 0.1]])
+    rows = design_rows(points, control_points())
+    assert rows.shape == (3, 103)
+    for i, (x, y) in enumerate(points.tolist()):
+        for n in range(100):
+            dx, dy = x - (-1 + 2 * (n % 10) / 9), y - (-1 + 2 * (n // 10) / 9)
+            squared = dx * dx + dy * dy
+            wanted = squared * math.log(squared + 1e-5)
+            assert rows[i, n].item() == pytest.approx(wanted, rel=1e-5, abs=2e-6)
+        assert rows[i, 100:].tolist() == pytest.approx([1, x, y])
+
+
+def test_the_design_of_a_picture_runs_along_its_rows():
+    design = WarperSingle(H, W).F
+    assert design.shape == (H * W, 103)
+    for row, column in ((0, 0), (0, 59), (43, 0), (7, 31)):
+        x, y = -1 + 2 * column / 59, -1 + 2 * row / 43
+        assert design[row * W + column, 101:].tolist() == pytest.approx([x, y], abs=1e-6)
+
+
+# ---- random weights ----
+
+
+def test_weights_follow_the_seed():
+    assert drawn(1).shape == (103, 2)
+    assert torch.equal(drawn(1), drawn(1)) and not torch.equal(drawn(1), drawn(2))
+
+
+def test_each_entry_is_replaced_with_probability_one_half():
+    torch.manual_seed(0)
+    bend = random_tps_weights(20_000, 1.0, 0.0, 0, 0, 0)[:-3]
+    kept = bend != 0
+    spread = (0.25 / 20_000) ** 0.5
+    assert abs(kept[:, 0].float().mean() - 0.5) < 4 * spread
+    assert abs(kept[:, 1].float().mean() - 0.5) < 4 * spread
+    # Entry by entry, not point by point: one of the two in half of the points.
+    assert abs((kept[:, 0] != kept[:, 1]).float().mean() - 0.5) < 4 * spread
+    assert bend[kept].std() == pytest.approx(1, rel=0.03)
+    assert abs(bend[kept].mean()) < 4 / 20_000**0.5
+
+
+def test_both_spreads_of_the_bending_are_standard_deviations():
+    torch.manual_seed(0)
+    only_subset = random_tps_weights(20_000, 0.0, 3.0, 0, 0, 0)[:-3]
+    assert abs((only_subset != 0).float().mean() - 0.5) < 0.02
+    assert only_subset[only_subset != 0].std() == pytest.approx(3, rel=0.03)
+    both = random_tps_weights(20_000, 1.0, 3.0, 0, 0, 0)[:-3]
+    assert both.std() == pytest.approx(math.sqrt((1 + 9) / 2), rel=0.03)
+
+
+def test_without_spread_the_warp_is_the_identity():
+    torch.manual_seed(0)
+    assert torch.equal(random_tps_weights(100, 0, 0, 0, 0, 0), affine())
+
+
+def test_shift_scale_and_rotation_have_their_standard_deviations():
+    torch.manual_seed(0)
+    count = 2500
+    rows = torch.stack([random_tps_weights(1, 0, 0, 0.3, 0.1, 20)[1:] for _ in range(count)])
+    shifts, linear = rows[:, 0].double(), rows[:, 1:].double()
+    # [[s cos, -s sin], [s sin, s cos]]
+    assert torch.allclose(linear[:, 0, 0], linear[:, 1, 1])
+    assert torch.allclose(linear[:, 0, 1], -linear[:, 1, 0])
+    scales = torch.hypot(linear[:, 1, 0], linear[:, 1, 1])
+    degrees = torch.rad2deg(torch.atan2(linear[:, 1, 0], linear[:, 1, 1]))
+    for values, mean, spread in (
+        (shifts[:, 0], 0, 0.3),
+        (shifts[:, 1], 0, 0.3),
+        (scales, 1, 0.1),
+        (degrees, 0, 20),
+    ):
+        assert abs(values.mean() - mean) < 4 * spread / count**0.5
+        assert values.std() == pytest.approx(spread, rel=4 / (2 * count) ** 0.5)
+    together = torch.corrcoef(torch.stack([shifts[:, 0], shifts[:, 1], scales, degrees]))
+    assert (together - torch.eye(4)).abs().max() < 4 / count**0.5
+
+
+def test_the_warper_draws_with_its_own_spreads(monkeypatch):
+    given = []
+    monkeypatch.setattr(tps, "random_tps_weights", lambda *a: given.append(a) or affine())
+    WarperSingle(H, W)(torch.zeros(3, H, W), keypts=np.zeros((1, 2)), crop=0)
+    WarperSingle(H, W, 1.0, 2.0, 3.0, 4.0, 5.0)(torch.zeros(3, H, W), keypts=np.zeros((1, 2)))
+    WarperSingle(H=H, W=W, rotsd=7)(torch.zeros(3, H, W), keypts=np.zeros((1, 2)))
+    assert given == [
+        (100, 0.0005, 0.0, 0.02, 0.02, 2),
+        (100, 1.0, 2.0, 3.0, 4.0, 5.0),
+        (100, 0.0005, 0.0, 0.02, 0.02, 7),
+    ]
+
+
+# ---- the inverse ----
+
+
+@pytest.mark.parametrize("bend", [0.0005, 0.002])
+def test_the_inverse_undoes_the_warp(bend):
+    controls = control_points().double()
+    places = torch.rand(200, 2, generator=torch.Generator().manual_seed(1)).double() * 1.8 - 0.9
+    for seed in range(25):
+        weights = drawn(seed, bend)
+        shown = design_rows(places, controls) @ weights.double()
+        assert (inverse_warp(shown, weights, controls) - places).abs().max() < 1e-6
+    assert (shown - places).abs().max() > 0.005  # it was a warp
+
+
+def test_the_inverse_of_a_shift_scale_and_rotation_by_hand():
+    controls = control_points()
+    target = torch.tensor([[0.3, -0.2]])
+    found = inverse_warp(target, affine(shift=(0.1, -0.4)), controls)
+    assert found.tolist() == [pytest.approx([0.2, 0.2])]
+    found = inverse_warp(target, affine(scale=2), controls)
+    assert found.tolist() == [pytest.approx([0.15, -0.1])]
+    # Shown at (x, y) is (x cos + y sin, y cos - x sin); by 90 degrees, (y, -x).
+    found = inverse_warp(target, affine(degrees=90), controls)
+    assert found.tolist() == [pytest.approx([0.2, 0.3])]
+
+
+def test_places_that_are_not_shown_go_to_the_nearest_edge():
+    found = inverse_warp(torch.tensor([[0.95, 0.4]]), affine(shift=(-0.3, 0.1)), control_points())
+    assert found.tolist() == [pytest.approx([1.0, 0.3])]
+
+
+# ---- pictures and their points ----
+
+
+def test_the_identity_gives_back_the_picture_and_the_points(use):
+    use(affine())
+    # Smooth, so that the sampling's half pixel at the borders [SPEC: align_corners=False] is small.
+    rows, columns = torch.meshgrid(torch.arange(H), torch.arange(W), indexing="ij")
+    image = torch.stack([columns * 2.0, rows * 3.0, columns + rows * 1.0])
+    points = np.array([[0.0, 0.0], [59.0, 43.0], [20.5, 11.25]])
+    warped, moved = WarperSingle(H, W)(image, keypts=points, crop=0)
+    assert warped.shape == (3, H, W)
+    assert np.abs(moved - points).max() < 1e-4
+    # A pixel x is sampled at x W / (W - 1) - 1/2: by hand, half a pixel off at most.
+    x = columns * (W / (W - 1)) - 0.5
+    y = rows * (H / (H - 1)) - 0.5
+    wanted = torch.stack([x * 2, y * 3, x + y])
+    assert (warped - wanted)[:, 1:-1, 1:-1].abs().max() < 1e-3
+    assert (warped - image)[0, 1:-1, 1:-1].abs().max() <= 2 * 0.5
+    middle = warped[:, H // 2, W // 2] - image[:, H // 2, W // 2]
+    assert middle.abs().max() < 0.1
+
+
+def test_a_shift_by_whole_pixels_by_hand(use):
+    """The result at x shows the source at x + 6, so that what was at 30 stands at 24."""
+    use(affine(shift=(2 * 6 / (W - 1), -2 * 4 / (H - 1))))
+    warped, moved = WarperSingle(H, W)(dot_tensor(30, 20), keypts=np.array([[30.0, 20.0]]))
+    assert moved.tolist() == [pytest.approx([24, 24], abs=1e-3)]
+    assert np.abs(centroid(warped) - (24, 24)).max() < 0.5
+
+
+def test_a_scale_above_one_shows_more_and_a_rotation_turns_as_the_recipe_says(use):
+    point = np.array([[44.0, 21.5]])
+    use(affine(scale=1.25))
+    warped, moved = WarperSingle(H, W)(dot_tensor(*point[0]), keypts=point)
+    assert moved.tolist() == [pytest.approx([29.5 + 14.5 / 1.25, 21.5], abs=1e-3)]
+    assert np.abs(centroid(warped) - moved[0]).max() < 0.5
+    use(affine(degrees=20))
+    warped, moved = WarperSingle(H, H)(dot_tensor(36, 21.5, width=H), keypts=np.array([[36, 21.5]]))
+    turned = [21.5 + 14.5 * math.cos(math.radians(20)), 21.5 + 14.5 * math.sin(math.radians(20))]
+    assert moved.tolist() == [pytest.approx(turned, abs=1e-3)]
+    assert np.abs(centroid(warped) - moved[0]).max() < 0.5
+
+
+def test_outside_the_picture_is_zero(use):
+    use(affine(shift=(1.0, 0.0)))  # the result's right half looks beyond the source
+    warped, _ = WarperSingle(H, W)(torch.full((3, H, W), 200.0), keypts=np.zeros((1, 2)))
+    assert (warped[:, :, 31:] == 0).all()
+    assert (warped[:, 1:-1, 1:29] - 200).abs().max() < 1e-3
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_dots_are_found_under_their_points(use, seed):
+    weights = drawn(seed, bend=0.002)
+    use(weights)
+    x, y = [(18, 14), (40, 13), (30, 22), (17, 30), (43, 29), (25.5, 20.25)][seed]
+    crop = seed % 4
+    warped, moved = WarperSingle(H, W)(dot_tensor(x, y), keypts=np.array([[x, y]]), crop=crop)
+    assert warped.shape == (3, H - 2 * crop, W - 2 * crop)
+    spot = centroid(warped)
+    assert np.abs(spot - moved[0]).max() < 0.75
+    # Exactly: in the sampling's frame, -1 and 1 are the picture's borders, not pixels' centres.
+    sampled = torch.tensor([[(2 * x + 1) / W - 1, (2 * y + 1) / H - 1]])
+    place = (inverse_warp(sampled, weights, control_points())[0].numpy() + 1) / 2
+    assert np.abs(spot - (place * (W - 1, H - 1) - crop)).max() < 0.15
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_points_move_to_the_pixel_that_a_search_finds(use, seed):
+    weights = drawn(seed, bend=0.001)
+    use(weights)
+    warper = WarperSingle(H, W)
+    # All over the picture, also where the warp pushes them out of it.
+    points = np.random.RandomState(seed).uniform((0, 0), (W - 1, H - 1), (40, 2))
+    grid = ((warper.F @ weights).numpy() + 1) / 2 * (W - 1, H - 1)  # (H * W, 2) in pixels
+    wanted = []
+    for point in points:
+        nearest = int(((grid - point) ** 2).sum(axis=1).argmin())
+        wanted.append([nearest % W - 3, nearest // W - 3])
+    _, moved = warper(torch.zeros(3, H, W), keypts=points.copy(), crop=3)
+    assert moved.shape == (40, 2)
+    assert np.abs(moved - wanted).max() <= 1.0
+    assert np.abs(moved - wanted).mean() < 0.35  # rounding alone makes it 1/4
+
+
+def test_the_crop_cuts_what_the_whole_result_shows(use):
+    use(drawn(3, bend=0.001))
+    image = torch.rand(3, H, W, generator=torch.Generator().manual_seed(0)) * 255
+    points = np.array([[20.0, 30.0], [5.0, 40.0]])
+    whole, moved = WarperSingle(H, W)(image, keypts=points)
+    cropped, shifted = WarperSingle(H, W)(image, keypts=points, crop=5)
+    assert torch.equal(cropped, whole[:, 5:-5, 5:-5])
+    assert np.allclose(shifted, moved - 5)
+
+
+def test_the_picture_is_sampled_at_the_grid_of_the_recipe(use):
+    weights = drawn(1, bend=0.001)
+    use(weights)
+    image = torch.rand(3, H, W, generator=torch.Generator().manual_seed(0)) * 255
+    warped, _ = WarperSingle(H, W)(image, keypts=np.zeros((1, 2)))
+    grid = (WarperSingle(H, W).F @ weights).view(H, W, 2)
+    for row, column in ((0, 0), (10, 33), (43, 59), (22, 5)):
+        # Bilinear by hand, between pixels at ((g + 1) size - 1) / 2, zeros around the picture.
+        x = ((grid[row, column, 0].item() + 1) * W - 1) / 2
+        y = ((grid[row, column, 1].item() + 1) * H - 1) / 2
+        x0, y0 = math.floor(x), math.floor(y)
+        for c in range(3):
+            value = 0.0
+            for j, share_y in ((y0, y0 + 1 - y), (y0 + 1, y - y0)):
+                for i, share_x in ((x0, x0 + 1 - x), (x0 + 1, x - x0)):
+                    if 0 <= j < H and 0 <= i < W:
+                        value += image[c, j, i].item() * share_x * share_y
+            assert warped[c, row, column].item() == pytest.approx(value, abs=0.02)
+
+
+def test_the_callers_picture_and_points_stay_as_they_are():
+    image, points = torch.full((3, H, W), 9.0), np.array([[10.0, 20.0]])
+    torch.manual_seed(0)
+    _, moved = WarperSingle(H, W)(image, keypts=points, crop=4)
+    assert (image == 9).all() and points.tolist() == [[10, 20]]
+    assert moved.tolist() != [[6, 16]]
+
+
+def test_each_call_warps_anew_by_torchs_generator():
+    warper, points = WarperSingle(H, W), np.array([[10.0, 20.0]])
+    torch.manual_seed(4)
+    first = warper(torch.zeros(3, H, W), keypts=points)[1]
+    second = warper(torch.zeros(3, H, W), keypts=points)[1]
+    torch.manual_seed(4)
+    assert np.array_equal(warper(torch.zeros(3, H, W), keypts=points)[1], first)
+    assert np.abs(first - second).max() > 0.01
+
+
+def test_the_published_warp(use):
+    truth = golden("tps.npz")
+    weights, image = torch.tensor(truth["weights"]), torch.tensor(truth["image"])
+    use(weights)
+    warper = WarperSingle(H=136, W=136)
+    assert relative(sub(warper.F @ weights), truth["grid"]) < 1e-4
+    warped, moved = warper(image, keypts=truth["keypoints"].copy(), crop=20)
+    assert list(warped.shape) == truth["warped_shape"].tolist() == [3, 96, 96]
+    assert np.quantile(np.abs(sub(warped, 8192) - truth["warped"]), 0.999) < 0.05
+    # The published points are whole pixels, ours lie between.
+    assert np.abs(moved - truth["keypoints_out"]).max() < 1.01
+    assert np.abs(moved - truth["keypoints_out"]).mean() < 0.35
