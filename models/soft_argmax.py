@@ -9,6 +9,7 @@ Letters: B pictures, C channels of a map, h and w its rows and columns, S the su
 H and W rows and columns of the hypercolumn, K virtual points.
 """
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -16,6 +17,7 @@ from torch import Tensor
 
 from models.hypercolumn import project_hypercolumn, resize_matrix
 
+POOLED = 16  # buffers kept for the next step
 CHUNK = 512  # virtual points at a time: 4.7 MB of scores at 48x48
 
 
@@ -59,70 +61,115 @@ def hypercolumn_soft_argmax(
     channels = [m.shape[1] for m in maps]
     if sum(channels) != weight.shape[1]:
         raise ValueError(f"maps have {channels} channels, the projection takes {weight.shape[1]}")
-    chunks = [_PointsOnCPU.apply(w, output_shape, *maps) for w in weight.split(CHUNK)]
+    train = torch.is_grad_enabled() and weight.requires_grad
+    chunks = [_PointsOnCPU.apply(w, output_shape, train, *maps) for w in weight.split(CHUNK)]
     return torch.cat(chunks, dim=1)
+
+
+class _Pool:
+    """Large CPU buffers that outlive a step.
+
+    The operating system clears fresh pages one by one, which takes longer than what is computed
+    into them. A buffer that is never given back is simply freed with its last user.
+    """
+
+    def __init__(self) -> None:
+        self.free: list[Tensor] = []
+
+    def take(self, like: Tensor, *shape: int) -> Tensor:
+        """Return an uninitialised tensor of this shape and the dtype of ``like``."""
+        count = math.prod(shape)
+        fitting = [b for b in self.free if b.numel() >= count and b.dtype == like.dtype]
+        if fitting:
+            buffer = min(fitting, key=Tensor.numel)
+            self.free = [b for b in self.free if b is not buffer]
+        else:
+            buffer = like.new_empty(count)
+        return buffer[:count].view(shape)
+
+    def give(self, *tensors: Tensor) -> None:
+        """Take back buffers; of those that wait, at most ``POOLED`` are kept."""
+        self.free += [t._base if t._base is not None else t.view(-1) for t in tensors]
+        self.free = sorted(self.free, key=Tensor.numel)[-POOLED:]
+
+
+_pool = _Pool()
 
 
 class _PointsOnCPU(torch.autograd.Function):
     """`hypercolumn_soft_argmax` for some of the points, channels last throughout."""
 
     @staticmethod
-    def forward(ctx, weight: Tensor, output_shape: tuple[int, int], *maps: Tensor) -> Tensor:
-        height, width = output_shape
+    def forward(
+        ctx, weight: Tensor, output_shape: tuple[int, int], train: bool, *maps: Tensor
+    ) -> Tensor:
+        (height, width), k, batch = output_shape, len(weight), len(maps[0])
         rows = [m.permute(0, 2, 3, 1).contiguous() for m in maps]  # (B, h, w, C)
-        horizontal = [resize_matrix(m.shape[3], width).to(weight) for m in maps]  # (W, w)
-        vertical = torch.cat([resize_matrix(m.shape[2], height).to(weight) for m in maps], dim=1)
-        batch, k = len(maps[0]), len(weight)
-        widened = weight.new_empty(batch, vertical.shape[1], width, k)  # (B, S, W, K)
-        start = 0
-        for r, w, h in zip(rows, _split(weight, rows), horizontal, strict=True):
-            projected = r.flatten(0, 2) @ w.t()  # (B * h * w, K)
-            projected = projected.view(-1, r.shape[2], k)  # (B * h, w, K)
-            part = widened[:, start : start + r.shape[1]]
-            part.copy_(torch.matmul(h, projected).view(batch, r.shape[1], width, k))
-            start += r.shape[1]
-        grid = _grid(height, width).to(weight)  # (3, H * W)
-        heat = weight.new_empty(batch, height * width, k)
-        sums = weight.new_empty(batch, 3, k)
-        for e, s, z in zip(heat, sums, widened, strict=True):
-            torch.mm(vertical, z.view(-1, width * k), out=e.view(height, width * k))
-            e.sub_(e.amax(dim=0)).exp_()
-            torch.mm(grid, e, out=s)
-        points = sums[:, 1:] / sums[:, :1]  # (B, 2, K)
-        ctx.save_for_backward(heat, sums, grid, vertical, *horizontal, *rows)
-        return points.transpose(1, 2)
+        horizontal, vertical = _resizers(rows, output_shape)
+        projected = [_pool.take(weight, *r.shape[:3], k) for r in rows]  # (B, h, w, K)
+        weights = weight.split([r.shape[-1] for r in rows], dim=1)
+        for p, r, w in zip(projected, rows, weights, strict=True):
+            torch.mm(r.flatten(0, 2), w.t(), out=p.flatten(0, 2))
+        x, y = (torch.linspace(-1, 1, n).to(weight)[None] for n in (width, height))
+        widened = weight.new_empty(vertical.shape[1], width, k)  # (S, W, K)
+        parts = widened.split([r.shape[1] for r in rows])
+        heat = _pool.take(weight, batch if train else 1, height, width, k)
+        sums = weight.new_empty(batch, 3, k)  # of 1, x and y
+        for i in range(batch):
+            for part, matrix, p in zip(parts, horizontal, projected, strict=True):
+                torch.bmm(matrix, p[i], out=part)  # (h, W, K)
+            e = heat[i if train else 0]  # (H, W, K)
+            torch.mm(vertical, widened.flatten(1), out=e.flatten(1))
+            e.sub_(e.amax(dim=0).amax(dim=0)).exp_()
+            columns = e.sum(dim=0)  # (W, K)
+            sums[i, 0] = columns.sum(dim=0)
+            torch.mm(x, columns, out=sums[i, 1:2])
+            torch.mm(y, e.sum(dim=1), out=sums[i, 2:])
+        _pool.give(*projected)
+        if train:
+            ctx.save_for_backward(heat, sums, *rows)
+        else:
+            _pool.give(heat)
+        return (sums[:, 1:] / sums[:, :1]).transpose(1, 2)  # (B, K, 2)
 
     @staticmethod
     def backward(ctx, grad_points: Tensor):
-        heat, sums, grid, vertical, *rest = ctx.saved_tensors
-        horizontal, rows = rest[: len(rest) // 2], rest[len(rest) // 2 :]
-        batch, height, width, k = len(heat), len(vertical), len(horizontal[0]), heat.shape[2]
+        heat, sums, *rows = ctx.saved_tensors
+        batch, height, width, k = heat.shape
+        horizontal, vertical = _resizers(rows, (height, width))
+        narrowing = [matrix.transpose(1, 2).contiguous() for matrix in horizontal]  # (h, w, W)
+        lowering, places = vertical.t().contiguous(), _places(height, width).to(heat)
         # d score = heat * ((x - Ex) gx + (y - Ey) gy) / sum: linear in (1, x, y).
         slope = grad_points.transpose(1, 2) / sums[:, :1]  # (B, 2, K)
         offset = -(slope * sums[:, 1:] / sums[:, :1]).sum(dim=1, keepdim=True)  # (B, 1, K)
         factors = torch.cat([offset, slope], dim=1)  # (B, 3, K)
-        widened = heat.new_empty(batch, vertical.shape[1], width, k)  # (B, S, W, K)
-        scores = heat.new_empty(height * width, k)
-        back = vertical.t().contiguous()  # (S, H)
-        for z, e, f in zip(widened, heat, factors, strict=True):
-            torch.mm(grid.t(), f, out=scores).mul_(e)
-            torch.mm(back, scores.view(height, -1), out=z.view(len(back), -1))
-        grads, start = [], 0
-        for r, h in zip(rows, horizontal, strict=True):
-            part = widened[:, start : start + r.shape[1]]  # (B, h, W, K)
-            projected = torch.matmul(h.t(), part).reshape(-1, k)  # (B * h * w, K)
-            grads.append(projected.t() @ r.flatten(0, 2))  # (K, C)
-            start += r.shape[1]
-        return torch.cat(grads, dim=1), None, *(None for _ in rows)
+        projected = [_pool.take(heat, *r.shape[:3], k) for r in rows]  # (B, h, w, K)
+        widened = heat.new_empty(vertical.shape[1], width, k)  # (S, W, K)
+        parts = widened.split([r.shape[1] for r in rows])
+        scores = heat.new_empty(height, width, k)
+        for i in range(batch):
+            torch.mm(places, factors[i], out=scores.flatten(0, 1))
+            scores.mul_(heat[i])
+            torch.mm(lowering, scores.flatten(1), out=widened.flatten(1))
+            for part, matrix, p in zip(parts, narrowing, projected, strict=True):
+                torch.bmm(matrix, part, out=p[i])  # (h, w, K)
+        grads = [
+            p.flatten(0, 2).t() @ r.flatten(0, 2) for p, r in zip(projected, rows, strict=True)
+        ]
+        _pool.give(heat, *projected)
+        return torch.cat(grads, dim=1), None, None, *(None for _ in rows)
 
 
-def _split(weight: Tensor, rows: Sequence[Tensor]) -> tuple[Tensor, ...]:
-    return weight.split([r.shape[-1] for r in rows], dim=1)
+def _resizers(rows: Sequence[Tensor], output_shape: tuple[int, int]) -> tuple[list[Tensor], Tensor]:
+    """Return each map's (h, W, w) column resize, one copy a row, and the (H, S) row resize."""
+    height, width = output_shape
+    horizontal = [resize_matrix(r.shape[2], width).to(r).expand(r.shape[1], -1, -1) for r in rows]
+    return horizontal, torch.cat([resize_matrix(r.shape[1], height).to(r) for r in rows], dim=1)
 
 
-def _grid(height: int, width: int) -> Tensor:
-    """Return (3, H * W): one, x and y of each position."""
+def _places(height: int, width: int) -> Tensor:
+    """Return (H * W, 3): one, x and y of each position."""
     y, x = torch.meshgrid(
         torch.linspace(-1, 1, height), torch.linspace(-1, 1, width), indexing="ij"
     )
-    return torch.stack([torch.ones(height * width), x.flatten(), y.flatten()])
+    return torch.stack([torch.ones(height * width), x.flatten(), y.flatten()], dim=1)

@@ -87,11 +87,11 @@ class EncodedImages:
                 stored[indices] = m.permute(0, 2, 3, 1).cpu()
             self.points[indices], self.second[indices] = points, second
 
-    def all_points(self) -> Tensor:
-        """Return the points (N, A, 2) of all pictures, unwarped, in the data set's order."""
+    def annotations(self) -> tuple[Tensor, Tensor]:
+        """Return the unwarped points (N, A, 2) and what stands second, for all pictures."""
         if self.maps is not None:
-            return self.points
-        return self.loader.dataset.dataset.points_normalized()
+            return self.points, self.second
+        return self.loader.dataset.dataset.annotation_tensors()
 
 
 def encode_dataset(

@@ -5,7 +5,6 @@ Letters: B pictures of a batch, A landmarks.
 """
 
 import argparse
-import json
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -41,12 +40,16 @@ class Task:
         best: checkpoint entry to the (split, metric) it keeps; the first one decides which epoch
             is the best.
         lower_is_better: how it decides.
+        unit: of the metrics, in words.
+        mean_shape: points (N, A, 2) and seconds of the training pictures to a shape (A, 2).
     """
 
     loss: Score
     metrics: dict[str, Score]
     best: dict[str, tuple[str, str]]
     lower_is_better: bool
+    unit: str
+    mean_shape: Callable[[Tensor, Tensor], Tensor]
 
     def improves(self, new: Scores, old: Scores) -> bool:
         """Compare two epochs by the first entry of ``best``."""
@@ -237,6 +240,8 @@ def fit(
             + f"  rate {rate:.5f}  {watch.seconds():.1f} s"
         )
         save(epoch, best, improved)
+    if not last:  # all epochs lay behind the checkpoint already
+        last = {split: evaluate(regressor, task, images) for split, images in held_out.items()}
     return last, best
 
 
@@ -311,8 +316,3 @@ def resume_regressor(
         raise InputError(f"{path}: the optimizer's state doesn't fit ({error})") from None
     best = {entry: float(content.get(entry, worst)) for entry, worst in task.worst().items()}
     return content["epoch"], {**best, "best_epoch": content.get("best_epoch", 0)}
-
-
-def write_result(path: Path, **entries) -> None:
-    """Write what a run found as JSON."""
-    path.write_text(json.dumps(entries, indent=1) + "\n")

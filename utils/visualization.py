@@ -3,26 +3,70 @@
 Letters: B pictures, C channels, h and w rows and columns of a map, P principal components.
 """
 
+import argparse
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import Image
 from sklearn.decomposition import PCA
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from utils.arguments import add_ignored_arguments
+from data_loader.landmark_dataset import LandmarkDataset
+from data_loader.loaders import add_loader_arguments, build_loader, worker_notice
+from models.encoders import add_encoder_arguments, encode
+from utils.arguments import ArgumentParser, add_ignored_arguments
 from utils.drawing import heat_picture, rgb_picture, save_picture, sheet, to_picture
+from utils.encoder_loading import load_frozen_encoder
 from utils.errors import InputError
+from utils.log import RunLog, progress
+from utils.randomness import seed_everything
+from utils.regression import build_regressor, load_regressor_for
+from utils.run import add_device_arguments, add_log_argument, choose_device
 
 COMPONENTS = 25  # [SPEC 7]
 DRAWN_BATCHES = 4  # [SPEC 7]
 SHEET_PICTURES, SHEET_COLUMNS = 24, 6
 CONTRAST = (1, 99)  # percentiles of a component that become black and white
 
+# The training flags that the published visualization scripts take and ignore.
+TRAINING_FLAGS = {
+    "print_freq": 10,
+    "tb_freq": 500,
+    "save_freq": 5,
+    "epochs": 60,
+    "learning_rate": 0.1,
+    "lr_decay_epochs": "30,40,50",
+    "lr_decay_rate": 0.2,
+    "momentum": 0.9,
+    "weight_decay": 0.0,
+    "beta1": 0.5,
+    "beta2": 0.999,
+    "crop": 0.2,
+    "restrict_annos": -1,
+    "repeat": False,
+    "num_per_epoch": 1000,
+    "model_name": "",
+    "model_path": "",
+    "resume": "",
+    "TPS_aug": False,
+    "bn": False,
+    "cosine": False,
+    "multistep": False,
+    "adam": False,
+    "amsgrad": False,
+}
 
-def add_visualization_arguments(parser):
-    """Declare what to draw, and where to; return the group."""
+
+# (folder, index, image (3, H, W) in [0, 1], prediction (A, 2), truth (A, 2), second of the item)
+# to the pictures it wrote
+Draw = Callable[[Path, int, Tensor, Tensor, Tensor, Tensor], list[Image.Image]]
+
+
+def add_visualization_options(parser: ArgumentParser) -> None:
+    """Declare the options that `run_visualization` reads [SPEC 8]."""
     group = parser.add_argument_group("pictures")
     group.add_argument(
         "--vis_path",
@@ -38,7 +82,96 @@ def add_visualization_arguments(parser):
         "--vis_PCA", action="store_true", help="draw the principal components of the features"
     )
     group.add_argument("--ckpt_path", metavar="FILE", help="checkpoint of the regressor")
-    return group
+    add_loader_arguments(parser, batch_size=32, num_workers=32)
+    add_encoder_arguments(parser, layer=3)
+    add_log_argument(add_device_arguments(parser))
+    add_ignored_arguments(parser, **TRAINING_FLAGS)
+
+
+def run_visualization(
+    args: argparse.Namespace,
+    dataset: LandmarkDataset,
+    draw: Draw,
+    score: Callable[[Tensor, Tensor, Tensor], str],
+    legend: str,
+) -> None:
+    """Draw landmarks, components or both of a test set.
+
+    Args:
+        args: the options that `add_visualization_options` declares.
+        dataset: the test pictures.
+        draw: writes one picture's landmarks.
+        score: predictions (N, A, 2), truths (N, A, 2) and seconds of all items to words.
+        legend: of the contact sheet.
+    """
+    check_wishes(args.vis_keypoints, args.vis_PCA, args.ckpt_path, args.random_network)
+    device = choose_device(args.device, args.gpu)
+    seed_everything(args.seed)
+    encoder = load_frozen_encoder(
+        args.model,
+        dataset.side,
+        args.trained_model_path,
+        args.random_network,
+        args.layer,
+        args.seed,
+    ).to(device)
+    layers, notices = (args.layer, args.use_hypercol), worker_notice(args.num_workers)
+    if args.vis_keypoints:
+        regressor = build_regressor(encoder.feature_channels(*layers), dataset.num_landmarks)
+        hint = f"--model {args.model} --layer {args.layer} on {args.dataset}"
+        notices += load_regressor_for(args.ckpt_path, regressor, encoder, hint)
+        regressor.to(device).eval()
+    loader = build_loader(
+        dataset,
+        batch_size=args.batch_size,
+        num_workers=args.num_workers,
+        seed=args.seed,
+        shuffle=False,
+        device=device,
+    )
+    log = RunLog(args.log_path)
+    for notice in notices:
+        log.line(notice)
+    if args.vis_PCA:
+        images = next(iter(loader))[0]  # (B, 3, H, W)
+        with torch.no_grad():
+            features = encoder(images.to(device), *layers)  # (B, C, h, w)
+        path = draw_components(dataset.denormalize(images), principal_maps(features), args.vis_path)
+        log.line(f"components of {len(images)} pictures: {path}")
+    if args.vis_keypoints:
+        found, path = draw_landmarks(
+            loader, encoder, layers, regressor, device, draw, score, args.vis_path, legend
+        )
+        log.line(f"{len(dataset)} test pictures: {found}")
+        log.line(f"landmarks of the first pictures: {path}")
+
+
+@torch.no_grad()
+def draw_landmarks(
+    loader: DataLoader,
+    encoder: nn.Module,
+    layers: tuple[int, bool],
+    regressor: nn.Module,
+    device: torch.device,
+    draw: Draw,
+    score: Callable[[Tensor, Tensor, Tensor], str],
+    folder: Path,
+    legend: str,
+) -> tuple[str, Path]:
+    """Draw the first batches and a contact sheet; return all pictures' score and the sheet."""
+    dataset = loader.dataset.dataset
+    batches, pictures = [], []
+    for number, (images, second, truth, indices) in enumerate(progress(loader, "predicting")):
+        pred = regressor(encode(encoder, images.to(device), *layers))[0].cpu()  # (B, A, 2)
+        batches.append((pred, truth, second))
+        if number < DRAWN_BATCHES:
+            for i, index in enumerate(indices.tolist()):
+                image = dataset.denormalize(images[i])
+                pictures += draw(folder, index, image, pred[i], truth[i], second[i])
+    found = score(*(torch.cat(parts) for parts in zip(*batches, strict=True)))
+    page = sheet(pictures[:SHEET_PICTURES], SHEET_COLUMNS, f"{legend}; {found}")
+    save_picture(page, folder / "contact_sheet.png")
+    return found, folder / "contact_sheet.png"
 
 
 def check_wishes(vis_keypoints: bool, vis_pca: bool, ckpt_path: str | None, random: bool) -> None:
@@ -100,50 +233,3 @@ def draw_components(images: Tensor, maps: np.ndarray, folder: Path) -> Path:
     title = "pictures and their three leading components as red, green, blue"
     save_picture(sheet(overview[: 2 * SHEET_PICTURES], 2 * SHEET_COLUMNS, title), path)
     return path
-
-
-@torch.no_grad()
-def draw_first_batch_components(
-    loader: DataLoader,
-    encoder: nn.Module,
-    layer: int,
-    use_hypercol: bool,
-    device: torch.device,
-    folder: Path,
-) -> Path:
-    """Draw the components of a loader's first batch, however small; see `draw_components`."""
-    images = next(iter(loader))[0]  # (B, 3, H, W)
-    features = encoder(images.to(device), layer, use_hypercol)  # (B, C, h, w)
-    pictures = loader.dataset.dataset.denormalize(images)
-    return draw_components(pictures, principal_maps(features), folder)
-
-
-def add_training_arguments(parser) -> None:
-    """Declare the training flags that the published visualization scripts take and ignore."""
-    add_ignored_arguments(
-        parser,
-        print_freq=10,
-        tb_freq=500,
-        save_freq=5,
-        epochs=60,
-        learning_rate=0.1,
-        lr_decay_epochs="30,40,50",
-        lr_decay_rate=0.2,
-        momentum=0.9,
-        weight_decay=0.0,
-        beta1=0.5,
-        beta2=0.999,
-        crop=0.2,
-        restrict_annos=-1,
-        repeat=False,
-        num_per_epoch=1000,
-        model_name="",
-        model_path="",
-        resume="",
-        TPS_aug=False,
-        bn=False,
-        cosine=False,
-        multistep=False,
-        adam=False,
-        amsgrad=False,
-    )

@@ -43,9 +43,10 @@ def test_a_run_leaves_the_published_files_and_says_what_it_found(evaluated):
     result = json.loads((folder / "result.json").read_text())
     epochs = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
     errors = [e["Test_InterOcularError"] for e in epochs]
-    assert result["last_error"] == errors[-1] and result["best_error"] == min(errors)
-    assert f"test error after the last epoch: {errors[-1]:.2f} %" in done.out
-    assert "mean shape" in done.out and "picked on the test set" in done.out
+    assert result["last"]["Test"]["InterOcularError"] == errors[-1]
+    assert result["best"]["best_error"] == min(errors)
+    assert f"after the last epoch (3): Test InterOcularError {errors[-1]:.2f}" in done.out
+    assert "mean shape" in done.out and "picked on the Test set" in done.out
     assert (cwd / "logs/all.txt").read_text() == done.out
     # The encoder that seed 0 gives, untouched by the training.
     assert last["encoder_digest"] == weights_digest(build_random_encoder("resnet18", 64, 0))
@@ -84,7 +85,7 @@ def test_few_shot_picks_are_kept_and_reused(faces, tmp_path):
     few = ["--random_network", "--restrict_annos", 4, "--repeat", "--num_per_epoch", 9, "--TPS_aug"]
     done = evaluate(faces, tmp_path, *few, "--epochs", 1, "--model_name", "few")
     assert done.status == 0, done.err
-    assert "8 pictures to train on" in done.out
+    assert "8 training, 6 Test pictures" in done.out
     names = (tmp_path / "runs/few/namelist.txt").read_text()
     assert len(set(names.split())) == 4
     resumed = evaluate(
@@ -203,7 +204,8 @@ def test_vis_face_draws_landmarks_and_prints_their_error(faces, evaluated):
     done = draw(faces, cwd, *arguments, "--vis_keypoints", "--vis_path", "pictures")
     assert done.status == 0, done.err
     result = json.loads((cwd / "runs/whole/result.json").read_text())
-    assert f"error on the 6 test pictures: {result['last_error']:.2f} %" in done.out
+    error = result["last"]["Test"]["InterOcularError"]
+    assert f"6 test pictures: error {error:.2f} % of" in done.out
     names = {p.name for p in (cwd / "pictures").iterdir()}
     assert names == {*(f"{i}.png" for i in range(6)), "contact_sheet.png"}
     assert Image.open(cwd / "pictures/0.png").size == (256, 256)

@@ -1,0 +1,66 @@
+"""Draw what an encoder and a regressor see in birds: parts, and principal components.
+
+  python vis_animal.py --model resnet50 --layer 4 --use_hypercol --image_size 96 --image_crop 0
+    --dataset CUB --trained_model_path moco.pth --ckpt_path regressor.pth
+    --vis_path Visualization --vis_keypoints
+  python vis_animal.py ... --vis_PCA
+
+Parts go to {vis_path}/{index}_pred.png and {index}_gt.png, a colour a part, visible ones only,
+with the first of them in contact_sheet.png; components to {vis_path}/{i}/, with an overview in
+pca_sheet.png. [SPEC 7; Cheng et al. 2020, figures 3 and 4.]
+"""
+
+from pathlib import Path
+
+from PIL import Image
+from torch import Tensor
+
+from data_loader.data_loaders_animal import add_animal_arguments, build_animal_dataset
+from data_loader.geometry import denormalize_points
+from eval_animal import PCK_BOX
+from models.metric import calc_pck
+from utils.arguments import ArgumentParser
+from utils.drawing import parts_picture, save_picture
+from utils.errors import run_script
+from utils.visualization import add_visualization_options, run_visualization
+
+
+def build_parser() -> ArgumentParser:
+    """Return the parser of all options [SPEC 8]."""
+    parser = ArgumentParser(__doc__)
+    add_animal_arguments(parser)
+    add_visualization_options(parser)
+    return parser
+
+
+def draw(
+    folder: Path, index: int, image: Tensor, pred: Tensor, truth: Tensor, visible: Tensor
+) -> list[Image.Image]:
+    """Write a test picture with its predicted parts and one with its true ones; return both."""
+    side = image.shape[-1]
+    pictures = []
+    for name, points in (("pred", pred), ("gt", truth)):
+        points_px = denormalize_points(points, side).numpy()
+        pictures.append(parts_picture(image, points_px, visible.numpy()))
+        save_picture(pictures[-1], folder / f"{index}_{name}.png")
+    return pictures
+
+
+def score(pred: Tensor, truth: Tensor, visible: Tensor) -> str:
+    """Return the score of the whole test set in words."""
+    pck = calc_pck(pred, truth, visible, PCK_BOX)
+    exact = calc_pck(pred, truth, visible, PCK_BOX, truncate=False)
+    return f"PCK {pck:.1f} % (as published), {exact:.1f} % (exact)"
+
+
+def main() -> None:
+    """Draw parts, components or both."""
+    args = build_parser().parse_args()
+    dataset = build_animal_dataset(
+        args.data_folder, "test", image_size=args.image_size, image_crop=args.image_crop
+    )
+    run_visualization(args, dataset, draw, score, "prediction left, truth right")
+
+
+if __name__ == "__main__":
+    run_script(main)
