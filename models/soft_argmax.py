@@ -9,8 +9,10 @@ Letters: B pictures, C channels of a map, h and w its rows and columns, S the su
 H and W rows and columns of the hypercolumn, K virtual points.
 """
 
+import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import torch
 from torch import Tensor
@@ -111,25 +113,28 @@ class _PointsOnCPU(torch.autograd.Function):
         for p, r, w in zip(projected, rows, weights, strict=True):
             torch.mm(r.flatten(0, 2), w.t(), out=p.flatten(0, 2))
         x, y = (torch.linspace(-1, 1, n).to(weight)[None] for n in (width, height))
-        widened = weight.new_empty(vertical.shape[1], width, k)  # (S, W, K)
-        parts = widened.split([r.shape[1] for r in rows])
-        heat = _pool.take(weight, batch if train else 1, height, width, k)
+        heat = _pool.take(weight, batch, height, width, k) if train else None
         sums = weight.new_empty(batch, 3, k)  # of 1, x and y
-        for i in range(batch):
-            for part, matrix, p in zip(parts, horizontal, projected, strict=True):
-                torch.bmm(matrix, p[i], out=part)  # (h, W, K)
-            e = heat[i if train else 0]  # (H, W, K)
-            torch.mm(vertical, widened.flatten(1), out=e.flatten(1))
-            e.sub_(e.amax(dim=0).amax(dim=0)).exp_()
-            columns = e.sum(dim=0)  # (W, K)
-            sums[i, 0] = columns.sum(dim=0)
-            torch.mm(x, columns, out=sums[i, 1:2])
-            torch.mm(y, e.sum(dim=1), out=sums[i, 2:])
+
+        def some_pictures(indices: range) -> None:
+            widened = weight.new_empty(vertical.shape[1], width, k)  # (S, W, K)
+            parts = widened.split([r.shape[1] for r in rows])
+            scratch = None if train else weight.new_empty(height, width, k)
+            for i in indices:
+                for part, matrix, p in zip(parts, horizontal, projected, strict=True):
+                    torch.bmm(matrix, p[i], out=part)  # (h, W, K)
+                e = heat[i] if train else scratch  # (H, W, K)
+                torch.mm(vertical, widened.flatten(1), out=e.flatten(1))
+                e.sub_(e.amax(dim=0).amax(dim=0)).exp_()
+                columns = e.sum(dim=0)  # (W, K)
+                sums[i, 0] = columns.sum(dim=0)
+                torch.mm(x, columns, out=sums[i, 1:2])
+                torch.mm(y, e.sum(dim=1), out=sums[i, 2:])
+
+        _spread(batch, some_pictures)
         _pool.give(*projected)
         if train:
             ctx.save_for_backward(heat, sums, *rows)
-        else:
-            _pool.give(heat)
         return (sums[:, 1:] / sums[:, :1]).transpose(1, 2)  # (B, K, 2)
 
     @staticmethod
@@ -144,20 +149,48 @@ class _PointsOnCPU(torch.autograd.Function):
         offset = -(slope * sums[:, 1:] / sums[:, :1]).sum(dim=1, keepdim=True)  # (B, 1, K)
         factors = torch.cat([offset, slope], dim=1)  # (B, 3, K)
         projected = [_pool.take(heat, *r.shape[:3], k) for r in rows]  # (B, h, w, K)
-        widened = heat.new_empty(vertical.shape[1], width, k)  # (S, W, K)
-        parts = widened.split([r.shape[1] for r in rows])
-        scores = heat.new_empty(height, width, k)
-        for i in range(batch):
-            torch.mm(places, factors[i], out=scores.flatten(0, 1))
-            scores.mul_(heat[i])
-            torch.mm(lowering, scores.flatten(1), out=widened.flatten(1))
-            for part, matrix, p in zip(parts, narrowing, projected, strict=True):
-                torch.bmm(matrix, part, out=p[i])  # (h, w, K)
+
+        def some_pictures(indices: range) -> None:
+            widened = heat.new_empty(vertical.shape[1], width, k)  # (S, W, K)
+            parts = widened.split([r.shape[1] for r in rows])
+            scores = heat.new_empty(height, width, k)
+            for i in indices:
+                torch.mm(places, factors[i], out=scores.flatten(0, 1))
+                scores.mul_(heat[i])
+                torch.mm(lowering, scores.flatten(1), out=widened.flatten(1))
+                for part, matrix, p in zip(parts, narrowing, projected, strict=True):
+                    torch.bmm(matrix, part, out=p[i])  # (h, w, K)
+
+        _spread(batch, some_pictures)
         grads = [
             p.flatten(0, 2).t() @ r.flatten(0, 2) for p, r in zip(projected, rows, strict=True)
         ]
         _pool.give(heat, *projected)
         return torch.cat(grads, dim=1), None, None, *(None for _ in rows)
+
+
+@functools.cache
+def _workers(threads: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,))
+
+
+def _spread(count: int, work: Callable[[range], None]) -> None:
+    """Share pictures among as many threads as torch may use, each of them working alone.
+
+    The products of one picture are too small to be split: threads that wait for each other after
+    every one of them cost more than they save, and far more on a busy machine.
+    """
+    threads = min(torch.get_num_threads(), count)
+    if threads == 1:
+        work(range(count))
+        return
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        shares = [range(first, count, threads) for first in range(threads)]
+        list(_workers(threads).map(work, shares))
+    finally:
+        torch.set_num_threads(before)
 
 
 def _resizers(rows: Sequence[Tensor], output_shape: tuple[int, int]) -> tuple[list[Tensor], Tensor]:

@@ -1,0 +1,79 @@
+import json
+
+import pytest
+from PIL import Image
+
+from tests.recipes import FACES, needs_faces
+from tests.scripts.conftest import run, run_inside
+from utils.checkpoint import load_checkpoint
+
+BIRDS = FACES / "cub"
+FRAME = ["--image_size", "64", "--model", "resnet18", "--num_workers", "0", "--random_network"]
+FRAME += ["--data_folder", str(BIRDS), "--layer", "1", "--use_hypercol"]
+FEW = ["--imagelist", str(BIRDS / "split/train_10.txt")]
+
+pytestmark = needs_faces
+
+
+@pytest.fixture(scope="module")
+def evaluated(tmp_path_factory):
+    cwd = tmp_path_factory.mktemp("birds")
+    done = run(
+        *("eval_animal.py", *FRAME, *FEW, "--adam", "--learning_rate", 0.01, "--epochs", 2),
+        *("--model_path", "runs", "--model_name", "cub"),
+        cwd=cwd,
+    )
+    assert done.status == 0, done.err
+    return cwd, done
+
+
+def test_birds_are_scored_by_pck_and_picked_on_the_validation_set(evaluated):
+    cwd, done = evaluated
+    keys = ("opt", "epoch", "regressor", "best_val_pck", "best_test_pck", "optimizer")
+    best = load_checkpoint(cwd / "runs/cub/resnet18.pth", keys)
+    epochs = [json.loads(line) for line in (cwd / "runs/cub/log.jsonl").read_text().splitlines()]
+    assert {"PCK", "Val_PCK", "Test_PCK", "Test_PCK_exact", "train_loss"} <= set(epochs[0])
+    picked = max(epochs, key=lambda e: e["Val_PCK"])
+    assert best["best_val_pck"] == picked["Val_PCK"]
+    assert best["best_test_pck"] == picked["Test_PCK"]
+    assert "10 training, 60 Val, 60 Test pictures" in done.out
+    assert "picked on the Val set;" in done.out
+    # Distances are cut down to whole pixels for the published score.
+    assert all(e["Test_PCK"] >= e["Test_PCK_exact"] for e in epochs)
+
+
+def test_vis_animal_draws_parts_and_components(evaluated):
+    cwd, _ = evaluated
+    arguments = [*FRAME, "--batch_size", 8, "--ckpt_path", "runs/cub/ckpt_epoch_2.pth"]
+    arguments += ["--vis_path", "pictures", "--vis_keypoints", "--vis_PCA"]
+    done = run_inside("vis_animal.py", *arguments, cwd=cwd)
+    assert done.status == 0, done.err
+    names = {p.name for p in (cwd / "pictures").iterdir()}
+    drawn = {f"{i}_{kind}.png" for i in range(32) for kind in ("pred", "gt")}
+    folders = {str(i) for i in range(8)}
+    assert names == drawn | folders | {"contact_sheet.png", "pca_sheet.png"}
+    assert Image.open(cwd / "pictures/3_pred.png").size == (256, 256)
+    assert "60 test pictures: PCK" in done.out
+
+
+def test_few_shot_flags_work_on_birds(tmp_path):
+    done = run_inside(
+        *("eval_animal.py", *FRAME, "--epochs", 1, "--restrict_annos", 5, "--TPS_aug"),
+        *("--model_path", "runs", "--model_name", "few"),
+        cwd=tmp_path,
+    )
+    assert done.status == 0, done.err
+    assert "5 training, 60 Val" in done.out
+
+
+def test_moco_trains_on_a_list_of_birds(tmp_path):
+    names = (FACES / "inat/inat_train.txt").read_text().split()[:8]
+    (tmp_path / "list.txt").write_text("".join(f"{FACES / 'inat' / name}\n" for name in names))
+    done = run_inside(
+        *("train_moco.py", "--dataset", "InatAve", "--imagelist", "list.txt", "--epochs", 1),
+        *("--model", "resnet18", "--image_size", 64, "--image_crop", 0, "--batch_size", 4),
+        *("--nce_k", 8, "--num_workers", 0, "--model_path", "runs", "--model_name", "inat"),
+        cwd=tmp_path,
+    )
+    assert done.status == 0, done.err
+    assert "8 images of InatAve" in done.out
