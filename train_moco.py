@@ -98,6 +98,14 @@ def build_parser() -> ArgumentParser:
         default=0.999,
         help="momentum of the key encoder: alpha * key + (1 - alpha) * query",
     )
+    group.add_argument(
+        "--virtual_gpus",
+        type=positive_int,
+        default=1,
+        metavar="N",
+        help="on one device, split each batch as DataParallel would over N GPUs, so that "
+        "ShuffleBN works; the published runs had 4",
+    )
     add_schedule_arguments(
         parser,
         epochs=240,
@@ -137,6 +145,7 @@ def main() -> None:
     query = new_encoder(args.model, dataset.side, args.seed).to(device)
     key = new_encoder(args.model, dataset.side, args.seed).to(device)
     copy_parameters(query, key)
+    query.encoder.virtual_gpus = key.encoder.virtual_gpus = args.virtual_gpus
     contrast = MemoryMoCo(EMBEDDING_DIM, len(dataset), args.nce_k, args.nce_t, use_softmax=True).to(
         device
     )

@@ -1,7 +1,7 @@
 """DataParallel that also serves a model that lives elsewhere than on the first visible GPU."""
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 
 class DataParallel(nn.DataParallel):
@@ -10,11 +10,25 @@ class DataParallel(nn.DataParallel):
     The published checkpoints carry its ``module.`` prefix, so it is always there. Where the
     parameters are on the first of its devices it splits the batch as usual; on the CPU, or on
     another GPU chosen with ``--gpu``, it is transparent.
+
+    ``virtual_gpus`` above 1 makes a single device split a training batch as that many GPUs would,
+    one share after the other. BatchNorm then sees what it sees on so many GPUs, without which
+    ShuffleBN can't work: on one device a query and its key are normalised among the same images,
+    the queue's keys among others, and the network tells them apart by that alone
+    [He et al. 2020, Sec. 3.3].
     """
+
+    virtual_gpus = 1
 
     def forward(self, *inputs, **kwargs):
         """Run the module, split over the devices if its parameters are on the first of them."""
-        parameter = next(self.module.parameters())
-        if not self.device_ids or parameter.device != torch.device("cuda", self.device_ids[0]):
-            return self.module(*inputs, **kwargs)
+        device = next(self.module.parameters()).device
+        if len(self.device_ids) < 2 or device != torch.device("cuda", self.device_ids[0]):
+            return self._on_one_device(*inputs, **kwargs)
         return super().forward(*inputs, **kwargs)
+
+    def _on_one_device(self, x: Tensor, *rest, **kwargs):
+        if self.virtual_gpus == 1:
+            return self.module(x, *rest, **kwargs)
+        shares = [self.module(share, *rest, **kwargs) for share in x.chunk(self.virtual_gpus)]
+        return torch.cat(shares)

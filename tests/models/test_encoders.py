@@ -47,6 +47,16 @@ def test_embedding_is_of_unit_length():
     torch.testing.assert_close(embeddings.norm(dim=1), torch.ones(3))
 
 
+def test_virtual_gpus_normalise_each_share_of_a_batch_by_itself():
+    encoder = build_encoder("resnet18", 32).train()
+    images = torch.randn(6, 3, 32, 32)
+    expected = torch.cat([encoder(share) for share in images.chunk(3)])
+    whole = encoder(images)
+    encoder.encoder.virtual_gpus = 3
+    torch.testing.assert_close(encoder(images), expected)
+    assert not torch.allclose(whole, expected, atol=1e-3)
+
+
 @pytest.mark.parametrize(("name", "side"), [("resnet18", 31), ("hourglass", 100)])
 def test_inputs_a_network_cannot_take_are_refused(name, side):
     with pytest.raises(ValueError, match="pixels"):
