@@ -111,7 +111,7 @@ class CUB(Birds):
     """
 
     num_landmarks = PARTS
-    published_counts = (1_241, 382, 383)
+    published_counts = {"train": 1_241, "val": 382, "test": 383}
 
     def __init__(
         self,
@@ -127,16 +127,18 @@ class CUB(Birds):
     ) -> None:
         if train + val + test != 1:
             raise ValueError("CUB takes exactly one of train, val and test")
-        self.split = "train" if train else "val" if val else "test"
+        self.split_name = "train" if train else "val" if val else "test"
         self.imagelist = imagelist if train else None
         super().__init__(root, train, pair_image, imwidth, crop, False, TPS_aug)
 
     def read(self, root: Path, train: bool) -> tuple[Path, list[str], dict[str, np.ndarray]]:
         """See `LandmarkDataset.read`; points are shares of the picture's width and height."""
-        path = Path(self.imagelist or root / "split" / f"{self.split}.txt")
+        path = Path(self.imagelist or root / "split" / f"{self.split_name}.txt")
         # Listed paths carry other people's prefixes: what counts is what follows "/images/".
         filenames = [name.rsplit("/images/", 1)[-1] for name in read_names(path)]
         check_images(root / "images", filenames, path)
+        if self.imagelist is not None:
+            self.published_counts = None  # a list of one's own may be of any length
         keypoints, visible = read_part_annotations(root, filenames)
         return root / "images", filenames, {"keypoints": keypoints, "visible": visible}
 

@@ -85,7 +85,7 @@ class CelebAPrunedAligned_MAFLVal(CelebA):  # noqa: N801 (published name)
 class MAFLAligned(CelebA):
     """MAFL: the two lists of annotated CelebA images, in the annotation file's order."""
 
-    published_counts = (19_000, 1_000)
+    published_counts = {"train": 19_000, "test": 1_000}
 
     def split(self, root: Path, names: list[str], train: bool) -> list[int]:
         """Return the rows that the split's list names."""
@@ -122,7 +122,7 @@ class AFLW(LandmarkDataset):
 
     eyes = (0, 1)
     num_landmarks = 5
-    published_counts = (10_122, 2_991)
+    published_counts = {"train": 10_122, "test": 2_991}
 
     def read(self, root: Path, train: bool) -> tuple[Path, list[str], dict[str, np.ndarray]]:
         """See `LandmarkDataset.read`."""
@@ -150,7 +150,7 @@ class AFLW_MTFL(LandmarkDataset):  # noqa: N801 (published name)
     eyes = (0, 1)
     num_landmarks = 5
     file_side = 150
-    published_counts = (10_122, 2_995)
+    published_counts = {"train": 10_122, "test": 2_995}
 
     def read(self, root: Path, train: bool) -> tuple[Path, list[str], dict[str, np.ndarray]]:
         """See `LandmarkDataset.read`; an image both trained and tested on is an error."""
@@ -216,7 +216,7 @@ class ThreeHundredW(LandmarkDataset):
 
     eyes = (36, 45)
     num_landmarks = 68
-    published_counts = (3_148, 689)
+    published_counts = {"train": 3_148, "test": 689}
     # (folder of the pictures, name in "Bounding Boxes", start of the names used)
     train_parts = (
         ("afw", "afw", ""),

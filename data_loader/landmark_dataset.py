@@ -63,8 +63,9 @@ class LandmarkDataset(Dataset):
     """
 
     eyes: tuple[int, int] | None = None
-    published_counts: tuple[int, ...] | None = None  # of the splits, training first
+    published_counts: dict[str, int] | None = None  # by split
     mean, std = FACE_MEAN, FACE_STD
+    split_name: str | None = None
 
     def __init__(
         self,
@@ -83,6 +84,7 @@ class LandmarkDataset(Dataset):
             raise InputError(f"an image of {imwidth} px has nothing left after cropping {crop} px")
         if not Path(root).is_dir():
             raise InputError(f"{root}: no such folder; --data_folder names the benchmark's root")
+        self.split_name = self.split_name or ("train" if train else "test")
         self.folder, self.filenames, self.annotations = self.read(Path(root), train)
         if not self.filenames:
             raise InputError(f"{root}: the lists name no image for {type(self).__name__}")
@@ -91,6 +93,16 @@ class LandmarkDataset(Dataset):
         self.crop = crop
         self.view = random_view(imwidth, smallest_scale) if do_augmentations else TF.to_tensor
         self.warper = WarperSingle(imwidth, imwidth) if TPS_aug and not pair_image else None
+
+    def count_notice(self) -> list[str]:
+        """Return a line if there are not as many pictures as in the published benchmark."""
+        published = (self.published_counts or {}).get(self.split_name)
+        if published is None or len(self) == published:
+            return []
+        return [
+            f"{type(self).__name__} {self.split_name}: {len(self):,} pictures here, {published:,} "
+            "in the published benchmark"
+        ]
 
     def read(self, root: Path, train: bool) -> tuple[Path, list[str], dict[str, np.ndarray]]:
         """Read the benchmark's files.

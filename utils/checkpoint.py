@@ -5,10 +5,22 @@ import os
 import tempfile
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import nn
 
 from utils.errors import InputError
+
+# What a checkpoint may hold beside tensors and plain values: the options, and NumPy's scalars (a
+# published best score is one), under the name that NumPy 1 gave them too.
+PLAIN_CLASSES = [
+    argparse.Namespace,
+    np.dtype,
+    type(np.dtype(np.float64)),
+    type(np.dtype(np.float32)),
+    np._core.multiarray.scalar,
+    (np._core.multiarray.scalar, "numpy.core.multiarray.scalar"),
+]
 
 
 def save_checkpoint(path: Path, content: dict) -> None:
@@ -35,7 +47,7 @@ def save_checkpoint(path: Path, content: dict) -> None:
 
 
 def load_checkpoint(path: str | Path, keys: tuple[str, ...]) -> dict:
-    """Read a checkpoint onto the CPU; its only class may be `argparse.Namespace` (``opt``).
+    """Read a checkpoint onto the CPU; of classes it may hold ``PLAIN_CLASSES`` alone.
 
     Args:
         path: the file.
@@ -47,7 +59,7 @@ def load_checkpoint(path: str | Path, keys: tuple[str, ...]) -> dict:
     if not Path(path).is_file():
         raise InputError(f"{path}: no such checkpoint")
     try:
-        with torch.serialization.safe_globals([argparse.Namespace]):
+        with torch.serialization.safe_globals(PLAIN_CLASSES):
             content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch.load raises whatever the damage leads to
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

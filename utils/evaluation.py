@@ -74,6 +74,9 @@ def run_evaluation(
     device = choose_device(args.device, args.gpu)
     seed_everything(args.seed)
     folder = args.model_path / args.model_name
+    notices = worker_notice(args.num_workers) + ignored_notices(args, **IGNORED)
+    for images in (train_set, *held_out_sets.values()):
+        notices += images.count_notice()
     picks = restrict(
         train_set,
         args.restrict_annos,
@@ -105,7 +108,7 @@ def run_evaluation(
         f"{train_set.side} px; {args.model}{' (untrained)' if args.random_network else ''} on "
         f"{describe_device(device, args.gpu)}; to {folder}"
     )
-    for notice in worker_notice(args.num_workers) + ignored_notices(args, **IGNORED):
+    for notice in notices:
         log.line(notice)
 
     # ---- encode, fit, score ----

@@ -116,6 +116,7 @@ def run_visualization(
         args.seed,
     ).to(device)
     layers, notices = (args.layer, args.use_hypercol), worker_notice(args.num_workers)
+    notices += dataset.count_notice()
     if args.vis_keypoints:
         regressor = build_regressor(encoder.feature_channels(*layers), dataset.num_landmarks)
         hint = f"--model {args.model} --layer {args.layer} on {args.dataset}"

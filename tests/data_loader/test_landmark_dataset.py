@@ -246,3 +246,11 @@ def test_celeba_pairs_for_pre_training_look_at_the_same_square(tmp_path):
     pair = CelebAPrunedAligned_MAFLVal(tmp_path, **PAIR | {"do_augmentations": False})
     single = CelebAPrunedAligned_MAFLVal(tmp_path, **SINGLE)
     assert torch.equal(pair[0][0][:3], single[0][0])
+
+
+def test_a_count_unlike_the_published_one_is_noted(root):
+    train = AFLW(root, train=True, **SINGLE)
+    notice = f"AFLW train: {len(train)} pictures here, 10,122 in the published benchmark"
+    assert train.count_notice() == [notice]
+    train.published_counts = {"train": len(train)}
+    assert train.count_notice() == []
