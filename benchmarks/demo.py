@@ -14,11 +14,11 @@ from pathlib import Path
 
 OUT = Path("demo")
 FACES = OUT / "faces" / "celeba"
-SYNTHETIC = f"--out {OUT / 'faces'} --images 2500 --mafl_train 1500 --mafl_test 300"
+SYNTHETIC = f"--out {OUT / 'faces'} --images 2000 --mafl_train 1200 --mafl_test 300"
 FRAME = "--image_size 90 --image_crop 13 --model resnet18 --num_workers 2"
 PRETRAIN = "--batch_size 32 --nce_k 512 --nce_t 0.2 --alpha 0.99 --cosine --epochs 5"
 FEATURES = "--layer 4 --use_hypercol"
-EPOCHS = 12
+EPOCHS = 10
 FIT = f"--adam --cosine --learning_rate 0.03 --epochs {EPOCHS} --batch_size 32 --print_freq 1000"
 ENCODERS = {
     "random": "--random_network",

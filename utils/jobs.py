@@ -124,11 +124,13 @@ class Job:
         else:
             return "options.json is missing or damaged"
         held = json.loads(json.dumps(held))
-        wanted = vars(plain_options(parser.parse_args(self.options)))
+        wanted = json.loads(json.dumps(vars(plain_options(parser.parse_args(self.options)))))
+        # What an older record doesn't know was at its default.
+        held = {name: held.get(name, parser.get_default(name)) for name in wanted}
         return ", ".join(
-            f"--{name} {held.get(name)}, wanted {value}"
-            for name, value in json.loads(json.dumps(wanted)).items()
-            if name not in ASIDE and held.get(name) != value
+            f"--{name} {held[name]}, wanted {value}"
+            for name, value in wanted.items()
+            if name not in ASIDE and held[name] != value
         )
 
     def options_from(self, stand: Stand) -> list[str]:

@@ -1,6 +1,7 @@
 """What came out of the experiments' runs, read back from their folders."""
 
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -114,9 +115,13 @@ def read_row(folder: Path) -> Row | None:
 
 def read_rows(out: Path) -> list[Row]:
     """Return all finished runs below a folder that belong to an experiment."""
-    rows = [read_row(folder) for folder in sorted(out.glob("*/"))]
-    return [
-        row
-        for row in rows
-        if row is not None and any(e.includes(row.run) for e in EXPERIMENTS.values())
-    ]
+    rows = [row for folder in out.glob("*/") if (row := read_row(folder)) is not None]
+    rows = [row for row in rows if any(e.includes(row.run) for e in EXPERIMENTS.values())]
+    return sorted(rows, key=place_in_tables)
+
+
+def place_in_tables(row: Row) -> tuple:
+    """Return what the rows are sorted by: numbers by size, all annotations last."""
+    run = row.run
+    count = math.inf if run.annotations is None else run.annotations
+    return run.dataset, run.model, run.features, count, run.seed

@@ -1,0 +1,319 @@
+"""Reproduce the paper's tables and curves: run what is missing, collect, compare, draw.
+
+  python reproduce.py                       lists the experiments and what is finished of them
+  python reproduce.py all --dry_run         prints their command lines
+  python reproduce.py faces few_shot --models resnet50
+    --checkpoint resnet50=Pretrained/ckpt_epoch_800.pth
+  python reproduce.py all --random_network --models resnet18 --scale 0.01 --num_per_epoch 10
+                                            a smoke run of everything, without a checkpoint
+
+Each run is an ordinary command line, in its own folder of --out. Start the same command again
+after an interruption: what is finished stays, what was begun goes on from its last checkpoint.
+The results go to results.csv, results.md and a picture for each curve.
+
+[Cheng et al. 2020, Sec. 4; the options are those of the published README.]
+"""
+
+import argparse
+import shlex
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import IO
+
+import eval_animal
+import eval_face
+from models.encoders import RESNETS
+from utils.arguments import ArgumentParser, natural, positive_int, share
+from utils.errors import InputError, run_script
+from utils.experiments import EXPERIMENTS, FACE_NAMES, PER_EPOCH
+from utils.jobs import (
+    FINISHED,
+    OTHER,
+    STATES,
+    Job,
+    Settings,
+    Stand,
+    check_inputs,
+    make_job,
+    missing_pretraining,
+)
+from utils.log import Stopwatch
+from utils.processes import ending_on_sigterm, only_one, run_logged
+from utils.results import read_row
+from utils.tables import write_curves, write_tables
+
+ROOT = Path(__file__).resolve().parent
+PARSERS = {"eval_face.py": eval_face.build_parser, "eval_animal.py": eval_animal.build_parser}
+MODELS = (*RESNETS, "hourglass")
+SEEDS = 5  # [ours: enough to tell the spread between draws]
+
+
+def build_parser() -> ArgumentParser:
+    """Return the parser of all options."""
+    parser = ArgumentParser(__doc__)
+    parser.add_argument(
+        "experiments",
+        nargs="*",
+        type=experiment_name,
+        metavar="EXPERIMENT",
+        help=f"{', '.join(EXPERIMENTS)}, or all; without any they are listed",
+    )
+    parser.add_argument(
+        "--dry_run", action="store_true", help="print the command lines; run and write nothing"
+    )
+    add_place_arguments(parser)
+    add_choice_arguments(parser)
+    return parser
+
+
+def add_place_arguments(parser: ArgumentParser) -> None:
+    """Declare where things are read and written, and how runs are carried out."""
+    group = parser.add_argument_group("places")
+    group.add_argument(
+        "--out",
+        type=Path,
+        default=Path("runs/reproduce"),
+        metavar="DIR",
+        help="folder of the runs' folders, the tables and the curves",
+    )
+    group.add_argument(
+        "--data",
+        type=Path,
+        default=Path("datasets"),
+        metavar="DIR",
+        help="folder of all data sets, placed as in README.md or as celeba, aflw-mtfl, aflw, "
+        "300w and cub",
+    )
+    for name, kind, example in (
+        ("checkpoint", "faces", "resnet50=Pretrained/ckpt_epoch_800.pth"),
+        ("bird_checkpoint", "birds", "resnet50=Pretrained/ckpt_epoch_800_resnet50_inat.pth"),
+    ):
+        group.add_argument(
+            f"--{name}",
+            type=model_file,
+            action="append",
+            metavar="MODEL=FILE",
+            help=f"encoder pre-trained on {kind}, such as {example}; one for each model",
+        )
+    group.add_argument(
+        "--random_network", action="store_true", help="untrained encoders, for a smoke run"
+    )
+    group.add_argument(
+        "--overwrite",
+        action="store_true",
+        help="redo the runs that --out holds with other options, in place",
+    )
+    group = parser.add_argument_group("machine")
+    group.add_argument(
+        "--device", choices=["auto", "cpu", "cuda"], default="auto", help="of all runs"
+    )
+    group.add_argument("--num_workers", type=natural, default=8, metavar="N", help="of a run")
+
+
+def add_choice_arguments(parser: ArgumentParser) -> None:
+    """Declare which part of the experiments to run, and at what scale."""
+    group = parser.add_argument_group("choice and scale")
+    group.add_argument(
+        "--models",
+        nargs="+",
+        choices=MODELS,
+        metavar="MODEL",
+        help=f"in place of those of the experiments: {', '.join(MODELS)}",
+    )
+    group.add_argument(
+        "--datasets",
+        nargs="+",
+        choices=[*FACE_NAMES, "CUB"],
+        metavar="DATASET",
+        help=f"leave out the others of {', '.join(FACE_NAMES)}, CUB",
+    )
+    group.add_argument(
+        "--annotations",
+        nargs="+",
+        type=annotation_count,
+        metavar="N",
+        help="leave out other numbers of annotated pictures in few_shot and cub; all is one too",
+    )
+    group.add_argument(
+        "--scale",
+        type=share,
+        default=1.0,
+        help=f"multiplies the epochs, to at least 1, and the {SEEDS} seeds, to at least 2; "
+        "the results are labelled as scaled",
+    )
+    group.add_argument(
+        "--seeds",
+        type=positive_int,
+        metavar="N",
+        help=f"of each few-shot run: 0 to N - 1; by default {SEEDS}, scaled",
+    )
+    group.add_argument(
+        "--num_per_epoch",
+        type=positive_int,
+        default=PER_EPOCH,
+        metavar="N",
+        help="pictures an epoch of a few-shot run; other numbers count as scaled",
+    )
+
+
+def experiment_name(text: str) -> str:
+    """Parse an experiment's name, or all."""
+    if text not in (*EXPERIMENTS, "all"):
+        raise argparse.ArgumentTypeError(f"{text!r} is none of {', '.join(EXPERIMENTS)}, all")
+    return text
+
+
+def model_file(text: str) -> tuple[str, str]:
+    """Parse ``MODEL=FILE``."""
+    model, _, path = text.partition("=")
+    if model not in MODELS or not path:
+        raise argparse.ArgumentTypeError(
+            f"expected MODEL=FILE with a model of {', '.join(MODELS)}, got {text!r}"
+        )
+    return model, path
+
+
+def annotation_count(text: str) -> int | None:
+    """Parse a number of annotated pictures that an experiment has, or all, which is None."""
+    count = None if text == "all" else positive_int(text)
+    known = {n for e in EXPERIMENTS.values() for n in e.annotations}
+    if count not in known:
+        numbers = ", ".join(map(str, sorted(known - {None})))
+        raise argparse.ArgumentTypeError(f"expected one of {numbers}, all; got {text}")
+    return count
+
+
+def main() -> None:
+    """List the experiments, or run those that were named."""
+    args = build_parser().parse_args()
+    if args.random_network and (args.checkpoint or args.bird_checkpoint):
+        raise InputError("--random_network excludes --checkpoint and --bird_checkpoint")
+    settings = Settings(
+        out=args.out,
+        data=args.data,
+        face_encoders=dict(args.checkpoint or []),
+        bird_encoders=dict(args.bird_checkpoint or []),
+        random_network=args.random_network,
+        scale=args.scale,
+        num_per_epoch=args.num_per_epoch,
+        num_workers=args.num_workers,
+        device=args.device,
+    )
+    seeds = args.seeds or max(2, round(SEEDS * args.scale))
+    jobs: dict[str, list[Job]] = {
+        name: [
+            make_job(run, settings)
+            for run in experiment.runs(args.models, args.datasets, args.annotations, seeds)
+        ]
+        for name, experiment in EXPERIMENTS.items()
+    }
+    if not args.experiments:
+        list_experiments(jobs)
+        return
+    names = list(EXPERIMENTS) if "all" in args.experiments else args.experiments
+    # Experiments share runs: one job for each folder.
+    wanted = list({job.folder: job for name in names for job in jobs[name]}.values())
+    if not wanted:
+        raise InputError(
+            f"{' '.join(names)}: nothing to run with these --datasets and --annotations"
+        )
+    stands = stands_of(wanted, args.overwrite)
+    if args.dry_run:
+        print_commands(missing_pretraining(wanted, settings), wanted, stands)
+        return
+    pairs = zip(wanted, stands, strict=True)
+    check_inputs([job for job, stand in pairs if stand.state != FINISHED], settings)
+    with ending_on_sigterm(), only_one(args.out) as lock:
+        # Looked at again: another reproduce.py may have worked there until now.
+        failed = run_jobs(wanted, stands_of(wanted, args.overwrite), args.out, lock)
+        for path in [*write_tables(args.out), *write_curves(args.out)]:
+            print(path)
+    if failed:
+        print(f"{len(failed)} of {len(wanted)} runs failed; their ends, by log:", file=sys.stderr)
+        for job in failed:
+            print(f"  {job.log_path}: {job.last_line()}", file=sys.stderr)
+        sys.exit(1)
+
+
+def list_experiments(jobs: dict[str, list[Job]]) -> None:
+    """Print each experiment: name, title, how many runs, and how they stand."""
+    for name, experiment in EXPERIMENTS.items():
+        counts = Counter(job.stand(parser_of(job)).state for job in jobs[name])
+        states = ", ".join(f"{counts[state]} {state}" for state in STATES if counts[state])
+        print(f"{name:<9} {experiment.title}: {len(jobs[name])} runs ({states or 'none'})")
+    print("python reproduce.py EXPERIMENT ... runs them; --dry_run prints their command lines")
+
+
+def parser_of(job: Job) -> ArgumentParser:
+    """Return the parser of the script that a job runs."""
+    return PARSERS[job.run.recipe.script]()
+
+
+def stands_of(jobs: list[Job], overwrite: bool) -> list[Stand]:
+    """Return how jobs stand.
+
+    Raises:
+        InputError: if a folder holds a run with other options and may not be overwritten.
+    """
+    stands = [job.stand(parser_of(job)) for job in jobs]
+    other = [(j, s) for j, s in zip(jobs, stands, strict=True) if s.state == OTHER]
+    if other and not overwrite:
+        (job, stand), more = other[0], len(other) - 1
+        raise InputError(
+            f"{job.folder}{f' and {more} more' if more else ''}: holds a run with other options "
+            f"({stand.differences}): give --overwrite to redo it, or another --out"
+        )
+    return stands
+
+
+def print_commands(pretraining: list[list[str]], jobs: list[Job], stands: list[Stand]) -> None:
+    """Print the command lines of jobs; what is finished as a comment."""
+    place = Path() if Path.cwd() == ROOT else ROOT
+
+    def line(script: str, options: list[str]) -> str:
+        return shlex.join(["python", str(place / script), *options])
+
+    for script, *options in pretraining:
+        print(line(script, options))
+    for job, stand in zip(jobs, stands, strict=True):
+        comment = "# finished: " if stand.state == FINISHED else ""
+        print(f"{comment}{line(job.run.recipe.script, job.options_from(stand))}")
+
+
+def run_jobs(jobs: list[Job], stands: list[Stand], out: Path, lock: IO) -> list[Job]:
+    """Run what isn't finished, a line each; return the jobs that failed."""
+    failed = []
+    for number, (job, stand) in enumerate(zip(jobs, stands, strict=True), 1):
+        print(f"[{number}/{len(jobs)}] {job.run.name}: ", end="", flush=True)
+        if stand.state == FINISHED:
+            print("finished before")
+            continue
+        try:
+            outcome = run_job(job, stand, lock)
+        except BaseException:
+            print("stopped; the same command goes on from here")
+            raise
+        print(outcome, flush=True)
+        if read_row(job.folder) is None:
+            failed.append(job)
+        else:
+            write_tables(out)
+    return failed
+
+
+def run_job(job: Job, stand: Stand, lock: IO) -> str:
+    """Run a job to its end; return what came of it as a line."""
+    begun = f"resumed from {stand.checkpoint.name}, " if stand.checkpoint else ""
+    options, watch = job.options_from(stand), Stopwatch()
+    job.clear()
+    command = [sys.executable, str(ROOT / job.run.recipe.script), *options]
+    status = run_logged(command, job.log_path, lock)
+    row = read_row(job.folder)
+    if row is None:
+        return f"{begun}failed with status {status}, see {job.log_path}"
+    return f"{begun}{row.metric} {row.headline:.2f} % in {watch.seconds():.0f} s"
+
+
+if __name__ == "__main__":
+    run_script(main)

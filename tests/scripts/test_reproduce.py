@@ -1,0 +1,270 @@
+import json
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+import eval_animal
+import eval_face
+import reproduce
+import train_moco
+from tests.recipes import ROOT
+from tests.scripts.conftest import run_inside
+from utils.checkpoint import save_checkpoint
+from utils.experiments import EXPERIMENTS
+from utils.run import plain_options
+
+PARSERS = {script.__name__ + ".py": script for script in (eval_face, eval_animal, train_moco)}
+SMOKE = ["--random_network", "--models", "resnet18", "--data", "data", "--scale", "0.01"]
+FOLDER = "AFLW_MTFL-resnet18-hypercolumn4"
+
+
+class FakeRuns:
+    """Stands in for the evaluation scripts: leaves their files, at once.
+
+    Attributes:
+        started: the parsed options of each run.
+        stop_at: number of the run that is killed after its first checkpoint.
+        fail_at: number of the run that ends with an error.
+    """
+
+    def __init__(self):
+        self.started, self.stop_at, self.fail_at = [], None, None
+
+    def __call__(self, command, log_path, lock):
+        assert command[0] == sys.executable
+        script, options = Path(command[1]).name, command[2:]
+        args = PARSERS[script].build_parser().parse_args(options)
+        self.started.append(args)
+        folder = args.model_path / args.model_name
+        folder.mkdir(parents=True, exist_ok=True)
+        if len(self.started) == self.fail_at:
+            log_path.write_text("encoding\neval_face.py: error: a.jpg is cut off\n")
+            return 2
+        plain = vars(plain_options(args))
+        (folder / "options.json").write_text(json.dumps({"options": plain}))
+        save_checkpoint(folder / "ckpt_epoch_1.pth", {"opt": plain_options(args)})
+        if len(self.started) == self.stop_at:
+            raise SystemExit(143)
+        metric = "PCK" if script == "eval_animal.py" else "InterOcularError"
+        best = {"best_test_pck": 50.0, "best_error": 5.0, "best_epoch": 1}
+        result = {
+            "epochs": args.epochs,
+            "images": {"training": 300, "Test": 120},
+            "last": {"Test": {metric: 10.0 + args.seed}},
+            "best": best,
+            "mean_shape": {metric: 30.0},
+        }
+        (folder / "result.json").write_text(json.dumps(result))
+        return 0
+
+
+@pytest.fixture
+def runs(monkeypatch, tmp_path):
+    """Fake runs, in a folder with the (empty) folders of the data sets."""
+    for name in ("celeba", "aflw-mtfl", "aflw", "300w", "cub/split"):
+        (tmp_path / "data" / name).mkdir(parents=True)
+    for name in ("train.txt", "train_10.txt", "train_50.txt", "train_100.txt"):
+        (tmp_path / "data/cub/split" / name).touch()
+    fake = FakeRuns()
+    monkeypatch.setattr(reproduce, "run_logged", fake)
+    return fake
+
+
+def start(cwd, *arguments):
+    return run_inside("reproduce.py", *arguments, cwd=cwd)
+
+
+def commands(done):
+    """Return the scripts and parsed options of printed command lines, of the finished ones too."""
+    for line in done.out.splitlines():
+        python, script, *options = shlex.split(line.removeprefix("# finished: "))
+        assert python == "python"
+        name = Path(script).name
+        yield name, PARSERS[name].build_parser().parse_args(options)
+
+
+def test_the_commands_are_the_published_ones(runs, tmp_path):
+    done = start(tmp_path, "all", "--dry_run")
+    assert done.status == 0, done.err
+    by_script = {}
+    for script, args in commands(done):
+        by_script.setdefault(script, []).append(args)
+    assert len(by_script["train_moco.py"]) == 4
+    assert {a.epochs for a in by_script["train_moco.py"]} == {800}
+    assert len(by_script["eval_animal.py"]) == 8
+    assert len(by_script["eval_face.py"]) == 8 + 60 + 10 - 1
+    for args in by_script["eval_face.py"]:
+        few = args.restrict_annos > 0
+        assert args.adam and args.cosine and args.batch_size == 32
+        assert (args.image_size, args.image_crop) == (136, 20)
+        assert (args.repeat, args.TPS_aug) == (few, few)
+        assert args.learning_rate == (0.01 if few else 0.001)
+        assert args.weight_decay == (0.05 if few else 0.0005)
+        assert args.epochs == (1000 if few else 200)
+        assert args.epochs == 5 * args.save_freq
+    for args in by_script["eval_animal.py"]:
+        assert (args.image_size, args.image_crop, args.epochs) == (96, 0, 2000)
+        assert args.imagelist.endswith(("train.txt", "_10.txt", "_50.txt", "_100.txt"))
+    made = by_script["train_moco.py"][0]
+    assert by_script["eval_face.py"][0].trained_model_path == str(
+        made.model_path / made.model_name / "ckpt_epoch_800.pth"
+    )
+    assert not runs.started and {p.name for p in tmp_path.iterdir()} == {"data"}
+
+
+def test_listing_writes_nothing_and_counts_what_is_finished(runs, tmp_path):
+    done = start(tmp_path)
+    assert done.status == 0 and all(name in done.out for name in EXPERIMENTS)
+    assert {p.name for p in tmp_path.iterdir()} == {"data"}
+    assert start(tmp_path, "faces", *SMOKE).status == 0
+    listed = start(tmp_path, *SMOKE)
+    assert "4 runs (4 finished)" in listed.out
+    assert "10 runs (1 finished, 9 missing)" in listed.out  # shared with the layers
+    assert "8 run with other options" not in listed.out
+    assert "4 run with other options" in start(tmp_path, "--models", "resnet18").out
+
+
+def test_finished_runs_are_not_repeated(runs, tmp_path):
+    few = ["few_shot", *SMOKE, "--annotations", "1", "10", "--out", "out"]
+    assert start(tmp_path, *few).status == 0
+    assert [(a.restrict_annos, a.seed) for a in runs.started] == [(1, 0), (1, 1), (10, 0), (10, 1)]
+    assert {a.epochs for a in runs.started} == {10}
+    names = {p.name for p in (tmp_path / "out").iterdir() if p.is_file()}
+    assert {"results.csv", "results.md", "few_shot.png"} <= names
+    assert "10.50 ± 0.71 (2)" in (tmp_path / "out/results.md").read_text()
+    # One seed more: only that is run.
+    again = start(tmp_path, *few, "--seeds", "3")
+    assert again.status == 0 and again.out.count("finished before") == 4
+    assert [(a.restrict_annos, a.seed) for a in runs.started[4:]] == [(1, 2), (10, 2)]
+    dry = start(tmp_path, *few, "--dry_run").out.splitlines()
+    assert len(dry) == 4 and all(line.startswith("# finished: python ") for line in dry)
+
+
+def test_an_interrupted_run_goes_on_from_its_newest_whole_checkpoint(runs, tmp_path):
+    runs.stop_at = 2
+    done = start(tmp_path, "faces", *SMOKE, "--out", "out")
+    assert done.status == 143 and len(runs.started) == 2
+    folder = tmp_path / "out" / FOLDER
+    (folder / "ckpt_epoch_2.pth").write_bytes(b"PK cut off")
+    (folder / "options.json").write_text('{"options": {"data')  # cut off too
+    (folder / "result.json").write_text("{")
+    assert (
+        f"--resume out/{FOLDER}/ckpt_epoch_1.pth"
+        in start(*(tmp_path, "faces", *SMOKE, "--out", "out", "--dry_run")).out
+    )
+    done = start(tmp_path, "faces", *SMOKE, "--out", "out")
+    assert done.status == 0, done.err
+    lines = done.out.splitlines()
+    assert "finished before" in lines[0] and "resumed from ckpt_epoch_1.pth" in lines[1]
+    resumed, *others = runs.started[2:]
+    assert resumed.resume == f"out/{FOLDER}/ckpt_epoch_1.pth" and not resumed.overwrite
+    assert [a.dataset for a in others] == ["AFLW", "ThreeHundredW"]
+
+
+def test_a_run_without_a_checkpoint_starts_afresh(runs, tmp_path):
+    folder = tmp_path / "out" / FOLDER
+    folder.mkdir(parents=True)
+    (folder / "log.jsonl").write_text("{}\n")
+    done = start(tmp_path, "faces", *SMOKE, "--out", "out", "--datasets", "AFLW_MTFL")
+    assert done.status == 0, done.err
+    assert [(a.overwrite, a.resume) for a in runs.started] == [(True, "")]
+
+
+def test_other_options_are_refused_unless_they_may_overwrite(runs, tmp_path):
+    arguments = ["faces", *SMOKE, "--out", "out"]
+    assert start(tmp_path, *arguments).status == 0
+    arguments[arguments.index("0.01")] = "0.02"
+    for extra in ([], ["--dry_run"]):
+        done = start(tmp_path, *arguments, *extra)
+        assert done.status == 2 and len(done.err.strip().splitlines()) == 1
+        assert "out/MAFLAligned-resnet18-hypercolumn4 and 3 more" in done.err
+        assert "--epochs 2, wanted 4" in done.err
+    assert len(runs.started) == 4
+    done = start(tmp_path, *arguments, "--overwrite")
+    assert done.status == 0 and [a.overwrite for a in runs.started[4:]] == [True] * 4
+    # How a run is carried out doesn't matter.
+    done = start(tmp_path, *arguments, "--num_workers", "3", "--device", "cpu")
+    assert done.status == 0 and len(runs.started) == 8
+
+
+def test_a_failing_run_is_named_and_the_others_go_on(runs, tmp_path):
+    runs.fail_at = 2
+    done = start(tmp_path, "faces", *SMOKE, "--out", "out")
+    assert done.status == 1 and len(runs.started) == 4
+    assert f"failed with status 2, see out/{FOLDER}/log.txt" in done.out
+    assert "1 of 4 runs failed" in done.err
+    assert f"out/{FOLDER}/log.txt: eval_face.py: error: a.jpg is cut off" in done.err
+    assert start(tmp_path, "faces", *SMOKE, "--out", "out").status == 0
+    assert [a.dataset for a in runs.started[4:]] == ["AFLW_MTFL"]
+
+
+def test_experiments_share_runs(runs, tmp_path):
+    done = start(tmp_path, "faces", "layers", *SMOKE)
+    assert done.status == 0, done.err
+    assert len(runs.started) == 4 + 10 - 1
+    assert {p.name for p in (tmp_path / "runs/reproduce").glob("*.png")} == {"layers.png"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["nope"], "'nope' is none of faces, few_shot, layers, cub, all"),
+        (["faces", "--data", "nowhere"], "nowhere/celeba: no such folder"),
+        (["faces", "--data", "data"], "pre-train it: python train_moco.py --batch_size 256"),
+        (["cub", "--data", "data"], "give --bird_checkpoint resnet18=FILE"),
+        (["faces", "--data", "data", "--models", "hourglass"], "--checkpoint hourglass=FILE"),
+        (
+            ["faces", "--data", "data", "--models", "resnet18", "--checkpoint", "resnet18=x.pth"],
+            "--checkpoint resnet18=x.pth: no such file",
+        ),
+        (["faces", "--checkpoint", "x.pth"], "expected MODEL=FILE"),
+        (["faces", "--checkpoint", "resnet18=x", "--random_network"], "--random_network excludes"),
+        (["few_shot", "--annotations", "7"], "expected one of 1, 5, 10, 20, 50, 100, all; got 7"),
+        (["cub", "--annotations", "1", *SMOKE], "nothing to run"),
+        (["faces", "--scale", "0"], "expected a number above 0"),
+    ],
+)
+def test_mistakes_get_one_line_before_anything_is_written(runs, tmp_path, arguments, complaint):
+    done = start(tmp_path, *arguments)
+    assert done.status == 2 and complaint in done.err
+    assert len(done.err.strip().splitlines()) == 1
+    assert not runs.started and {p.name for p in tmp_path.iterdir()} == {"data"}
+
+
+def test_checkpoints_go_to_the_encoders_they_are_for(runs, tmp_path):
+    (tmp_path / "face.pth").touch()
+    (tmp_path / "bird.pth").touch()
+    done = start(
+        *(tmp_path, "faces", "cub", "--models", "resnet18", "--data", "data"),
+        *("--checkpoint", "resnet18=face.pth", "--bird_checkpoint", "resnet18=bird.pth"),
+    )
+    assert done.status == 0, done.err
+    used = {(a.dataset == "CUB", a.trained_model_path) for a in runs.started}
+    assert used == {(False, "face.pth"), (True, "bird.pth")}
+
+
+def test_a_killed_reproduction_finishes_after_a_restart(faces, tmp_path):
+    arguments = ["faces", "--datasets", "MAFLAligned", "--models", "resnet18", "--random_network"]
+    arguments += ["--data", str(faces.parent), "--scale", "0.1", "--num_workers", "0"]
+    command = [sys.executable, str(ROOT / "reproduce.py"), *arguments]
+    killed = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True)
+    folder = tmp_path / "runs/reproduce/MAFLAligned-resnet18-hypercolumn4"
+    while not (folder / "ckpt_epoch_4.pth").exists() and killed.poll() is None:
+        time.sleep(0.02)
+    killed.send_signal(signal.SIGTERM)
+    out, _ = killed.communicate()
+    assert killed.returncode == 143 and "stopped" in out
+    assert not (folder / "result.json").exists()
+
+    done = start(tmp_path, *arguments)
+    assert done.status == 0, done.err
+    assert "waiting" not in done.out  # the killed run's process ended with it
+    assert "resumed from ckpt_epoch_" in done.out
+    assert "epoch 20/20" in (folder / "log.txt").read_text()
+    assert "SCALED: 20 of 200 epochs" in (tmp_path / "runs/reproduce/results.md").read_text()
+    assert "finished before" in start(tmp_path, *arguments).out
