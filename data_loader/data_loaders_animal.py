@@ -42,7 +42,7 @@ class InatAve(Birds):
         crop: pixels cut off each side.
         do_augmentations: draw the views at random.
         imagelist: a file with one path a line, tried as given, then under ``root``, then beside
-            the list.
+            the list, then up to two folders above either.
         smallest_scale: see `random_view`.
     """
 
@@ -76,7 +76,13 @@ class InatAve(Birds):
             filenames = sorted(str(path.relative_to(root)) for path in root.glob("*/*.jpg"))
         else:
             imagelist = Path(self.imagelist)
-            filenames = resolve_listed(imagelist, [Path(), root, imagelist.parent])
+            # Lists are often relative to a folder above the one that holds them.
+            above = [
+                folder
+                for path in (root, imagelist.parent)
+                for folder in path.absolute().parents[:2]
+            ]
+            filenames = resolve_listed(imagelist, [Path(), root, imagelist.parent, *above])
         return root, filenames, {"keypoints": np.empty((len(filenames), 0, 2))}
 
 

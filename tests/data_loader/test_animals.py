@@ -305,3 +305,13 @@ def test_pictures_of_inat_are_sorted():
     wanted = [f"{f}/{n}" for f in found for n in sorted(p.name for p in (FACES / f).iterdir())]
     assert [str(dataset.folder / name) for name in dataset.filenames] == wanted
     assert dataset[3][0].shape == (6, 32, 32)
+
+
+def test_a_list_may_be_relative_to_a_folder_above_it(tmp_path):
+    for place in ("inat/Aves/Species_0", "elsewhere"):
+        (tmp_path / place).mkdir(parents=True)
+    save_image(tmp_path / "inat/Aves/Species_0/0000.jpg", dot_image((20, 16), (5, 5)))
+    write_text(tmp_path / "inat/list.txt", "inat/Aves/Species_0/0000.jpg")
+    for root in ("elsewhere", "inat/Aves", "inat"):
+        birds = InatAve(tmp_path / root, imagelist=tmp_path / "inat/list.txt", imwidth=32)
+        assert birds.filenames == [str(tmp_path / "inat/Aves/Species_0/0000.jpg")]
