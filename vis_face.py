@@ -13,6 +13,7 @@ in contact_sheet.png; components to {vis_path}/{i}/, with an overview in pca_she
 from functools import partial
 from pathlib import Path
 
+import torch
 from PIL import Image
 from torch import Tensor
 
@@ -44,8 +45,9 @@ def draw(
     return [picture]
 
 
-def score(eyes: tuple[int, int], pred: Tensor, truth: Tensor, _: Tensor) -> str:
+def score(eyes: tuple[int, int], batches: list[tuple[Tensor, Tensor, Tensor]]) -> str:
     """Return the error on the whole test set in words."""
+    pred, truth, _ = (torch.cat(parts) for parts in zip(*batches, strict=True))
     return f"error {inter_ocular_error(pred, truth, eyes):.2f} % of the inter-ocular distance"
 
 

@@ -95,7 +95,7 @@ def resolve_listed(imagelist: Path, folders: list[Path]) -> list[str]:
         # os.path.isfile is False, where Path.is_file raises, for a line too long to be a path.
         found = next((f / line for f in folders if line and os.path.isfile(f / line)), None)
         if found is None:
-            tried = ", ".join(str(f) for f in folders)
+            tried = ", ".join(dict.fromkeys(map(str, folders)))
             raise InputError(f"{imagelist}, line {number}: no image {line[:200]!r} in {tried}")
         paths.append(str(found.absolute()))
     return paths

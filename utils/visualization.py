@@ -63,6 +63,8 @@ TRAINING_FLAGS = {
 # (folder, index, image (3, H, W) in [0, 1], prediction (A, 2), truth (A, 2), second of the item)
 # to the pictures it wrote
 Draw = Callable[[Path, int, Tensor, Tensor, Tensor, Tensor], list[Image.Image]]
+# (predictions (B, A, 2), truths (B, A, 2), seconds) of all batches, to words
+Score = Callable[[list[tuple[Tensor, Tensor, Tensor]]], str]
 
 
 def add_visualization_options(parser: ArgumentParser) -> None:
@@ -92,7 +94,7 @@ def run_visualization(
     args: argparse.Namespace,
     dataset: LandmarkDataset,
     draw: Draw,
-    score: Callable[[Tensor, Tensor, Tensor], str],
+    score: Score,
     legend: str,
 ) -> None:
     """Draw landmarks, components or both of a test set.
@@ -101,7 +103,7 @@ def run_visualization(
         args: the options that `add_visualization_options` declares.
         dataset: the test pictures.
         draw: writes one picture's landmarks.
-        score: predictions (N, A, 2), truths (N, A, 2) and seconds of all items to words.
+        score: puts the whole set's score into words.
         legend: of the contact sheet.
     """
     check_wishes(args.vis_keypoints, args.vis_PCA, args.ckpt_path, args.random_network)
@@ -155,7 +157,7 @@ def draw_landmarks(
     regressor: nn.Module,
     device: torch.device,
     draw: Draw,
-    score: Callable[[Tensor, Tensor, Tensor], str],
+    score: Score,
     folder: Path,
     legend: str,
 ) -> tuple[str, Path]:
@@ -169,7 +171,7 @@ def draw_landmarks(
             for i, index in enumerate(indices.tolist()):
                 image = dataset.denormalize(images[i])
                 pictures += draw(folder, index, image, pred[i], truth[i], second[i])
-    found = score(*(torch.cat(parts) for parts in zip(*batches, strict=True)))
+    found = score(batches)
     page = sheet(pictures[:SHEET_PICTURES], SHEET_COLUMNS, f"{legend}; {found}")
     save_picture(page, folder / "contact_sheet.png")
     return found, folder / "contact_sheet.png"
