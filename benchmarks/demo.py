@@ -64,10 +64,7 @@ def print_results(minutes: float) -> None:
     for name, error in rows.items():
         print(f"  {name:<20} {error:6.1f}")
     if pretrained >= random:
-        print(
-            "In these minutes pre-training did not pay: some hundred steps are too few, the\n"
-            "published runs take hundreds of thousands (README.md, 'What the demo shows')."
-        )
+        print("In these minutes pre-training did not pay (README.md, 'What the demo shows').")
     print("Pictures:")
     for name in ENCODERS:
         for sheet in ("contact_sheet.png", "pca_sheet.png"):
