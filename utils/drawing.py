@@ -24,15 +24,21 @@ def to_picture(image: Tensor, zoom: int = 1) -> Image.Image:
     return picture.resize((picture.width * zoom, picture.height * zoom), Image.Resampling.BICUBIC)
 
 
+def enlarged(points: np.ndarray, zoom: int) -> np.ndarray:
+    """Return where points (A, 2) lie in a picture enlarged ``zoom`` times, in its pixels.
+
+    The centre of pixel 0 lies half an enlarged pixel inside the picture.
+    """
+    return (np.asarray(points) + 0.5) * zoom - 0.5
+
+
 def draw_points(
     picture: Image.Image, points: np.ndarray, colours: list[tuple[int, int, int]], zoom: int = ZOOM
 ) -> None:
     """Dot points (A, 2), given in pixels before the enlargement, onto a picture."""
     draw = ImageDraw.Draw(picture)
     radius = max(2, picture.width // (70 if len(points) <= 20 else 130))
-    # The centre of pixel 0 lies half an enlarged pixel inside the picture.
-    centres = (np.asarray(points) + 0.5) * zoom - 0.5
-    for (x, y), colour in zip(centres, colours, strict=True):
+    for (x, y), colour in zip(enlarged(points, zoom), colours, strict=True):
         box = (x - radius, y - radius, x + radius, y + radius)
         draw.ellipse(box, fill=colour, outline=(255, 255, 255))
 
@@ -41,9 +47,8 @@ def prediction_picture(image: Tensor, predicted: np.ndarray, truth: np.ndarray) 
     """Return a picture with true points in green and predicted ones in blue, joined by lines."""
     picture = to_picture(image, ZOOM)
     draw = ImageDraw.Draw(picture)
-    for p, t in zip(predicted, truth, strict=True):
-        ends = [tuple((np.asarray(point) + 0.5) * ZOOM - 0.5) for point in (p, t)]
-        draw.line(ends, fill=(255, 255, 255), width=1)
+    for p, t in zip(enlarged(predicted, ZOOM), enlarged(truth, ZOOM), strict=True):
+        draw.line([tuple(p), tuple(t)], fill=(255, 255, 255), width=1)
     draw_points(picture, truth, [TRUTH] * len(truth))
     draw_points(picture, predicted, [PREDICTION] * len(predicted))
     return picture

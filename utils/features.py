@@ -57,7 +57,8 @@ class EncodedImages:
         """Yield the batches of an epoch, in the order of the loader's sampler."""
         self.loader.sampler.set_epoch(epoch)
         if self.maps is None:
-            yield from self._encoded()
+            for features, points, second, _ in self._encoded():
+                yield features, points.to(self.device), second.to(self.device)
             return
         order = torch.tensor([index for index, _ in self.loader.sampler])
         for rows in order.split(self.loader.batch_size):
@@ -65,17 +66,17 @@ class EncodedImages:
             features = maps[0] if self.is_dense else maps
             yield features, self.points[rows].to(self.device), self.second[rows].to(self.device)
 
-    def _encoded(self) -> Iterator[Batch]:
-        for images, second, points, _ in self.loader:
+    def _encoded(self) -> Iterator[tuple[Features, Tensor, Tensor, Tensor]]:
+        """Yield features, points, seconds and places; all but the features as they were loaded."""
+        for images, second, points, indices in self.loader:
             images = images.to(self.device, non_blocking=True)  # (B, 3, H, W)
             features = encode(self.encoder, images, self.layer, self.use_hypercol)
-            yield features, points.to(self.device), second.to(self.device)
+            yield features, points, second, indices
 
     def _store(self) -> None:
         count = len(self.loader.sampler)
-        for images, second, points, indices in progress(self.loader, "encoding"):
-            images = images.to(self.device, non_blocking=True)  # (B, 3, H, W)
-            features = encode(self.encoder, images, self.layer, self.use_hypercol)
+        batches = progress(self._encoded(), "encoding", total=len(self.loader))
+        for features, points, second, indices in batches:
             if self.maps is None:
                 self.is_dense = isinstance(features, Tensor)
                 # Channels last, as the regressor's products want them: (N, h, w, C).

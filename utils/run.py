@@ -134,9 +134,7 @@ def start_folder(
                 path.unlink(missing_ok=True)
         record = {
             "command": sys.argv,
-            "options": {
-                name: str(v) if isinstance(v, Path) else v for name, v in vars(args).items()
-            },
+            "options": vars(plain_options(args)),
             "derived": derived,
             "torch": torch.__version__,
             "git": git_revision(),
