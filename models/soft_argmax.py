@@ -21,6 +21,9 @@ from models.hypercolumn import project_hypercolumn, resize_matrix
 
 POOLED = 16  # buffers kept for the next step
 CHUNK = 512  # virtual points at a time: 4.7 MB of scores at 48x48
+# Logits below the largest by more than this weigh less than 1e-26, far beyond float32. Their exact
+# exponentials would be subnormal numbers, which processors take ten times as long to make.
+LEAST = -60.0
 
 
 def soft_argmax(scores: Tensor) -> Tensor:
@@ -125,7 +128,7 @@ class _PointsOnCPU(torch.autograd.Function):
                     torch.bmm(matrix, p[i], out=part)  # (h, W, K)
                 e = heat[i] if train else scratch  # (H, W, K)
                 torch.mm(vertical, widened.flatten(1), out=e.flatten(1))
-                e.sub_(e.amax(dim=0).amax(dim=0)).exp_()
+                e.sub_(e.amax(dim=0).amax(dim=0)).clamp_(min=LEAST).exp_()
                 columns = e.sum(dim=0)  # (W, K)
                 sums[i, 0] = columns.sum(dim=0)
                 torch.mm(x, columns, out=sums[i, 1:2])
