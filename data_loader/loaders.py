@@ -3,6 +3,7 @@
 import argparse
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
@@ -57,6 +58,17 @@ class SeededSampler(Sampler):
         yield from zip(order.tolist(), seeds.tolist(), strict=True)
 
 
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Draw from torch's generator as after seeding it, and put it back: the training's own."""
+    state = torch.get_rng_state()
+    torch.default_generator.manual_seed(seed)
+    try:
+        yield
+    finally:
+        torch.set_rng_state(state)
+
+
 class SeededItems(Dataset):
     """A data set indexed by (index, seed): torch's generator is seeded for each item's draws."""
 
@@ -65,13 +77,8 @@ class SeededItems(Dataset):
 
     def __getitem__(self, key: tuple[int, int]):
         index, seed = key
-        # Restored afterwards: in the main process the training draws from the same generator.
-        state = torch.get_rng_state()
-        torch.default_generator.manual_seed(seed)
-        try:
+        with seeded(seed):
             return self.dataset[index]
-        finally:
-            torch.set_rng_state(state)
 
 
 def build_loader(

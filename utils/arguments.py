@@ -49,6 +49,14 @@ def finite_float(text: str) -> float:
     return value
 
 
+def positive_float(text: str) -> float:
+    """Parse a number above 0 that isn't infinite."""
+    value = float(text)
+    if not (math.isfinite(value) and value > 0):
+        raise argparse.ArgumentTypeError(f"expected a number above 0, got {text}")
+    return value
+
+
 def share(text: str) -> float:
     """Parse a number above 0 and at most 1."""
     value = float(text)

@@ -15,7 +15,8 @@ from data_loader.loaders import add_loader_arguments, worker_notice
 from models.encoders import add_encoder_arguments, weights_digest
 from utils.arguments import ArgumentParser, add_ignored_arguments, ignored_notices
 from utils.encoder_loading import load_frozen_encoder
-from utils.features import EncodedImages, encode_dataset
+from utils.feature_cache import FeatureCache, add_feature_cache_arguments
+from utils.features import EncodedImages, Encoding, encode_dataset
 from utils.log import RunLog
 from utils.randomness import seed_everything
 from utils.regression import (
@@ -50,6 +51,7 @@ def add_evaluation_arguments(
     """Declare the options that `run_evaluation` reads [SPEC 8]."""
     add_loader_arguments(parser, batch_size=batch_size, num_workers=num_workers)
     add_encoder_arguments(parser, layer=3)
+    add_feature_cache_arguments(parser)
     add_regressor_arguments(parser)
     add_few_shot_arguments(parser)
     add_log_argument(add_output_arguments(parser, save_freq=save_freq))
@@ -112,7 +114,8 @@ def run_evaluation(
         log.line(notice)
 
     # ---- encode, fit, score ----
-    train, held_out = encode_splits(args, encoder, train_set, held_out_sets, device, log)
+    encoding = Encoding(encoder, digest, args.layer, args.use_hypercol)
+    train, held_out = encode_splits(args, encoding, train_set, held_out_sets, log)
     mean_shape = baseline(task, task.mean_shape(*train.annotations()), held_out["Test"])
     log.line(f"mean shape: {in_words(task, {'Test': mean_shape})}")
     last, best = fit(
@@ -173,22 +176,20 @@ def prepare_regressor(
 
 def encode_splits(
     args: argparse.Namespace,
-    encoder: nn.Module,
+    encoding: Encoding,
     train_set: LandmarkDataset,
     held_out_sets: dict[str, LandmarkDataset],
-    device: torch.device,
     log: RunLog,
 ) -> tuple[EncodedImages, dict[str, EncodedImages]]:
     """Return the training pictures, in a new order each epoch, and the others as features."""
+    folder = args.cache_folder or Path(f"{args.model_path}_cache")
     encoded = partial(
         encode_dataset,
-        encoder,
-        layer=args.layer,
-        use_hypercol=args.use_hypercol,
+        encoding,
         batch_size=args.batch_size,
         num_workers=args.num_workers,
         seed=args.seed,
-        device=device,
+        cache=FeatureCache(args.feature_cache, folder, args.cache_gb, encoding.device),
         log=log,
     )
     held_out = {split: encoded(images, shuffle=False) for split, images in held_out_sets.items()}

@@ -1,54 +1,60 @@
-"""Features of a data set: encoded once and stored where they fit, else batch by batch.
+"""Features of a data set, batch by batch: kept, made anew each epoch, or of warped pictures.
 
-Letters: N pictures, B of a batch, A landmarks.
+All three kinds have the same three members: ``len(images)`` batches an epoch,
+``images.batches(epoch)`` and ``images.annotations()``. Letters: N pictures, M distinct ones among
+them, B of a batch, A landmarks.
 """
 
-import os
 from collections.abc import Iterator
 
+import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset, Subset
 
+from data_loader.geometry import normalize_points
 from data_loader.landmark_dataset import LandmarkDataset
-from data_loader.loaders import build_loader
+from data_loader.loaders import SeededSampler, build_loader, seeded
 from models.encoders import Features, as_maps, encode
+from utils.feature_cache import FeatureCache, Make, Stored, features_key, in_bytes
 from utils.log import RunLog, Stopwatch, progress
-
-MEMORY_SHARE = 0.5  # of what is free may hold features
+from utils.tps import WarperSingle
 
 # What a regressor is trained and tested on: features, points (B, A, 2) in [-1, 1], and what
 # stands second in an item.
 Batch = tuple[Features, Tensor, Tensor]
 
 
-class EncodedImages:
-    """The pictures of a loader as batches of features on the encoder's device.
+class Encoding:
+    """A frozen encoder, and which of its maps are wanted.
 
     Args:
-        encoder: frozen.
-        loader: yields a data set's items.
+        encoder: frozen, in eval mode.
+        digest: of its weights.
         layer: see `models.resnet`.
         use_hypercol: see `models.resnet`.
-        device: of the encoder.
-        stored: encode all pictures now, in the data set's order, and keep the features.
     """
 
-    def __init__(
-        self,
-        encoder: nn.Module,
-        loader: DataLoader,
-        layer: int,
-        use_hypercol: bool,
-        device: torch.device,
-        stored: bool,
-    ) -> None:
-        self.encoder, self.loader, self.device = encoder, loader, device
+    def __init__(self, encoder: nn.Module, digest: str, layer: int, use_hypercol: bool) -> None:
+        self.encoder, self.digest = encoder, digest
         self.layer, self.use_hypercol = layer, use_hypercol
-        self.maps: list[Tensor] | None = None
-        self.is_dense = False
-        if stored:
-            self._store()
+        self.device = next(encoder.parameters()).device
+
+    def __call__(self, images: Tensor) -> Features:
+        """Return the features of (B, 3, H, W) on the encoder's device."""
+        images = images.to(self.device, non_blocking=True)
+        return encode(self.encoder, images, self.layer, self.use_hypercol)
+
+    def blank(self, side: int) -> Features:
+        """Return the features of one blank picture, for their shapes."""
+        return self(torch.zeros(1, 3, side, side))
+
+
+class StreamedImages:
+    """The pictures of a loader, encoded whenever they are asked for."""
+
+    def __init__(self, encoding: Encoding, dataset: LandmarkDataset, loader: DataLoader) -> None:
+        self.encoding, self.dataset, self.loader = encoding, dataset, loader
 
     def __len__(self) -> int:
         return len(self.loader)
@@ -56,100 +62,249 @@ class EncodedImages:
     def batches(self, epoch: int) -> Iterator[Batch]:
         """Yield the batches of an epoch, in the order of the loader's sampler."""
         self.loader.sampler.set_epoch(epoch)
-        if self.maps is None:
-            for features, points, second, _ in self._encoded():
-                yield features, points.to(self.device), second.to(self.device)
-            return
-        order = torch.tensor([index for index, _ in self.loader.sampler])
-        for rows in order.split(self.loader.batch_size):
-            maps = tuple(m[rows].to(self.device).permute(0, 3, 1, 2) for m in self.maps)
-            features = maps[0] if self.is_dense else maps
-            yield features, self.points[rows].to(self.device), self.second[rows].to(self.device)
-
-    def _encoded(self) -> Iterator[tuple[Features, Tensor, Tensor, Tensor]]:
-        """Yield features, points, seconds and places; all but the features as they were loaded."""
-        for images, second, points, indices in self.loader:
-            images = images.to(self.device, non_blocking=True)  # (B, 3, H, W)
-            features = encode(self.encoder, images, self.layer, self.use_hypercol)
-            yield features, points, second, indices
-
-    def _store(self) -> None:
-        count = len(self.loader.sampler)
-        batches = progress(self._encoded(), "encoding", total=len(self.loader))
-        for features, points, second, indices in batches:
-            if self.maps is None:
-                self.is_dense = isinstance(features, Tensor)
-                # Channels last, as the regressor's products want them: (N, h, w, C).
-                shapes = [m.permute(0, 2, 3, 1).shape[1:] for m in as_maps(features)]
-                self.maps = [torch.empty(count, *shape) for shape in shapes]
-                self.points = points.new_empty(count, *points.shape[1:])
-                self.second = second.new_empty(count, *second.shape[1:])
-            for stored, m in zip(self.maps, as_maps(features), strict=True):
-                stored[indices] = m.permute(0, 2, 3, 1).cpu()
-            self.points[indices], self.second[indices] = points, second
+        device = self.encoding.device
+        for images, second, points, _ in self.loader:
+            yield self.encoding(images), points.to(device), second.to(device)
 
     def annotations(self) -> tuple[Tensor, Tensor]:
         """Return the unwarped points (N, A, 2) and what stands second, for all pictures."""
-        if self.maps is not None:
-            return self.points, self.second
-        return self.loader.dataset.dataset.annotation_tensors()
+        return self.dataset.annotation_tensors()
+
+
+class StoredImages:
+    """Pictures whose features are kept.
+
+    Args:
+        stored: of M pictures.
+        rows: (N,), the one of them that each picture of the data set is.
+        sampler: of the N pictures.
+        batch_size: B.
+        is_dense: whether the features are one dense map rather than a pyramid.
+        device: of the regressor.
+    """
+
+    def __init__(
+        self,
+        stored: Stored,
+        rows: Tensor,
+        sampler: SeededSampler,
+        batch_size: int,
+        is_dense: bool,
+        device: torch.device,
+    ) -> None:
+        self.stored, self.rows, self.sampler = stored, rows, sampler
+        self.batch_size, self.is_dense, self.device = batch_size, is_dense, device
+
+    def __len__(self) -> int:
+        return -(-len(self.sampler) // self.batch_size)
+
+    def batches(self, epoch: int) -> Iterator[Batch]:
+        """Yield the batches of an epoch, in the order of the sampler."""
+        self.sampler.set_epoch(epoch)
+        order = torch.tensor([index for index, _ in self.sampler])
+        for rows in self.rows[order].split(self.batch_size):
+            maps = tuple(
+                m[rows.to(m.device)].to(self.device, non_blocking=True).permute(0, 3, 1, 2)
+                for m in self.stored.maps
+            )
+            points, second = self.stored.points[rows], self.stored.second[rows]
+            features = maps[0] if self.is_dense else maps
+            yield features, points.to(self.device), second.to(self.device)
+
+    def annotations(self) -> tuple[Tensor, Tensor]:
+        """Return the points (N, A, 2) and what stands second, for all pictures."""
+        return self.stored.points[self.rows], self.stored.second[self.rows]
+
+
+class WarpedImages:
+    """Pictures warped anew each epoch, a batch at a time on the encoder's device.
+
+    The draws are those that the data set's own items would make.
+
+    Args:
+        encoding: of the warped pictures.
+        dataset: its pictures are read once, and held as they are before the warp.
+        sampler: of the N pictures.
+        batch_size: B.
+        num_workers: processes that read the pictures.
+    """
+
+    def __init__(
+        self,
+        encoding: Encoding,
+        dataset: LandmarkDataset,
+        sampler: SeededSampler,
+        batch_size: int,
+        num_workers: int,
+    ) -> None:
+        self.encoding, self.dataset, self.sampler = encoding, dataset, sampler
+        self.batch_size = batch_size
+        self.warper: WarperSingle = dataset.warper.to(encoding.device)
+        chosen, self.rows = distinct(dataset)
+        loader = DataLoader(
+            UnwarpedPictures(dataset, chosen), batch_size=None, num_workers=num_workers
+        )
+        pictures, points = zip(*progress(loader, "reading"), strict=True)
+        self.pictures = torch.stack(pictures).to(encoding.device)  # (M, 3, S, S) uint8
+        self.points_px = torch.stack(points)  # (M, A, 2) float64
+
+    def __len__(self) -> int:
+        return -(-len(self.sampler) // self.batch_size)
+
+    def batches(self, epoch: int) -> Iterator[Batch]:
+        """Yield the batches of an epoch, in the order of the sampler."""
+        self.sampler.set_epoch(epoch)
+        keys, device, size = list(self.sampler), self.encoding.device, self.batch_size
+        for batch in (keys[first : first + size] for first in range(0, len(keys), size)):
+            indices = [index for index, _ in batch]
+            rows = self.rows[indices]
+            weights = torch.stack([self._draw(seed) for _, seed in batch])  # (B, P + 3, 2)
+            images, points_px = self.warper.warp(
+                self.pictures[rows.to(device)].float(),
+                self.points_px[rows].numpy(),
+                weights,
+                self.dataset.crop,
+            )
+            images = self.dataset.normalize(images.to(torch.uint8).float() / 255)
+            points_px = torch.as_tensor(points_px, dtype=torch.float32)  # (B, A, 2)
+            second = [
+                self.dataset.second(i, points) for i, points in zip(indices, points_px, strict=True)
+            ]
+            points = normalize_points(points_px, self.dataset.side)
+            yield self.encoding(images), points.to(device), torch.stack(second).to(device)
+
+    def _draw(self, seed: int) -> Tensor:
+        with seeded(seed):
+            return self.warper.draw()
+
+    def annotations(self) -> tuple[Tensor, Tensor]:
+        """Return the unwarped points (N, A, 2) and what stands second, for all pictures."""
+        return self.dataset.annotation_tensors()
+
+
+class UnwarpedPictures(Dataset):
+    """Some pictures of a data set, (3, S, S) uint8 before warp and crop, and their points."""
+
+    def __init__(self, dataset: LandmarkDataset, chosen: list[int]) -> None:
+        self.dataset, self.chosen = dataset, chosen
+
+    def __len__(self) -> int:
+        return len(self.chosen)
+
+    def __getitem__(self, place: int) -> tuple[Tensor, Tensor]:
+        image, points_px = self.dataset.base_item(self.chosen[place])
+        return torch.from_numpy(np.array(image)).permute(2, 0, 1), torch.as_tensor(points_px)
+
+
+EncodedImages = StreamedImages | StoredImages | WarpedImages
 
 
 def encode_dataset(
-    encoder: nn.Module,
+    encoding: Encoding,
     dataset: LandmarkDataset,
     *,
-    layer: int,
-    use_hypercol: bool,
     batch_size: int,
     num_workers: int,
     seed: int,
     shuffle: bool,
-    device: torch.device,
+    cache: FeatureCache,
     log: RunLog,
 ) -> EncodedImages:
-    """Return a data set as batches of features; stored if they are always the same and fit.
+    """Return a data set as batches of features.
 
-    Pictures that are warped at random, and features that take more than half of the free memory,
-    are encoded anew each epoch.
+    Pictures that aren't warped are encoded once, and their features kept where the cache has room
+    for them.
     """
-    loader = build_loader(
-        dataset,
-        batch_size=batch_size,
-        num_workers=num_workers,
-        seed=seed,
-        shuffle=shuffle,
-        device=device,
-    )
-    needed = len(dataset) * feature_bytes(encoder, dataset.side, layer, use_hypercol)
-    stored = dataset.warper is None and needed < MEMORY_SHARE * free_memory()
+    sampler = SeededSampler(len(dataset), seed, shuffle)
+    if dataset.warper is not None:
+        return WarpedImages(encoding, dataset, sampler, batch_size, num_workers)
+    chosen, rows = distinct(dataset)
+    blank = encoding.blank(dataset.side)
+    needed = len(chosen) * sum(m.nbytes for m in as_maps(blank))
+    loading = {"batch_size": batch_size, "num_workers": num_workers, "seed": seed}
+    loading["device"] = encoding.device
+    stored = keep_features(encoding, dataset, chosen, rows, needed, cache, loading, log)
+    if stored is None:
+        return StreamedImages(encoding, dataset, build_loader(dataset, shuffle=shuffle, **loading))
+    is_dense = isinstance(blank, Tensor)
+    return StoredImages(stored, rows, sampler, batch_size, is_dense, encoding.device)
+
+
+def keep_features(
+    encoding: Encoding,
+    dataset: LandmarkDataset,
+    chosen: list[int],
+    rows: Tensor,
+    needed: int,
+    cache: FeatureCache,
+    loading: dict,
+    log: RunLog,
+) -> Stored | None:
+    """Return the features of a data set's distinct pictures, found or made; None if nowhere fits.
+
+    Args:
+        encoding: of the pictures.
+        dataset: unwarped pictures.
+        chosen: see `distinct`.
+        rows: see `distinct`.
+        needed: bytes of the features.
+        cache: where they go.
+        loading: arguments of `build_loader`.
+        log: is told.
+    """
     watch = Stopwatch()
-    images = EncodedImages(encoder, loader, layer, use_hypercol, device, stored)
-    if stored:
-        log.line(
-            f"{len(dataset)} pictures encoded in {watch.seconds():.0f} s, "
-            f"their features take {needed / 1e6:.0f} MB of memory"
-        )
-    elif dataset.warper is None:
-        log.line(
-            f"the features of {len(dataset)} pictures would take {needed / 1e9:.1f} GB: "
-            "encoded anew each epoch"
-        )
-    return images
+    what = f"features of {len(chosen)} pictures, {in_bytes(needed)}"
+    how = {"layer": encoding.layer, "use_hypercol": encoding.use_hypercol}
+    how["device"] = encoding.device.type
+
+    def key() -> str:
+        return features_key(dataset, chosen, encoding.digest, **how)
+
+    if cache.may_hold() and (stored := cache.find(key())) is not None:
+        log.line(f"{what}: found in {cache.folder}")
+        return stored
+    place = cache.place(needed)
+    if place is None:
+        if cache.mode != "off":
+            log.line(f"{what}: more than memory and disk have room for; encoded anew each epoch")
+        return None
+
+    def fill(make: Make) -> None:
+        loader = build_loader(Subset(dataset, chosen), shuffle=False, **loading)
+        encode_into(make, encoding, loader, rows, len(chosen))
+
+    stored = cache.keep(place, key, fill)
+    where = f"on disk, in {cache.folder}" if place == "disk" else f"in memory ({place})"
+    log.line(f"{what}: encoded in {watch.seconds():.1f} s, kept {where}")
+    return stored
 
 
-def feature_bytes(encoder: nn.Module, side: int, layer: int, use_hypercol: bool) -> int:
-    """Return the bytes of one picture's features; encodes a blank one."""
-    device = next(encoder.parameters()).device
-    blank = torch.zeros(1, 3, side, side, device=device)
-    return sum(m.nbytes for m in as_maps(encode(encoder, blank, layer, use_hypercol)))
+def encode_into(
+    make: Make, encoding: Encoding, loader: DataLoader, rows: Tensor, count: int
+) -> None:
+    """Encode the pictures of a loader into tensors that ``make`` makes, in the data set's order."""
+    kept: list[Tensor] = []
+    for images, second, points, indices in progress(loader, "encoding"):
+        # Channels last, as the regressor's products want them: (B, h, w, C).
+        maps = [m.permute(0, 2, 3, 1) for m in as_maps(encoding(images))]
+        parts = {**{f"map{i}": m for i, m in enumerate(maps)}, "points": points, "second": second}
+        if not kept:
+            kept = [make(name, (count, *p.shape[1:]), p.dtype) for name, p in parts.items()]
+        for tensor, part in zip(kept, parts.values(), strict=True):
+            tensor[rows[indices].to(tensor.device)] = part.to(tensor.device)
 
 
-def free_memory() -> int:
-    """Return the bytes of main memory that nothing uses."""
-    try:
-        with open("/proc/meminfo") as file:
-            fields = dict(line.split(":") for line in file)
-        return int(fields["MemAvailable"].split()[0]) * 1024
-    except (OSError, KeyError):
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+def distinct(dataset: LandmarkDataset) -> tuple[list[int], Tensor]:
+    """Return the places of a data set's M distinct pictures, and which of them each one is, (N,).
+
+    Pictures that are repeated for training on few annotations need to be encoded but once.
+    """
+    first: dict[tuple, int] = {}
+    places, rows = [], []
+    for place, filename in enumerate(dataset.filenames):
+        annotations = [values[place].tobytes() for values in dataset.annotations.values()]
+        row = first.setdefault((filename, *annotations), len(first))
+        if row == len(places):
+            places.append(place)
+        rows.append(row)
+    return places, torch.tensor(rows)

@@ -103,12 +103,37 @@ class WarperSingle:
             The picture (3, H - 2 * crop, W - 2 * crop) in 0..255, zero where the warp looks
             outside the source, and the points (N, 2) in pixels of the cropped frame.
         """
-        weights = random_tps_weights(len(self.controls), *self.spread)
-        grid = (self.F @ weights).view(1, self.H, self.W, 2)
-        grid = grid[:, crop : self.H - crop, crop : self.W - crop]
-        warped = F.grid_sample(image[None], grid, align_corners=False)[0]
+        images, points = self.warp(image[None], np.asarray(keypts)[None], self.draw()[None], crop)
+        return images[0], points[0]
+
+    def draw(self) -> Tensor:
+        """Draw the weights (P + 3, 2) of a warp from torch's generator."""
+        return random_tps_weights(len(self.controls), *self.spread)
+
+    def to(self, device: torch.device) -> "WarperSingle":
+        """Have pictures of a device warped; return self."""
+        self.F = self.F.to(device)
+        return self
+
+    def warp(
+        self, images: Tensor, points_px: np.ndarray, weights: Tensor, crop: int
+    ) -> tuple[Tensor, np.ndarray]:
+        """Warp and crop a batch, each picture by weights of its own.
+
+        Args:
+            images: (B, 3, H, W) in 0..255.
+            points_px: (B, N, 2), x before y.
+            weights: (B, P + 3, 2), on the CPU.
+            crop: pixels cut off each side of the results.
+
+        Returns:
+            Pictures (B, 3, H - 2 * crop, W - 2 * crop) and points (B, N, 2): see `__call__`.
+        """
+        rows = self.F.view(self.H, self.W, -1)[crop : self.H - crop, crop : self.W - crop]
+        grids = torch.einsum("hwp,bpc->bhwc", rows, weights.to(rows))
+        warped = F.grid_sample(images, grids, align_corners=False)
         size = np.array([self.W - 1, self.H - 1])
-        points_norm = torch.as_tensor(np.asarray(keypts) * 2.0 / size - 1.0)
+        points_norm = torch.as_tensor(np.asarray(points_px) * 2.0 / size - 1.0)
         moved = inverse_warp(points_norm, weights, self.controls).numpy()
         return warped, (moved + 1) / 2 * size - crop
 
@@ -120,29 +145,35 @@ def inverse_warp(targets: Tensor, weights: Tensor, controls: Tensor) -> Tensor:
     its pixels would send it.
 
     Args:
-        targets: (N, 2), in [-1, 1].
-        weights: (P + 3, 2).
+        targets: (..., N, 2), in [-1, 1].
+        weights: (..., P + 3, 2).
         controls: (P, 2).
 
     Returns:
-        (N, 2) float64, in [-1, 1].
+        (..., N, 2) float64, in [-1, 1].
     """
     # NumPy, since the arrays are so small that the cost is that of the calls.
     weights, controls, targets = (t.double().numpy() for t in (weights, controls, targets))
-    bend, shift, affine = weights[:-3], weights[-3], weights[-2:]
+    bend, affine = weights[..., :-3, :], weights[..., -2:, :]
+    shift = weights[..., -3:-2, :]  # (..., 1, 2)
     points = (targets - shift) @ np.linalg.inv(affine)  # exact without bending
     for _ in range(NEWTON_STEPS):
-        dx, dy = (points[:, None, axis] - controls[None, :, axis] for axis in (0, 1))  # (N, P)
+        dx, dy = (points[..., None, axis] - controls[:, axis] for axis in (0, 1))  # (..., N, P)
         squared = dx * dx + dy * dy
         log = np.log(squared + EPSILON)
-        residual = (squared * log) @ bend + points @ affine + shift - targets  # (N, 2)
-        slope = 2 * (log + squared / (squared + EPSILON))  # (N, P)
-        # How the shown place changes with the point's x, and with its y: (N, 2) each.
-        by_x, by_y = (slope * dx) @ bend + affine[0], (slope * dy) @ bend + affine[1]
-        determinant = by_x[:, 0] * by_y[:, 1] - by_x[:, 1] * by_y[:, 0]
-        step_x = (residual[:, 0] * by_y[:, 1] - residual[:, 1] * by_y[:, 0]) / determinant
-        step_y = (residual[:, 1] * by_x[:, 0] - residual[:, 0] * by_x[:, 1]) / determinant
-        points = points - np.stack([step_x, step_y], axis=1)
+        residual = (squared * log) @ bend + points @ affine + shift - targets  # (..., N, 2)
+        slope = 2 * (log + squared / (squared + EPSILON))  # (..., N, P)
+        # How the shown place changes with the point's x, and with its y: (..., N, 2) each.
+        by_x = (slope * dx) @ bend + affine[..., :1, :]
+        by_y = (slope * dy) @ bend + affine[..., 1:, :]
+        determinant = cross(by_x, by_y)
+        step_x, step_y = cross(residual, by_y) / determinant, cross(by_x, residual) / determinant
+        points = points - np.stack([step_x, step_y], axis=-1)
         if max(np.abs(step_x).max(initial=0), np.abs(step_y).max(initial=0)) < TOLERANCE:
             break
     return torch.from_numpy(np.clip(points, -1, 1))
+
+
+def cross(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Return the cross products of vectors in the plane, (..., 2) each."""
+    return a[..., 0] * b[..., 1] - a[..., 1] * b[..., 0]

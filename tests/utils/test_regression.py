@@ -1,14 +1,12 @@
 """The shared fit on a small data set of drawn dots: landmarks that can be found exactly."""
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
 
-from data_loader.landmark_dataset import LandmarkDataset
 from eval_face import face_task
 from models.encoders import build_random_encoder, freeze, weights_digest
-from utils.features import encode_dataset
+from tests.utils.dots import Dots, encoded
+from utils.features import StoredImages, StreamedImages, WarpedImages
 from utils.log import RunLog
 from utils.regression import (
     baseline,
@@ -20,50 +18,6 @@ from utils.regression import (
     save_regressor,
     train_one_epoch,
 )
-
-
-class Dots(LandmarkDataset):
-    """Three coloured dots at random places of a grey picture."""
-
-    eyes = (0, 1)
-    num_landmarks = 3
-
-    def __init__(self, root, count, warp=False):
-        self.count = count
-        super().__init__(root, True, False, 72, 4, False, warp)
-
-    def read(self, root, train):
-        random = np.random.RandomState(5)
-        points = random.randint(8, 48, (self.count, 3, 2)).astype(float)
-        points[:, 1] = points[:, 0] + (0, 15)  # eyes at a distance of their own
-        names = []
-        for i, triple in enumerate(points.astype(int)):
-            picture = np.full((72, 72, 3), 90, np.uint8)
-            for (x, y), colour in zip(triple, np.eye(3) * 255, strict=True):
-                picture[y - 2 : y + 3, x - 2 : x + 3] = colour
-            names.append(f"{i}.png")
-            Image.fromarray(picture).save(root / names[-1])
-        return root, names, {"keypoints": points}
-
-    def square(self, image, points_orig, index):
-        return image, points_orig
-
-
-def encoded(dataset, encoder, *, layer=4, stored=True, shuffle=False, monkeypatch=None):
-    if not stored:
-        monkeypatch.setattr("utils.features.free_memory", lambda: 0)
-    return encode_dataset(
-        encoder,
-        dataset,
-        layer=layer,
-        use_hypercol=True,
-        batch_size=4,
-        num_workers=0,
-        seed=0,
-        shuffle=shuffle,
-        device=torch.device("cpu"),
-        log=RunLog(),
-    )
 
 
 @pytest.fixture
@@ -86,14 +40,12 @@ def fresh(encoder):
     return regressor, optimizer
 
 
-def test_stored_features_give_the_same_training_as_encoding_each_batch(
-    tmp_path, encoder, monkeypatch
-):
+def test_stored_features_give_the_same_training_as_encoding_each_batch(tmp_path, encoder):
     dataset, task = Dots(tmp_path, 10), face_task((0, 1))
     results = []
-    for stored in (True, False):
-        images = encoded(dataset, encoder, stored=stored, shuffle=True, monkeypatch=monkeypatch)
-        assert (images.maps is not None) == stored
+    for mode, kind in (("memory", StoredImages), ("off", StreamedImages)):
+        images = encoded(dataset, encoder, mode=mode, shuffle=True)
+        assert type(images) is kind
         regressor, optimizer = fresh(encoder)
         scores = [
             train_one_epoch(regressor, optimizer, task, images, epoch, RunLog(), 100)
@@ -147,10 +99,10 @@ def test_evaluation_weighs_batches_by_their_size(tmp_path, encoder):
     regressor, _ = fresh(encoder)
     task = face_task((0, 1))
     found = evaluate(regressor, task, images)
-    features = tuple(m.permute(0, 3, 1, 2) for m in images.maps)
+    features = tuple(m.permute(0, 3, 1, 2) for m in images.stored.maps)
     with torch.no_grad():
         pred = regressor(features)[0]
-    points = images.points
+    points = images.stored.points
     distance = (points[:, 0] - points[:, 1]).norm(dim=-1)
     per_image = (pred - points).norm(dim=-1).mean(dim=1) / distance
     assert found["InterOcularError"] == pytest.approx(100 * float(per_image.mean()), rel=1e-4)
@@ -158,7 +110,7 @@ def test_evaluation_weighs_batches_by_their_size(tmp_path, encoder):
 
 def test_warped_pictures_change_each_epoch_and_repeat_with_the_seed(tmp_path, encoder):
     images = encoded(Dots(tmp_path, 4, warp=True), encoder)
-    assert images.maps is None
+    assert type(images) is WarpedImages
     first, again, second = ([p for _, p, _ in images.batches(e)][0] for e in (1, 1, 2))
     assert torch.equal(first, again) and not torch.equal(first, second)
 

@@ -1,0 +1,205 @@
+"""Regressor training: the published arithmetic against ours, on photographs of your own.
+
+  python -m benchmarks.regressor --data_folder datasets/celeba --model resnet18
+  python -m benchmarks.regressor --dataset ThreeHundredW --data_folder datasets/300w --what cached
+  python -m benchmarks.regressor --data_folder datasets/celeba --model resnet50 --what memory
+
+The literal side gets its pictures decoded in memory, and runs the encoder, the resizing to 48x48
+and the 1x1 convolution over all channels at every step. Ours is the code of the scripts.
+"""
+
+import argparse
+import copy
+import itertools
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from benchmarks import literal
+from benchmarks.measure import interleaved, largest_difference, machine, peak_memory, report
+from data_loader.data_loaders_face import FACE_BENCHMARKS, build_face_dataset
+from data_loader.loaders import build_loader
+from eval_face import face_task
+from models.encoders import RESNETS, build_random_encoder, freeze
+from utils.feature_cache import FeatureCache
+from utils.features import EncodedImages, Encoding, encode_dataset
+from utils.log import RunLog
+from utils.regression import Task, build_optimizer, build_regressor, train_one_epoch
+
+LAYER = 4
+CPU = torch.device("cpu")
+
+
+class Quiet(RunLog):
+    """A log that says nothing."""
+
+    def line(self, text: str) -> None:
+        """Print nothing."""
+
+
+def main() -> None:
+    """Measure what was asked for."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--dataset", choices=list(FACE_BENCHMARKS), default="MAFLAligned")
+    parser.add_argument("--data_folder", required=True)
+    parser.add_argument("--model", choices=list(RESNETS), default="resnet18")
+    parser.add_argument("--what", choices=["cached", "ten", "tps", "memory"], default="cached")
+    parser.add_argument("--images", type=int, default=96, help="pictures an epoch")
+    parser.add_argument("--batch_size", type=int, default=32)
+    parser.add_argument("--rounds", type=int, default=5)
+    args = parser.parse_args()
+    print(machine())
+    setting = Setting(
+        args.dataset, args.data_folder, args.model, args.images, args.batch_size, args.what == "tps"
+    )
+    title = f"{args.model}, layer {LAYER}, A={setting.dataset.num_landmarks}, {args.dataset}"
+    if args.what == "cached":
+        compare_epochs(setting, args.rounds, f"{title}: an epoch, features cached")
+    elif args.what == "ten":
+        compare_ten_epochs(setting, args.rounds, f"{title}: ten epochs with the encoding")
+    elif args.what == "tps":
+        compare_warped_epochs(setting, args.rounds, f"{title}: an epoch of warped pictures")
+    else:
+        options = (args.dataset, args.data_folder, args.model, args.batch_size)
+        published = peak_memory(literal_memory, *options)
+        ours = peak_memory(our_memory, *options)
+        print(f"{title}: peak memory of two steps of {args.batch_size}, the encoder's included")
+        print(f"  literal {published:.0f} MB, ours {ours:.0f} MB, ratio {published / ours:.1f}")
+
+
+class Setting:
+    """The pictures, the frozen encoder and two equal regressors."""
+
+    def __init__(
+        self, name: str, root: str, model: str, images: int, batch_size: int, warped: bool
+    ) -> None:
+        frame = {"image_size": 136, "image_crop": 20} if name != "CUB" else {}
+        self.dataset = build_face_dataset(name, root, train=True, TPS_aug=warped, **frame)
+        self.dataset.select(range(min(images, len(self.dataset))))
+        self.task: Task = face_task(self.dataset.eyes)
+        self.batch_size = batch_size
+        self.encoder = freeze(build_random_encoder(model, self.dataset.side, seed=0))
+        torch.manual_seed(0)
+        channels = self.encoder.feature_channels(LAYER, True)
+        regressor = build_regressor(channels, self.dataset.num_landmarks)
+        self.literal_side = with_optimizer(regressor)
+        self.our_side = with_optimizer(copy.deepcopy(regressor))
+        self.epochs = itertools.count(1)
+
+    def encoded(self) -> EncodedImages:
+        """Return the pictures encoded as the scripts do."""
+        return encode_dataset(
+            Encoding(self.encoder, "", LAYER, True),
+            self.dataset,
+            batch_size=self.batch_size,
+            num_workers=0,
+            seed=0,
+            shuffle=False,
+            cache=FeatureCache("memory", Path(), None, CPU),
+            log=Quiet(),
+        )
+
+    def loader(self):
+        """Return a loader of the pictures, in the order that `encoded` has."""
+        return build_loader(
+            self.dataset,
+            batch_size=self.batch_size,
+            num_workers=0,
+            seed=0,
+            shuffle=False,
+            device=CPU,
+        )
+
+    def literal_epoch(self, batches) -> None:
+        """Train for an epoch as published."""
+        literal.train_one_epoch(self.encoder, *self.literal_side, batches, LAYER)
+
+    def our_epoch(self, images) -> None:
+        """Train for an epoch as the scripts do."""
+        epoch = next(self.epochs)
+        train_one_epoch(*self.our_side, self.task, images, epoch, Quiet(), 1000)
+
+    def compare_weights(self) -> None:
+        """Print how far apart the regressors are; meaningful after one epoch each."""
+        pair = [dict(side[0].named_parameters()) for side in (self.our_side, self.literal_side)]
+        for name in ("inner_conv.weight", "reg_conv.weight"):
+            difference = largest_difference(*(weights[name].detach() for weights in pair))
+            print(f"  largest difference after an epoch each, {name}: {difference}")
+
+
+def with_optimizer(regressor: nn.Module) -> tuple[nn.Module, torch.optim.Optimizer]:
+    """Return a regressor and the optimizer of the published command."""
+    optimizer = build_optimizer(
+        regressor,
+        learning_rate=0.001,
+        momentum=0.9,
+        weight_decay=0.0005,
+        adam=True,
+        amsgrad=False,
+        betas=(0.5, 0.999),
+    )
+    return regressor, optimizer
+
+
+def compare_epochs(setting: Setting, rounds: int, title: str) -> None:
+    """An epoch of the literal arithmetic, against one on stored features."""
+    batches = [(images, points) for images, _, points, _ in setting.loader()]
+    images = setting.encoded()
+    setting.literal_epoch(batches)
+    setting.our_epoch(images)
+    ways = {
+        "literal": lambda: setting.literal_epoch(batches),
+        "ours": lambda: setting.our_epoch(images),
+    }
+    differences = setting.compare_weights
+    differences()
+    report(title, interleaved(ways, rounds, warm_up=0))
+
+
+def compare_ten_epochs(setting: Setting, rounds: int, title: str) -> None:
+    """Ten epochs of the literal arithmetic, against one encoding and ten epochs on its result."""
+    batches = [(images, points) for images, _, points, _ in setting.loader()]
+
+    def ours() -> None:
+        images = setting.encoded()  # decodes its pictures too
+        for _ in range(10):
+            setting.our_epoch(images)
+
+    def published() -> None:
+        for _ in range(10):
+            setting.literal_epoch(batches)
+
+    report(title, interleaved({"literal": published, "ours": ours}, rounds, warm_up=0))
+
+
+def compare_warped_epochs(setting: Setting, rounds: int, title: str) -> None:
+    """An epoch of pictures that are warped anew, decoding and warping included on both sides."""
+    images = setting.encoded()
+    ways = {
+        "literal": lambda: setting.literal_epoch((i, p) for i, _, p, _ in setting.loader()),
+        "ours": lambda: setting.our_epoch(images),
+    }
+    report(title, interleaved(ways, rounds))
+
+
+def literal_memory(name: str, root: str, model: str, batch_size: int) -> Iterator[None]:
+    """Take two literal steps; growth counts from the first yield on."""
+    setting = Setting(name, root, model, 2 * batch_size, batch_size, False)
+    batches = [(images, points) for images, _, points, _ in setting.loader()]
+    yield
+    setting.literal_epoch(batches)
+
+
+def our_memory(name: str, root: str, model: str, batch_size: int) -> Iterator[None]:
+    """Encode and take two of our steps; growth counts from the first yield on."""
+    setting = Setting(name, root, model, 2 * batch_size, batch_size, False)
+    yield
+    setting.our_epoch(setting.encoded())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,51 @@
+"""A small data set of drawn dots, and its features."""
+
+import numpy as np
+import torch
+from PIL import Image
+
+from data_loader.landmark_dataset import LandmarkDataset
+from models.encoders import weights_digest
+from utils.feature_cache import FeatureCache
+from utils.features import Encoding, encode_dataset
+from utils.log import RunLog
+
+
+class Dots(LandmarkDataset):
+    """Three coloured dots at random places of a grey picture."""
+
+    eyes = (0, 1)
+    num_landmarks = 3
+
+    def __init__(self, root, count, warp=False):
+        self.count = count
+        super().__init__(root, True, False, 72, 4, False, warp)
+
+    def read(self, root, train):
+        random = np.random.RandomState(5)
+        points = random.randint(8, 48, (self.count, 3, 2)).astype(float)
+        points[:, 1] = points[:, 0] + (0, 15)  # eyes at a distance of their own
+        names = []
+        for i, triple in enumerate(points.astype(int)):
+            picture = np.full((72, 72, 3), 90, np.uint8)
+            for (x, y), colour in zip(triple, np.eye(3) * 255, strict=True):
+                picture[y - 2 : y + 3, x - 2 : x + 3] = colour
+            names.append(f"{i}.png")
+            Image.fromarray(picture).save(root / names[-1])
+        return root, names, {"keypoints": points}
+
+    def square(self, image, points_orig, index):
+        return image, points_orig
+
+
+def encoded(dataset, encoder, *, layer=4, mode="memory", shuffle=False, log=None, budget=None):
+    return encode_dataset(
+        Encoding(encoder, weights_digest(encoder), layer, True),
+        dataset,
+        batch_size=4,
+        num_workers=0,
+        seed=0,
+        shuffle=shuffle,
+        cache=FeatureCache(mode, dataset.folder / "cache", budget, torch.device("cpu")),
+        log=log or RunLog(),
+    )
