@@ -11,7 +11,7 @@ H and W rows and columns of the hypercolumn, K virtual points.
 
 import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import torch
@@ -119,7 +119,7 @@ class _PointsOnCPU(torch.autograd.Function):
         heat = _pool.take(weight, batch, height, width, k) if train else None
         sums = weight.new_empty(batch, 3, k)  # of 1, x and y
 
-        def some_pictures(indices: range) -> None:
+        def some_pictures(indices: Iterable[int]) -> None:
             widened = weight.new_empty(vertical.shape[1], width, k)  # (S, W, K)
             parts = widened.split([r.shape[1] for r in rows])
             scratch = None if train else weight.new_empty(height, width, k)
@@ -153,7 +153,7 @@ class _PointsOnCPU(torch.autograd.Function):
         factors = torch.cat([offset, slope], dim=1)  # (B, 3, K)
         projected = [_pool.take(heat, *r.shape[:3], k) for r in rows]  # (B, h, w, K)
 
-        def some_pictures(indices: range) -> None:
+        def some_pictures(indices: Iterable[int]) -> None:
             widened = heat.new_empty(vertical.shape[1], width, k)  # (S, W, K)
             parts = widened.split([r.shape[1] for r in rows])
             scores = heat.new_empty(height, width, k)
@@ -177,11 +177,12 @@ def _workers(threads: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,))
 
 
-def _spread(count: int, work: Callable[[range], None]) -> None:
+def _spread(count: int, work: Callable[[Iterable[int]], None]) -> None:
     """Share pictures among as many threads as torch may use, each of them working alone.
 
     The products of one picture are too small to be split: threads that wait for each other after
-    every one of them cost more than they save, and far more on a busy machine.
+    every one of them cost more than they save, and far more on a busy machine. Each thread takes
+    the next picture when it is done with one, so that none waits for another whose core is shared.
     """
     threads = min(torch.get_num_threads(), count)
     if threads == 1:
@@ -190,8 +191,8 @@ def _spread(count: int, work: Callable[[range], None]) -> None:
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        shares = [range(first, count, threads) for first in range(threads)]
-        list(_workers(threads).map(work, shares))
+        pictures = iter(range(count))
+        list(_workers(threads).map(work, [pictures] * threads))
     finally:
         torch.set_num_threads(before)
 
