@@ -43,7 +43,7 @@ class InatAve(Birds):
         do_augmentations: draw the views at random.
         imagelist: a file with one path a line, tried as given, then under ``root``, then beside
             the list, then up to two folders above either.
-        smallest_scale: see `random_view`.
+        smallest_scale: see `RandomView`.
     """
 
     def __init__(

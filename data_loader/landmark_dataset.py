@@ -9,12 +9,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torchvision.transforms.functional as TF
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from data_loader.augmentation import FACE_MEAN, FACE_STD, random_view
+from data_loader.augmentation import FACE_MEAN, FACE_STD, RandomView, channels
 from data_loader.geometry import centre_crop, normalize_points
 from data_loader.images import open_image
 from utils.arguments import natural, positive_int
@@ -56,7 +55,7 @@ class LandmarkDataset(Dataset):
         crop: pixels cut off each side of the square.
         do_augmentations: draw the views of a pair at random.
         TPS_aug: warp a single picture and its points by a random thin-plate spline.
-        smallest_scale: see `random_view`.
+        smallest_scale: see `RandomView`.
 
     Raises:
         InputError: if a file of the benchmark is absent or doesn't fit.
@@ -66,6 +65,7 @@ class LandmarkDataset(Dataset):
     published_counts: dict[str, int] | None = None  # by split
     mean, std = FACE_MEAN, FACE_STD
     split_name: str | None = None
+    image_cache = None  # see `image_cache.cache_images`
 
     def __init__(
         self,
@@ -91,7 +91,9 @@ class LandmarkDataset(Dataset):
         self.pair_image = pair_image
         self.imwidth = imwidth
         self.crop = crop
-        self.view = random_view(imwidth, smallest_scale) if do_augmentations else TF.to_tensor
+        self.random_view = None
+        if do_augmentations:
+            self.random_view = RandomView(imwidth, smallest_scale, crop, self.mean, self.std)
         self.warper = WarperSingle(imwidth, imwidth) if TPS_aug and not pair_image else None
 
     def count_notice(self) -> list[str]:
@@ -129,6 +131,9 @@ class LandmarkDataset(Dataset):
 
     def base_item(self, index: int) -> tuple[Image.Image, np.ndarray]:
         """Return the part of an item that is the same every time: the square and its points."""
+        if self.image_cache is not None:
+            pixels, points = self.image_cache[index]
+            return Image.frombytes("RGB", (self.imwidth, self.imwidth), pixels), points
         image = open_image(self.folder / self.filenames[index])
         points_orig = np.asarray(self.annotations["keypoints"][index], dtype=np.float64)
         return self.square(image, points_orig, index)
@@ -136,12 +141,17 @@ class LandmarkDataset(Dataset):
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor, Tensor, int]:
         image, points = self.base_item(index)
         if self.pair_image:
-            views = [centre_crop(self.normalize(self.view(image)), self.crop) for _ in range(2)]
             nothing = torch.tensor(-1)
-            return torch.cat(views), nothing, nothing, index
+            return torch.cat([self.view(image), self.view(image)]), nothing, nothing, index
         data, points_px = self.network_input(image, points)
         points_norm = normalize_points(points_px, self.side)
         return data, self.second(index, points_px), points_norm, index
+
+    def view(self, image: Image.Image) -> Tensor:
+        """Return a view (3, W, W) of a square, at random if asked for."""
+        if self.random_view is not None:
+            return self.random_view(image)
+        return self.normalize(centre_crop(channels(image), self.crop).float() / 255)
 
     def second(self, index: int, points_px: Tensor) -> Tensor:
         """Return what stands second in an item: for faces, the points in pixels."""
@@ -149,7 +159,7 @@ class LandmarkDataset(Dataset):
 
     def network_input(self, image: Image.Image, points: np.ndarray) -> tuple[Tensor, Tensor]:
         """Return the normalised, warped and cropped picture (3, W, W) and its points (A, 2)."""
-        tensor = TF.to_tensor(image)  # (3, S, S) in [0, 1]
+        tensor = channels(image).float() / 255  # (3, S, S)
         if self.warper is None:
             tensor, points = centre_crop(tensor, self.crop), points - self.crop
         else:
@@ -158,13 +168,18 @@ class LandmarkDataset(Dataset):
         return self.normalize(tensor), torch.as_tensor(points, dtype=torch.float32)
 
     def normalize(self, image: Tensor) -> Tensor:
-        """Standardise the colours of (3, H, W) in [0, 1]."""
-        return TF.normalize(image, self.mean, self.std)
+        """Standardise the colours of (..., 3, H, W) in [0, 1]."""
+        mean, std = self._colours(image)
+        return (image - mean) / std
 
     def denormalize(self, images: Tensor) -> Tensor:
         """Undo `normalize` for (..., 3, H, W); returns values in [0, 1]."""
-        mean, std = (torch.tensor(v).to(images)[:, None, None] for v in (self.mean, self.std))
+        mean, std = self._colours(images)
         return (images * std + mean).clamp(0, 1)
+
+    def _colours(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Return mean and standard deviation of each colour, (3, 1, 1), for images."""
+        return tuple(torch.tensor(v).to(images)[:, None, None] for v in (self.mean, self.std))
 
     def annotation_tensors(self) -> tuple[Tensor, Tensor]:
         """Return all unwarped points (N, A, 2) in [-1, 1] and what stands second in the items."""
@@ -177,6 +192,7 @@ class LandmarkDataset(Dataset):
 
     def select(self, indices: Sequence[int]) -> None:
         """Keep the pictures at these places, in this order, repeats included."""
+        self.image_cache = None  # which holds the others too, in their old order
         self.filenames = [self.filenames[i] for i in indices]
         chosen = np.asarray(indices, dtype=np.int64)
         self.annotations = {name: rows[chosen] for name, rows in self.annotations.items()}

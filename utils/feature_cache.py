@@ -10,18 +10,17 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
-from filelock import FileLock
 from torch import Tensor
 
 from data_loader.landmark_dataset import LandmarkDataset
 from utils.arguments import positive_float
+from utils.built_once import find_or_build, to_disk
 from utils.errors import InputError
 
 FORMAT = 1  # raised when files of an earlier version wouldn't fit any more
@@ -147,16 +146,29 @@ class FeatureCache:
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return None
 
-    def keep(self, place: str, key: Callable[[], str], fill: Callable[[Make], None]) -> Stored:
+    def keep(
+        self, place: str, needed: int, key: Callable[[], str], fill: Callable[[Make], None]
+    ) -> Stored:
         """Return features after making them at a place that `place` returned.
 
         Args:
             place: a device's type, or ``disk``.
+            needed: bytes of the features.
             key: returns the features' key, for the disk.
             fill: makes each tensor with the function it is handed, and fills it.
+
+        Raises:
+            InputError: if the folder can't be written, or is full.
         """
         if place == "disk":
-            return self._keep_on_disk(key(), fill)
+            name = key()
+            return find_or_build(
+                self.folder / f"features-{name}",
+                "features",
+                needed,
+                lambda: self.find(name),
+                lambda partial: write_features(partial, fill),
+            )[0]
         made: dict[str, Tensor] = {}
 
         def make(name: str, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
@@ -165,56 +177,31 @@ class FeatureCache:
             return made[name]
 
         fill(make)
-        stored = in_order(made)
         if self.left is not None:
-            self.left -= sum(m.nbytes for m in stored.maps)
-        return stored
+            self.left -= needed
+        return in_order(made)
 
-    def _keep_on_disk(self, key: str, fill: Callable[[Make], None]) -> Stored:
-        final = self.folder / f"features-{key}"
-        partial = self.folder / f"features-{key}.partial"
-        files: dict[str, np.memmap] = {}
 
-        def make(name: str, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-            path, numpy_dtype = partial / f"{name}.npy", torch.empty(0, dtype=dtype).numpy().dtype
-            files[name] = np.lib.format.open_memmap(path, "w+", numpy_dtype, shape)
-            # Writing into a mapped file's hole would end the process when the disk is full.
-            reserve(path)
-            return torch.from_numpy(files[name])
+def write_features(folder: Path, fill: Callable[[Make], None]) -> None:
+    """Write the tensors that ``fill`` makes and fills into a folder, one file each."""
+    files: dict[str, np.memmap] = {}
 
-        # A run that wants the same features at the same time waits, and finds them.
-        with self._writing(), FileLock(self.folder / f"features-{key}.lock"):
-            if (found := self.find(key)) is not None:
-                return found
-            for leftover in (partial, final):  # of a killed run; damaged
-                shutil.rmtree(leftover, ignore_errors=True)
-            partial.mkdir()
-            try:
-                fill(make)
-                for name, array in files.items():
-                    array.flush()
-                    sync(partial / f"{name}.npy")
-                shapes = {name: list(array.shape) for name, array in files.items()}
-                (partial / SUMMARY).write_text(json.dumps(shapes) + "\n")
-                sync(partial / SUMMARY)
-                partial.rename(final)
-                sync(self.folder)
-            finally:
-                shutil.rmtree(partial, ignore_errors=True)
-            stored = self.find(key)
-        if stored is None:
-            raise InputError(f"{final}: can't read back the features just written")
-        return stored
+    def make(name: str, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+        path, numpy_dtype = folder / f"{name}.npy", torch.empty(0, dtype=dtype).numpy().dtype
+        files[name] = np.lib.format.open_memmap(path, "w+", numpy_dtype, shape)
+        # Writing into a mapped file's hole would end the process when the disk is full.
+        reserve(path)
+        return torch.from_numpy(files[name])
 
-    @contextmanager
-    def _writing(self) -> Iterator[None]:
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            yield
-        except OSError as error:
-            raise InputError(
-                f"{self.folder}: can't keep features there ({error.strerror or error})"
-            ) from None
+    fill(make)
+    for name, array in files.items():
+        array.flush()
+        with (folder / f"{name}.npy").open("rb") as file:
+            to_disk(file)
+    with (folder / SUMMARY).open("wb") as file:
+        shapes = {name: list(array.shape) for name, array in files.items()}
+        file.write(json.dumps(shapes).encode())
+        to_disk(file)
 
 
 def features_key(
@@ -269,15 +256,6 @@ def reserve(path: Path) -> None:
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
                 raise  # any other error says that this file system can't do it
-
-
-def sync(path: Path) -> None:
-    """Have the file system write a file, or a folder's names, to the disk."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def in_bytes(count: float) -> str:

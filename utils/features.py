@@ -7,14 +7,14 @@ them, B of a batch, A landmarks.
 
 from collections.abc import Iterator
 
-import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset, Subset
+from torch.utils.data import DataLoader, Subset
 
 from data_loader.geometry import normalize_points
+from data_loader.image_cache import BaseItems
 from data_loader.landmark_dataset import LandmarkDataset
-from data_loader.loaders import SeededSampler, build_loader, seeded
+from data_loader.loaders import SeededSampler, available_cores, build_loader, seeded
 from models.encoders import Features, as_maps, encode
 from utils.feature_cache import FeatureCache, Make, Stored, features_key, in_bytes
 from utils.log import RunLog, Stopwatch, progress
@@ -142,10 +142,14 @@ class WarpedImages:
         self.warper: WarperSingle = dataset.warper.to(encoding.device)
         chosen, self.rows = distinct(dataset)
         loader = DataLoader(
-            UnwarpedPictures(dataset, chosen), batch_size=None, num_workers=num_workers
+            Subset(BaseItems(dataset), chosen),
+            batch_size=None,
+            num_workers=min(num_workers, available_cores()),
+            generator=torch.Generator(),  # its own, not the training's
         )
         pictures, points = zip(*progress(loader, "reading"), strict=True)
-        self.pictures = torch.stack(pictures).to(encoding.device)  # (M, 3, S, S) uint8
+        pictures = torch.stack(pictures).permute(0, 3, 1, 2)  # (M, 3, S, S) uint8
+        self.pictures = pictures.contiguous().to(encoding.device)
         self.points_px = torch.stack(points)  # (M, A, 2) float64
 
     def __len__(self) -> int:
@@ -180,20 +184,6 @@ class WarpedImages:
     def annotations(self) -> tuple[Tensor, Tensor]:
         """Return the unwarped points (N, A, 2) and what stands second, for all pictures."""
         return self.dataset.annotation_tensors()
-
-
-class UnwarpedPictures(Dataset):
-    """Some pictures of a data set, (3, S, S) uint8 before warp and crop, and their points."""
-
-    def __init__(self, dataset: LandmarkDataset, chosen: list[int]) -> None:
-        self.dataset, self.chosen = dataset, chosen
-
-    def __len__(self) -> int:
-        return len(self.chosen)
-
-    def __getitem__(self, place: int) -> tuple[Tensor, Tensor]:
-        image, points_px = self.dataset.base_item(self.chosen[place])
-        return torch.from_numpy(np.array(image)).permute(2, 0, 1), torch.as_tensor(points_px)
 
 
 EncodedImages = StreamedImages | StoredImages | WarpedImages
@@ -273,7 +263,7 @@ def keep_features(
         loader = build_loader(Subset(dataset, chosen), shuffle=False, **loading)
         encode_into(make, encoding, loader, rows, len(chosen))
 
-    stored = cache.keep(place, key, fill)
+    stored = cache.keep(place, needed, key, fill)
     where = f"on disk, in {cache.folder}" if place == "disk" else f"in memory ({place})"
     log.line(f"{what}: encoded in {watch.seconds():.1f} s, kept {where}")
     return stored

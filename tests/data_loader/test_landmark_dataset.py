@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from data_loader.augmentation import RandomView
 from data_loader.data_loaders_face import AFLW, CelebAPrunedAligned_MAFLVal
 from data_loader.landmark_dataset import add_image_arguments
 from tests.data_loader.layouts import bright_spot, complaint, dot_image, write_aflw, write_celeba
@@ -105,18 +106,30 @@ def test_the_views_of_a_pair_differ_and_follow_the_seed(root):
     assert (first - other).abs().mean() > 0.01
 
 
-def test_views_are_normalised_then_cropped_from_the_full_square(root, monkeypatch):
+def test_both_views_are_drawn_from_the_full_square(root, monkeypatch):
     dataset = AFLW(root, **PAIR)
     base, _ = dataset.base_item(1)
-    fixed = torch.rand(3, 64, 64, generator=torch.Generator().manual_seed(0))
+    fixed = torch.rand(3, 52, 52, generator=torch.Generator().manual_seed(0))
     seen = []
-    monkeypatch.setattr(dataset, "view", lambda image: seen.append(image) or fixed * len(seen))
+    monkeypatch.setattr(
+        dataset, "random_view", lambda image: seen.append(image) or fixed * len(seen)
+    )
     data = dataset[1][0]
     assert [np.array_equal(np.asarray(image), np.asarray(base)) for image in seen] == [True, True]
     assert base.size == (64, 64)
-    for half, scale in ((data[:3], 1), (data[3:], 2)):
-        wanted = dataset.normalize(fixed * scale)[:, 6:58, 6:58]
-        assert torch.allclose(half, wanted, atol=1e-6)
+    assert torch.equal(data[:3], fixed) and torch.equal(data[3:], fixed * 2)
+
+
+def test_views_are_in_the_data_sets_frame_and_colours(root):
+    for benchmark in (AFLW, type("Birds", (AFLW,), {"mean": (0.1, 0.2, 0.3), "std": (2, 3, 4)})):
+        dataset = benchmark(root, **PAIR)
+        view = RandomView(64, 0.2)  # in [0, 1] and not cropped
+        torch.manual_seed(3)
+        data = dataset[1][0]
+        torch.manual_seed(3)
+        for half in data.split(3):
+            wanted = dataset.normalize(view(dataset.base_item(1)[0]))[:, 6:58, 6:58]
+            assert torch.allclose(half, wanted, atol=1e-6)
 
 
 def test_pairs_without_augmentation_are_twice_the_picture(root):
@@ -129,11 +142,8 @@ def test_pairs_without_augmentation_are_twice_the_picture(root):
 
 def test_the_smallest_scale_reaches_the_pipeline(root):
     for scale in (0.2, 0.65):
-        dataset = AFLW(root, **PAIR, smallest_scale=scale)
-        crop = next(t for t in dataset.view.transforms if hasattr(t, "ratio"))
-        assert crop.scale == (scale, 1.0) and crop.size == (64, 64)
-    default = next(t for t in AFLW(root, **PAIR).view.transforms if hasattr(t, "ratio"))
-    assert default.scale == (0.2, 1.0)
+        assert AFLW(root, **PAIR, smallest_scale=scale).random_view.smallest_scale == scale
+    assert AFLW(root, **PAIR).random_view.smallest_scale == 0.2
 
 
 # ---- thin-plate splines ----
