@@ -13,17 +13,27 @@ The published runs, on CelebA and on iNaturalist Aves:
 [SPEC 4; Cheng et al. 2020, Sec. 3.1; He et al. 2020.] Letters: B images a step.
 """
 
+from pathlib import Path
+from typing import NamedTuple
+
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from data_loader.data_loaders_animal import InatAve
-from data_loader.data_loaders_face import CelebAPrunedAligned_MAFLVal
-from data_loader.landmark_dataset import LandmarkDataset, add_image_arguments
+from data_loader.device_augmentation import BatchViews
+from data_loader.image_cache import BaseImages, cache_images
 from data_loader.loaders import add_loader_arguments, build_loader, worker_notice
+from data_loader.unlabelled_images import add_unlabelled_arguments, build_unlabelled_dataset
 from models.encoders import RESNETS, STRIDE
 from models.momentum import copy_parameters, momentum_update, set_key_mode, shuffled_keys
 from models.nce import MemoryMoCo, NCESoftmaxLoss
+from utils.acceleration import (
+    accelerate,
+    add_acceleration_arguments,
+    as_channels_last,
+    autocast,
+    gradient_scaler,
+)
 from utils.arguments import (
     ArgumentParser,
     add_ignored_arguments,
@@ -61,28 +71,7 @@ CHECKPOINT_KEYS = ("opt", "model", "contrast", "optimizer", "epoch", "model_ema"
 def build_parser() -> ArgumentParser:
     """Return the parser of all options [SPEC 8]."""
     parser = ArgumentParser(__doc__)
-    group = parser.add_argument_group("images")
-    group.add_argument(
-        "--dataset",
-        choices=["CelebA", "InatAve"],
-        default="CelebA",
-        help="CelebA without MAFL, or the birds of iNaturalist",
-    )
-    group.add_argument(
-        "--data_folder", default="./datasets/celeba", metavar="DIR", help="root of the data set"
-    )
-    group.add_argument(
-        "--imagelist",
-        metavar="FILE",
-        help="InatAve: file with one image path a line; all of --data_folder/*/*.jpg without it",
-    )
-    group.add_argument(
-        "--crop",
-        type=share,
-        default=0.2,
-        help="smallest share of an image's area that a random view shows",
-    )
-    add_image_arguments(group, image_size=100, image_crop=15)
+    add_unlabelled_arguments(parser)
     add_loader_arguments(parser, batch_size=128, num_workers=18)
     group = parser.add_argument_group("momentum contrast")
     group.add_argument(
@@ -116,6 +105,7 @@ def build_parser() -> ArgumentParser:
         weight_decay=1e-4,
     )
     add_output_arguments(parser, save_freq=20)
+    add_acceleration_arguments(parser)
     add_device_arguments(parser)
     add_ignored_arguments(parser, **IGNORED)
     return parser
@@ -127,25 +117,18 @@ def main() -> None:
     device = choose_device(args.device, args.gpu)
     seed_everything(args.seed)
 
-    # ---- data ----
-    dataset = build_dataset(
+    check_side(args.image_size, args.image_crop)
+    dataset = build_unlabelled_dataset(
         args.dataset, args.data_folder, args.imagelist, args.image_size, args.image_crop, args.crop
-    )
-    loader = build_loader(
-        dataset,
-        batch_size=args.batch_size,
-        num_workers=args.num_workers,
-        seed=args.seed,
-        shuffle=True,
-        device=device,
     )
 
     # ---- query encoder, key encoder, queue ----
-    check_side(dataset.side, args.image_size, args.image_crop)
     query = new_encoder(args.model, dataset.side, args.seed).to(device)
     key = new_encoder(args.model, dataset.side, args.seed).to(device)
     copy_parameters(query, key)
-    query.encoder.virtual_gpus = key.encoder.virtual_gpus = args.virtual_gpus
+    for encoder in (query, key):
+        encoder.encoder.virtual_gpus = args.virtual_gpus
+        accelerate(encoder, compiled=args.compile, recompute=args.recompute)
     contrast = MemoryMoCo(EMBEDDING_DIM, len(dataset), args.nce_k, args.nce_t, use_softmax=True).to(
         device
     )
@@ -155,10 +138,9 @@ def main() -> None:
         momentum=args.momentum,
         weight_decay=args.weight_decay,
     )
+    learned = Learned(query, key, contrast, optimizer, gradient_scaler(device, args.amp))
     notices = worker_notice(args.num_workers) + ignored_notices(args, **IGNORED)
-    done = 0
-    if args.resume:
-        done = resume(args.resume, args.model, query, key, contrast, optimizer, notices)
+    done = resume(args.resume, args.model, learned, notices) if args.resume else 0
 
     # ---- the run's folder and log ----
     folder = start_folder(args.model_path, args.model_name, args, {"images": len(dataset)})
@@ -171,6 +153,22 @@ def main() -> None:
         f"{args.model} on {describe_device(device, args.gpu)}; to {folder}"
     )
 
+    # ---- views ----
+    if args.image_cache is not None:
+        cache = Path(args.image_cache or f"{args.model_path}_cache")
+        log.line(cache_images(dataset, cache, args.num_workers))
+    augment = None
+    if args.augment == "device":
+        augment = BatchViews(args.image_size, args.image_crop, args.crop, dataset.mean, dataset.std)
+    loader = build_loader(
+        BaseImages(dataset) if augment else dataset,
+        batch_size=args.batch_size,
+        num_workers=args.num_workers,
+        seed=args.seed,
+        shuffle=True,
+        device=device,
+    )
+
     # ---- train ----
     for epoch in range(done + 1, args.epochs + 1):
         rate = step_rate(epoch, args.learning_rate, args.lr_decay_epochs, args.lr_decay_rate)
@@ -180,7 +178,7 @@ def main() -> None:
         loader.sampler.set_epoch(epoch)
         watch = Stopwatch()
         loss, prob = train_one_epoch(
-            loader, query, key, contrast, optimizer, args.alpha, log, epoch, args.print_freq
+            loader, augment, learned, args.alpha, args.amp, log, epoch, args.print_freq
         )
         if not torch.isfinite(torch.tensor(loss)):
             raise InputError(
@@ -192,49 +190,53 @@ def main() -> None:
             f"epoch {epoch}/{args.epochs}  loss {loss:.4f}  prob {prob:.3f}  rate {rate:.5f}  "
             f"{len(dataset) / watch.seconds():.1f} images/s"
         )
-        content = {
-            "opt": plain_options(args),
-            "model": query.state_dict(),
-            "contrast": contrast.state_dict(),
-            "optimizer": optimizer.state_dict(),
-            "epoch": epoch,
-            "model_ema": key.state_dict(),
-            "queue_index": contrast.index,
-            "random_states": random_states(),
-        }
+        content = {"opt": plain_options(args), "epoch": epoch, **states(learned)}
         if epoch % args.save_freq == 0:
             save_checkpoint(folder / f"ckpt_epoch_{epoch}.pth", content)
         save_checkpoint(folder / "current.pth", content)
     log.line(f"done: {folder / 'current.pth'}")
 
 
+class Learned(NamedTuple):
+    """What a step changes."""
+
+    query: nn.Module
+    key: nn.Module
+    contrast: MemoryMoCo
+    optimizer: torch.optim.Optimizer
+    scaler: torch.amp.GradScaler
+
+
 def train_one_epoch(
     loader: DataLoader,
-    query: nn.Module,
-    key: nn.Module,
-    contrast: MemoryMoCo,
-    optimizer: torch.optim.Optimizer,
+    augment: BatchViews | None,
+    learned: Learned,
     alpha: float,
+    amp: str,
     log: RunLog,
     epoch: int,
     print_freq: int,
 ) -> tuple[float, float]:
     """Take one step a batch; return the epoch's mean loss and mean positive logit."""
+    query, key, contrast, optimizer, scaler = learned
     query.train()
     set_key_mode(key)
     criterion = NCESoftmaxLoss()
     device = contrast.memory.device
     totals, images = torch.zeros(2, device=device), 0
-    for step, (views, _, _, _) in enumerate(progress(loader, f"epoch {epoch}"), 1):
-        view1, view2 = views.to(device, non_blocking=True).split(3, dim=1)  # (B, 3, H, W) each
-        q = query(view1)  # (B, D)
-        k = shuffled_keys(key, view2)  # (B, D)
-        logits = contrast(q, k)  # (B, K + 1)
+    for step, batch in enumerate(progress(loader, f"epoch {epoch}"), 1):
+        view1, view2 = two_views(batch, augment, device)  # (B, 3, H, W) each
+        with autocast(device, amp):
+            q = query(view1)  # (B, D)
+            k = shuffled_keys(key, view2)  # (B, D)
+        logits = contrast.logits(q, k)  # (B, K + 1)
         loss = criterion(logits)
         optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
+        scaler.scale(loss).backward()
+        scaler.step(optimizer)
+        scaler.update()
         momentum_update(query, key, alpha)
+        contrast.enqueue(k)
 
         # Summed on the device: reading a number there would hold the next step up.
         totals += torch.stack([loss.detach(), logits[:, 0].detach().mean()]) * len(q)
@@ -249,22 +251,29 @@ def train_one_epoch(
     return loss, prob
 
 
-def build_dataset(
-    name: str, root: str, imagelist: str | None, image_size: int, image_crop: int, crop: float
-) -> LandmarkDataset:
-    """Return the pairs of views of a data set."""
-    if name == "InatAve":
-        return InatAve(
-            root, imwidth=image_size, crop=image_crop, imagelist=imagelist, smallest_scale=crop
-        )
-    return CelebAPrunedAligned_MAFLVal(
-        root, imwidth=image_size, crop=image_crop, smallest_scale=crop
-    )
+def two_views(
+    batch: list[Tensor], augment: BatchViews | None, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """Return two random views of a batch's images, (B, 3, H, W) each.
+
+    Args:
+        batch: views that the loader has drawn, stacked on channels; or squares, and a seed each.
+        augment: draws the views of squares.
+        device: of the views.
+    """
+    images = batch[0].to(device, non_blocking=True)
+    if augment is None:
+        view1, view2 = images.split(3, dim=1)
+    else:
+        generator = torch.Generator().manual_seed(batch[1][0].item())
+        view1, view2 = augment(images, generator), augment(images, generator)
+    return as_channels_last(view1), as_channels_last(view2)
 
 
-def check_side(side: int, image_size: int, image_crop: int) -> None:
+def check_side(image_size: int, image_crop: int) -> None:
     """Raise an `InputError` unless the last map pools to a single vector [SPEC 2]."""
-    if side % STRIDE:
+    side = image_size - 2 * image_crop
+    if side > 0 and side % STRIDE:  # without any pixels, the data set says so
         raise InputError(
             f"--image_size {image_size} and --image_crop {image_crop} leave {side} pixels: the "
             f"embedding needs a multiple of {STRIDE}, such as 96 (--image_size 136 "
@@ -272,21 +281,28 @@ def check_side(side: int, image_size: int, image_crop: int) -> None:
         )
 
 
-def resume(
-    path: str,
-    model: str,
-    query: nn.Module,
-    key: nn.Module,
-    contrast: MemoryMoCo,
-    optimizer: torch.optim.Optimizer,
-    notices: list[str],
-) -> int:
+def states(learned: Learned) -> dict:
+    """Return the entries of a checkpoint that hold what was learned [SPEC 7]."""
+    return {
+        "model": learned.query.state_dict(),
+        "contrast": learned.contrast.state_dict(),
+        "optimizer": learned.optimizer.state_dict(),
+        "model_ema": learned.key.state_dict(),
+        "queue_index": learned.contrast.index,
+        "scaler": learned.scaler.state_dict(),
+        "random_states": random_states(),
+    }
+
+
+def resume(path: str, model: str, learned: Learned, notices: list[str]) -> int:
     """Restore all state from a checkpoint, ours or a published one; return its epoch."""
-    content = load_checkpoint(path, CHECKPOINT_KEYS)
-    load_weights(query, content["model"], path, f"--model {model}")
-    load_weights(key, content["model_ema"], path, f"--model {model}")
+    content, contrast = load_checkpoint(path, CHECKPOINT_KEYS), learned.contrast
+    load_weights(learned.query, content["model"], path, f"--model {model}")
+    load_weights(learned.key, content["model_ema"], path, f"--model {model}")
     load_weights(contrast, content["contrast"], path, f"--nce_k {contrast.queue_size}")
-    optimizer.load_state_dict(content["optimizer"])
+    learned.optimizer.load_state_dict(content["optimizer"])
+    if content.get("scaler"):
+        learned.scaler.load_state_dict(content["scaler"])
     if "random_states" in content:
         contrast.index = content["queue_index"]
         restore_random_states(content["random_states"])

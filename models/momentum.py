@@ -17,9 +17,8 @@ def momentum_update(query: nn.Module, key: nn.Module, alpha: float) -> None:
 
     Buffers are left alone: the key encoder's BatchNorm statistics are its own [SPEC 4].
     """
-    keys, queries = list(key.parameters()), list(query.parameters())
-    torch._foreach_mul_(keys, alpha)
-    torch._foreach_add_(keys, queries, alpha=1 - alpha)
+    # One pass over the parameters, in one kernel on a GPU: key + (1 - alpha) * (query - key).
+    torch._foreach_lerp_(list(key.parameters()), list(query.parameters()), 1 - alpha)
 
 
 def set_key_mode(key: nn.Module) -> None:

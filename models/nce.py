@@ -53,10 +53,21 @@ class MemoryMoCo(nn.Module):
             (B, K + 1), positive logit first, against the queue as it was before this call.
         """
         k = k.detach()
-        positive = (q * k).sum(dim=1, keepdim=True)  # (B, 1)
-        # The product's backward pass needs the queue as it is now, the enqueuing below changes it.
-        negative = q @ self.memory.clone().t()  # (B, K)
+        # The product's backward pass needs the queue as it is now, the enqueuing changes it.
+        logits = self._logits(q, k, self.memory.clone())
         self.enqueue(k)
+        return logits
+
+    def logits(self, q: Tensor, k: Tensor) -> Tensor:
+        """Return what a call would, without enqueuing and without a copy of the queue.
+
+        Call `enqueue` after the backward pass: that needs the queue as it is.
+        """
+        return self._logits(q, k.detach(), self.memory)
+
+    def _logits(self, q: Tensor, k: Tensor, queue: Tensor) -> Tensor:
+        positive = (q * k).sum(dim=1, keepdim=True)  # (B, 1)
+        negative = q @ queue.t()  # (B, K)
         return torch.cat([positive, negative], dim=1) / self.temperature
 
     @torch.no_grad()

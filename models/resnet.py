@@ -8,11 +8,13 @@ Letters: B images, C channels, H and W rows and columns. Layer numbers are those
 import math
 from collections.abc import Sequence
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.hypercolumn import hypercolumn
 from models.parallel import DataParallel
+from models.rematerialization import rematerialized
 
 EMBEDDING_LAYER = 7
 
@@ -113,6 +115,7 @@ class ResNet(nn.Module):
         self.fc = nn.Linear(out_channels[3], low_dim)
         self.map_channels = (64, *out_channels)  # of layers 1 to 5
         self.in_channels = in_channel
+        self.saves_memory = False  # where gradients are wanted, keep one map a block alone
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 fan_out = module.kernel_size[0] * module.kernel_size[1] * module.out_channels
@@ -136,19 +139,30 @@ class ResNet(nn.Module):
         """
         if layer <= 0:
             return x
-        out = self.maxpool(self.relu(self.bn1(self.conv1(x))))
-        maps = [out]
+        maps = [self.maxpool(self.relu(self.bn1(self.conv1(x))))]
         for number, stage in enumerate((self.layer1, self.layer2, self.layer3, self.layer4), 2):
             if not use_hypercol and layer < number:
                 return maps[-1]
-            maps.append(stage(maps[-1]))
+            maps.append(self._run(stage, maps[-1]))
         if use_hypercol:
             pyramid = tuple(maps[::-1][:layer])
             return pyramid if output_shape is None else hypercolumn(pyramid, output_shape)
         if layer == 5:
             return maps[-1]
         pooled = self.avgpool(maps[-1]).flatten(1)  # (B, C)
-        return pooled if layer == 6 else F.normalize(self.fc(pooled), dim=1)
+        if layer == 6:
+            return pooled
+        embedding = self.fc(pooled)
+        if embedding.dtype in (torch.float16, torch.bfloat16):
+            embedding = embedding.float()  # under autocast: a unit vector to float32's accuracy
+        return F.normalize(embedding, dim=1)
+
+    def _run(self, stage: nn.Sequential, x: Tensor) -> Tensor:
+        if not (self.saves_memory and torch.is_grad_enabled()):
+            return stage(x)
+        for block in stage:
+            x = rematerialized(block, x)
+        return x
 
 
 def _stage(block, in_channels: int, channels: int, blocks: int, stride: int) -> nn.Sequential:

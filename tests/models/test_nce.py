@@ -73,3 +73,28 @@ def test_shuffled_keys_come_back_in_order():
 
     assert torch.equal(shuffled_keys(key, images), images * 2)
     assert not torch.equal(seen[0], images)
+
+
+def test_logits_and_enqueuing_apart_are_the_call_without_its_copy():
+    torch.manual_seed(3)
+    whole, apart = (MemoryMoCo(8, 0, 10, use_softmax=True) for _ in range(2))
+    apart.load_state_dict(whole.state_dict())
+    for batch in (4, 7, 13):
+        q, k = (F.normalize(torch.randn(batch, 8), dim=1) for _ in range(2))
+        q1, q2 = q.clone().requires_grad_(), q.clone().requires_grad_()
+        wanted = whole(q1, k)
+        found = apart.logits(q2, k)
+        wanted.square().sum().backward()
+        found.square().sum().backward()
+        apart.enqueue(k)
+        assert torch.equal(found, wanted) and torch.equal(q1.grad, q2.grad)
+        assert torch.equal(whole.memory, apart.memory) and whole.index == apart.index
+
+
+def test_enqueuing_before_the_backward_pass_is_noticed():
+    contrast = MemoryMoCo(8, 0, 10, use_softmax=True)
+    q, k = torch.randn(3, 8, requires_grad=True), torch.randn(3, 8)
+    logits = contrast.logits(q, k)
+    contrast.enqueue(k)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        logits.sum().backward()
