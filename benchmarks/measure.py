@@ -9,8 +9,9 @@ import resource
 import statistics
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -62,23 +63,39 @@ def report(title: str, seconds: dict[str, list[float]], unit: str = "s", count: 
     return ratio
 
 
-def peak_memory(way: Callable[..., object], *arguments) -> float:
-    """Return by how many MB a fresh process grows at most while it runs ``way(*arguments)``.
+class Peak(NamedTuple):
+    """A process's highest resident memory, and by how much that grew while it worked, in MB."""
+
+    total: float
+    growth: float
+
+
+def peak_memory(way: Callable[..., Iterator[None]], *arguments) -> Peak:
+    """Return the memory of a fresh process that runs ``way(*arguments)``.
 
     ``way`` is a module's function, which yields once when it is set up and from where on growth
     counts.
     """
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return pool.apply(_growth, (way, arguments))
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe()
+    process = context.Process(target=_measure, args=(theirs, way, arguments))
+    process.start()
+    theirs.close()
+    try:
+        return ours.recv()
+    except EOFError:
+        raise SystemExit("the measured process failed") from None
+    finally:
+        process.join()
 
 
-def _growth(way: Callable[..., object], arguments: Sequence) -> float:
+def _measure(pipe, way: Callable[..., Iterator[None]], arguments: Sequence) -> None:
     steps = way(*arguments)
     next(steps)
     before = _highest()
     for _ in steps:
         pass
-    return _highest() - before
+    pipe.send(Peak(_highest(), _highest() - before))
 
 
 def _highest() -> float:

@@ -1,0 +1,220 @@
+"""Random views: the published transforms, one picture at a time, against whole batches.
+
+  python -m benchmarks.augmentation --data_folder datasets/celeba
+  python -m benchmarks.augmentation --data_folder datasets/celeba --device cuda --batch_size 1024
+
+Pictures are decoded beforehand. Then come views a second, of one process; how far the views are
+apart if both sides are given the same parameters; and the pixels' statistics after each stage
+with draws of each side's own, beside what they would differ by between two runs of one side.
+"""
+
+import argparse
+import io
+from collections.abc import Iterator
+
+import torch
+import torchvision.transforms.functional as TF
+from PIL import Image
+from torch import Tensor
+
+from benchmarks.literal_views import PairDataset
+from benchmarks.measure import interleaved, largest_difference, machine, report
+from data_loader.augmentation import RandomView
+from data_loader.data_loaders_face import MAFLAligned
+from data_loader.device_augmentation import (
+    BatchViews,
+    color_jitter,
+    enlarge,
+    jpeg_noise,
+)
+from data_loader.geometry import centre_crop
+from data_loader.landmark_dataset import LandmarkDataset
+from data_loader.resampling import turn
+from data_loader.view_parameters import ViewParameters, draw_views
+
+SMALLEST_SCALE = 0.2
+STAGES = ("JPEG noise", "random crop", "colour jitter", "colour noise")
+ADJUST = (TF.adjust_brightness, TF.adjust_contrast, TF.adjust_saturation)
+BINS = 32  # of a histogram, over [0, 1]
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--data_folder", required=True, help="a CelebA layout, with MAFL's lists")
+    parser.add_argument("--image_size", type=int, default=136)
+    parser.add_argument("--image_crop", type=int, default=20)
+    parser.add_argument("--batch_size", type=int, default=256)
+    parser.add_argument("--device", default="cpu", help="of the batches")
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--draws", type=int, default=1024, help="views that statistics are from")
+    args = parser.parse_args()
+    print(machine())
+    dataset = MAFLAligned(
+        args.data_folder,
+        train=True,
+        pair_image=False,
+        imwidth=args.image_size,
+        crop=args.image_crop,
+        do_augmentations=False,
+    )
+    pictures = [dataset.base_item(i % len(dataset))[0] for i in range(args.batch_size)]
+    compare_speed(dataset, pictures, torch.device(args.device), args.rounds)
+    compare_views(dataset, pictures, torch.device(args.device))
+    compare_statistics(dataset, pictures, -(-args.draws // args.batch_size))
+
+
+def batch_views(dataset: LandmarkDataset) -> BatchViews:
+    """Return what makes views of batches."""
+    return BatchViews(dataset.imwidth, dataset.crop, SMALLEST_SCALE, dataset.mean, dataset.std)
+
+
+def batch(pictures: list[Image.Image]) -> Tensor:
+    """Return pictures as (B, 3, S, S), uint8."""
+    return torch.stack([TF.pil_to_tensor(picture) for picture in pictures])
+
+
+def compare_speed(
+    dataset: LandmarkDataset, pictures: list[Image.Image], device: torch.device, rounds: int
+) -> None:
+    """Print views a second, one view of each picture a turn."""
+    literal = PairDataset(dataset).transform
+    single = RandomView(dataset.imwidth, SMALLEST_SCALE, dataset.crop, dataset.mean, dataset.std)
+    whole, images, generator = batch_views(dataset), batch(pictures).to(device), torch.Generator()
+    ways = {
+        "published": lambda: torch.stack(
+            [centre_crop(literal(picture), dataset.crop) for picture in pictures]
+        ),
+        "one by one": lambda: torch.stack([single(picture) for picture in pictures]),
+        f"whole batch, {device}": lambda: whole(images, generator),
+    }
+    title = f"views of {len(pictures)} pictures, {dataset.imwidth} px, crop {dataset.crop}"
+    report(title, interleaved(ways, rounds), "views/s", len(pictures))
+
+
+def compare_views(
+    dataset: LandmarkDataset, pictures: list[Image.Image], device: torch.device
+) -> None:
+    """Print how far the views are apart if both sides are given the same parameters."""
+    generator = torch.Generator().manual_seed(0)
+    parameters = draw_views(len(pictures), dataset.imwidth, SMALLEST_SCALE, generator)
+    ours = batch_views(dataset).render(batch(pictures).to(device), parameters).cpu()
+    published = torch.stack(
+        [literal_view(dataset, p, parameters, row) for row, p in enumerate(pictures)]
+    )
+    unequal = ((ours - published).abs() > 1e-4).float().mean().item()
+    print(f"with the same parameters: largest difference {largest_difference(ours, published)};")
+    print(f"  unequal beyond float32's rounding: {unequal:.1e} of all values")
+
+
+def literal_view(
+    dataset: LandmarkDataset, image: Image.Image, parameters: ViewParameters, row: int
+) -> Tensor:
+    """Return the view (3, W, W) that a row of parameters describes, by Pillow."""
+    bilinear, side = Image.Resampling.BILINEAR, image.width
+    scaled, quality, box, order, factors, colour = (v[row].tolist() for v in parameters)
+    left, top, width, height = box
+    with io.BytesIO() as buffer:
+        image.resize((scaled, scaled), bilinear).save(buffer, format="JPEG", quality=quality)
+        image = Image.open(buffer).convert("RGB").resize((side, side), bilinear)
+    image = image.crop((left, top, left + width, top + height)).resize((side, side), bilinear)
+    for step in order:
+        image = ADJUST[step](image, factors[step])
+    tensor = TF.to_tensor(image) + torch.tensor(colour).view(3, 1, 1)
+    return centre_crop(TF.normalize(tensor, dataset.mean, dataset.std), dataset.crop)
+
+
+# ---- statistics ----
+
+
+def compare_statistics(dataset: LandmarkDataset, pictures: list[Image.Image], repeats: int) -> None:
+    """Print mean, std and histogram of each stage's pixels, by channel."""
+    sides = {"published": literal_stages, "again": literal_stages, "batch": batch_stages}
+    torch.manual_seed(0)
+    found = {}
+    for name, stages in sides.items():
+        figures = [figures_of(values) for values in stages(dataset, pictures, repeats)]
+        # One row a view, stages in turns: (stages, views, 3, 2 + BINS)
+        found[name] = torch.stack(figures).unflatten(0, (-1, len(STAGES))).transpose(0, 1)
+        found[name] = found[name].flatten(1, 2).double()
+    count = found["published"].shape[1]
+    print(f"{count} views a side, [0, 1], red green blue; z: difference / its standard error")
+    print(f"  {'':<14}{'':<11}{'mean':<22}{'std':<22}distance of histograms")
+    for stage, title in enumerate(STAGES):
+        for name, figures in found.items():
+            mean, std = (figures[stage, :, :, i].mean(dim=0) for i in (0, 1))
+            gaps = figures[stage] - found["published"][stage]
+            error = gaps[:, :, :2].std(dim=0) / count**0.5
+            z = (gaps[:, :, :2].mean(dim=0) / error).abs().max().item()
+            # Total variation: the share of pixels that would have to move to another bin.
+            distance = gaps[:, :, 2:].mean(dim=0).abs().sum(dim=1) / 2
+            line = f"  {title:<14}{name:<11}{numbers(mean)}  {numbers(std)}  "
+            print(line + ("" if name == "published" else f"{numbers(distance)}  z <= {z:.1f}"))
+            title = ""
+
+
+def numbers(values: Tensor) -> str:
+    """Return three numbers in words."""
+    return " ".join(f"{value:.4f}" for value in values.tolist())
+
+
+def figures_of(images: Tensor) -> Tensor:
+    """Return each picture's mean, std and histogram: (B, 3, 2 + BINS)."""
+    flat = images.flatten(2)
+    places = (flat * BINS).long().clamp_(0, BINS - 1)
+    counts = flat.new_zeros(*flat.shape[:2], BINS)
+    counts.scatter_add_(2, places, torch.full_like(flat, 1 / flat.shape[2]))
+    moments = torch.stack([flat.mean(dim=2), flat.std(dim=2)], dim=2)
+    return torch.cat([moments, counts], dim=2)
+
+
+def batch_stages(
+    dataset: LandmarkDataset, pictures: list[Image.Image], repeats: int
+) -> Iterator[Tensor]:
+    """Yield what each stage makes of the pictures, in [0, 1]."""
+    images, generator, whole = batch(pictures), torch.Generator(), batch_views(dataset)
+    side = dataset.imwidth
+    for _ in range(repeats):
+        parameters = draw_views(len(pictures), side, SMALLEST_SCALE, generator)
+        stages = torch.empty(3, len(pictures), 3, side, side)
+        for rows in whole.groups(parameters, gpu=False):
+            sides, qualities, boxes, order, factors, _ = parameters.select(rows)
+            squares = turn(images[rows]).float()
+            everything = torch.tensor([0, 0, side, side]).expand_as(boxes)
+            stages[0, rows] = jpeg_noise(squares, sides, qualities, everything)
+            crops = turn(jpeg_noise(squares, sides, qualities, boxes))
+            stages[1, rows] = enlarge(crops, boxes, side)
+            stages[2, rows] = color_jitter(stages[1, rows], order, factors)
+        yield from stages / 255
+        yield dataset_colours(dataset, whole.render(images, parameters))
+
+
+def literal_stages(
+    dataset: LandmarkDataset, pictures: list[Image.Image], repeats: int
+) -> Iterator[Tensor]:
+    """Yield what each stage of the published transforms makes of the pictures, in [0, 1]."""
+    noise, crop, jitter, *rest = PairDataset(dataset).transform.transforms
+    for _ in range(repeats):
+        first = [noise(picture) for picture in pictures]
+        second = [crop(picture) for picture in first]
+        third = [jitter(picture) for picture in second]
+        for stage in (first, second, third):
+            yield batch(stage) / 255
+        views = []
+        for view in third:
+            for transform in rest:
+                view = transform(view)
+            views.append(centre_crop(view, dataset.crop))
+        yield dataset_colours(dataset, torch.stack(views))
+
+
+def dataset_colours(dataset: LandmarkDataset, views: Tensor) -> Tensor:
+    """Undo the standardisation; unlike `denormalize`, keep what lies outside of [0, 1]."""
+    mean, std = (torch.tensor(v).view(3, 1, 1) for v in (dataset.mean, dataset.std))
+    return views * std + mean
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,60 @@
+"""The published random views, by torchvision's transforms [SPEC 6]: what ours are compared with.
+
+Letters: W the side of a view.
+"""
+
+import io
+
+import torch
+import torchvision.transforms as tv_transforms
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from data_loader.geometry import centre_crop
+from data_loader.landmark_dataset import LandmarkDataset
+
+
+class PairDataset(Dataset):
+    """Two views of each image, (6, W, W): decoded and resized anew, by torchvision's transforms."""
+
+    def __init__(self, dataset: LandmarkDataset) -> None:
+        self.dataset = dataset
+        self.transform = tv_transforms.Compose(
+            [
+                jpeg_noise,
+                tv_transforms.RandomResizedCrop(dataset.imwidth, scale=(0.2, 1.0)),
+                tv_transforms.ColorJitter(0.4, 0.4, 0.4),
+                tv_transforms.ToTensor(),
+                colour_noise,
+                tv_transforms.Normalize(dataset.mean, dataset.std),
+            ]
+        )
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: int) -> Tensor:
+        image, _ = self.dataset.base_item(index)
+        views = [centre_crop(self.transform(image), self.dataset.crop) for _ in range(2)]
+        return torch.cat(views)
+
+
+def jpeg_noise(image: Image.Image) -> Image.Image:
+    """Resize, compress as JPEG and resize back, all at random [SPEC 6]."""
+    side = image.width
+    scaled = max(int(0.8 * side), int(side * (1 + 0.5 * torch.randn(1).item())))
+    quality = int(torch.randint(30, 99, (1,)))
+    buffer = io.BytesIO()
+    image.resize((scaled, scaled), Image.BILINEAR).save(buffer, format="JPEG", quality=quality)
+    return Image.open(buffer).convert("RGB").resize((side, side), Image.BILINEAR)
+
+
+def colour_noise(image: Tensor) -> Tensor:
+    """Add a random colour along the principal components of natural images [SPEC 6]."""
+    values = torch.tensor([0.2175, 0.0188, 0.0045])
+    vectors = torch.tensor(
+        [[-0.5675, 0.7192, 0.4009], [-0.5808, -0.0045, -0.8140], [-0.5836, -0.6948, 0.4203]]
+    )
+    alpha = 0.1 * torch.randn(3)
+    return image + (vectors @ (alpha * values)).view(3, 1, 1)
