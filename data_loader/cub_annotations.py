@@ -3,13 +3,15 @@
 Letters: N pictures, A = 15 parts. Points are (x, y) as shares of the picture's size.
 """
 
+import math
 from pathlib import Path
 
 import numpy as np
-import torchfile
 
-from data_loader.annotation_files import read_lines
+from data_loader.annotation_files import check_points, parse_number, read_lines
 from data_loader.images import image_size
+from data_loader.torch7 import read_torch7
+from utils.damage import check_is_file, reason
 from utils.errors import InputError
 
 PARTS = 15
@@ -22,7 +24,8 @@ def read_part_annotations(root: Path, filenames: list[str]) -> tuple[np.ndarray,
     exist, else ``images.txt`` and ``parts/part_locs.txt``.
 
     Raises:
-        InputError: if neither is there, one is damaged, or a picture isn't annotated.
+        InputError: if neither is there, one is damaged, or a picture isn't annotated or has a
+            visible part far outside.
     """
     dat_files = [root / "anno" / name for name in ("train.dat", "val.dat")]
     if any(path.is_file() for path in dat_files):
@@ -44,7 +47,10 @@ def read_part_annotations(root: Path, filenames: list[str]) -> tuple[np.ndarray,
         if row is None:
             raise InputError(f"{source}: has no parts of {name}")
     parts = np.array(annotated)  # (N, A, 3)
-    return parts[..., :2], parts[..., 2] > 0
+    points, visible = parts[..., :2], parts[..., 2] > 0
+    # Where an invisible part is said to be means nothing.
+    check_points(source, filenames, np.where(visible[..., None], points, 0), (1, 1))
+    return points, visible
 
 
 def read_dat(path: Path) -> dict[str, np.ndarray]:
@@ -53,20 +59,32 @@ def read_dat(path: Path) -> dict[str, np.ndarray]:
     Raises:
         InputError: if it is absent or built otherwise.
     """
+    check_is_file(path, "no such file; CUB's layout has one there")
     try:
-        table = torchfile.load(str(path))
         return {
-            name.decode(): np.array(
-                [parts[str(part).encode()] for part in range(1, PARTS + 1)], dtype=np.float64
-            ).reshape(PARTS, 3)
-            for name, parts in table.items()
+            name.decode(): np.array([part_numbers(parts, a) for a in range(1, PARTS + 1)])
+            for name, parts in read_torch7(path.read_bytes()).items()
         }
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file; CUB's layout has one there") from None
-    except Exception as error:  # torchfile raises whatever the bytes make it
+    except Exception as error:  # a value of another type raises whatever it likes
         raise InputError(
-            f"{path}: expected a Torch7 table of names with parts '1' to '{PARTS}' ({error})"
+            f"{path}: expected a Torch7 table of names with parts '1' to '{PARTS}' "
+            f"({reason(error)})"
         ) from None
+
+
+def part_numbers(parts: dict, part: int) -> list[float]:
+    """Return x, y and visibility of a part, from a table or an array.
+
+    Raises:
+        Exception: of any kind, if they aren't three finite numbers.
+    """
+    numbers = parts[str(part).encode()]
+    if isinstance(numbers, dict):
+        numbers = [numbers[place] for place in range(1, len(numbers) + 1)]
+    x, y, visible = map(float, numbers)
+    if not all(map(math.isfinite, (x, y, visible))):
+        raise ValueError(f"part {part} is at ({x}, {y}), visible {visible}")
+    return [x, y, visible]
 
 
 def read_part_locations(root: Path, wanted: set[str]) -> dict[str, np.ndarray]:
@@ -77,26 +95,39 @@ def read_part_locations(root: Path, wanted: set[str]) -> dict[str, np.ndarray]:
     Raises:
         InputError: naming the file and line that doesn't fit.
     """
-    names = {}
-    for number, line in enumerate(read_lines(root / "images.txt"), 1):
-        words = line.split()
-        if len(words) != 2:
-            raise InputError(f"{root / 'images.txt'}, line {number}: expected an id and a path")
-        names[words[0]] = words[1]
-    path, rows = root / "parts/part_locs.txt", {}
+    names = read_image_ids(root / "images.txt")
+    path, rows, seen = root / "parts/part_locs.txt", {}, set()
     for number, line in enumerate(read_lines(path), 1):
         words = line.split()
         try:
-            image_id, part, x, y, visible = words[0], int(words[1]), *map(float, words[2:5])
+            image_id, part, x, y, visible = words[0], int(words[1]), *map(parse_number, words[2:])
             name = names[image_id]
-            if not (1 <= part <= PARTS and len(words) == 5 and np.isfinite([x, y, visible]).all()):
+            if not 1 <= part <= PARTS:
                 raise ValueError
         except (IndexError, KeyError, ValueError):
             raise InputError(
                 f"{path}, line {number}: expected image id, part 1 to {PARTS}, x, y, visible"
             ) from None
+        if (image_id, part) in seen:
+            raise InputError(f"{path}, line {number}: part {part} of {name} stands there twice")
+        seen.add((image_id, part))
         if name in wanted:
             rows.setdefault(name, np.zeros((PARTS, 3)))[part - 1] = x, y, visible
     for name, row in rows.items():
         row[:, :2] /= image_size(root / "images" / name)
     return rows
+
+
+def read_image_ids(path: Path) -> dict[str, str]:
+    """Return the picture's id to its path below ``images``, of CUB's ``images.txt``.
+
+    Raises:
+        InputError: naming the line that doesn't fit.
+    """
+    names = {}
+    for number, line in enumerate(read_lines(path), 1):
+        words = line.split()
+        if len(words) != 2 or words[0] in names:
+            raise InputError(f"{path}, line {number}: expected an id, not one from above, and path")
+        names[words[0]] = words[1]
+    return names

@@ -11,14 +11,16 @@ from PIL import Image
 
 from data_loader.annotation_files import (
     check_images,
+    check_points,
     check_unique,
+    parse_number,
     parse_table,
     read_lines,
     read_names,
 )
 from data_loader.geometry import celeba_square, face_window, resize_square
 from data_loader.landmark_dataset import LandmarkDataset, add_image_arguments
-from data_loader.matlab_files import read_face_boxes, read_mat, read_pts
+from data_loader.matlab_files import check_face_box, read_face_boxes, read_mat, read_pts
 from utils.errors import InputError
 
 VAL_IMAGES = 2000  # [SPEC 6] CelebA's validation set is the first ones of its test partition
@@ -29,6 +31,7 @@ class CelebA(LandmarkDataset):
 
     eyes = (0, 1)
     num_landmarks = 5
+    file_size = (178, 218)
     image_folder = "Img/img_align_celeba_hq"
     annotation_file = "Anno/list_landmarks_align_celeba.txt"
 
@@ -38,6 +41,7 @@ class CelebA(LandmarkDataset):
         rows = self.split(root, names, train)
         folder, filenames = root / self.image_folder, [names[row] for row in rows]
         check_images(folder, filenames, root / self.annotation_file)
+        check_points(root / self.annotation_file, filenames, keypoints[rows], self.file_size)
         return folder, filenames, {"keypoints": keypoints[rows]}
 
     def split(self, root: Path, names: list[str], train: bool) -> list[int]:
@@ -66,7 +70,7 @@ class CelebAPrunedAligned_MAFLVal(CelebA):  # noqa: N801 (published name)
 
     def split(self, root: Path, names: list[str], train: bool) -> list[int]:
         """Return the rows of partition 0 or 2 that MAFL doesn't use."""
-        mafl_test = set(read_names(root / "MAFL/testing.txt"))
+        mafl_test = set(read_names(root / "MAFL/testing.txt", once=True))
         if not train and self.val_split == "mafl":
             return rows_named(names, mafl_test, root / "MAFL/testing.txt")
         path = root / "Eval/list_eval_partition.txt"
@@ -74,7 +78,7 @@ class CelebAPrunedAligned_MAFLVal(CelebA):  # noqa: N801 (published name)
         unlisted = next((name for name in names if name not in partition), None)
         if unlisted is not None:
             raise InputError(f"{path}: {unlisted} of {self.annotation_file} isn't listed there")
-        mafl = mafl_test | set(read_names(root / "MAFL/training.txt"))
+        mafl = mafl_test | set(read_names(root / "MAFL/training.txt", once=True))
         wanted = 0 if train else 2
         rows = [
             row for row, name in enumerate(names) if partition[name] == wanted and name not in mafl
@@ -90,7 +94,7 @@ class MAFLAligned(CelebA):
     def split(self, root: Path, names: list[str], train: bool) -> list[int]:
         """Return the rows that the split's list names."""
         path = root / "MAFL" / ("training.txt" if train else "testing.txt")
-        return rows_named(names, set(read_names(path)), path)
+        return rows_named(names, set(read_names(path, once=True)), path)
 
 
 def read_celeba_landmarks(path: Path) -> tuple[list[str], np.ndarray]:
@@ -102,8 +106,10 @@ def read_celeba_landmarks(path: Path) -> tuple[list[str], np.ndarray]:
     lines = read_lines(path)
     if len(lines) < 3 or not lines[0].isdecimal() or len(lines[1].split()) != 10:
         raise InputError(f"{path}: expected a count, a header of 10 names, and a line an image")
-    if int(lines[0]) != len(lines) - 2:
-        raise InputError(f"{path}: says {lines[0]} images, has {len(lines) - 2} lines of points")
+    if lines[0].lstrip("0") != str(len(lines) - 2):  # digits may be too many for int()
+        raise InputError(
+            f"{path}: says {lines[0][:20]} images, has {len(lines) - 2} lines of points"
+        )
     names, numbers = parse_table(path, lines[2:], 10, first_line=3)
     return names, numbers.reshape(-1, 5, 2)
 
@@ -134,6 +140,9 @@ class AFLW(LandmarkDataset):
             raise InputError(f"{mat_path}: 'hw' holds a height or width that isn't positive")
         check_images(root / "output", names, root / f"aflw_{split}_images.txt")
         keypoints = mat["gt"][:, :, ::-1]  # stored y before x
+        check_points(mat_path, names, keypoints, mat["hw"][:, ::-1])
+        faces = dict.fromkeys(zip(names, (face.tobytes() for face in mat["gt"]), strict=True))
+        check_unique(mat_path, [name for name, _ in faces])  # with other points, that is
         return root / "output", names, {"keypoints": keypoints, "hw": mat["hw"]}
 
     def square(
@@ -149,7 +158,7 @@ class AFLW_MTFL(LandmarkDataset):  # noqa: N801 (published name)
 
     eyes = (0, 1)
     num_landmarks = 5
-    file_side = 150
+    file_size = (150, 150)
     published_counts = {"train": 10_122, "test": 2_995}
 
     def read(self, root: Path, train: bool) -> tuple[Path, list[str], dict[str, np.ndarray]]:
@@ -159,6 +168,7 @@ class AFLW_MTFL(LandmarkDataset):  # noqa: N801 (published name)
         if not train:
             check_images(root / "MTFL", test_names, test_path)
             keypoints = test_points.reshape(-1, 2, 5).transpose(0, 2, 1)  # all x, then all y
+            check_points(test_path, test_names, keypoints, self.file_size)
             return root / "MTFL", test_names, {"keypoints": keypoints}
         originals, crops, keypoints = read_aflw_crops(csv_path)
         tested = {name.rsplit("-", 1)[-1] for name in test_names}
@@ -166,13 +176,14 @@ class AFLW_MTFL(LandmarkDataset):  # noqa: N801 (published name)
         if overlap is not None:
             raise InputError(f"{csv_path}: training image {overlap} is in {test_path} too")
         check_images(root / "aflw_cropped", crops, csv_path)
+        check_points(csv_path, crops, keypoints, self.file_size)
         return root / "aflw_cropped", crops, {"keypoints": keypoints}
 
     def square(
         self, image: Image.Image, points_orig: np.ndarray, index: int
     ) -> tuple[Image.Image, np.ndarray]:
         """Resize to a square; points are 1-based in a 150x150 picture."""
-        points = (points_orig - 1) * (self.imwidth / self.file_side)
+        points = (points_orig - 1) * (self.imwidth / self.file_size[0])
         return resize_square(image, self.imwidth), points
 
 
@@ -188,8 +199,8 @@ def read_aflw_crops(path: Path) -> tuple[list[str], list[str], np.ndarray]:
         raise InputError(f"{path}: expected a header ..., image_file, crop_file, set, x1, y1, ...")
     for number, row in enumerate(rows[1:], 2):
         try:
-            numbers = [float(word) for word in row[4:14]]
-            fits = len(numbers) == 10 and bool(np.isfinite(numbers).all())
+            numbers = [parse_number(word) for word in row[4:14]]
+            fits = len(numbers) == 10
             used = fits and int(row[3]) == 1
         except ValueError:
             fits = False
@@ -245,8 +256,11 @@ class ThreeHundredW(LandmarkDataset):
     def square(
         self, image: Image.Image, points_orig: np.ndarray, index: int
     ) -> tuple[Image.Image, np.ndarray]:
-        """See `face_window`."""
-        return face_window(image, points_orig, self.annotations["face_box"][index], self.imwidth)
+        """See `face_window`; points or a box far outside their picture are an error."""
+        path, box = self.folder / self.filenames[index], self.annotations["face_box"][index]
+        check_points(path.with_suffix(".pts"), [path.name], points_orig[None], image.size)
+        check_face_box(path, box, image.size)
+        return face_window(image, points_orig, box, self.imwidth)
 
 
 # Name of --dataset to the class and its default root [SPEC 8].

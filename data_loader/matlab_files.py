@@ -3,25 +3,28 @@
 from pathlib import Path
 
 import numpy as np
-import scipy.io
 
-from data_loader.annotation_files import read_lines
+from data_loader.annotation_files import LAYOUT, parse_number, read_lines
+from data_loader.geometry import WINDOW_FACE
+from data_loader.images import MAX_PIXELS
+from data_loader.mat_elements import MAX_BYTES, read_variables
+from utils.damage import check_is_file, reason
 from utils.errors import InputError
 
 
-def load_mat(path: Path) -> dict:
-    """Return the variables of a ``.mat`` file.
+def load_mat(path: Path, names: set[str]) -> dict:
+    """Return some variables of a ``.mat`` file, those of them that it holds.
 
     Raises:
         InputError: if it is absent or damaged.
     """
+    check_is_file(path, LAYOUT)
     try:
-        with path.open("rb") as file:  # of an absent path, scipy doesn't say that it is absent
-            return scipy.io.loadmat(file)
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file; the benchmark's layout has one there") from None
-    except Exception as error:  # scipy's reader raises whatever a damaged header makes it
-        raise InputError(f"{path}: unreadable .mat file ({error})") from None
+        if path.stat().st_size > MAX_BYTES:
+            raise ValueError(f"of more than {MAX_BYTES} bytes")
+        return read_variables(path.read_bytes(), names)
+    except Exception as error:  # a damaged header makes its reader raise whatever it likes
+        raise InputError(f"{path}: unreadable .mat file ({reason(error)})") from None
 
 
 def read_mat(path: Path, shapes: dict[str, tuple[int, ...]]) -> dict[str, np.ndarray]:
@@ -34,14 +37,13 @@ def read_mat(path: Path, shapes: dict[str, tuple[int, ...]]) -> dict[str, np.nda
     Raises:
         InputError: if an array is absent, has another shape or isn't finite.
     """
-    mat, arrays = load_mat(path), {}
+    mat, arrays = load_mat(path, set(shapes)), {}
     for name, shape in shapes.items():
         if name not in mat:
             raise InputError(f"{path}: has no variable {name!r}")
-        try:
-            array = np.asarray(mat[name], dtype=np.float64)
-        except (TypeError, ValueError):
-            raise InputError(f"{path}: {name!r} isn't numeric") from None
+        if not isinstance(mat[name], np.ndarray):
+            raise InputError(f"{path}: {name!r} isn't numeric")
+        array = mat[name].astype(np.float64)
         if array.shape != shape:
             raise InputError(f"{path}: {name!r} is {array.shape}, expected {shape}")
         if not np.isfinite(array).all():
@@ -57,15 +59,21 @@ def read_face_boxes(path: Path) -> dict[str, np.ndarray]:
     ``bb_ground_truth``.
 
     Raises:
-        InputError: if the file is absent or built otherwise, or a box is empty.
+        InputError: if the file is absent or built otherwise, a name stands there twice, or a box
+            is empty.
     """
-    mat, boxes = load_mat(path), {}
+    mat, boxes = load_mat(path, {"bounding_boxes"}), {}
     try:
-        for cell in mat["bounding_boxes"].ravel():
-            name = str(cell["imgName"].item().item())
-            box = np.asarray(cell["bb_ground_truth"].item(), dtype=np.float64).reshape(4)
-            boxes[name] = box
-    except (KeyError, IndexError, TypeError, ValueError, AttributeError):
+        for (cell,) in mat["bounding_boxes"]:
+            name, box = cell["imgName"], cell["bb_ground_truth"]
+            if not name.isprintable():
+                raise ValueError(name)
+            if name in boxes:
+                raise InputError(f"{path}: {name} stands there twice")
+            boxes[name] = box.astype(np.float64).reshape(4)
+    except InputError:
+        raise
+    except Exception:  # what stands where an array belongs raises whatever it likes
         raise InputError(
             f"{path}: expected bounding_boxes, a cell of structs with imgName and bb_ground_truth"
         ) from None
@@ -75,18 +83,36 @@ def read_face_boxes(path: Path) -> dict[str, np.ndarray]:
     return boxes
 
 
+def check_face_box(path: Path, box: np.ndarray, size: tuple[int, int]) -> None:
+    """Raise an `InputError` unless a picture can be scaled to what its face box asks for."""
+    width, height = (int(side * WINDOW_FACE / (box[2] - box[0] + 1)) for side in size)
+    far = (box.reshape(2, 2) < -np.array(size)) | (box.reshape(2, 2) > 2 * np.array(size))
+    if far.any() or not 1 <= width * height <= MAX_PIXELS:
+        raise InputError(
+            f"{path}: its face box {', '.join(f'{v:g}' for v in box)} can't be that of a picture "
+            f"of {size[0]} x {size[1]}"
+        )
+
+
 def read_pts(path: Path, count: int) -> np.ndarray:
     """Return the points (count, 2) of a ``.pts`` file, 1-based, x before y.
 
     Raises:
-        InputError: if the file is absent or hasn't that many points after its opening brace.
+        InputError: if the file is absent or hasn't just that many points between its braces.
     """
     lines = read_lines(path)
-    try:
-        start = lines.index("{") + 1
-        points = np.array([line.split() for line in lines[start : start + count]], dtype=float)
-    except ValueError:
-        points = np.empty(0)
-    if points.shape != (count, 2) or not np.isfinite(points).all():
-        raise InputError(f"{path}: expected {count} points 'x y' after a line '{{'")
-    return points
+    start = lines.index("{") + 1 if "{" in lines else len(lines)
+    points = []
+    for line in lines[start : start + count]:
+        try:
+            x, y = map(parse_number, line.split())
+        except ValueError:
+            break
+        points.append((x, y))
+    found = next(iter(lines[start + len(points) :]), "")
+    if len(points) < count or found != "}":
+        raise InputError(
+            f"{path}, line {start + len(points) + 1}: expected {count} points 'x y' between lines "
+            f"'{{' and '}}', found {found[:60]!r}"
+        )
+    return np.array(points)

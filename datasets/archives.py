@@ -10,16 +10,15 @@ import os
 import re
 import shutil
 import stat
-import struct
 import tarfile
 import zipfile
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 from tqdm import tqdm
 
+from utils.damage import check_is_file, reason
 from utils.errors import InputError
 
 MAX_BYTES = 400 * 10**9
@@ -34,10 +33,7 @@ MAX_HEADER = 16 * 2**20
 CHUNK = 2**20
 GZIP_MAGIC = b"\x1f\x8b"
 ZIP_MAGIC = (b"PK\x03\x04", b"PK\x05\x06")
-DAMAGED = (
-    *(tarfile.TarError, zipfile.BadZipFile, zlib.error, struct.error, EOFError),
-    *(ValueError, RuntimeError, OverflowError),
-)
+ZIP_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # others may ask for gigabytes to unpack
 
 
 class _Entry(NamedTuple):
@@ -86,6 +82,8 @@ class _Tar:
             refused = None if member.isreg() or member.isdir() else _tar_kind(member)
             if member.size < 0:
                 refused = "an entry of negative size"
+            if member.issparse():
+                refused = "a sparse file, which claims more bytes than the archive has"
             yield _Entry(member.name, refused, member.isdir(), member)
         # tarfile takes a broken header for the end of the archive.
         if len(self.meter.last) < tarfile.BLOCKSIZE or self.meter.last.strip(b"\0"):
@@ -107,6 +105,8 @@ class _Zip:
             refused = None
             if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
                 refused = "a symbolic link" if kind == stat.S_IFLNK else "a special file"
+            if info.compress_type not in ZIP_METHODS:
+                refused = "packed in another way than zip's usual one"
             if info.flag_bits & 1:
                 refused = "encrypted"
             yield _Entry(info.orig_filename, refused, info.is_dir(), info)
@@ -153,7 +153,9 @@ def _write_all(
                 target.mkdir(parents=True, exist_ok=True)
                 continue
             target.parent.mkdir(parents=True, exist_ok=True)
-            with content.open(entry) as source, target.open("wb") as sink:
+            if os.path.lexists(target) and not target.is_dir():
+                raise InputError(f"entry {entry.name!r} is refused: there was one of that name")
+            with content.open(entry) as source, target.open("xb") as sink:
                 while chunk := source.read(CHUNK):
                     written += len(chunk)
                     if written > max_bytes:
@@ -182,12 +184,14 @@ def unpack(
 
     Raises:
         InputError: if the folder exists, the archive is none or damaged, passes a limit, or holds a
-            link, device, encrypted entry or a name that leads out of the folder; or the disk fails.
+            link, device, sparse or encrypted entry, a name that leads out of the folder or the
+            name of an earlier entry; or the disk fails.
     """
     archive, folder = Path(archive), Path(folder)
     if os.path.lexists(folder):
         raise InputError(f"{folder} exists already; expected a new folder to unpack {archive} into")
     staging = folder.with_name(f".{folder.name}.unpacking")
+    check_is_file(archive)
     try:
         shutil.rmtree(staging, ignore_errors=True)  # of a run that was killed
         staging.mkdir(parents=True)
@@ -200,9 +204,11 @@ def unpack(
         staging.rename(folder)
     except InputError as error:
         raise InputError(f"{archive}: {error}") from error
-    except DAMAGED as error:
-        raise InputError(f"{archive}: not a whole tar, tar.gz or zip file ({error})") from error
     except OSError as error:
         raise InputError(f"{archive}: cannot unpack: {error}") from error
+    except Exception as error:  # the libraries raise whatever a damaged header makes them
+        raise InputError(
+            f"{archive}: not a whole tar, tar.gz or zip file ({reason(error)})"
+        ) from error
     finally:
         shutil.rmtree(staging, ignore_errors=True)

@@ -1,11 +1,33 @@
 """Options and fixtures of all tests."""
 
+import random
+
 import pytest
 import torch
 
 
 def pytest_addoption(parser):
     parser.addoption("--slow", action="store_true", help="run the tests that take minutes too")
+    parser.addoption(
+        "--fuzz",
+        type=int,
+        metavar="N",
+        help="damage the files of each parser in N random ways instead of always the same 40",
+    )
+    parser.addoption(
+        "--fuzz_seed",
+        type=int,
+        default=random.randrange(10**6),
+        metavar="S",
+        help="of --fuzz, to repeat what failed",
+    )
+
+
+def pytest_report_header(config):
+    if config.getoption("--fuzz"):
+        examples, seed = config.getoption("--fuzz"), config.getoption("--fuzz_seed")
+        return f"fuzz: {examples} examples a parser, --fuzz_seed {seed} repeats them"
+    return None
 
 
 def pytest_collection_modifyitems(config, items):

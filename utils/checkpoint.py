@@ -2,13 +2,17 @@
 
 import argparse
 import os
+import re
 import tempfile
+import warnings
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import nn
 
+from utils.checkpoint_container import check_container
+from utils.damage import check_is_file, reason
 from utils.errors import InputError
 
 # What a checkpoint may hold beside tensors and plain values: the options, and NumPy's scalars (a
@@ -21,6 +25,10 @@ PLAIN_CLASSES = [
     np._core.multiarray.scalar,
     (np._core.multiarray.scalar, "numpy.core.multiarray.scalar"),
 ]
+
+# What the entries of the published layout are [SPEC 7]; `state_dict` is DVE's.
+STATES = ("model", "model_ema", "contrast", "regressor", "optimizer", "state_dict")
+KINDS = {"opt": argparse.Namespace, "epoch": int, **dict.fromkeys(STATES, dict)}
 
 
 def save_checkpoint(path: Path, content: dict) -> None:
@@ -54,20 +62,28 @@ def load_checkpoint(path: str | Path, keys: tuple[str, ...]) -> dict:
         keys: entries that must be there.
 
     Raises:
-        InputError: if the file is absent, damaged, holds code or lacks an entry.
+        InputError: if the file is absent, damaged, holds code, or lacks an entry or has it of
+            another kind.
     """
-    if not Path(path).is_file():
-        raise InputError(f"{path}: no such checkpoint")
+    check_is_file(path, "no such checkpoint")
     try:
-        with torch.serialization.safe_globals(PLAIN_CLASSES):
+        check_container(Path(path))
+        with torch.serialization.safe_globals(PLAIN_CLASSES), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of formats that are then refused
             content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch.load raises whatever the damage leads to
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise InputError(f"{path}: not a readable checkpoint ({reason[:200]})") from None
+        # Of code, torch writes a page, in which stands what the checkpoint would call.
+        called = re.search(r"GLOBAL ([\w.]+)", str(error))
+        said = f"it would call {called[1]}" if called else reason(error)
+        raise InputError(f"{path}: not a readable checkpoint ({said})") from None
     missing = [k for k in keys if not isinstance(content, dict) or k not in content]
     if missing:
         found = ", ".join(map(str, list(content)[:8])) if isinstance(content, dict) else "no dict"
+        found = found.encode("unicode_escape").decode()[:200]
         raise InputError(f"{path}: expected a checkpoint with {', '.join(keys)}; found {found}")
+    for key in keys:
+        if not isinstance(content[key], kind := KINDS.get(key, object)):
+            raise InputError(f"{path}: {key} is {type(content[key]).__name__}, not {kind.__name__}")
     return content
 
 
@@ -81,9 +97,12 @@ def load_weights(module: nn.Module, state: dict, path: str | Path, hint: str) ->
         hint: what the module was built from, for the message.
 
     Raises:
-        InputError: naming the first key that is missing, superfluous or of another shape.
+        InputError: naming the first key that is missing, superfluous or of another shape, or
+            that holds a number which isn't finite.
     """
     own = module.state_dict()
+    if not all(isinstance(key, str) and key.isprintable() for key in state):
+        raise InputError(f"{path}: holds weights whose keys are no names")
     for key in own:
         if key not in state:
             raise InputError(f"{path}: holds another architecture than {hint}: {key} is missing")
@@ -98,4 +117,10 @@ def load_weights(module: nn.Module, state: dict, path: str | Path, hint: str) ->
         raise InputError(
             f"{path}: holds another architecture than {hint}: {superfluous} has no place there"
         )
-    module.load_state_dict(state)
+    try:
+        for key, value in state.items():
+            if value.is_floating_point() and not value.isfinite().all():
+                raise InputError(f"{path}: {key} holds a number that isn't finite")
+        module.load_state_dict(state)
+    except (RuntimeError, TypeError) as error:  # of sparse tensors and the like
+        raise InputError(f"{path}: doesn't fit {hint} ({reason(error)})") from None

@@ -50,6 +50,6 @@ def load_frozen_encoder(
         key = "state_dict" if name == "hourglass" else "model"
         state = load_checkpoint(path, (key,))[key]
         if name == "hourglass":
-            state = {k.removeprefix("module."): v for k, v in state.items()}
+            state = {str(k).removeprefix("module."): v for k, v in state.items()}
         load_weights(encoder, state, path, f"--model {name}")
     return freeze(encoder)

@@ -3,6 +3,7 @@ import pytest
 
 from data_loader.annotation_files import (
     check_images,
+    check_points,
     check_unique,
     parse_table,
     read_lines,
@@ -68,7 +69,8 @@ def test_table_of_names_and_numbers(file):
 
 
 @pytest.mark.parametrize(
-    "line", ["", "c", "c 1", "1 2", "c 1 x", "c 1 nan", "c -inf 1", "c 1,5 2", "c 1 0x10"]
+    "line",
+    ["", "c", "c 1", "1 2", "c 1 x", "c 1 nan", "c -inf 1", "c 1,5 2", "c 1 0x10", "c 1_0 2"],
 )
 def test_table_names_the_first_line_that_does_not_fit(file, line):
     lines = ["a 1 2", "b 3 4", line, "also wrong"]
@@ -97,3 +99,31 @@ def test_images_are_looked_for_in_each_folder(tmp_path):
         assert str(tmp_path / absent) in message and str(source) in message
     message = complaint(check_images, tmp_path, ["c/1.jpg"], source)
     assert f"{tmp_path / 'c'}: no such folder" in message and str(source) in message
+
+
+@pytest.mark.parametrize("content", [b"a.jpg 1\0 2", b"\x1b[31m 1 2", b"a\xc2\x9b 1", b"a\x1cb"])
+def test_control_characters_are_no_text(file, content):
+    file.write_bytes(content)
+    assert f"{file}: not a text file" in complaint(read_lines, file)
+
+
+def test_names_that_may_stand_there_once(file):
+    file.write_text("a 1\nb\na 2\n")
+    assert read_names(file) == ["a", "b", "a"]
+    assert f"{file}: a stands there twice" in complaint(read_names, file, once=True)
+
+
+def test_points_may_be_outside_their_picture_but_not_by_more_than_its_size(file):
+    points = np.array([[[-10, 40], [20, -20]], [[5, 5], [5, 5]]], dtype=float)
+    check_points(file, ["a", "b"], points, (10, 20))  # says nothing
+    check_points(file, ["a", "b"], points, [(10, 20), (4, 3)])
+    for far in ((-10.5, 0), (20.5, 0), (0, -21), (0, 1e300)):
+        points[1, 1] = far
+        message = complaint(check_points, file, ["a", "b"], points, (10, 20))
+        assert f"{file}: point 2 of b is at ({far[0]:g}, {far[1]:g})" in message
+    check_points(file, [], np.empty((0, 5, 2)), (10, 20))
+
+
+@pytest.mark.parametrize("name", ["x" * 5000, "x/" * 3000 + "y", "a\0b/c"])
+def test_names_that_can_be_no_path(tmp_path, name):
+    assert "list.txt" in complaint(check_images, tmp_path, [name], tmp_path / "list.txt")

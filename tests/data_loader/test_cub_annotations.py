@@ -1,9 +1,13 @@
 """CUB's parts from Torch7 files and from its own, and the ways they can be wrong."""
 
+import struct
+
 import numpy as np
 import pytest
+import torchfile
 
 from data_loader.cub_annotations import read_dat, read_part_annotations
+from data_loader.torch7 import read_torch7
 from tests.data_loader.layouts import (
     CUB_NAMES,
     complaint,
@@ -78,6 +82,82 @@ def fourteen(names, parts):
     }
 
 
+def changed(value):
+    table = dat_table(CUB_NAMES, cub_parts(5))
+    table[CUB_NAMES[1].rsplit("/")[-1].encode()][b"3"][1] = value
+    return torch7(table)
+
+
+def test_parts_may_be_arrays(tmp_path):
+    """Torch7 has tensors where these files usually have tables."""
+    parts = np.array([[0.25, 0.5, 1.0]] * 15)
+    table, number = b"", 3
+    for a, row in enumerate(parts, 1):
+        names = [b"V 1", b"torch.DoubleTensor", b"V 1", b"torch.DoubleStorage"]
+        names = [struct.pack("<i", len(name)) + name for name in names]
+        table += struct.pack("<ii", 2, len(str(a))) + str(a).encode()
+        table += struct.pack("<ii", 4, number) + names[0] + names[1]
+        table += struct.pack("<iqqq", 1, 3, 1, 1)
+        table += struct.pack("<ii", 4, number + 1) + names[2] + names[3]
+        table += struct.pack("<q", 3) + row.tobytes()
+        number += 2
+    content = struct.pack("<iii", 3, 1, 1) + torch7(b"a.jpg") + struct.pack("<iii", 3, 2, 15)
+    path = tmp_path / "train.dat"
+    path.write_bytes(content + table)
+    assert np.array_equal(read_dat(path)["a.jpg"], parts)
+    assert np.array_equal(torchfile.load(str(path))[b"a.jpg"][b"15"], parts[0])
+
+
+def test_the_reader_of_torch7_agrees_with_torchfile(tmp_path):
+    value = {b"a": {1: 2.5, 2: {b"x": -1}}, b"b": b"text", b"c": 7}
+    (tmp_path / "a.t7").write_bytes(torch7(value))
+    known = torchfile.load(str(tmp_path / "a.t7"), use_list_heuristic=False)
+    read = read_torch7((tmp_path / "a.t7").read_bytes())
+    assert read == value and set(known) == set(value)
+    assert known[b"a"][2][b"x"] == -1 and known[b"b"] == b"text"
+
+
+def test_a_table_that_holds_itself_is_refused(tmp_path):
+    content = struct.pack("<iii", 3, 1, 1) + torch7(b"a.jpg") + struct.pack("<ii", 3, 1)
+    (tmp_path / "a.dat").write_bytes(content)
+    assert "holds itself" in complaint(read_dat, tmp_path / "a.dat")
+    deep = b"".join(struct.pack("<iii", 3, n, 1) + torch7(b"a") for n in range(1, 5000))
+    (tmp_path / "a.dat").write_bytes(deep)
+    assert "too deep" in complaint(read_dat, tmp_path / "a.dat")
+
+
+@pytest.mark.parametrize("native", [False, True])
+def test_visible_parts_far_outside_are_refused(tmp_path, native):
+    write_cub(tmp_path, native)
+    if native:
+        path = tmp_path / "parts/part_locs.txt"
+        lines = path.read_text().splitlines()
+        place = next(i for i, line in enumerate(lines) if line.endswith(" 1"))
+        words = lines[place].split()
+        lines[place] = " ".join([*words[:2], "1000", *words[3:]])
+        write_text(path, *lines)
+    else:
+        path = tmp_path / "anno"
+        table = dat_table(CUB_NAMES, cub_parts(5))
+        table[CUB_NAMES[1].rsplit("/")[-1].encode()][b"1"] = {1: 2.1, 2: 0.5, 3: 1}
+        (path / "train.dat").write_bytes(torch7(table))
+        (path / "val.dat").write_bytes(torch7({}))
+    message = complaint(read_part_annotations, tmp_path, CUB_NAMES)
+    assert str(path) in message and "further outside" in message
+
+
+def test_native_parts_and_ids_that_stand_there_twice(tmp_path):
+    write_cub(tmp_path, native=True)
+    path = tmp_path / "parts/part_locs.txt"
+    lines = path.read_text().splitlines()
+    write_text(path, *lines[:4], lines[2], *lines[4:])
+    assert f"{path}, line 5" in complaint(read_part_annotations, tmp_path, CUB_NAMES)
+    path = tmp_path / "images.txt"
+    lines = path.read_text().splitlines()
+    write_text(path, *lines, lines[0])
+    assert f"{path}, line 6" in complaint(read_part_annotations, tmp_path, CUB_NAMES)
+
+
 def two_numbers(names, parts):
     return {
         k: {p: {1: v[1], 2: v[2]} for p, v in t.items()} for k, t in dat_table(names, parts).items()
@@ -95,8 +175,13 @@ def two_numbers(names, parts):
         torch7({b"a.jpg": b"text"}),
         torch7(fourteen(CUB_NAMES, cub_parts(5))),
         torch7(two_numbers(CUB_NAMES, cub_parts(5))),
+        changed(float("nan")),
+        changed(float("inf")),
+        changed(b"text"),
+        changed({}),
     ],
-    ids=["empty", "text", "cut", "list", "string", "no parts", "14 parts", "x and y only"],
+    ids=["empty", "text", "cut", "list", "string", "no parts", "14 parts", "x and y only"]
+    + ["not a number", "infinite", "text for a number", "table for a number"],
 )
 def test_damaged_torch7_files(tmp_path, content):
     path = tmp_path / "train.dat"

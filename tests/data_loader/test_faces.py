@@ -566,3 +566,61 @@ def test_eyes_of_photographs_are_left_of_each_other_and_above_the_mouth(cls, roo
         assert apart[0] > 8 and abs(apart[1]) < apart[0]
         mouth = points[list(chin_or_mouth), 1].mean()
         assert mouth > points[[left, right], 1].mean() + 5
+
+
+# ---- what can't be ----
+
+
+def test_points_far_outside_are_named(tmp_path):
+    write_celeba(tmp_path / "celeba", CELEBA_PARTS, **CELEBA_MAFL)
+    path = tmp_path / "celeba/Anno/list_landmarks_align_celeba.txt"
+    path.write_text(path.read_text().replace("000001.jpg   64", "000001.jpg 6464"))
+    assert " 6464 " in path.read_text()
+    message = complaint(MAFLAligned, tmp_path / "celeba", **SINGLE)
+    assert f"{path}: point 1 of 000001.jpg is at (6464, 100)" in message
+    write_aflw(tmp_path / "aflw")
+    path = tmp_path / "aflw/aflw_train_keypoints.mat"
+    mat = {k: v for k, v in scipy.io.loadmat(path).items() if not k.startswith("_")}
+    scipy.io.savemat(path, {**mat, "gt": mat["gt"] * 10})
+    assert f"{path}: point" in complaint(AFLW, tmp_path / "aflw", **SINGLE)
+    write_mtfl(tmp_path / "mtfl")
+    for name, train in (("aflw_cropped/facedata_cropped.csv", True), ("MTFL/testing.txt", False)):
+        path = tmp_path / "mtfl" / name
+        path.write_text(path.read_text().replace("70.5000", "70500"))
+        assert f"{path}: point" in complaint(AFLW_MTFL, tmp_path / "mtfl", train=train, **SINGLE)
+        path.write_text(path.read_text().replace("70500", "70.5"))
+    write_300w(tmp_path / "300w", {"afw": ["a.jpg"]})
+    dataset = ThreeHundredW(tmp_path / "300w", **SINGLE)
+    dataset.annotations["keypoints"][0, 3] = 7000
+    message = complaint(dataset.__getitem__, 0)
+    assert f"{tmp_path / '300w/afw/a.pts'}: point 4 of a.jpg" in message
+
+
+def test_a_picture_too_small_for_its_face_is_named(tmp_path):
+    write_300w(tmp_path, {"afw": ["a.jpg"]})
+    Image.new("RGB", (1, 1)).save(tmp_path / "afw/a.jpg")
+    assert str(tmp_path / "afw/a.") in complaint(ThreeHundredW(tmp_path, **SINGLE).__getitem__, 0)
+
+
+def test_names_that_stand_there_twice(tmp_path):
+    write_celeba(tmp_path / "celeba", CELEBA_PARTS, **CELEBA_MAFL)
+    path = tmp_path / "celeba/MAFL/training.txt"
+    write_text(path, "000001.jpg", "000009.jpg", "000001.jpg")
+    for cls in (MAFLAligned, CelebAPrunedAligned_MAFLVal):
+        message = complaint(cls, tmp_path / "celeba", **SINGLE)
+        assert f"{path}: 000001.jpg stands there twice" in message
+    names, _ = write_aflw(tmp_path / "aflw")
+    path = tmp_path / "aflw/aflw_train_images.txt"
+    write_text(path, *names["train"][:-1], names["train"][0])
+    message = complaint(AFLW, tmp_path / "aflw", **SINGLE)
+    assert f"{names['train'][0]} stands there twice" in message
+
+
+def test_a_count_with_more_digits_than_python_reads(tmp_path):
+    write_celeba(tmp_path, CELEBA_PARTS, **CELEBA_MAFL)
+    path = tmp_path / "Anno/list_landmarks_align_celeba.txt"
+    text = path.read_text()
+    path.write_text("9" * 5000 + text[1:])
+    assert f"{path}: says 999" in complaint(MAFLAligned, tmp_path, **SINGLE)
+    path.write_text("00" + text)
+    assert len(MAFLAligned(tmp_path, **SINGLE)) == 2

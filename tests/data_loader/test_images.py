@@ -1,4 +1,5 @@
 import io
+import os
 import struct
 import warnings
 import zlib
@@ -112,3 +113,98 @@ def test_pictures_too_large_for_the_memory_are_refused_without_a_warning(tmp_pat
         warnings.simplefilter("error")
         message = complaint(open_image, path)
     assert str(path) in message and str(side**2) in message
+
+
+# ---- modes ----
+
+
+def opened(tmp_path, data: bytes) -> np.ndarray:
+    (tmp_path / "a.jpg").write_bytes(data)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        return np.asarray(open_image(tmp_path / "a.jpg")).astype(int)
+
+
+def test_grey_of_16_bits_keeps_its_upper_8(tmp_path):
+    grey = np.arange(31 * 23, dtype=np.uint16).reshape(23, 31) * 91
+    for kind in ("PNG", "PPM"):
+        rgb = opened(tmp_path, encoded(Image.fromarray(grey), format=kind))
+        assert np.array_equal(rgb, np.repeat(grey[..., None] >> 8, 3, axis=2))
+    key = encoded(Image.fromarray(grey), format="PNG", transparency=int(grey[5, 7]))
+    assert opened(tmp_path, key)[5, 7].tolist() == [0, 0, 0]
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA"])
+def test_what_is_transparent_becomes_black(tmp_path, mode):
+    image = noise().convert(mode)
+    alpha = np.linspace(0, 255, 31 * 23).reshape(23, 31).astype(np.uint8)
+    image.putalpha(Image.fromarray(alpha))
+    rgb = opened(tmp_path, encoded(image, format="PNG"))
+    colours = np.asarray(image.convert("RGB")).astype(int)
+    assert np.abs(rgb - colours * alpha[..., None] / 255).max() <= 1
+    image.putalpha(255)
+    assert np.array_equal(opened(tmp_path, encoded(image, format="PNG")), colours)
+
+
+def test_a_palette_and_a_colour_may_be_transparent(tmp_path):
+    palette = noise().convert("P")
+    colours = np.asarray(palette.convert("RGB"))
+    places = np.asarray(palette)
+    first = places == places[0, 0]
+    for transparency in (
+        int(places[0, 0]),
+        bytes(0 if i == places[0, 0] else 255 for i in range(256)),
+    ):
+        for kind in ("PNG", "GIF"):
+            if kind == "GIF" and isinstance(transparency, bytes):
+                continue
+            rgb = opened(tmp_path, encoded(palette, format=kind, transparency=transparency))
+            assert (rgb[first] == 0).all() and np.array_equal(rgb[~first], colours[~first])
+    colour = tuple(int(v) for v in np.asarray(noise())[2, 3])
+    rgb = opened(tmp_path, encoded(noise(), format="PNG", transparency=colour))
+    assert (rgb[2, 3] == 0).all()
+
+
+def test_one_pixel_and_one_bit(tmp_path):
+    for kind in ("PNG", "JPEG", "GIF", "BMP"):
+        assert opened(tmp_path, encoded(Image.new("L", (1, 1), 255), format=kind)).tolist() == [
+            [[255, 255, 255]]
+        ]
+    bits = noise().convert("1")
+    white = np.asarray(bits)[..., None] * np.array([255, 255, 255])
+    assert np.array_equal(opened(tmp_path, encoded(bits, format="PNG")), white)
+
+
+def test_cmyk_has_about_the_colours_it_was_made_of(tmp_path):
+    smooth = noise(4, 4).resize((31, 23), Image.Resampling.BICUBIC)
+    rgb = opened(tmp_path, encoded(smooth.convert("CMYK"), format="JPEG", quality=98))
+    assert np.abs(rgb - np.asarray(smooth)).mean() < 4
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+@pytest.mark.parametrize("orientation", [3, 6])
+def test_pictures_are_not_turned(tmp_path, kind, orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    plain = opened(tmp_path, encoded(noise(), format=kind, lossless=True))
+    turned = opened(tmp_path, encoded(noise(), format=kind, lossless=True, exif=exif))
+    assert Image.open(tmp_path / "a.jpg").getexif()[0x0112] == orientation
+    assert np.array_equal(turned, plain)
+    assert image_size(tmp_path / "a.jpg") == (31, 23)
+
+
+@pytest.mark.parametrize("kind", ["TIFF", "EPS", "PDF", "ICO", "TGA"])
+def test_other_formats_are_refused(tmp_path, kind):
+    (tmp_path / "a.jpg").write_bytes(encoded(noise(), format=kind))
+    assert "not an image that Pillow can read" in complaint(open_image, tmp_path / "a.jpg")
+
+
+def test_fractions_are_refused(tmp_path):
+    image = Image.fromarray(np.ones((3, 4), np.float32))
+    (tmp_path / "a.jpg").write_bytes(encoded(image, format="PPM"))
+    assert "fractions" in complaint(open_image, tmp_path / "a.jpg")
+
+
+def test_pipes_are_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "a.jpg")
+    assert "not a file" in complaint(open_image, tmp_path / "a.jpg")

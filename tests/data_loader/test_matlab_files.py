@@ -1,8 +1,15 @@
 import numpy as np
 import pytest
 import scipy.io
+import scipy.sparse
 
-from data_loader.matlab_files import read_face_boxes, read_mat, read_pts
+from data_loader.matlab_files import (
+    check_face_box,
+    load_mat,
+    read_face_boxes,
+    read_mat,
+    read_pts,
+)
 from tests.data_loader.layouts import box_cells, complaint, pts_lines, write_text
 from tests.recipes import FACES, needs_faces
 
@@ -40,6 +47,43 @@ def test_absent_mat_files_are_said_to_be_absent(mat, read):
 def test_files_that_are_not_mat(mat, read, content):
     mat.write_bytes(content)
     assert f"{mat}: unreadable .mat file" in complaint(read, mat)
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_all_kinds_are_read_as_scipy_reads_them(mat, packed):
+    random = np.random.RandomState(0)
+    arrays = {f"x{i}": (random.rand(3, 4, 2) * 99).astype(k) for i, k in enumerate("bBhHiIqQfd")}
+    cells = box_cells({"\u00e9.jpg": (1, 2, 3, 4), "long name of a picture.png": (-5, 6, 7, 8)})
+    content = {**arrays, "flag": np.array([[True, False]]), "boxes": cells, "one": 2.5}
+    scipy.io.savemat(mat, content, do_compression=packed)
+    wanted = {*arrays, "flag", "boxes"}
+    read, known = load_mat(mat, wanted), scipy.io.loadmat(mat)
+    assert set(read) == wanted
+    for name in (*arrays, "flag"):
+        assert np.array_equal(read[name], known[name])
+    for (cell,), known_cell in zip(read["boxes"], known["boxes"].ravel(), strict=True):
+        assert cell["imgName"] == known_cell["imgName"].item().item()
+        assert np.array_equal(cell["bb_ground_truth"], known_cell["bb_ground_truth"].item())
+
+
+@pytest.mark.parametrize("value", [1j * np.ones((3, 2)), scipy.sparse.eye(3).tocsc()[:, :2]])
+def test_other_kinds_of_numbers_are_refused_unless_unwanted(mat, value):
+    scipy.io.savemat(mat, {"gt": np.ones((3, 2)), "other": value})
+    assert np.array_equal(read_mat(mat, {"gt": (3, 2)})["gt"], np.ones((3, 2)))
+    assert str(mat) in complaint(read_mat, mat, {"other": (3, 2)})
+
+
+def test_packed_bombs_and_deep_cells_are_refused(mat):
+    scipy.io.savemat(mat, {"gt": np.zeros((3000, 3000))}, do_compression=True)
+    assert mat.stat().st_size < 10**6
+    assert "too large" in complaint(read_mat, mat, {"gt": (3, 2)})
+    cell = np.ones((1, 1))
+    for _ in range(20):
+        outer = np.empty((1, 1), dtype=object)
+        outer[0, 0] = cell
+        cell = outer
+    scipy.io.savemat(mat, {"bounding_boxes": cell})
+    assert "too deep" in complaint(read_face_boxes, mat)
 
 
 def test_mat_files_cut_short(mat):
@@ -112,6 +156,32 @@ def test_variables_that_are_no_boxes(mat, values):
     assert str(mat) in message and "bb_ground_truth" in message
 
 
+def test_names_that_stand_there_twice(mat):
+    cells = np.concatenate([box_cells({"a.jpg": (1, 2, 3, 4)})] * 2, axis=1)
+    scipy.io.savemat(mat, {"bounding_boxes": cells})
+    assert f"{mat}: a.jpg stands there twice" in complaint(read_face_boxes, mat)
+
+
+def test_boxes_may_be_partly_outside(tmp_path):
+    check_face_box(tmp_path / "a.jpg", np.array([-20.0, -5, 180, 230]), (200, 150))
+    check_face_box(tmp_path / "a.jpg", np.array([1.0, 1, 2, 2]), (1, 1))
+
+
+@pytest.mark.parametrize(
+    ("box", "size"),
+    [
+        ((1, 1, 2, 2), (5000, 5000)),  # scaled so that the face is 52 px wide: 130,000 px
+        ((1, 1, 1e9, 50), (200, 100)),
+        ((1000, 10, 1050, 60), (200, 100)),
+        ((-1e300, 0, 50, 50), (100, 100)),
+        ((1, 1, 400, 3), (200, 1)),
+    ],
+)
+def test_boxes_that_can_not_be_of_their_picture(tmp_path, box, size):
+    message = complaint(check_face_box, tmp_path / "a.jpg", np.array(box, dtype=float), size)
+    assert str(tmp_path / "a.jpg") in message and "face box" in message
+
+
 @needs_faces
 def test_boxes_and_points_of_the_photographs():
     root = FACES / "300w"
@@ -152,6 +222,9 @@ def test_points_follow_the_brace(tmp_path):
         ("3.000000 4.500000", "inf 1"),
         ("3.000000 4.500000", "x y"),
         ("3.000000 4.500000", ""),
+        ("3.000000 4.500000", "3_0 1"),
+        ("}\n", ""),
+        ("}\n", "1 2\n}\n"),
     ],
 )
 def test_points_that_do_not_fit(tmp_path, old, new):

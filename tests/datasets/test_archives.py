@@ -230,3 +230,42 @@ def test_place_moves_everything_back_when_it_fails(tmp_path, monkeypatch):
         place(new, old, overwrite=True)
     assert tree(old) == ["b"] and (old / "b").read_text() == "old/b"
     assert tree(new) == [".old", "a", "b", "c"]
+
+
+@pytest.mark.parametrize("again", ["a/b", "./a/b", "a//b"])
+def test_an_entry_that_comes_twice_is_refused(tmp_path, again):
+    members = [("a/b", b"1"), ("c", b"2"), (again, b"3")]
+    if again == "a/b":
+        with pytest.warns(UserWarning, match="Duplicate"):
+            archives = [zip_with(tmp_path / "a.zip", *members)]
+    else:
+        archives = [zip_with(tmp_path / "a.zip", *members)]
+    for archive in (*archives, tar_with(tmp_path / "a.tar", *members)):
+        assert_refused(archive, tmp_path, "refused: there was one of that name")
+
+
+def test_a_folder_may_come_twice(tmp_path):
+    members = [(special("a", tarfile.DIRTYPE), b""), ("a/b", b"1")]
+    archive = tar_with(tmp_path / "a.tar", *members, (special("a/", tarfile.DIRTYPE), b""))
+    unpack(archive, tmp_path / "out")
+    assert tree(tmp_path / "out") == ["a", "a/b"]
+
+
+def test_sparse_files_are_refused(tmp_path):
+    archive = tar_with(tmp_path / "a.tar", (special("evil", tarfile.GNUTYPE_SPARSE), b""))
+    assert_refused(archive, tmp_path, "sparse")
+
+
+def test_other_ways_to_pack_a_zip_are_refused(tmp_path):
+    for method in (zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA):
+        with zipfile.ZipFile(tmp_path / "a.zip", "w", method) as file:
+            file.writestr("evil", NOISE)
+        assert_refused(tmp_path / "a.zip", tmp_path, "evil.* packed in another way")
+
+
+def test_what_is_no_file_is_no_archive(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "folder").mkdir()
+    for name in ("pipe", "folder"):
+        assert_refused(tmp_path / name, tmp_path, f"{name}: not a file")
+    assert_refused(tmp_path / "gone", tmp_path, "gone: no such file")

@@ -96,3 +96,60 @@ def test_a_checkpoint_of_another_kind_is_refused(tmp_path):
 def test_weights_of_another_architecture_are_named(state, reason):
     with pytest.raises(InputError, match=f"file: holds another architecture.*{reason}"):
         load_weights(torch.nn.Linear(2, 3), state, "file", "--model x")
+
+
+def test_code_is_named(tmp_path):
+    torch.save({"model": Evil(tmp_path / "ran")}, tmp_path / "evil.pth")
+    with pytest.raises(InputError, match=r"it would call (posix|nt|os)\.mkdir\)$"):
+        load_checkpoint(tmp_path / "evil.pth", ("model",))
+
+
+def test_a_flipped_bit_is_found(tmp_path):
+    path = tmp_path / "c.pth"
+    save_checkpoint(path, {"model": {"w": torch.zeros(1000)}})
+    damaged = bytearray(path.read_bytes())
+    damaged[damaged.index(bytes(4000)) + 2000] ^= 4
+    path.write_bytes(damaged)
+    with pytest.raises(InputError, match="checksum of .* differs"):
+        load_checkpoint(path, ("model",))
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("opt", {}), ("epoch", "3"), ("epoch", None), ("model", [1]), ("optimizer", torch.ones(2))],
+)
+def test_entries_of_another_kind_are_named(tmp_path, key, value):
+    save_checkpoint(tmp_path / "c.pth", {**content(), key: value})
+    assert load_checkpoint(tmp_path / "c.pth", ())
+    with pytest.raises(InputError, match=rf"c\.pth: {key} is {type(value).__name__}, not"):
+        load_checkpoint(tmp_path / "c.pth", (key,))
+
+
+@pytest.mark.parametrize(
+    ("state", "reason"),
+    [
+        (
+            {"weight": torch.full((3, 2), torch.nan), "bias": torch.zeros(3)},
+            "weight holds a number",
+        ),
+        ({"weight": torch.zeros(3, 2), "bias": torch.tensor([1, torch.inf, 2])}, "isn't finite"),
+        (
+            {"weight": torch.zeros(3, 2).to_sparse(), "bias": torch.zeros(3)},
+            "doesn't fit --model x",
+        ),
+        ({"weight": torch.zeros(3, 2, device="meta"), "bias": torch.zeros(3)}, "doesn't fit"),
+        ({1: torch.zeros(3, 2), "bias": torch.zeros(3)}, "no names"),
+        ({"weight": torch.zeros(3, 2), "bias": torch.zeros(3), "a\nb": 1}, "no names"),
+    ],
+)
+def test_weights_that_are_none(state, reason):
+    with pytest.raises(InputError, match=f"^file: .*{reason}") as caught:
+        load_weights(torch.nn.Linear(2, 3), state, "file", "--model x")
+    assert "\n" not in str(caught.value)
+
+
+def test_the_found_keys_stay_on_one_line(tmp_path):
+    save_checkpoint(tmp_path / "c.pth", {"a\nb\x1b[31m": 1, "x" * 10**5: 2})
+    with pytest.raises(InputError, match="expected a checkpoint with model") as caught:
+        load_checkpoint(tmp_path / "c.pth", ("model",))
+    assert str(caught.value).isprintable() and len(str(caught.value)) < 1000

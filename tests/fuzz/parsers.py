@@ -1,0 +1,271 @@
+"""Every parser of other people's files: how to write it a good file, and how to read it."""
+
+import argparse
+import gzip
+import io
+import tarfile
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from data_loader.data_loaders_animal import CUB, InatAve
+from data_loader.data_loaders_face import (
+    AFLW,
+    AFLW_MTFL,
+    CelebAPrunedAligned_MAFLVal,
+    MAFLAligned,
+    ThreeHundredW,
+)
+from data_loader.few_shot import load_picks
+from data_loader.images import image_size, open_image
+from datasets.archives import unpack
+from models.keypoint_prediction import IntermediateKeypointPredictor
+from tests.data_loader.layouts import (
+    CELEBA_MAFL,
+    CELEBA_PARTS,
+    write_300w,
+    write_aflw,
+    write_celeba,
+    write_cub,
+    write_mtfl,
+    write_text,
+)
+from tests.fuzz.mutations import gzipped, mat_packed, pickle_inside, png_sealed, with_pickle
+from utils.checkpoint import load_checkpoint, load_weights
+
+FRAME = {"pair_image": False, "do_augmentations": False, "imwidth": 32, "crop": 2}
+NAMES_300W = {"afw": ["a.jpg", "b.jpg"], "helen/trainset": ["c.jpg"]}
+
+
+@dataclass(frozen=True)
+class Parser:
+    """One kind of file.
+
+    Attributes:
+        write: makes all that is needed in a folder; returns the file to damage.
+        read: reads it, given the folder.
+        text: whether it is one.
+        inside: takes out of the file what is damaged, if not all.
+        seal: makes a file again of that, damaged, and of the good file.
+    """
+
+    write: Callable[[Path], Path]
+    read: Callable[[Path], object]
+    text: bool = False
+    inside: Callable[[bytes], bytes] = bytes
+    seal: Callable[[bytes, bytes], bytes] = lambda data, whole: data
+
+
+# ---- images ----
+
+
+def write_image(folder: Path, image: Image.Image, kind: str, **options) -> Path:
+    image.save(folder / "a.jpg", format=kind, **options)
+    return folder / "a.jpg"
+
+
+def read_image(folder: Path) -> None:
+    assert open_image(folder / "a.jpg").mode == "RGB"
+    image_size(folder / "a.jpg")
+
+
+def images() -> dict[str, Parser]:
+    values = np.random.RandomState(0).randint(0, 256, (23, 31, 3), dtype=np.uint8)
+    noise = Image.fromarray(values)
+    palette = noise.convert("P")
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    kinds = {
+        "jpeg": (noise, "JPEG", {"exif": exif}),
+        "jpeg progressive": (noise, "JPEG", {"progressive": True}),
+        "jpeg cmyk": (noise.convert("CMYK"), "JPEG", {}),
+        "gif": (palette, "GIF", {"transparency": 3}),
+        "bmp": (noise, "BMP", {}),
+        "webp": (noise, "WEBP", {}),
+        "ppm": (noise, "PPM", {}),
+        "png": (palette, "PNG", {"transparency": bytes(range(256))}),
+        "png 16 bits": (Image.fromarray(values[..., 0].astype(np.uint16) * 257), "PNG", {}),
+    }
+    parsers = {
+        name: Parser(partial(write_image, image=image, kind=kind, **options), read_image)
+        for name, (image, kind, options) in kinds.items()
+    }
+    sealed = [name for name in kinds if name.startswith("png")]
+    parsers |= {
+        f"{n} sealed": Parser(parsers[n].write, read_image, seal=png_sealed) for n in sealed
+    }
+    return parsers
+
+
+# ---- annotations ----
+
+
+def read_all(build: Callable[[Path], object], folder: Path) -> None:
+    """Build a data set, and read all its pictures and points."""
+    dataset = build(folder)
+    dataset.annotation_tensors()
+    assert dataset[0][0].isfinite().all()
+
+
+def layout(write: Callable, file: str, build: Callable, text: bool = True, **more) -> Parser:
+    def written(folder: Path) -> Path:
+        write(folder)
+        return folder / file
+
+    return Parser(written, partial(read_all, build), text, **more)
+
+
+def celeba(folder: Path) -> None:
+    write_celeba(folder, CELEBA_PARTS, **CELEBA_MAFL)
+
+
+def inat(folder: Path) -> None:
+    write_celeba(folder, {"000001.jpg": 0, "000002.jpg": 0})
+    write_text(folder / "list.txt", *(f"Img/img_align_celeba_hq/00000{i}.jpg" for i in (1, 2)))
+
+
+def name_list(folder: Path) -> Path:
+    celeba(folder)
+    write_text(folder / "namelist.txt", *CELEBA_MAFL["mafl_train"])
+    return folder / "namelist.txt"
+
+
+def annotations() -> dict[str, Parser]:
+    pre = partial(CelebAPrunedAligned_MAFLVal, **FRAME)
+    mafl, aflw, mtfl, w300 = (
+        partial(c, **FRAME) for c in (MAFLAligned, AFLW, AFLW_MTFL, ThreeHundredW)
+    )
+    cub = partial(CUB, train=True, imwidth=32)
+    native, w300_files = partial(write_cub, native=True), partial(write_300w, names=NAMES_300W)
+    landmarks, boxes = (
+        "Anno/list_landmarks_align_celeba.txt",
+        "Bounding Boxes/bounding_boxes_afw.mat",
+    )
+    csv, mat = "aflw_cropped/facedata_cropped.csv", "aflw_train_keypoints.mat"
+    return {
+        "celeba landmarks": layout(celeba, landmarks, mafl),
+        "celeba partition": layout(celeba, "Eval/list_eval_partition.txt", pre),
+        "mafl list": layout(celeba, "MAFL/training.txt", mafl),
+        "aflw list": layout(write_aflw, "aflw_train_images.txt", aflw),
+        "aflw mat": layout(write_aflw, mat, aflw, text=False),
+        "aflw mat packed": layout(write_aflw, mat, aflw, text=False, seal=mat_packed),
+        "mtfl csv": layout(write_mtfl, csv, mtfl),
+        "mtfl list": layout(write_mtfl, "MTFL/testing.txt", partial(mtfl, train=False)),
+        "300-w points": layout(w300_files, "afw/a.pts", w300),
+        "300-w boxes": layout(w300_files, boxes, w300, text=False),
+        "300-w boxes packed": layout(w300_files, boxes, w300, text=False, seal=mat_packed),
+        "cub dat": layout(write_cub, "anno/train.dat", cub, text=False),
+        "cub split": layout(write_cub, "split/train.txt", cub),
+        "cub ids": layout(native, "images.txt", cub),
+        "cub parts": layout(native, "parts/part_locs.txt", cub),
+        "inat list": layout(
+            inat, "list.txt", lambda f: InatAve(f, imagelist=f / "list.txt", **FRAME)
+        ),
+        "name list": Parser(name_list, lambda f: load_picks(f, MAFLAligned(f, **FRAME)), text=True),
+    }
+
+
+# ---- checkpoints ----
+
+
+def write_checkpoint(folder: Path, old: bool) -> Path:
+    state = torch.nn.Linear(2, 3).state_dict()
+    module = torch.nn.Linear(2, 3)
+    optimizer = torch.optim.SGD(module.parameters(), lr=0.1, momentum=0.9)
+    module(torch.ones(1, 2)).sum().backward()
+    optimizer.step()
+    content = {
+        "opt": argparse.Namespace(model="resnet18", lr_decay_epochs=[120, 160]),
+        **{"model": state, "model_ema": dict(state), "contrast": dict(state), "epoch": 3},
+        **{"optimizer": optimizer.state_dict(), "best_error": np.float64(7.5)},
+    }
+    torch.save(content, folder / "c.pth", _use_new_zipfile_serialization=not old)
+    return folder / "c.pth"
+
+
+def read_checkpoint(folder: Path) -> None:
+    keys = ("opt", "model", "contrast", "optimizer", "epoch", "model_ema")
+    content = load_checkpoint(folder / "c.pth", keys)
+    for key in ("model", "model_ema", "contrast"):
+        load_weights(torch.nn.Linear(2, 3), content[key], folder / "c.pth", "--model x")
+
+
+def write_regressor(folder: Path) -> Path:
+    state = IntermediateKeypointPredictor(4, 2, 3).state_dict()
+    content = {"opt": argparse.Namespace(), "epoch": 1, "regressor": state, "optimizer": {}}
+    torch.save(content, folder / "c.pth")
+    return folder / "c.pth"
+
+
+def read_regressor(folder: Path) -> None:
+    content = load_checkpoint(folder / "c.pth", ("opt", "epoch", "regressor", "optimizer"))
+    regressor = IntermediateKeypointPredictor(4, 2, 3)
+    load_weights(regressor, content["regressor"], folder / "c.pth", "--layer 3")
+
+
+def write_dve(folder: Path) -> Path:
+    state = {f"module.{k}": v for k, v in torch.nn.Linear(2, 3).state_dict().items()}
+    torch.save({"state_dict": state, "epoch": 1}, folder / "c.pth")
+    return folder / "c.pth"
+
+
+def read_dve(folder: Path) -> None:
+    state = load_checkpoint(folder / "c.pth", ("state_dict",))["state_dict"]
+    state = {str(k).removeprefix("module."): v for k, v in state.items()}
+    load_weights(torch.nn.Linear(2, 3), state, folder / "c.pth", "--model hourglass")
+
+
+def checkpoints() -> dict[str, Parser]:
+    new, old = partial(write_checkpoint, old=False), partial(write_checkpoint, old=True)
+    inner = {"inside": pickle_inside, "seal": with_pickle}
+    return {
+        "checkpoint": Parser(new, read_checkpoint),
+        "checkpoint's pickle": Parser(new, read_checkpoint, **inner),
+        "checkpoint of old": Parser(old, read_checkpoint),
+        "regressor": Parser(write_regressor, read_regressor),
+        "regressor's pickle": Parser(write_regressor, read_regressor, **inner),
+        "dve": Parser(write_dve, read_dve),
+        "dve's pickle": Parser(write_dve, read_dve, **inner),
+    }
+
+
+# ---- archives ----
+
+
+def write_archive(folder: Path, kind: str) -> Path:
+    members = {"a/one.txt": b"1" * 700, "a/b/two.txt": b"2", "\u00fc" * 60: b"3"}
+    if kind == "zip":
+        with zipfile.ZipFile(folder / "a.any", "w", zipfile.ZIP_DEFLATED) as file:
+            for name, content in members.items():
+                file.writestr(name, content)
+        return folder / "a.any"
+    with tarfile.open(folder / "a.any", kind) as tar:
+        for name, content in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content))
+    return folder / "a.any"
+
+
+def read_archive(folder: Path) -> None:
+    unpack(folder / "a.any", folder / "out")
+
+
+def archives() -> dict[str, Parser]:
+    zip_file, tar = partial(write_archive, kind="zip"), partial(write_archive, kind="w")
+    packed = partial(write_archive, kind="w:gz")
+    return {
+        "zip": Parser(zip_file, read_archive),
+        "tar": Parser(tar, read_archive),
+        "tar.gz": Parser(packed, read_archive),
+        "tar in gz": Parser(packed, read_archive, inside=gzip.decompress, seal=gzipped),
+    }
+
+
+PARSERS = {**images(), **annotations(), **checkpoints(), **archives()}
