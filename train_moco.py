@@ -13,11 +13,12 @@ The published runs, on CelebA and on iNaturalist Aves:
 [SPEC 4; Cheng et al. 2020, Sec. 3.1; He et al. 2020.] Letters: B images a step.
 """
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.data import DataLoader
 
 from data_loader.device_augmentation import BatchViews
@@ -39,14 +40,24 @@ from utils.arguments import (
     add_ignored_arguments,
     finite_float,
     ignored_notices,
+    positive_float,
     positive_int,
     share,
 )
-from utils.checkpoint import load_checkpoint, load_weights, save_checkpoint
 from utils.encoder_loading import new_encoder
 from utils.errors import InputError, run_script
+from utils.interruption import Interruption
 from utils.log import RunLog, Stopwatch, progress
-from utils.randomness import random_states, restore_random_states, seed_everything
+from utils.pretraining_state import (
+    CHECKPOINT_KEYS,
+    Learned,
+    Progress,
+    SaveInTime,
+    restore,
+    save_run,
+)
+from utils.randomness import seed_everything
+from utils.resumption import forget_later_epochs, open_checkpoint
 from utils.run import (
     add_device_arguments,
     add_output_arguments,
@@ -65,7 +76,6 @@ from utils.schedule import (
 
 EMBEDDING_DIM = 128  # [SPEC 2]
 IGNORED = {"nce_m": 0.5, "beta1": 0.5, "beta2": 0.999, "tb_freq": 500}
-CHECKPOINT_KEYS = ("opt", "model", "contrast", "optimizer", "epoch", "model_ema")
 
 
 def build_parser() -> ArgumentParser:
@@ -104,7 +114,14 @@ def build_parser() -> ArgumentParser:
         momentum=0.9,
         weight_decay=1e-4,
     )
-    add_output_arguments(parser, save_freq=20)
+    group = add_output_arguments(parser, save_freq=20)
+    group.add_argument(
+        "--save_minutes",
+        type=positive_float,
+        default=30,
+        metavar="MINUTES",
+        help="write current.pth within an epoch, too, after so much time",
+    )
     add_acceleration_arguments(parser)
     add_device_arguments(parser)
     add_ignored_arguments(parser, **IGNORED)
@@ -140,10 +157,15 @@ def main() -> None:
     )
     learned = Learned(query, key, contrast, optimizer, gradient_scaler(device, args.amp))
     notices = worker_notice(args.num_workers) + ignored_notices(args, **IGNORED)
-    done = resume(args.resume, args.model, learned, notices) if args.resume else 0
+    so_far = Progress(torch.zeros(2, device=device))
+    folder = args.model_path / args.model_name
+    found = open_checkpoint(args, folder, CHECKPOINT_KEYS, notices)
+    if found is not None:
+        notices += restore(*found, args.model, learned, so_far)
 
     # ---- the run's folder and log ----
-    folder = start_folder(args.model_path, args.model_name, args, {"images": len(dataset)})
+    start_folder(args.model_path, args.model_name, args, {"images": len(dataset)})
+    forget_later_epochs(folder / "log.jsonl", so_far.epochs)
     scalars = scalar_folder(args.model_path, args.model_name)
     log = RunLog(None, scalars, folder / "log.jsonl")
     for notice in notices:
@@ -170,41 +192,40 @@ def main() -> None:
     )
 
     # ---- train ----
-    for epoch in range(done + 1, args.epochs + 1):
-        rate = step_rate(epoch, args.learning_rate, args.lr_decay_epochs, args.lr_decay_rate)
-        if args.cosine:
-            rate = cosine_rate(epoch, args.learning_rate, args.epochs)
-        set_learning_rate(optimizer, rate)
-        loader.sampler.set_epoch(epoch)
-        watch = Stopwatch()
-        loss, prob = train_one_epoch(
-            loader, augment, learned, args.alpha, args.amp, log, epoch, args.print_freq
-        )
-        if not torch.isfinite(torch.tensor(loss)):
-            raise InputError(
-                f"the loss is {loss} after epoch {epoch} at --learning_rate "
-                f"{args.learning_rate}: not saved; try a smaller rate"
+    save = partial(save_run, folder, args.keep_last, {"opt": plain_options(args)}, learned)
+    with Interruption() as interruption:
+        after_step = SaveInTime(save, args.save_minutes, interruption)
+        for epoch in range(so_far.epochs + 1, args.epochs + 1):
+            rate = step_rate(epoch, args.learning_rate, args.lr_decay_epochs, args.lr_decay_rate)
+            if args.cosine:
+                rate = cosine_rate(epoch, args.learning_rate, args.epochs)
+            set_learning_rate(optimizer, rate)
+            loader.sampler.set_epoch(epoch, skip=so_far.images)
+            watch, skipped = Stopwatch(), so_far.images
+            loss, prob = train_one_epoch(
+                loader,
+                augment,
+                learned,
+                args.alpha,
+                args.amp,
+                log,
+                so_far,
+                args.print_freq,
+                after_step,
             )
-        log.record(epoch, ins_loss=loss, ins_prob=prob, learning_rate=rate)
-        log.line(
-            f"epoch {epoch}/{args.epochs}  loss {loss:.4f}  prob {prob:.3f}  rate {rate:.5f}  "
-            f"{len(dataset) / watch.seconds():.1f} images/s"
-        )
-        content = {"opt": plain_options(args), "epoch": epoch, **states(learned)}
-        if epoch % args.save_freq == 0:
-            save_checkpoint(folder / f"ckpt_epoch_{epoch}.pth", content)
-        save_checkpoint(folder / "current.pth", content)
+            if not torch.isfinite(torch.tensor(loss)):
+                raise InputError(
+                    f"the loss is {loss} after epoch {epoch} at --learning_rate "
+                    f"{args.learning_rate}: not saved; try a smaller rate"
+                )
+            log.record(epoch, ins_loss=loss, ins_prob=prob, learning_rate=rate)
+            log.line(
+                f"epoch {epoch}/{args.epochs}  loss {loss:.4f}  prob {prob:.3f}  rate {rate:.5f}  "
+                f"{(len(dataset) - skipped) / watch.seconds():.1f} images/s"
+            )
+            so_far.next_epoch()
+            save(so_far, kept=epoch % args.save_freq == 0)
     log.line(f"done: {folder / 'current.pth'}")
-
-
-class Learned(NamedTuple):
-    """What a step changes."""
-
-    query: nn.Module
-    key: nn.Module
-    contrast: MemoryMoCo
-    optimizer: torch.optim.Optimizer
-    scaler: torch.amp.GradScaler
 
 
 def train_one_epoch(
@@ -214,8 +235,9 @@ def train_one_epoch(
     alpha: float,
     amp: str,
     log: RunLog,
-    epoch: int,
+    so_far: Progress,
     print_freq: int,
+    after_step: Callable[[Progress], None],
 ) -> tuple[float, float]:
     """Take one step a batch; return the epoch's mean loss and mean positive logit."""
     query, key, contrast, optimizer, scaler = learned
@@ -223,8 +245,8 @@ def train_one_epoch(
     set_key_mode(key)
     criterion = NCESoftmaxLoss()
     device = contrast.memory.device
-    totals, images = torch.zeros(2, device=device), 0
-    for step, batch in enumerate(progress(loader, f"epoch {epoch}"), 1):
+    epoch, last_step = so_far.epochs + 1, so_far.steps + len(loader)
+    for batch in progress(loader, f"epoch {epoch}"):
         view1, view2 = two_views(batch, augment, device)  # (B, 3, H, W) each
         with autocast(device, amp):
             q = query(view1)  # (B, D)
@@ -239,15 +261,17 @@ def train_one_epoch(
         contrast.enqueue(k)
 
         # Summed on the device: reading a number there would hold the next step up.
-        totals += torch.stack([loss.detach(), logits[:, 0].detach().mean()]) * len(q)
-        images += len(q)
-        if step % print_freq == 0:
-            loss_now, prob_now = (totals / images).tolist()
+        so_far.totals += torch.stack([loss.detach(), logits[:, 0].detach().mean()]) * len(q)
+        so_far.images += len(q)
+        so_far.steps += 1
+        if so_far.steps % print_freq == 0:
+            loss_now, prob_now = (so_far.totals / so_far.images).tolist()
             log.step(
-                f"epoch {epoch}  step {step}/{len(loader)}  loss {loss_now:.4f}  "
+                f"epoch {epoch}  step {so_far.steps}/{last_step}  loss {loss_now:.4f}  "
                 f"prob {prob_now:.3f}"
             )
-    loss, prob = (totals / images).tolist()
+        after_step(so_far)
+    loss, prob = (so_far.totals / so_far.images).tolist()
     return loss, prob
 
 
@@ -279,40 +303,6 @@ def check_side(image_size: int, image_crop: int) -> None:
             f"embedding needs a multiple of {STRIDE}, such as 96 (--image_size 136 "
             "--image_crop 20)"
         )
-
-
-def states(learned: Learned) -> dict:
-    """Return the entries of a checkpoint that hold what was learned [SPEC 7]."""
-    return {
-        "model": learned.query.state_dict(),
-        "contrast": learned.contrast.state_dict(),
-        "optimizer": learned.optimizer.state_dict(),
-        "model_ema": learned.key.state_dict(),
-        "queue_index": learned.contrast.index,
-        "scaler": learned.scaler.state_dict(),
-        "random_states": random_states(),
-    }
-
-
-def resume(path: str, model: str, learned: Learned, notices: list[str]) -> int:
-    """Restore all state from a checkpoint, ours or a published one; return its epoch."""
-    content, contrast = load_checkpoint(path, CHECKPOINT_KEYS), learned.contrast
-    load_weights(learned.query, content["model"], path, f"--model {model}")
-    load_weights(learned.key, content["model_ema"], path, f"--model {model}")
-    load_weights(contrast, content["contrast"], path, f"--nce_k {contrast.queue_size}")
-    learned.optimizer.load_state_dict(content["optimizer"])
-    if content.get("scaler"):
-        learned.scaler.load_state_dict(content["scaler"])
-    if "random_states" in content:
-        contrast.index = content["queue_index"]
-        restore_random_states(content["random_states"])
-    else:
-        notices.append(
-            f"{path}: a published checkpoint, without the queue's pointer and random states: "
-            "the queue is overwritten from its start, the draws are new"
-        )
-    notices.append(f"resumed from {path} after epoch {content['epoch']}")
-    return content["epoch"]
 
 
 if __name__ == "__main__":

@@ -27,9 +27,10 @@ from data_loader.loaders import build_loader
 from models.encoders import RESNETS, build_random_encoder
 from models.momentum import copy_parameters, set_key_mode
 from models.nce import MemoryMoCo
-from train_moco import Learned, train_one_epoch
+from train_moco import train_one_epoch
 from utils.acceleration import accelerate, gradient_scaler
 from utils.log import RunLog
+from utils.pretraining_state import Learned, Progress
 
 SIZE, CROP, SIDE = 136, 20, 96
 QUEUE, TEMPERATURE, ALPHA, DIM = 4096, 0.07, 0.999, 128
@@ -157,7 +158,13 @@ def our_epochs(
         device=device,
     )
     learned = learned_from_scratch(model, device, compiled=compiled, recompute=False, amp=amp)
-    return partial(train_one_epoch, loader, views, learned, ALPHA, amp, Quiet(), 1, 10**6)
+    return partial(our_epoch, loader, views, learned, amp)
+
+
+def our_epoch(loader, views: BatchViews | None, learned: Learned, amp: str) -> None:
+    """Train for an epoch as `train_moco.py` does."""
+    so_far = Progress(torch.zeros(2, device=learned.contrast.memory.device))
+    train_one_epoch(loader, views, learned, ALPHA, amp, Quiet(), so_far, 10**6, lambda so_far: None)
 
 
 def step_memory(model: str, batch_size: int, recompute: bool) -> Iterator[None]:
@@ -166,7 +173,7 @@ def step_memory(model: str, batch_size: int, recompute: bool) -> Iterator[None]:
     learned = learned_from_scratch(model, cpu, compiled=False, recompute=recompute, amp="off")
     yield
     views = torch.randn(batch_size, 6, SIDE, SIDE)
-    train_one_epoch([[views]], None, learned, ALPHA, "off", Quiet(), 1, 10**6)
+    our_epoch([[views]], None, learned, "off")
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from utils.arguments import natural, positive_int
+from utils.interruption import ignore_signals
 
 
 def add_loader_arguments(parser: argparse.ArgumentParser, *, batch_size: int, num_workers: int):
@@ -41,13 +42,14 @@ class SeededSampler(Sampler):
 
     def __init__(self, length: int, seed: int, shuffle: bool) -> None:
         self.length, self.seed, self.shuffle, self.epoch = length, seed, shuffle, 0
+        self.skipped = 0
 
-    def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch whose order and draws come next."""
-        self.epoch = epoch
+    def set_epoch(self, epoch: int, skip: int = 0) -> None:
+        """Choose the epoch whose order and draws come next, but for the first ``skip`` of them."""
+        self.epoch, self.skipped = epoch, skip
 
     def __len__(self) -> int:
-        return self.length
+        return self.length - self.skipped
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
         generator = torch.Generator().manual_seed((self.seed * 1_000_003 + self.epoch) % 2**63)
@@ -55,7 +57,8 @@ class SeededSampler(Sampler):
         if self.shuffle:
             order = torch.randperm(self.length, generator=generator)
         seeds = torch.randint(2**62, (self.length,), generator=generator)
-        yield from zip(order.tolist(), seeds.tolist(), strict=True)
+        remaining = slice(self.skipped, None)
+        yield from zip(order[remaining].tolist(), seeds[remaining].tolist(), strict=True)
 
 
 @contextmanager
@@ -107,6 +110,7 @@ def build_loader(
         sampler=SeededSampler(len(dataset), seed, shuffle),
         num_workers=workers,
         persistent_workers=workers > 0,
+        worker_init_fn=ignore_signals,
         pin_memory=device.type == "cuda",
         # Its own: DataLoader would draw its workers' seeds from the training's generator.
         generator=torch.Generator(),

@@ -14,12 +14,16 @@ from data_loader.landmark_dataset import LandmarkDataset
 from data_loader.loaders import add_loader_arguments, worker_notice
 from models.encoders import add_encoder_arguments, weights_digest
 from utils.arguments import ArgumentParser, add_ignored_arguments, ignored_notices
+from utils.checkpoint import save_checkpoint
 from utils.encoder_loading import load_frozen_encoder
+from utils.errors import InputError
 from utils.feature_cache import FeatureCache, add_feature_cache_arguments
 from utils.features import EncodedImages, Encoding, encode_dataset
+from utils.interruption import Interruption
 from utils.log import RunLog
 from utils.randomness import seed_everything
 from utils.regression import (
+    REGRESSOR_KEYS,
     Scores,
     Task,
     add_regressor_arguments,
@@ -27,9 +31,10 @@ from utils.regression import (
     build_optimizer,
     build_regressor,
     fit,
+    regressor_states,
     resume_regressor,
-    save_regressor,
 )
+from utils.resumption import forget_later_epochs, open_checkpoint, save_current
 from utils.run import (
     add_device_arguments,
     add_log_argument,
@@ -79,13 +84,14 @@ def run_evaluation(
     notices = worker_notice(args.num_workers) + ignored_notices(args, **IGNORED)
     for images in (train_set, *held_out_sets.values()):
         notices += images.count_notice()
+    found = open_checkpoint(args, folder, REGRESSOR_KEYS, notices)
     picks = restrict(
         train_set,
         args.restrict_annos,
         repeat=args.repeat,
         num_per_epoch=args.num_per_epoch,
         seed=args.seed,
-        noted_in=folder if args.resume else None,
+        noted_in=found[0].parent if found else None,
     )
 
     encoder = load_frozen_encoder(
@@ -97,10 +103,13 @@ def run_evaluation(
         args.seed,
     ).to(device)
     digest = weights_digest(encoder)
-    regressor, optimizer, done, best = prepare_regressor(args, task, encoder, train_set, device)
+    regressor, optimizer, done, best = prepare_regressor(
+        args, task, encoder, digest, train_set, device, found
+    )
 
     # ---- the run's folder and log ----
     start_folder(args.model_path, args.model_name, args, {"encoder_digest": digest})
+    forget_later_epochs(folder / "log.jsonl", done)
     save_picks(folder, picks)
     scalars = scalar_folder(args.model_path, args.model_name)
     log = RunLog(args.log_path, scalars, folder / "log.jsonl")
@@ -118,20 +127,21 @@ def run_evaluation(
     train, held_out = encode_splits(args, encoding, train_set, held_out_sets, log)
     mean_shape = baseline(task, task.mean_shape(*train.annotations()), held_out["Test"])
     log.line(f"mean shape: {in_words(task, {'Test': mean_shape})}")
-    last, best = fit(
-        regressor,
-        optimizer,
-        task,
-        train,
-        held_out,
-        rate_of=rate_of(args),
-        first_epoch=done + 1,
-        epochs=args.epochs,
-        best=best,
-        log=log,
-        print_freq=args.print_freq,
-        save=partial(save_epoch, args, folder, regressor, optimizer, digest),
-    )
+    with Interruption() as interruption:
+        last, best = fit(
+            regressor,
+            optimizer,
+            task,
+            train,
+            held_out,
+            rate_of=rate_of(args),
+            first_epoch=done + 1,
+            epochs=args.epochs,
+            best=best,
+            log=log,
+            print_freq=args.print_freq,
+            save=partial(save_epoch, args, folder, regressor, optimizer, digest, interruption),
+        )
 
     epochs = max(done, args.epochs)
     log.line(f"after the last epoch ({epochs}): {in_words(task, last)}")
@@ -153,10 +163,12 @@ def prepare_regressor(
     args: argparse.Namespace,
     task: Task,
     encoder: nn.Module,
+    digest: str,
     train_set: LandmarkDataset,
     device: torch.device,
+    found: tuple[Path, dict] | None,
 ) -> tuple[nn.Module, torch.optim.Optimizer, int, Scores]:
-    """Return regressor, optimizer, epochs done and best entries, fresh or resumed."""
+    """Return regressor, optimizer, epochs done and best entries, fresh or from a checkpoint."""
     channels = encoder.feature_channels(args.layer, args.use_hypercol)
     regressor = build_regressor(channels, train_set.num_landmarks).to(device)
     optimizer = build_optimizer(
@@ -168,10 +180,15 @@ def prepare_regressor(
         amsgrad=args.amsgrad,
         betas=(args.beta1, args.beta2),
     )
-    if not args.resume:
+    if found is None:
         return regressor, optimizer, 0, task.worst()
+    path, content = found
+    if content.get("encoder_digest", digest) != digest and not args.override:
+        raise InputError(
+            f"{path}: was trained on the features of another encoder; --override to insist"
+        )
     hint = f"--model {args.model} --layer {args.layer} on {args.dataset}"
-    return regressor, optimizer, *resume_regressor(args.resume, regressor, optimizer, task, hint)
+    return regressor, optimizer, *resume_regressor(path, regressor, optimizer, task, hint)
 
 
 def encode_splits(
@@ -215,16 +232,24 @@ def save_epoch(
     regressor: nn.Module,
     optimizer: torch.optim.Optimizer,
     digest: str,
+    interruption: Interruption,
     epoch: int,
     best: Scores,
     improved: bool,
 ) -> None:
-    """Write ``{model}.pth`` if the epoch is the best one, and its own file if it is to be kept."""
+    """Write ``current.pth``, the best epoch's ``{model}.pth``, and files to be kept.
+
+    After a signal the run ends here.
+    """
     entries = {"opt": plain_options(args), "epoch": epoch, "encoder_digest": digest, **best}
+    content = regressor_states(regressor, optimizer, **entries)
     if improved:
-        save_regressor(folder / f"{args.model}.pth", regressor, optimizer, **entries)
+        save_checkpoint(folder / f"{args.model}.pth", content)
     if epoch % args.save_freq == 0 or epoch == args.epochs:
-        save_regressor(folder / f"ckpt_epoch_{epoch}.pth", regressor, optimizer, **entries)
+        save_checkpoint(folder / f"ckpt_epoch_{epoch}.pth", content)
+    save_current(folder, content, args.keep_last)
+    if interruption.received:
+        interruption.leave()
 
 
 def in_words(task: Task, scores: dict[str, Scores]) -> str:

@@ -8,7 +8,6 @@ import argparse
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +15,7 @@ from torch import Tensor, nn
 from models.encoders import weights_digest
 from models.keypoint_prediction import IntermediateKeypointPredictor
 from utils.arguments import share
-from utils.checkpoint import load_checkpoint, load_weights, save_checkpoint
+from utils.checkpoint import load_checkpoint, load_weights
 from utils.errors import InputError
 from utils.features import Batch, EncodedImages
 from utils.log import RunLog, Stopwatch, progress
@@ -24,6 +23,7 @@ from utils.schedule import add_schedule_arguments, set_learning_rate
 
 INTERMEDIATE_POINTS = 50  # [SPEC 5] for each landmark
 SOFTARGMAX_MUL = 100.0  # [SPEC 5]
+REGRESSOR_KEYS = ("opt", "epoch", "regressor", "optimizer")  # of a checkpoint [SPEC 7]
 
 # (prediction (B, A, 2), truth (B, A, 2), second of the item) to a scalar
 Score = Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -264,10 +264,11 @@ def baseline(task: Task, shape: Tensor, images: EncodedImages) -> Scores:
     return mean.result()
 
 
-def save_regressor(path: Path, regressor: nn.Module, optimizer, **entries) -> None:
-    """Write a regressor's checkpoint with the entries of SPEC 7."""
-    state = {"regressor": regressor.state_dict(), "optimizer": optimizer.state_dict()}
-    save_checkpoint(path, {**entries, **state})
+def regressor_states(
+    regressor: nn.Module, optimizer: torch.optim.Optimizer, **entries: object
+) -> dict:
+    """Return a regressor's checkpoint [SPEC 7] with further entries."""
+    return {**entries, "regressor": regressor.state_dict(), "optimizer": optimizer.state_dict()}
 
 
 def load_regressor(path: str, regressor: nn.Module, hint: str) -> dict:
@@ -281,7 +282,7 @@ def load_regressor(path: str, regressor: nn.Module, hint: str) -> dict:
     Raises:
         InputError: if the checkpoint doesn't fit.
     """
-    content = load_checkpoint(path, ("opt", "epoch", "regressor", "optimizer"))
+    content = load_checkpoint(path, REGRESSOR_KEYS)
     load_weights(regressor, content["regressor"], path, hint)
     return content
 

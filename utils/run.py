@@ -7,9 +7,12 @@ import sys
 from pathlib import Path
 
 import torch
+from filelock import FileLock, Timeout
 
 from utils.arguments import natural, positive_int
 from utils.errors import InputError
+
+_locks: dict[Path, FileLock] = {}  # held until the process ends
 
 
 def add_device_arguments(parser: argparse.ArgumentParser):
@@ -59,7 +62,23 @@ def add_output_arguments(parser: argparse.ArgumentParser, *, save_freq: int):
         help="print a line every so many steps (where a progress bar can't be shown)",
     )
     group.add_argument(
-        "--resume", default="", metavar="FILE", help="go on from this checkpoint of the run"
+        "--resume",
+        default="",
+        metavar="FILE",
+        help="go on from this checkpoint, or, given auto, from the newest whole one of this run "
+        "(from the beginning if there is none)",
+    )
+    group.add_argument(
+        "--override",
+        action="store_true",
+        help="resume although options differ from the checkpoint's",
+    )
+    group.add_argument(
+        "--keep_last",
+        type=positive_int,
+        default=2,
+        metavar="N",
+        help="versions of current.pth that stay: itself, previous_1.pth and so on",
     )
     group.add_argument(
         "--overwrite",
@@ -121,6 +140,7 @@ def start_folder(
             asked, or it can't be made.
     """
     folder = model_path / model_name
+    lock_folder(folder)
     held = sorted(folder.glob("*.pth"))
     if held and not (args.resume or args.overwrite):
         raise InputError(
@@ -128,7 +148,6 @@ def start_folder(
             "--overwrite to start afresh, or another --model_name"
         )
     try:
-        folder.mkdir(parents=True, exist_ok=True)
         if args.overwrite and not args.resume:
             for path in [*held, folder / "log.jsonl"]:
                 path.unlink(missing_ok=True)
@@ -143,6 +162,27 @@ def start_folder(
     except OSError as error:
         raise InputError(f"{folder}: can't write there ({error.strerror})") from None
     return folder
+
+
+def lock_folder(folder: Path) -> None:
+    """Keep other runs out of a folder until this process ends.
+
+    Raises:
+        InputError: if another run writes there, or the folder can't be made.
+    """
+    folder = folder.absolute()
+    if folder in _locks:  # this process writes there already
+        return
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / ".lock")
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise InputError(f"{folder}: another run writes there") from None
+    except (OSError, NotImplementedError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(f"{folder}: can't write there ({reason})") from None
+    _locks[folder] = lock
 
 
 def scalar_folder(model_path: Path, model_name: str) -> Path:

@@ -35,6 +35,7 @@ def test_a_run_leaves_the_published_files_and_says_what_it_found(evaluated):
     cwd, done = evaluated
     folder = cwd / "runs" / "whole"
     names = {"resnet18.pth", "ckpt_epoch_2.pth", "ckpt_epoch_3.pth"}
+    names |= {"current.pth", "previous_1.pth"}
     assert {p.name for p in folder.glob("*.pth")} == names
     keys = ("opt", "epoch", "regressor", "best_error", "optimizer")
     last = load_checkpoint(folder / "ckpt_epoch_3.pth", keys)
@@ -90,7 +91,7 @@ def test_few_shot_picks_are_kept_and_reused(faces, tmp_path):
     assert len(set(names.split())) == 4
     resumed = evaluate(
         *(faces, tmp_path, *few, "--epochs", 2, "--model_name", "few", "--seed", 5),
-        *("--resume", "runs/few/ckpt_epoch_1.pth"),
+        *("--resume", "runs/few/ckpt_epoch_1.pth", "--override"),
     )
     assert resumed.status == 0, resumed.err
     assert (tmp_path / "runs/few/namelist.txt").read_text() == names
@@ -176,7 +177,7 @@ def test_bad_annotations_are_named(faces, tmp_path, damage):
         (["--random_network", "--model_name", "whole"], "runs/whole: holds checkpoints already"),
         (
             ["--random_network", "--layer", "3", "--resume", "runs/whole/ckpt_epoch_2.pth"],
-            "holds another architecture than --model resnet18 --layer 3",
+            "ckpt_epoch_2.pth: was made with other options: --epochs 1 (was 3), --layer 3 (was 2)",
         ),
     ],
 )

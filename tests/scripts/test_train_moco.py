@@ -28,7 +28,9 @@ def test_a_run_leaves_the_published_files(trained):
     cwd, _ = trained
     folder = cwd / "runs" / "whole"
     assert {p.name for p in folder.iterdir()} == {
+        ".lock",
         "current.pth",
+        "previous_1.pth",
         "ckpt_epoch_2.pth",
         "options.json",
         "log.jsonl",

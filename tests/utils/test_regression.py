@@ -1,11 +1,14 @@
 """The shared fit on a small data set of drawn dots: landmarks that can be found exactly."""
 
+from argparse import Namespace
+
 import pytest
 import torch
 
 from eval_face import face_task
 from models.encoders import build_random_encoder, freeze, weights_digest
 from tests.utils.dots import Dots, encoded
+from utils.checkpoint import save_checkpoint
 from utils.features import StoredImages, StreamedImages, WarpedImages
 from utils.log import RunLog
 from utils.regression import (
@@ -14,8 +17,8 @@ from utils.regression import (
     build_regressor,
     evaluate,
     load_regressor,
+    regressor_states,
     resume_regressor,
-    save_regressor,
     train_one_epoch,
 )
 
@@ -122,8 +125,8 @@ def test_a_resumed_fit_is_the_uninterrupted_one(tmp_path, encoder):
     for epoch in range(1, 5):
         train_one_epoch(regressor, optimizer, task, images, epoch, log, 100)
         if epoch == 2:
-            entries = {"opt": None, "epoch": 2, "best_error": 3.0, "best_epoch": 1}
-            save_regressor(tmp_path / "r.pth", regressor, optimizer, **entries)
+            entries = {"opt": Namespace(), "epoch": 2, "best_error": 3.0, "best_epoch": 1}
+            save_checkpoint(tmp_path / "r.pth", regressor_states(regressor, optimizer, **entries))
     torch.manual_seed(99)
     resumed = build_regressor(encoder.feature_channels(4, True), 3)
     _, optimizer = fresh(encoder)
