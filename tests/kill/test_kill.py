@@ -1,6 +1,6 @@
 """Runs killed at random moments end in the bits of a run that was never killed.
 
-``KILLS=40 pytest tests/kill`` kills each kind of run that often; a few times by default.
+``KILLS=40 pytest -s tests/kill`` kills each kind of run that often; a few times by default.
 """
 
 import os
@@ -8,7 +8,6 @@ import random
 import signal
 import subprocess
 import sys
-import time
 
 import pytest
 import torch
@@ -26,7 +25,8 @@ RUNS = {
     "eval_face.py": "--random_network --layer 4 --use_hypercol --batch_size 4 --adam --cosine "
     "--learning_rate 0.01 --epochs {epochs} --save_freq 3 --feature_cache disk",
 }
-EPOCHS = {"train_moco.py": 3 + KILLS // 2, "eval_face.py": 10 + 6 * KILLS}
+# Enough for a run to outlive its kills, each a few seconds of work after the start.
+EPOCHS = {"train_moco.py": 5 + 4 * KILLS, "eval_face.py": 10 + 15 * KILLS}
 
 
 @pytest.fixture(scope="module")
@@ -61,18 +61,16 @@ def weights(path):
 
 @pytest.mark.parametrize("script", list(RUNS))
 def test_killed_runs_end_in_the_same_bits(faces, tmp_path, script):
-    begun = time.monotonic()
     run = start(script, faces, tmp_path, "whole")
     out, _ = run.communicate(timeout=600)
     assert run.returncode == 0, out
-    longest = time.monotonic() - begun
 
     chance, kills, resumed = random.Random(script), 0, 0
     while True:
         run = start(script, faces, tmp_path, "killed")
         try:
-            # Less than a start takes, up to a few seconds of work after it.
-            limit = chance.uniform(0.3, min(longest, 8.0)) if kills < KILLS else 600
+            # From less than a start takes to a few seconds of work after it.
+            limit = chance.uniform(0.3, 8.0) if kills < KILLS else 600
             out, _ = run.communicate(timeout=limit)
         except subprocess.TimeoutExpired:
             os.killpg(run.pid, signal.SIGKILL)
@@ -83,17 +81,15 @@ def test_killed_runs_end_in_the_same_bits(faces, tmp_path, script):
         resumed += "resumed from runs/killed/" in out
         assert "Traceback" not in out and "can't be read" not in out, out
         assert "not a readable checkpoint" not in out, out
-        if run.returncode == 0 and kills >= KILLS:
+        if run.returncode == 0:
             break
-        if run.returncode == 0:  # done before all kills: the rest falls on a finished run
-            kills += 1
-    print(f"{script}: {kills} kills, {resumed} runs resumed")
+    print(f"{script}: {kills} kills, {resumed} starts resumed, {EPOCHS[script]} epochs")
     (epoch, expected), (last, found) = (
         weights(tmp_path / "runs" / name / "current.pth") for name in ("whole", "killed")
     )
     assert epoch == last == EPOCHS[script] and list(expected) == list(found)
     for key, value in expected.items():
         assert torch.equal(value, found[key]), key
-    assert resumed > 0
+    assert kills > 0 and resumed > 0
     records = (tmp_path / "runs" / "killed" / "log.jsonl").read_text()
     assert records == (tmp_path / "runs" / "whole" / "log.jsonl").read_text()
