@@ -127,11 +127,9 @@ def restore(path: Path, content: dict, model: str, learned: Learned, so_far: Pro
             restore_random_states(content["random_states"])
     except Exception as error:  # whatever entries of other kinds lead to
         raise InputError(f"{path}: its state doesn't fit ({reason(error)})") from None
-    step = f", step {so_far.steps}" if so_far.steps else ""
-    notices = [f"resumed from {path} after epoch {so_far.epochs}{step}"]
-    if "random_states" not in content:
-        notices.append(
-            f"{path}: a published checkpoint, without the queue's pointer and random states: "
-            "the queue is overwritten from its start, the draws are new"
-        )
-    return notices
+    if "random_states" in content:
+        return []
+    return [
+        f"{path}: a published checkpoint, without the queue's pointer and random states: "
+        "the queue is overwritten from its start, the draws are new"
+    ]

@@ -63,6 +63,10 @@ def open_checkpoint(
         # A published checkpoint can't be gone on from exactly: whoever takes one may change more.
         insisted = options.override or OURS.isdisjoint(content)
         notices += check_options(path, content["opt"], plain_options(options), insisted)
+        begun = content.get("progress")
+        step = begun.get("steps") if isinstance(begun, dict) else None
+        within = f", step {step}" if step else ""
+        notices.append(f"resumed from {path} after epoch {content['epoch']}{within}")
     return found
 
 
