@@ -140,13 +140,13 @@ def start_folder(
             asked, or it can't be made.
     """
     folder = model_path / model_name
-    lock_folder(folder)
     held = sorted(folder.glob("*.pth"))
     if held and not (args.resume or args.overwrite):
         raise InputError(
             f"{folder}: holds checkpoints already ({held[0].name}): give --resume FILE to go on, "
             "--overwrite to start afresh, or another --model_name"
         )
+    lock_folder(folder)
     try:
         if args.overwrite and not args.resume:
             for path in [*held, folder / "log.jsonl"]:
