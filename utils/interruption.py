@@ -1,5 +1,7 @@
 """Signals that end a run: it finishes its step, saves, and exits as batch schedulers expect."""
 
+import atexit
+import multiprocessing
 import signal
 import sys
 from types import FrameType
@@ -46,3 +48,13 @@ def ignore_signals(_: int = 0) -> None:
     """Leave signals to the main process: a terminal or scheduler sends them to all of them."""
     for number in STATUS:
         signal.signal(number, signal.SIG_IGN)
+
+
+@atexit.register
+def _end_workers() -> None:
+    """Kill workers that are left at the exit, which would ask them by SIGTERM and wait for good."""
+    left = [process for process in multiprocessing.active_children() if process.daemon]
+    if left and hasattr(signal, "SIGCHLD"):
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch's handler calls it a worker's failure
+    for process in left:
+        process.kill()
