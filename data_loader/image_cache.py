@@ -22,9 +22,10 @@ from torch.utils.data import DataLoader, Dataset
 
 from data_loader.landmark_dataset import LandmarkDataset
 from data_loader.loaders import available_cores
-from utils.built_once import find_or_build, to_disk
+from utils.built_once import find_or_build
 from utils.errors import InputError
 from utils.log import Stopwatch, progress
+from utils.whole_file import to_disk
 
 FORMAT = 1  # to be raised when a picture's square comes out otherwise, or the files do
 IMAGES, POINTS, MANIFEST = "images.npy", "points.npy", "manifest.json"

@@ -7,7 +7,7 @@ import os
 import shutil
 
 import torch
-from torch import nn
+from torch import Tensor
 
 from models.resnet import InsResNet
 from utils.errors import InputError
@@ -74,6 +74,6 @@ def gradient_scaler(device: torch.device, amp: str) -> torch.amp.GradScaler:
     return torch.amp.GradScaler(device.type, enabled=amp == "fp16")
 
 
-def as_channels_last(images: nn.Module) -> torch.Tensor:
+def as_channels_last(images: Tensor) -> Tensor:
     """Return images (B, 3, H, W) in the memory layout that convolutions are fastest in."""
     return images.contiguous(memory_format=torch.channels_last)

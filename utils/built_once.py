@@ -5,7 +5,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO, TypeVar
+from typing import TypeVar
 
 from filelock import FileLock, Timeout
 
@@ -62,12 +62,6 @@ def find_or_build(
         if (found := find()) is None:
             raise InputError(f"{path}: can't read back what was just written")
         return found, True
-
-
-def to_disk(file: BinaryIO) -> None:
-    """Wait until a file's content would outlive a power cut."""
-    file.flush()
-    os.fsync(file.fileno())
 
 
 def sync_folder(folder: Path) -> None:

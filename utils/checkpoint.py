@@ -1,9 +1,7 @@
 """Checkpoint files: written whole or not at all, read without running anything in them."""
 
 import argparse
-import os
 import re
-import tempfile
 import warnings
 from pathlib import Path
 
@@ -14,6 +12,7 @@ from torch import nn
 from utils.checkpoint_container import check_container
 from utils.damage import check_is_file, reason
 from utils.errors import InputError
+from utils.whole_file import write_whole
 
 # What a checkpoint may hold beside tensors and plain values: the options, and NumPy's scalars (a
 # published best score is one), under the name that NumPy 1 gave them too.
@@ -37,21 +36,10 @@ def save_checkpoint(path: Path, content: dict) -> None:
     Raises:
         InputError: if it can't be written (no space, no permission); names the file.
     """
-    temporary = None
     try:
-        with tempfile.NamedTemporaryFile(
-            dir=path.parent, prefix=f".{path.name}.", delete=False
-        ) as file:
-            temporary = Path(file.name)
-            torch.save(content, file)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
+        write_whole(path, lambda file: torch.save(content, file))
     except (OSError, RuntimeError) as error:
         raise InputError(f"{path}: can't write the checkpoint ({error})") from None
-    finally:
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)
 
 
 def load_checkpoint(path: str | Path, keys: tuple[str, ...]) -> dict:

@@ -188,7 +188,7 @@ def prepare_regressor(
             f"{path}: was trained on the features of another encoder; --override to insist"
         )
     hint = f"--model {args.model} --layer {args.layer} on {args.dataset}"
-    return regressor, optimizer, *resume_regressor(path, regressor, optimizer, task, hint)
+    return regressor, optimizer, *resume_regressor(*found, regressor, optimizer, task, hint)
 
 
 def encode_splits(

@@ -20,8 +20,9 @@ from torch import Tensor
 
 from data_loader.landmark_dataset import LandmarkDataset
 from utils.arguments import positive_float
-from utils.built_once import find_or_build, to_disk
+from utils.built_once import find_or_build
 from utils.errors import InputError
+from utils.whole_file import to_disk
 
 FORMAT = 1  # raised when files of an earlier version wouldn't fit any more
 MEMORY_SHARE = 0.5  # of what is free may hold features, where --cache_gb doesn't say

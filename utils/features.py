@@ -5,6 +5,7 @@ All three kinds have the same three members: ``len(images)`` batches an epoch,
 them, B of a batch, A landmarks.
 """
 
+import functools
 from collections.abc import Iterator
 
 import torch
@@ -247,6 +248,7 @@ def keep_features(
     how = {"layer": encoding.layer, "use_hypercol": encoding.use_hypercol}
     how["device"] = encoding.device.type
 
+    @functools.cache  # reads all pictures
     def key() -> str:
         return features_key(dataset, chosen, encoding.digest, **how)
 

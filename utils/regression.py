@@ -8,6 +8,7 @@ import argparse
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -307,10 +308,19 @@ def load_regressor_for(
 
 
 def resume_regressor(
-    path: str, regressor: nn.Module, optimizer: torch.optim.Optimizer, task: Task, hint: str
+    path: str | Path,
+    content: dict,
+    regressor: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    task: Task,
+    hint: str,
 ) -> tuple[int, Scores]:
-    """Restore a regressor and its optimizer; return the epochs done and the best entries."""
-    content = load_regressor(path, regressor, hint)
+    """Restore a regressor and its optimizer from a checkpoint that was read from a path.
+
+    Returns:
+        The epochs done and the best entries.
+    """
+    load_weights(regressor, content["regressor"], path, hint)
     try:
         optimizer.load_state_dict(content["optimizer"])
     except (ValueError, KeyError, TypeError) as error:

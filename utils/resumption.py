@@ -9,6 +9,7 @@ from pathlib import Path
 from utils.checkpoint import load_checkpoint, save_checkpoint
 from utils.errors import InputError
 from utils.run import lock_folder, plain_options
+from utils.whole_file import write_whole
 
 AUTO = "auto"
 CURRENT = "current.pth"
@@ -165,7 +166,8 @@ def forget_later_epochs(jsonl: Path, done: int) -> None:
     lines = jsonl.read_text().splitlines()
     kept = [line for line in lines if _epoch_of(line) <= done]
     if kept != lines:
-        jsonl.write_text("".join(f"{line}\n" for line in kept))
+        text = "".join(f"{line}\n" for line in kept)
+        write_whole(jsonl, lambda file: file.write(text.encode()))
 
 
 def _epoch_of(line: str) -> float:

@@ -4,9 +4,9 @@ import csv
 import io
 import os
 import statistics
-import tempfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import BinaryIO
 
 from matplotlib.figure import Figure
 
@@ -23,6 +23,7 @@ from utils.experiments import (
     published_figure,
 )
 from utils.results import BIRD_METRIC, FACE_METRIC, Row, read_rows
+from utils.whole_file import write_whole
 
 METRIC_LABELS = {
     FACE_METRIC: "test error, % of the inter-ocular distance",
@@ -235,8 +236,8 @@ def draw_layers(axes, rows: list[Row]) -> None:
 def write_tables(out: Path) -> list[Path]:
     """Write ``results.csv`` and ``results.md`` of the finished runs; return their paths."""
     rows = read_rows(out)
-    write_whole(out / "results.csv", lambda file: file.write(csv_text(rows).encode()))
-    write_whole(out / "results.md", lambda file: file.write(markdown_text(rows).encode()))
+    write_public(out / "results.csv", lambda file: file.write(csv_text(rows).encode()))
+    write_public(out / "results.md", lambda file: file.write(markdown_text(rows).encode()))
     return [out / "results.csv", out / "results.md"]
 
 
@@ -249,23 +250,22 @@ def write_curves(out: Path) -> list[Path]:
         if len(places) > 1 and experiment.axis_label is not None:
             figure = draw_curves(name, own)
             paths.append(out / f"{name}.png")
-            write_whole(paths[-1], lambda file, f=figure: f.savefig(file, format="png", dpi=150))
+            write_public(paths[-1], lambda file, f=figure: f.savefig(file, format="png", dpi=150))
     return paths
 
 
-def write_whole(path: Path, write: Callable) -> None:
-    """Write a file beside its place, then rename: a kill leaves the old one whole."""
-    temporary = None
+def write_public(path: Path, write: Callable) -> None:
+    """Write a file as a whole, for everyone to read.
+
+    Raises:
+        InputError: if it can't be written; names the file.
+    """
+
+    def write_and_share(file: BinaryIO) -> None:
+        os.fchmod(file.fileno(), 0o644)  # a temporary file is its owner's alone
+        write(file)
+
     try:
-        with tempfile.NamedTemporaryFile(
-            dir=path.parent, prefix=f".{path.name}.", delete=False
-        ) as file:
-            temporary = Path(file.name)
-            os.fchmod(file.fileno(), 0o644)  # a temporary file is its owner's alone
-            write(file)
-        temporary.replace(path)
+        write_whole(path, write_and_share)
     except OSError as error:
         raise InputError(f"{path}: can't write it ({error.strerror})") from None
-    finally:
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)

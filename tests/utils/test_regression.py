@@ -8,10 +8,11 @@ import torch
 from eval_face import face_task
 from models.encoders import build_random_encoder, freeze, weights_digest
 from tests.utils.dots import Dots, encoded
-from utils.checkpoint import save_checkpoint
+from utils.checkpoint import load_checkpoint, save_checkpoint
 from utils.features import StoredImages, StreamedImages, WarpedImages
 from utils.log import RunLog
 from utils.regression import (
+    REGRESSOR_KEYS,
     baseline,
     build_optimizer,
     build_regressor,
@@ -131,7 +132,8 @@ def test_a_resumed_fit_is_the_uninterrupted_one(tmp_path, encoder):
     resumed = build_regressor(encoder.feature_channels(4, True), 3)
     _, optimizer = fresh(encoder)
     optimizer.param_groups[0]["params"] = list(resumed.parameters())
-    done, best = resume_regressor(tmp_path / "r.pth", resumed, optimizer, task, "")
+    content = load_checkpoint(tmp_path / "r.pth", REGRESSOR_KEYS)
+    done, best = resume_regressor(tmp_path / "r.pth", content, resumed, optimizer, task, "")
     assert (done, best) == (2, {"best_error": 3.0, "best_epoch": 1})
     for epoch in (3, 4):
         train_one_epoch(resumed, optimizer, task, images, epoch, log, 100)
