@@ -10,24 +10,33 @@ The published runs, on CelebA and on iNaturalist Aves:
     --nce_k 4096 --cosine --epochs 800 --dataset InatAve --imagelist inat_train_100K.txt
     --model_path runs --model_name moco_InatAve
 
-[SPEC 4; Cheng et al. 2020, Sec. 3.1; He et al. 2020.] Letters: B images a step.
+[SPEC 4; Cheng et al. 2020, Sec. 3.1; He et al. 2020.] Letters: B images a step, of which b are
+this process's; K keys in the queue, of D dimensions.
 """
 
+import argparse
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from data_loader.device_augmentation import BatchViews
 from data_loader.image_cache import BaseImages, cache_images
-from data_loader.loaders import add_loader_arguments, build_loader, worker_notice
+from data_loader.landmark_dataset import LandmarkDataset
+from data_loader.loaders import (
+    add_loader_arguments,
+    build_loader,
+    check_batch_size,
+    worker_notice,
+)
 from data_loader.unlabelled_images import add_unlabelled_arguments, build_unlabelled_dataset
 from models.encoders import RESNETS, STRIDE
 from models.momentum import copy_parameters, momentum_update, set_key_mode, shuffled_keys
 from models.nce import MemoryMoCo, NCESoftmaxLoss
+from models.parallel import over_ranks
 from utils.acceleration import (
     accelerate,
     add_acceleration_arguments,
@@ -44,6 +53,7 @@ from utils.arguments import (
     positive_int,
     share,
 )
+from utils.distributed import join_ranks, leave_ranks, rank_count, share_out, summed
 from utils.encoder_loading import new_encoder
 from utils.errors import InputError, run_script
 from utils.interruption import Interruption
@@ -132,32 +142,19 @@ def main() -> None:
     """Run the pre-training."""
     args = build_parser().parse_args()
     device = choose_device(args.device, args.gpu)
+    join_ranks(device)
     seed_everything(args.seed)
 
+    check_batch_size(args.batch_size)
     check_side(args.image_size, args.image_crop)
     dataset = build_unlabelled_dataset(
         args.dataset, args.data_folder, args.imagelist, args.image_size, args.image_crop, args.crop
     )
 
-    # ---- query encoder, key encoder, queue ----
-    query = new_encoder(args.model, dataset.side, args.seed).to(device)
-    key = new_encoder(args.model, dataset.side, args.seed).to(device)
-    copy_parameters(query, key)
-    for encoder in (query, key):
-        encoder.encoder.virtual_gpus = args.virtual_gpus
-        accelerate(encoder, compiled=args.compile, recompute=args.recompute)
-    contrast = MemoryMoCo(EMBEDDING_DIM, len(dataset), args.nce_k, args.nce_t, use_softmax=True).to(
-        device
-    )
-    optimizer = torch.optim.SGD(
-        query.parameters(),
-        lr=args.learning_rate,
-        momentum=args.momentum,
-        weight_decay=args.weight_decay,
-    )
-    learned = Learned(query, key, contrast, optimizer, gradient_scaler(device, args.amp))
+    # ---- query encoder, key encoder, queue; as they were, if the run goes on ----
+    learned = build_learned(args, dataset, device)
     notices = worker_notice(args.num_workers) + ignored_notices(args, **IGNORED)
-    so_far = Progress(torch.zeros(2, device=device))
+    so_far = Progress(torch.zeros(2, device=device), len(dataset), args.batch_size)
     folder = args.model_path / args.model_name
     found = open_checkpoint(args, folder, CHECKPOINT_KEYS, notices)
     if found is not None:
@@ -175,23 +172,12 @@ def main() -> None:
         f"{args.model} on {describe_device(device, args.gpu)}; to {folder}"
     )
 
-    # ---- views ----
-    if args.image_cache is not None:
-        cache = Path(args.image_cache or f"{args.model_path}_cache")
-        log.line(cache_images(dataset, cache, args.num_workers))
-    augment = None
-    if args.augment == "device":
-        augment = BatchViews(args.image_size, args.image_crop, args.crop, dataset.mean, dataset.std)
-    loader = build_loader(
-        BaseImages(dataset) if augment else dataset,
-        batch_size=args.batch_size,
-        num_workers=args.num_workers,
-        seed=args.seed,
-        shuffle=True,
-        device=device,
-    )
+    # ---- two random views of each image ----
+    loader, augment = build_views(args, dataset, device, log)
 
     # ---- train ----
+    with autocast(device, args.amp):
+        embed = over_ranks(learned.query, args.batch_size, dataset.side)
     save = partial(save_run, folder, args.keep_last, {"opt": plain_options(args)}, learned)
     with Interruption() as interruption:
         after_step = SaveInTime(save, args.save_minutes, interruption)
@@ -199,19 +185,11 @@ def main() -> None:
             rate = step_rate(epoch, args.learning_rate, args.lr_decay_epochs, args.lr_decay_rate)
             if args.cosine:
                 rate = cosine_rate(epoch, args.learning_rate, args.epochs)
-            set_learning_rate(optimizer, rate)
-            loader.sampler.set_epoch(epoch, skip=so_far.images)
+            set_learning_rate(learned.optimizer, rate)
+            loader.batch_sampler.set_epoch(epoch, skip=so_far.images)
             watch, skipped = Stopwatch(), so_far.images
             loss, prob = train_one_epoch(
-                loader,
-                augment,
-                learned,
-                args.alpha,
-                args.amp,
-                log,
-                so_far,
-                args.print_freq,
-                after_step,
+                args, loader, augment, embed, learned, so_far, log, after_step
             )
             if not torch.isfinite(torch.tensor(loss)):
                 raise InputError(
@@ -226,45 +204,102 @@ def main() -> None:
             so_far.next_epoch()
             save(so_far, kept=epoch % args.save_freq == 0)
     log.line(f"done: {folder / 'current.pth'}")
+    leave_ranks()
+
+
+def build_learned(
+    args: argparse.Namespace, dataset: LandmarkDataset, device: torch.device
+) -> Learned:
+    """Return query encoder, key encoder, queue and optimizer as they are before the first step."""
+    query = new_encoder(args.model, dataset.side, args.seed).to(device)
+    key = new_encoder(args.model, dataset.side, args.seed).to(device)
+    copy_parameters(query, key)
+    for encoder in (query, key):
+        encoder.encoder.virtual_gpus = args.virtual_gpus
+        accelerate(encoder, compiled=args.compile, recompute=args.recompute)
+    query.train()
+    set_key_mode(key)
+    contrast = MemoryMoCo(EMBEDDING_DIM, len(dataset), args.nce_k, args.nce_t, use_softmax=True).to(
+        device
+    )
+    optimizer = torch.optim.SGD(
+        query.parameters(),
+        lr=args.learning_rate,
+        momentum=args.momentum,
+        weight_decay=args.weight_decay,
+    )
+    return Learned(query, key, contrast, optimizer, gradient_scaler(device, args.amp))
+
+
+def build_views(
+    args: argparse.Namespace, dataset: LandmarkDataset, device: torch.device, log: RunLog
+) -> tuple[DataLoader, BatchViews | None]:
+    """Return batches of pairs of views; or of images, and what draws their views on the device."""
+    if args.image_cache is not None:
+        cache = Path(args.image_cache or f"{args.model_path}_cache")
+        log.line(cache_images(dataset, cache, args.num_workers, log.line))
+    augment = None
+    if args.augment == "device":
+        augment = BatchViews(args.image_size, args.image_crop, args.crop, dataset.mean, dataset.std)
+    loader = build_loader(
+        BaseImages(dataset) if augment else dataset,
+        batch_size=args.batch_size,
+        num_workers=args.num_workers,
+        seed=args.seed,
+        shuffle=True,
+        device=device,
+    )
+    return loader, augment
 
 
 def train_one_epoch(
+    args: argparse.Namespace,
     loader: DataLoader,
     augment: BatchViews | None,
+    embed: nn.Module,
     learned: Learned,
-    alpha: float,
-    amp: str,
-    log: RunLog,
     so_far: Progress,
-    print_freq: int,
+    log: RunLog,
     after_step: Callable[[Progress], None],
 ) -> tuple[float, float]:
-    """Take one step a batch; return the epoch's mean loss and mean positive logit."""
+    """Take one step a batch; return the epoch's mean loss and mean positive logit.
+
+    Args:
+        args: the options.
+        loader: this rank's shares of the batches.
+        augment: see `two_views`.
+        embed: the query encoder, averaging gradients over all ranks.
+        learned: is changed.
+        so_far: is changed.
+        log: is told every ``args.print_freq`` steps.
+        after_step: is called after each.
+    """
     query, key, contrast, optimizer, scaler = learned
-    query.train()
-    set_key_mode(key)
     criterion = NCESoftmaxLoss()
     device = contrast.memory.device
     epoch, last_step = so_far.epochs + 1, so_far.steps + len(loader)
     for batch in progress(loader, f"epoch {epoch}"):
-        view1, view2 = two_views(batch, augment, device)  # (B, 3, H, W) each
-        with autocast(device, amp):
-            q = query(view1)  # (B, D)
-            k = shuffled_keys(key, view2)  # (B, D)
-        logits = contrast.logits(q, k)  # (B, K + 1)
+        shares = share_out(so_far.next_batch())
+        view1, view2 = two_views(batch, augment, device)  # (b, 3, H, W) each
+        with autocast(device, args.amp):
+            q = embed(view1)  # (b, D)
+            k = shuffled_keys(key, view2, shares)  # (B, D)
+        logits = contrast.logits(q, k[shares.rows] if shares.own else k[:1])  # (b, K + 1)
         loss = criterion(logits)
         optimizer.zero_grad()
-        scaler.scale(loss).backward()
+        # Gradients are averaged over ranks: a share counts by its size, a stand-in not at all.
+        scaler.scale(loss * (shares.own * rank_count() / shares.total)).backward()
         scaler.step(optimizer)
         scaler.update()
-        momentum_update(query, key, alpha)
+        momentum_update(query, key, args.alpha)
         contrast.enqueue(k)
 
         # Summed on the device: reading a number there would hold the next step up.
-        so_far.totals += torch.stack([loss.detach(), logits[:, 0].detach().mean()]) * len(q)
-        so_far.images += len(q)
+        means = torch.stack([loss.detach(), logits[:, 0].detach().mean()])
+        so_far.totals += summed(means * shares.own)
+        so_far.images += shares.total
         so_far.steps += 1
-        if so_far.steps % print_freq == 0:
+        if so_far.steps % args.print_freq == 0:
             loss_now, prob_now = (so_far.totals / so_far.images).tolist()
             log.step(
                 f"epoch {epoch}  step {so_far.steps}/{last_step}  loss {loss_now:.4f}  "
@@ -278,7 +313,7 @@ def train_one_epoch(
 def two_views(
     batch: list[Tensor], augment: BatchViews | None, device: torch.device
 ) -> tuple[Tensor, Tensor]:
-    """Return two random views of a batch's images, (B, 3, H, W) each.
+    """Return two random views of a batch's images, (b, 3, H, W) each.
 
     Args:
         batch: views that the loader has drawn, stacked on channels; or squares, and a seed each.

@@ -8,6 +8,7 @@ import numpy as np
 from data_loader.annotation_files import read_lines
 from data_loader.landmark_dataset import LandmarkDataset
 from utils.arguments import positive_int
+from utils.distributed import is_first
 from utils.errors import InputError
 
 INDEX_FILE, NAME_FILE = "datalist.txt", "namelist.txt"
@@ -66,8 +67,11 @@ def tile_picks(picks: np.ndarray, total: int, num_per_epoch: int) -> np.ndarray:
 
 
 def save_picks(folder: Path, picks: Picks | None) -> None:
-    """Write the picks' places and file names beside the checkpoints, one a line."""
-    if picks is not None:
+    """Write the picks' places and file names beside the checkpoints, one a line.
+
+    The first rank does.
+    """
+    if picks is not None and is_first():
         (folder / INDEX_FILE).write_text("".join(f"{place}\n" for place in picks.places))
         (folder / NAME_FILE).write_text("".join(f"{name}\n" for name in picks.names))
 

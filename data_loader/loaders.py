@@ -6,9 +6,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from utils.arguments import natural, positive_int
+from utils.distributed import local_rank_count, rank_count, share_out
+from utils.errors import InputError
 from utils.interruption import ignore_signals
 
 
@@ -19,13 +22,14 @@ def add_loader_arguments(parser: argparse.ArgumentParser, *, batch_size: int, nu
         "--batch_size",
         type=positive_int,
         default=batch_size,
-        help="images a step, over all GPUs together",
+        help="images a step, over all GPUs and processes together",
     )
     group.add_argument(
         "--num_workers",
         type=natural,
         default=num_workers,
-        help="processes that read images; capped at the machine's cores, 0 reads in the main one",
+        help="processes that read images, on each machine; capped at its cores, 0 reads in the "
+        "main one",
     )
     return group
 
@@ -51,14 +55,43 @@ class SeededSampler(Sampler):
     def __len__(self) -> int:
         return self.length - self.skipped
 
-    def __iter__(self) -> Iterator[tuple[int, int]]:
+    def keys(self) -> tuple[Tensor, Tensor]:
+        """Return indices and seeds, in their order."""
         generator = torch.Generator().manual_seed((self.seed * 1_000_003 + self.epoch) % 2**63)
         order = torch.arange(self.length)
         if self.shuffle:
             order = torch.randperm(self.length, generator=generator)
         seeds = torch.randint(2**62, (self.length,), generator=generator)
-        remaining = slice(self.skipped, None)
-        yield from zip(order[remaining].tolist(), seeds[remaining].tolist(), strict=True)
+        return order[self.skipped :], seeds[self.skipped :]
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        order, seeds = self.keys()
+        yield from zip(order.tolist(), seeds.tolist(), strict=True)
+
+
+class SharedBatches(Sampler):
+    """Yield this rank's share of each batch of B keys; in a single process, the whole batch.
+
+    Where the last batch has too few keys for all ranks, those without a share get its first one,
+    so that all take equally many steps: see `Shares`.
+    """
+
+    def __init__(self, sampler: SeededSampler, batch_size: int) -> None:
+        self.sampler, self.batch_size = sampler, batch_size
+
+    def set_epoch(self, epoch: int, skip: int = 0) -> None:
+        """See `SeededSampler`; ``skip`` counts keys over all ranks."""
+        self.sampler.set_epoch(epoch, skip)
+
+    def __len__(self) -> int:
+        return -(-len(self.sampler) // self.batch_size)
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        # Numbers become Python's, some hundred bytes each, a batch at a time.
+        parts = (keys.split(self.batch_size) for keys in self.sampler.keys())
+        for order, seeds in zip(*parts, strict=True):
+            batch = list(zip(order.tolist(), seeds.tolist(), strict=True))
+            yield batch[share_out(len(batch)).rows] or batch[:1]
 
 
 @contextmanager
@@ -93,21 +126,20 @@ def build_loader(
     shuffle: bool,
     device: torch.device,
 ) -> DataLoader:
-    """Return batches of a data set; call ``loader.sampler.set_epoch(e)`` before each epoch.
+    """Return batches of a data set; call ``loader.batch_sampler.set_epoch(e)`` before each epoch.
 
     Args:
         dataset: the items.
-        batch_size: items a batch; the last one may be smaller.
-        num_workers: processes, capped at `available_cores`.
+        batch_size: items a batch, over all ranks; the last one may be smaller.
+        num_workers: processes, see `own_workers`.
         seed: of order and draws.
         shuffle: a new order each epoch.
         device: where the batches will go; memory is pinned for a GPU.
     """
-    workers = min(num_workers, available_cores())
+    workers = own_workers(num_workers)
     return DataLoader(
         SeededItems(dataset),
-        batch_size=batch_size,
-        sampler=SeededSampler(len(dataset), seed, shuffle),
+        batch_sampler=SharedBatches(SeededSampler(len(dataset), seed, shuffle), batch_size),
         num_workers=workers,
         persistent_workers=workers > 0,
         worker_init_fn=ignore_signals,
@@ -117,9 +149,24 @@ def build_loader(
     )
 
 
+def own_workers(num_workers: int) -> int:
+    """Return this rank's part of a machine's reader processes, at most its `available_cores`."""
+    return -(-min(num_workers, available_cores()) // local_rank_count())
+
+
 def worker_notice(num_workers: int) -> list[str]:
     """Return a line if the machine has fewer cores than workers were asked for."""
     cores = available_cores()
     if num_workers <= cores:
         return []
     return [f"--num_workers {num_workers} capped at this machine's {cores} cores"]
+
+
+def check_batch_size(batch_size: int) -> None:
+    """Raise an `InputError` unless whole batches fall into equal shares for all ranks."""
+    sizes = set(share_out(batch_size).sizes)
+    if len(sizes) > 1:
+        raise InputError(
+            f"--batch_size {batch_size}: not a multiple of the {rank_count()} processes that "
+            "torchrun started, which share each batch"
+        )

@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor, nn
 
+from utils.distributed import Shares, exchanged, gathered
+
 
 def copy_parameters(source: nn.Module, target: nn.Module) -> None:
     """Set the target's parameters (not its buffers) to the source's."""
@@ -30,7 +32,7 @@ def set_key_mode(key: nn.Module) -> None:
 
 
 @torch.no_grad()
-def shuffled_keys(key: nn.Module, images: Tensor) -> Tensor:
+def shuffled_keys(key: nn.Module, images: Tensor, shares: Shares) -> Tensor:
     """Embed images in a random order and put the embeddings back in theirs (ShuffleBN).
 
     On several GPUs a query and its key are then normalised among different images, so BatchNorm
@@ -38,10 +40,13 @@ def shuffled_keys(key: nn.Module, images: Tensor) -> Tensor:
 
     Args:
         key: the key encoder.
-        images: (B, 3, H, W).
+        images: (b, 3, H, W), this rank's share of a batch of B.
+        shares: of the batch; images change places over all ranks.
 
     Returns:
-        (B, D).
+        (B, D), of all ranks.
     """
-    order = torch.randperm(len(images), device=images.device)
-    return key(images[order])[torch.argsort(order)]
+    # Drawn on the CPU, whose generator is in the same state in all ranks.
+    order = torch.randperm(shares.total)
+    keys = gathered(key(exchanged(images, order, shares)), shares)
+    return keys[torch.argsort(order).to(keys.device)]

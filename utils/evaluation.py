@@ -15,6 +15,7 @@ from data_loader.loaders import add_loader_arguments, worker_notice
 from models.encoders import add_encoder_arguments, weights_digest
 from utils.arguments import ArgumentParser, add_ignored_arguments, ignored_notices
 from utils.checkpoint import save_checkpoint
+from utils.distributed import join_ranks, leave_ranks
 from utils.encoder_loading import load_frozen_encoder
 from utils.errors import InputError
 from utils.feature_cache import FeatureCache, add_feature_cache_arguments
@@ -79,6 +80,7 @@ def run_evaluation(
         held_out_sets: split to its pictures.
     """
     device = choose_device(args.device, args.gpu)
+    join_ranks(device)
     seed_everything(args.seed)
     folder = args.model_path / args.model_name
     notices = worker_notice(args.num_workers) + ignored_notices(args, **IGNORED)
@@ -125,6 +127,8 @@ def run_evaluation(
     # ---- encode, fit, score ----
     encoding = Encoding(encoder, digest, args.layer, args.use_hypercol)
     train, held_out = encode_splits(args, encoding, train_set, held_out_sets, log)
+    if not leave_ranks():
+        return  # the rest is little work, done by the first rank
     mean_shape = baseline(task, task.mean_shape(*train.annotations()), held_out["Test"])
     log.line(f"mean shape: {in_words(task, {'Test': mean_shape})}")
     with Interruption() as interruption:
@@ -197,8 +201,11 @@ def encode_splits(
     train_set: LandmarkDataset,
     held_out_sets: dict[str, LandmarkDataset],
     log: RunLog,
-) -> tuple[EncodedImages, dict[str, EncodedImages]]:
-    """Return the training pictures, in a new order each epoch, and the others as features."""
+) -> tuple[EncodedImages | None, dict[str, EncodedImages | None]]:
+    """Return the training pictures, in a new order each epoch, and the others as features.
+
+    All ranks encode; the first one has the features then.
+    """
     folder = args.cache_folder or Path(f"{args.model_path}_cache")
     encoded = partial(
         encode_dataset,
@@ -249,7 +256,7 @@ def save_epoch(
         save_checkpoint(folder / f"ckpt_epoch_{epoch}.pth", content)
     save_current(folder, content, args.keep_last)
     if interruption.received:
-        interruption.leave()
+        interruption.leave(interruption.received)
 
 
 def in_words(task: Task, scores: dict[str, Scores]) -> str:

@@ -17,6 +17,7 @@ from data_loader.image_cache import BaseItems
 from data_loader.landmark_dataset import LandmarkDataset
 from data_loader.loaders import SeededSampler, available_cores, build_loader, seeded
 from models.encoders import Features, as_maps, encode
+from utils.distributed import from_first, gathered_by_first, is_first, rank_count, share_out
 from utils.feature_cache import FeatureCache, Make, Stored, features_key, in_bytes
 from utils.log import RunLog, Stopwatch, progress
 from utils.tps import WarperSingle
@@ -62,7 +63,7 @@ class StreamedImages:
 
     def batches(self, epoch: int) -> Iterator[Batch]:
         """Yield the batches of an epoch, in the order of the loader's sampler."""
-        self.loader.sampler.set_epoch(epoch)
+        self.loader.batch_sampler.set_epoch(epoch)
         device = self.encoding.device
         for images, second, points, _ in self.loader:
             yield self.encoding(images), points.to(device), second.to(device)
@@ -200,21 +201,30 @@ def encode_dataset(
     shuffle: bool,
     cache: FeatureCache,
     log: RunLog,
-) -> EncodedImages:
-    """Return a data set as batches of features.
+) -> EncodedImages | None:
+    """Return a data set as batches of features, in the first rank; None in the others.
 
-    Pictures that aren't warped are encoded once, and their features kept where the cache has room
-    for them.
+    Pictures that aren't warped are encoded once, by all ranks, and their features kept where the
+    cache has room for them.
     """
     sampler = SeededSampler(len(dataset), seed, shuffle)
     if dataset.warper is not None:
+        if not is_first():
+            return None
+        if rank_count() > 1:
+            log.line("warped pictures: encoded by the first process alone")
         return WarpedImages(encoding, dataset, sampler, batch_size, num_workers)
     chosen, rows = distinct(dataset)
     blank = encoding.blank(dataset.side)
     needed = len(chosen) * sum(m.nbytes for m in as_maps(blank))
     loading = {"batch_size": batch_size, "num_workers": num_workers, "seed": seed}
     loading["device"] = encoding.device
-    stored = keep_features(encoding, dataset, chosen, rows, needed, cache, loading, log)
+    loader = build_loader(Subset(dataset, chosen), shuffle=False, **loading)
+    if not is_first():
+        if from_first(bool):  # whether features are to be made
+            encode_into(None, encoding, loader, rows, len(chosen))
+        return None
+    stored = keep_features(encoding, dataset, chosen, rows, needed, cache, loader, log)
     if stored is None:
         return StreamedImages(encoding, dataset, build_loader(dataset, shuffle=shuffle, **loading))
     is_dense = isinstance(blank, Tensor)
@@ -228,10 +238,12 @@ def keep_features(
     rows: Tensor,
     needed: int,
     cache: FeatureCache,
-    loading: dict,
+    loader: DataLoader,
     log: RunLog,
 ) -> Stored | None:
     """Return the features of a data set's distinct pictures, found or made; None if nowhere fits.
+
+    The other ranks are told whether to help.
 
     Args:
         encoding: of the pictures.
@@ -240,7 +252,7 @@ def keep_features(
         rows: see `distinct`.
         needed: bytes of the features.
         cache: where they go.
-        loading: arguments of `build_loader`.
+        loader: of the chosen pictures.
         log: is told.
     """
     watch = Stopwatch()
@@ -253,33 +265,50 @@ def keep_features(
         return features_key(dataset, chosen, encoding.digest, **how)
 
     if cache.may_hold() and (stored := cache.find(key())) is not None:
+        from_first(lambda: False)
         log.line(f"{what}: found in {cache.folder}")
         return stored
     place = cache.place(needed)
     if place is None:
-        if cache.mode != "off":
-            log.line(f"{what}: more than memory and disk have room for; encoded anew each epoch")
+        from_first(lambda: False)
+        alone = " by the first process alone" if rank_count() > 1 else ""
+        why = "" if cache.mode == "off" else "more than memory and disk have room for; "
+        if why or alone:
+            log.line(f"{what}: {why}encoded anew each epoch{alone}")
         return None
+    filled = False
 
     def fill(make: Make) -> None:
-        loader = build_loader(Subset(dataset, chosen), shuffle=False, **loading)
+        nonlocal filled
+        filled = from_first(lambda: True)
         encode_into(make, encoding, loader, rows, len(chosen))
 
     stored = cache.keep(place, needed, key, fill)
+    if not filled:  # another run has made them meanwhile
+        from_first(lambda: False)
     where = f"on disk, in {cache.folder}" if place == "disk" else f"in memory ({place})"
     log.line(f"{what}: encoded in {watch.seconds():.1f} s, kept {where}")
     return stored
 
 
 def encode_into(
-    make: Make, encoding: Encoding, loader: DataLoader, rows: Tensor, count: int
+    make: Make | None, encoding: Encoding, loader: DataLoader, rows: Tensor, count: int
 ) -> None:
-    """Encode the pictures of a loader into tensors that ``make`` makes, in the data set's order."""
+    """Encode the pictures of a loader into tensors that ``make`` makes, in the data set's order.
+
+    Each rank encodes its shares of the batches; ``make`` is that of the first one.
+    """
     kept: list[Tensor] = []
-    for images, second, points, indices in progress(loader, "encoding"):
+    batch_size = loader.batch_sampler.batch_size
+    for step, (images, second, points, indices) in enumerate(progress(loader, "encoding")):
+        shares = share_out(min(batch_size, count - step * batch_size))
         # Channels last, as the regressor's products want them: (B, h, w, C).
         maps = [m.permute(0, 2, 3, 1) for m in as_maps(encoding(images))]
         parts = {**{f"map{i}": m for i, m in enumerate(maps)}, "points": points, "second": second}
+        parts = {name: gathered_by_first(part, shares) for name, part in parts.items()}
+        indices = gathered_by_first(indices, shares)
+        if make is None:
+            continue
         if not kept:
             kept = [make(name, (count, *p.shape[1:]), p.dtype) for name, p in parts.items()]
         for tensor, part in zip(kept, parts.values(), strict=True):

@@ -6,6 +6,8 @@ import signal
 import sys
 from types import FrameType
 
+from utils.distributed import is_first, joined
+
 # Signal to exit status: what a shell reports of a process it ended, 128 + its number, but for
 # SIGUSR1, the scheduler's early warning: the run has ended well, and is to be queued again.
 STATUS = {
@@ -18,7 +20,9 @@ STATUS = {
 class Interruption:
     """Note the first signal, for the training loop to look at between steps.
 
-    A second one acts as it would without this. Use as a context; handlers are put back at its end.
+    A second one acts as it would without this; but not in one of torchrun's processes, which get
+    a terminal's or scheduler's signal twice, and are killed 30 seconds after the first one anyway.
+    Use as a context; handlers are put back at its end.
     """
 
     def __init__(self) -> None:
@@ -34,14 +38,17 @@ class Interruption:
             signal.signal(number, handler)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        self.received = signal.Signals(number)
-        # Not print(): the handler may have come in the middle of another one.
-        sys.stderr.write(f"\n{self.received.name}: finishing the step, then saving\n")
-        self.__exit__()
+        if self.received is None and is_first():
+            # Not print(): the handler may have come in the middle of another one.
+            name = signal.Signals(number).name
+            sys.stderr.write(f"\n{name}: finishing what is under way, then saving\n")
+        self.received = self.received or signal.Signals(number)
+        if not joined():
+            self.__exit__()
 
-    def leave(self) -> None:
-        """Exit with the status that belongs to the signal."""
-        sys.exit(STATUS[self.received])
+    def leave(self, received: signal.Signals) -> None:
+        """Exit with the status that belongs to a signal."""
+        sys.exit(STATUS[received])
 
 
 def ignore_signals(_: int = 0) -> None:

@@ -9,9 +9,11 @@ from pathlib import Path
 from tensorboard_logger import Logger as TensorBoardLogger
 from tqdm import tqdm
 
+from utils.distributed import is_first
+
 
 class RunLog:
-    """Print lines, also to a file if asked, and record scalars by epoch.
+    """Print lines, also to a file if asked, and record scalars by epoch; in the first rank only.
 
     Args:
         log_path: a file that receives every line too; appended to.
@@ -25,15 +27,20 @@ class RunLog:
         scalar_path: Path | None = None,
         jsonl_path: Path | None = None,
     ) -> None:
-        self.file = None
+        self.file = self.jsonl_path = self.scalars = None
+        if not is_first():
+            return
         if log_path is not None:
             log_path.parent.mkdir(parents=True, exist_ok=True)
             self.file = log_path.open("a", buffering=1)
         self.jsonl_path = jsonl_path
-        self.scalars = TensorBoardLogger(str(scalar_path)) if scalar_path is not None else None
+        if scalar_path is not None:
+            self.scalars = TensorBoardLogger(str(scalar_path))
 
     def line(self, text: str) -> None:
         """Print a line of text."""
+        if not is_first():
+            return
         tqdm.write(text, file=sys.stdout)
         sys.stdout.flush()
         if self.file is not None:
@@ -56,7 +63,8 @@ class RunLog:
 
 def progress(items: Iterable, title: str, total: int | None = None) -> Iterable:
     """Show a bar while going through items, if stderr is a terminal."""
-    return tqdm(items, desc=title, total=total, leave=False, disable=not sys.stderr.isatty())
+    is_shown = is_first() and sys.stderr.isatty()
+    return tqdm(items, desc=title, total=total, leave=False, disable=not is_shown)
 
 
 class Stopwatch:

@@ -3,6 +3,7 @@
 [SPEC 4, 7.]
 """
 
+import signal
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 from models.nce import MemoryMoCo
 from utils.checkpoint import load_weights, save_checkpoint
 from utils.damage import reason
+from utils.distributed import agree, check_same, is_first, share_buffers
 from utils.errors import InputError
 from utils.interruption import Interruption
 from utils.log import Stopwatch
@@ -37,13 +39,20 @@ class Learned(NamedTuple):
 class Progress:
     """How far the run is: whole epochs, and steps, images and sums of the one that goes on.
 
-    ``totals`` are the sums of loss and positive logit over images, on the device.
+    ``totals`` are the sums of loss and positive logit over images, on the device. All counts are
+    over all ranks.
     """
 
     totals: Tensor
+    images_an_epoch: int
+    batch_size: int
     epochs: int = 0
     steps: int = 0
     images: int = 0
+
+    def next_batch(self) -> int:
+        """Return how many images the next step has, over all ranks."""
+        return min(self.batch_size, self.images_an_epoch - self.images)
 
     def next_epoch(self) -> None:
         """Count the epoch as done."""
@@ -62,8 +71,15 @@ def save_run(
     """Write ``current.pth``, and the epoch's own file if it is to be kept [SPEC 7].
 
     ``epoch`` counts whole epochs, as the published code reads it; what stands under ``progress``
-    belongs to the one after.
+    belongs to the one after. The first rank writes, after all have compared what they hold.
+
+    Raises:
+        RuntimeError: if the ranks don't hold the same.
     """
+    share_buffers(learned.query, learned.key)
+    check_same(query=learned.query, key=learned.key, contrast=learned.contrast)
+    if not is_first():
+        return
     content = {
         **entries,
         "epoch": so_far.epochs,
@@ -91,12 +107,14 @@ class SaveInTime:
         self.watch = Stopwatch()
 
     def __call__(self, so_far: Progress) -> None:
-        """See the class; call it after each step.
+        """See the class; call it after each step, in all ranks.
 
         Raises:
             InputError: if what would be saved isn't finite.
         """
-        if self.interruption.received or self.watch.seconds() > self.seconds:
+        is_late = is_first() and self.watch.seconds() > self.seconds
+        number, is_late = agree(self.interruption.received or 0, is_late)
+        if number or is_late:
             if not so_far.totals.isfinite().all():
                 raise InputError(
                     f"the loss isn't finite in epoch {so_far.epochs + 1}: not saved; try a "
@@ -104,8 +122,9 @@ class SaveInTime:
                 )
             self.save(so_far)
             self.watch = Stopwatch()
-        if self.interruption.received:
-            self.interruption.leave()
+        if number:
+            agree(0)  # the first rank has saved; the others' end would end it, too
+            self.interruption.leave(signal.Signals(number))
 
 
 def restore(path: Path, content: dict, model: str, learned: Learned, so_far: Progress) -> list[str]:

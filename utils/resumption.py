@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from utils.checkpoint import load_checkpoint, save_checkpoint
+from utils.distributed import from_first, is_first
 from utils.errors import InputError
 from utils.run import lock_folder, plain_options
 from utils.whole_file import write_whole
@@ -47,6 +48,8 @@ def open_checkpoint(
 ) -> tuple[Path, dict] | None:
     """Return the checkpoint to go on from, whose options are the run's; None to start afresh.
 
+    The first rank reads it, and hands it to the others.
+
     Args:
         options: of the run: ``resume``, ``override`` and all that `check_options` compares.
         folder: the run's.
@@ -56,6 +59,12 @@ def open_checkpoint(
     Raises:
         InputError: if it can't be loaded, or is of another run.
     """
+    return from_first(lambda: _open(options, folder, keys, notices))
+
+
+def _open(
+    options: argparse.Namespace, folder: Path, keys: tuple[str, ...], notices: list[str]
+) -> tuple[Path, dict] | None:
     if options.resume == AUTO and folder.is_dir():
         lock_folder(folder)  # before looking: another run may still be writing
     found = find_checkpoint(options.resume, folder, keys, notices.append)
@@ -161,7 +170,7 @@ def save_current(folder: Path, content: dict, keep_last: int) -> None:
 
 def forget_later_epochs(jsonl: Path, done: int) -> None:
     """Drop the records of epochs that a resumed run will make again."""
-    if not jsonl.is_file():
+    if not is_first() or not jsonl.is_file():
         return
     lines = jsonl.read_text().splitlines()
     kept = [line for line in lines if _epoch_of(line) <= done]

@@ -10,6 +10,7 @@ import torch
 from filelock import FileLock, Timeout
 
 from utils.arguments import natural, positive_int
+from utils.distributed import is_first, local_rank, rank_count
 from utils.errors import InputError
 
 _locks: dict[Path, FileLock] = {}  # held until the process ends
@@ -22,7 +23,8 @@ def add_device_arguments(parser: argparse.ArgumentParser):
         "--device",
         choices=["auto", "cpu", "cuda"],
         default="auto",
-        help="auto takes all visible GPUs, or the CPU where there is none",
+        help="auto takes all visible GPUs (under torchrun each process its own), or the CPU where "
+        "there is none",
     )
     group.add_argument(
         "--gpu", type=natural, metavar="N", help="use this one of the visible GPUs only"
@@ -100,7 +102,7 @@ def add_log_argument(parser: argparse.ArgumentParser) -> None:
 
 
 def choose_device(device: str, gpu: int | None) -> torch.device:
-    """Return the first device to compute on.
+    """Return the first device to compute on; under torchrun the one of this process.
 
     Raises:
         InputError: if the wanted GPU isn't visible.
@@ -110,6 +112,15 @@ def choose_device(device: str, gpu: int | None) -> torch.device:
         return torch.device("cpu")
     if not count:
         raise InputError("--device cuda: no GPU is visible to PyTorch")
+    if local_rank() is not None:
+        if gpu is not None:
+            raise InputError(f"--gpu {gpu}: torchrun gives each process a GPU of its own")
+        if local_rank() >= count:
+            raise InputError(
+                f"{count} GPUs are visible, too few for --nproc_per_node of torchrun: each of its "
+                "processes takes one"
+            )
+        return torch.device("cuda", local_rank())
     if gpu is not None and gpu >= count:
         raise InputError(f"--gpu {gpu}: {count} GPUs are visible, counted from 0")
     return torch.device("cuda", gpu or 0)
@@ -117,17 +128,18 @@ def choose_device(device: str, gpu: int | None) -> torch.device:
 
 def describe_device(device: torch.device, gpu: int | None) -> str:
     """Return what the run computes on, in words."""
+    over = f" each of {rank_count()} processes" if local_rank() is not None else ""
     if device.type == "cpu":
         asked = " (--gpu: no GPU is visible)" if gpu is not None else ""
-        return f"CPU, {torch.get_num_threads()} threads{asked}"
-    count = 1 if gpu is not None else torch.cuda.device_count()
-    return f"{count} x {torch.cuda.get_device_name(device)}"
+        return f"CPU, {torch.get_num_threads()} threads{over}{asked}"
+    count = 1 if gpu is not None or over else torch.cuda.device_count()
+    return f"{count} x {torch.cuda.get_device_name(device)}{over}"
 
 
 def start_folder(
     model_path: Path, model_name: str, args: argparse.Namespace, derived: dict
 ) -> Path:
-    """Make the run's folder and write ``options.json`` into it.
+    """Make the run's folder and write ``options.json`` into it; the first rank does.
 
     Args:
         model_path: folder of all runs.
@@ -140,6 +152,8 @@ def start_folder(
             asked, or it can't be made.
     """
     folder = model_path / model_name
+    if not is_first():
+        return folder
     held = sorted(folder.glob("*.pth"))
     if held and not (args.resume or args.overwrite):
         raise InputError(

@@ -52,7 +52,7 @@ def epochs(loader, numbers):
     """Return all batches of some epochs."""
     batches = []
     for epoch in numbers:
-        loader.sampler.set_epoch(epoch)
+        loader.batch_sampler.set_epoch(epoch)
         batches += [tuple(batch) for batch in loader]
     return batches
 

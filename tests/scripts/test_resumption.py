@@ -67,7 +67,7 @@ def test_a_signal_ends_the_run_after_its_step_and_nothing_is_lost(
             break
     _, err = run.communicate(timeout=120)
     assert run.returncode == status, err
-    assert err.strip() == f"{name}: finishing the step, then saving"
+    assert err.strip() == f"{name}: finishing what is under way, then saving"
     current = load_checkpoint(tmp_path / "runs/a/current.pth", PARTS)
     assert current["epoch"] == 1 and 2 <= current["progress"]["steps"] <= 4
     assert current["progress"]["images"] == 4 * current["progress"]["steps"]

@@ -1,0 +1,26 @@
+"""Run by torchrun in test_torchrun.py: train_moco.py, where each rank writes what it holds."""
+
+from pathlib import Path
+
+import torch
+
+import train_moco
+from utils.distributed import rank
+from utils.errors import run_script
+
+
+def save_and_keep(folder: Path, keep_last, entries, learned, so_far, kept=False):
+    save(folder, keep_last, entries, learned, so_far, kept)
+    states = {
+        "model": learned.query.state_dict(),
+        "model_ema": learned.key.state_dict(),
+        "contrast": learned.contrast.state_dict(),
+        "index": learned.contrast.index,
+        "optimizer": learned.optimizer.state_dict(),
+        "torch": torch.get_rng_state(),
+    }
+    torch.save(states, folder.parent / f"{folder.name}_rank{rank()}.pth")
+
+
+save, train_moco.save_run = train_moco.save_run, save_and_keep
+run_script(train_moco.main)

@@ -1,0 +1,209 @@
+"""Processes under torchrun compute what one process does, hold the same, and survive each other."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import torch
+
+from datasets.synthetic import generate
+from tests.recipes import ROOT
+from utils.checkpoint import load_checkpoint
+
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run"]
+FRAME = "--image_size 72 --image_crop 4 --model resnet18 --num_workers 1 --print_freq 1 "
+MOCO = FRAME + "--batch_size 8 --nce_k 20 --cosine --epochs 3 --model_path runs "
+# At the default rate, rounding grows too fast to compare a run with another's arithmetic.
+SLOWLY = "--learning_rate 0.0001 "
+EYES = FRAME + (
+    "--batch_size 4 --random_network --layer 4 --use_hypercol --adam --learning_rate 0.01 "
+    "--epochs 2 --model_path runs --feature_cache disk "
+)
+
+
+@pytest.fixture(scope="module")
+def faces(tmp_path_factory):
+    """17 pictures to pre-train on: of two ranks, the second has none in the last batch."""
+    out = tmp_path_factory.mktemp("faces")
+    generate(out, images=17, mafl_train=9, mafl_test=5, workers=1)
+    return out / "celeba"
+
+
+def start(launcher, script, options, faces, cwd):
+    return subprocess.Popen(
+        [*launcher, str(ROOT / script), *f"{options} --data_folder {faces}".split()],
+        cwd=cwd,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def finish(run, status=0):
+    out, _ = run.communicate(timeout=300)
+    assert run.returncode == status, out
+    return out
+
+
+def torchrun(count, *options):
+    return [*TORCHRUN, "--nproc_per_node", str(count), *options]
+
+
+def states(path):
+    content = torch.load(path, weights_only=False)
+    tensors = {
+        (part, key): tensor
+        for part in ("model", "model_ema", "contrast")
+        for key, tensor in content[part].items()
+    }
+    for place, state in content["optimizer"]["state"].items():
+        tensors["momentum", place] = state["momentum_buffer"]
+    return tensors
+
+
+def assert_same(a, b):
+    assert list(a) == list(b)
+    for key in a:
+        assert torch.equal(a[key], b[key]), key
+
+
+@pytest.mark.parametrize("count", [2, 3])
+def test_collectives_are_those_of_one_process(count, tmp_path, faces):
+    run = subprocess.run(
+        [*torchrun(count), str(ROOT / "tests/distributed/collectives.py")],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
+    )
+    assert run.returncode == 0, run.stderr
+    assert run.stdout == "all equal\n" * count
+
+
+@pytest.fixture(scope="module")
+def two_ranks(faces, tmp_path_factory):
+    """Return the folder of a run by two processes, and what it printed."""
+    cwd = tmp_path_factory.mktemp("two")
+    script = "tests/distributed/keep_ranks.py"
+    return cwd, finish(start(torchrun(2), script, MOCO + SLOWLY + "--model_name two", faces, cwd))
+
+
+def test_both_ranks_hold_the_same(two_ranks):
+    cwd, _ = two_ranks
+    first, second = (cwd / f"runs/two_rank{r}.pth" for r in (0, 1))
+    assert_same(states(first), states(second))
+    assert_same(states(first), states(cwd / "runs/two/current.pth"))
+    a, b = (torch.load(path, weights_only=False) for path in (first, second))
+    assert a["index"] == b["index"] == 3 * 17 % 20
+    assert torch.equal(a["torch"], b["torch"])
+
+
+def test_two_processes_compute_what_one_does_on_two_gpus(two_ranks, faces, tmp_path):
+    """Of the virtual kind, whose split and ShuffleBN are DataParallel's."""
+    cwd, out = two_ranks
+    options = MOCO + SLOWLY + "--model_name one --virtual_gpus 2"
+    alone = finish(start([sys.executable], "train_moco.py", options, faces, tmp_path))
+    found, wanted = states(cwd / "runs/two/current.pth"), states(tmp_path / "runs/one/current.pth")
+    for (part, key), tensor in wanted.items():
+        # BatchNorm's own averages, of no use in training, are of both shares there.
+        if "running_" not in str(key) and "num_batches_tracked" not in str(key):
+            assert torch.allclose(found[part, key], tensor, rtol=1e-3, atol=2e-5), (part, key)
+    lines = [re.findall(r"epoch .*step.*", text) for text in (out, alone)]
+    assert len(lines[0]) == 3 * 3 and lines[0] == lines[1]  # once, by the first rank
+    assert (cwd / "runs/two/log.jsonl").read_text().count("\n") == 3
+
+
+def test_a_killed_rank_changes_nothing(faces, tmp_path):
+    whole = MOCO + "--model_name whole"
+    finish(start(torchrun(2), "train_moco.py", whole, faces, tmp_path))
+    # Saves after every step.
+    killed = MOCO + "--model_name killed --resume auto --save_minutes 0.0001"
+    run = start(torchrun(2, "--max-restarts", "2"), "train_moco.py", killed, faces, tmp_path)
+    out = ""
+    while "epoch 2  step 2" not in out:
+        out += run.stdout.readline()
+    os.kill(worker_of(run, 1), signal.SIGKILL)
+    out += finish(run)
+    assert "resumed from runs/killed/current.pth after epoch 1, step" in out
+    assert "another process of this run has ended" in out and "Traceback" not in out
+    a, b = (states(tmp_path / f"runs/{name}/current.pth") for name in ("whole", "killed"))
+    assert_same(a, b)
+    logs = [(tmp_path / f"runs/{name}/log.jsonl").read_text() for name in ("whole", "killed")]
+    assert logs[0] == logs[1]
+
+
+def worker_of(run, rank):
+    """Return the process of a rank that a torchrun has started."""
+    for child in children(run.pid):
+        variables = open(f"/proc/{child}/environ").read().split("\0")
+        if f"RANK={rank}" in variables:
+            return child
+    raise AssertionError(f"no rank {rank}")
+
+
+def children(pid):
+    return [int(p) for p in open(f"/proc/{pid}/task/{pid}/children").read().split()]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_to_torchrun_saves_the_step(number, faces, tmp_path):
+    options = MOCO + "--model_name ended --resume auto --epochs 50"
+    run = start(torchrun(2), "train_moco.py", options, faces, tmp_path)
+    out = ""
+    while "epoch 2  step 2" not in out:
+        out += run.stdout.readline()
+    run.send_signal(number)
+    out += run.communicate(timeout=60)[0]
+    assert run.returncode != 0
+    assert f"{number.name}: finishing what is under way, then saving" in out
+    content = load_checkpoint(tmp_path / "runs/ended/current.pth", ())
+    steps = content["epoch"] * 3 + content["progress"]["steps"]
+    assert steps == len(re.findall("step ./3", out)) >= 5
+
+
+def test_the_encoding_pass_is_shared(faces, tmp_path):
+    for name, launcher in (("alone", [sys.executable]), ("shared", torchrun(2))):
+        options = EYES + f"--model_name {name} --cache_folder {name}_cache"
+        out = finish(start(launcher, "eval_face.py", options, faces, tmp_path))
+        assert out.count("after the last epoch (2)") == 1
+        assert out.count("encoded in") == 2
+    for found, wanted in zip(
+        *(sorted(tmp_path.glob(f"{name}_cache/*/*.npy")) for name in ("shared", "alone")),
+        strict=True,
+    ):
+        assert found.relative_to(tmp_path / "shared_cache") == wanted.relative_to(
+            tmp_path / "alone_cache"
+        )
+        assert np.allclose(np.load(found), np.load(wanted), rtol=1e-4, atol=1e-5), found
+    out = finish(start(torchrun(2), "eval_face.py", options + " --overwrite", faces, tmp_path))
+    assert out.count("found in shared_cache") == 2
+
+
+@pytest.mark.parametrize(
+    ("script", "options", "complaint"),
+    [
+        (
+            "train_moco.py",
+            MOCO + "--model_name x --batch_size 5",
+            "--batch_size 5: not a multiple of the 2 processes that torchrun started",
+        ),
+        (
+            "train_moco.py",
+            MOCO + "--model_name x --resume none.pth",
+            "none.pth: no such checkpoint",
+        ),
+        ("eval_face.py", EYES + "--model_name x --layer 9", "--layer"),
+    ],
+)
+def test_a_mistake_is_named_once(script, options, complaint, faces, tmp_path):
+    started = time.monotonic()
+    out = finish(start(torchrun(2), script, options, faces, tmp_path), status=1)  # torchrun's
+    said = [line for line in out.splitlines() if f"{script}: error: " in line]
+    assert len(said) == 1 and complaint in said[0]
+    assert time.monotonic() - started < 60 and not (tmp_path / "runs/x").exists()

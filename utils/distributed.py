@@ -1,0 +1,250 @@
+"""Processes that work as one, started by PyTorch's own ``torchrun``; their number a process's rank.
+
+A batch is split as DataParallel splits it, so that R processes compute what one process does on
+R GPUs [SPEC 4]. In a process of its own, everything here is trivial: one rank, which is the first.
+
+Letters: R ranks, B rows of a batch over all of them, b of this rank's share.
+"""
+
+import os
+from collections.abc import Callable
+from datetime import timedelta
+from typing import NamedTuple, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+# For a rank that waits at a collective: the first may be saving, or building a cache. A rank that
+# dies is noticed at once, by torchrun.
+PATIENCE = timedelta(hours=1)
+
+T = TypeVar("T")
+_stores: list[dist.Store] = []  # through which the processes have met
+
+
+def join_ranks(device: torch.device) -> None:
+    """Join the processes that torchrun started with this one, if it did.
+
+    Tensors on GPUs go by NCCL, those on the CPU by Gloo.
+    """
+    if not dist.is_torchelastic_launched():
+        return
+    store, own_rank, count = next(dist.rendezvous("env://", timeout=PATIENCE))
+    if count == local_rank_count():
+        # On one machine the store outlives the processes that torchrun starts again, and would
+        # tell them where the ones before could be reached.
+        store = dist.PrefixStore(f"start {os.environ['TORCHELASTIC_RESTART_COUNT']}", store)
+    backend = "gloo"
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+        backend = "cpu:gloo,cuda:nccl"
+    _stores.append(store)
+    dist.init_process_group(backend, store=store, rank=own_rank, world_size=count, timeout=PATIENCE)
+
+
+def leave_ranks() -> bool:
+    """Go on as a process of its own, and return whether it was the first; all are to call this."""
+    was_first = is_first()
+    if joined():
+        agree(0)  # no collective is under way in any of them any more
+        dist.destroy_process_group()
+    return was_first
+
+
+def joined() -> bool:
+    """Return whether this process works together with others."""
+    return dist.is_available() and dist.is_initialized()
+
+
+def rank() -> int:
+    """Return this process's number among all, from 0."""
+    return dist.get_rank() if joined() else 0
+
+
+def rank_count() -> int:
+    """Return R."""
+    return dist.get_world_size() if joined() else 1
+
+
+def is_first() -> bool:
+    """Return whether this is the process that writes, logs and decides."""
+    return rank() == 0
+
+
+def local_rank() -> int | None:
+    """Return this process's number on its machine; None if torchrun didn't start it."""
+    return int(os.environ["LOCAL_RANK"]) if dist.is_torchelastic_launched() else None
+
+
+def local_rank_count() -> int:
+    """Return how many processes torchrun started on this machine."""
+    return int(os.environ["LOCAL_WORLD_SIZE"]) if dist.is_torchelastic_launched() else 1
+
+
+class Shares(NamedTuple):
+    """How many of a batch's B rows each rank has, in their order, and which rank this one is."""
+
+    sizes: tuple[int, ...]
+    rank: int
+
+    @property
+    def total(self) -> int:
+        """B."""
+        return sum(self.sizes)
+
+    @property
+    def own(self) -> int:
+        """b, the rows of this rank; maybe none."""
+        return self.sizes[self.rank]
+
+    @property
+    def rows(self) -> slice:
+        """Where they stand in the batch."""
+        first = sum(self.sizes[: self.rank])
+        return slice(first, first + self.own)
+
+
+def share_out(total: int) -> Shares:
+    """Split a batch over the ranks as ``torch.chunk`` and DataParallel do."""
+    count = rank_count()
+    size = -(-total // count)
+    return Shares(tuple(min(size, max(0, total - size * r)) for r in range(count)), rank())
+
+
+def gathered(rows: Tensor, shares: Shares) -> Tensor:
+    """Return the rows (B, ...) of all ranks, given this rank's (b, ...); the same in each."""
+    if not joined():
+        return rows
+    own = _as_bytes(rows, shares)
+    parts = [torch.empty_like(own) for _ in shares.sizes]
+    dist.all_gather(parts, own)
+    return _from_bytes(parts, rows, shares)
+
+
+def gathered_by_first(rows: Tensor, shares: Shares) -> Tensor | None:
+    """Return the rows (B, ...) of all ranks in the first one, None in the others."""
+    if not joined():
+        return rows
+    own = _as_bytes(rows, shares)
+    parts = [torch.empty_like(own) for _ in shares.sizes] if is_first() else None
+    dist.gather(own, parts)
+    return _from_bytes(parts, rows, shares) if is_first() else None
+
+
+def _as_bytes(rows: Tensor, shares: Shares) -> Tensor:
+    """Return this rank's rows as bytes, filled up to the largest share: (max(sizes), bytes)."""
+    own = rows[: shares.own].flatten(start_dim=1) if rows.dim() > 1 else rows[: shares.own, None]
+    filled = own.new_zeros(max(shares.sizes), own.shape[1])
+    filled[: shares.own] = own
+    return filled.view(torch.uint8)
+
+
+def _from_bytes(parts: list[Tensor], like: Tensor, shares: Shares) -> Tensor:
+    rows = torch.cat([part[:size] for part, size in zip(parts, shares.sizes, strict=True)])
+    return rows.view(like.dtype).view(-1, *like.shape[1:])
+
+
+def exchanged(rows: Tensor, order: Tensor, shares: Shares) -> Tensor:
+    """Return this rank's share of ``batch[order]``, given its share of a batch.
+
+    Each rank sends every other only what it needs, an R-th of what gathering the batch would take.
+
+    Args:
+        rows: (b, ...); anything where b = 0.
+        order: (B,), a permutation on the CPU, the same in each rank.
+        shares: of the batch, and of its permutation.
+
+    Returns:
+        (b, ...), or some row where b = 0.
+    """
+    if not joined():
+        return rows[order.to(rows.device)]
+    owner = torch.repeat_interleave(torch.arange(len(shares.sizes)), torch.tensor(shares.sizes))
+    places = torch.argsort(order)[shares.rows]  # where this rank's rows go
+    sent = torch.argsort(places)  # by place, so by receiver
+    wanted = order[shares.rows]  # what belongs into this rank's places
+    by_sender = torch.argsort(owner[wanted], stable=True)  # as it arrives
+    output = rows.new_empty(shares.own, *rows.shape[1:])
+    dist.all_to_all_single(
+        output,
+        rows[sent.to(rows.device)].contiguous(),
+        owner[wanted].bincount(minlength=len(shares.sizes)).tolist(),
+        owner[places].bincount(minlength=len(shares.sizes)).tolist(),
+    )
+    if not shares.own:
+        return rows[:1]
+    return output[torch.argsort(by_sender).to(rows.device)]
+
+
+def summed(values: Tensor) -> Tensor:
+    """Return the sums of values over all ranks."""
+    if joined():
+        dist.all_reduce(values)
+    return values
+
+
+def agree(*values: int) -> list[int]:
+    """Return the largest that any rank gave, of each value; waits for all, but for no GPU."""
+    if not joined():
+        return list(values)
+    largest = torch.tensor(values)
+    dist.all_reduce(largest, dist.ReduceOp.MAX)
+    return largest.tolist()
+
+
+def from_first(make: Callable[[], T]) -> T:
+    """Return in all ranks what the first one makes: plain values, or tensors on the CPU."""
+    if not joined():
+        return make()
+    values = [make() if is_first() else None]
+    dist.broadcast_object_list(values, device=torch.device("cpu"))
+    return values[0]
+
+
+def first_to_say(message: str) -> bool:
+    """Return whether no other rank has said the same."""
+    try:
+        return all(store.add(f"said: {message}", 1) == 1 for store in _stores)
+    except dist.DistError:  # it was torchrun that ended
+        return True
+
+
+def has_lost_contact(error: RuntimeError) -> bool:
+    """Return whether a collective failed since another rank has ended or can't be reached."""
+    lost = ("Connection closed by peer", "Connection reset by peer", "Broken pipe")
+    return isinstance(error, dist.DistError) or any(words in str(error) for words in lost)
+
+
+def share_buffers(*modules: nn.Module) -> None:
+    """Set buffers to the first rank's, as DataParallel keeps those of the first GPU."""
+    if joined():
+        for module in modules:
+            for buffer in module.buffers():
+                dist.broadcast(buffer, 0)
+
+
+def check_same(**modules: nn.Module) -> None:
+    """Compare parameters and buffers between all ranks, by sums of their bits.
+
+    Raises:
+        RuntimeError: if they aren't the same to the bit; names the first that differ.
+    """
+    if not joined():
+        return
+    tensors = {
+        f"{part} {name}": tensor
+        for part, module in modules.items()
+        for name, tensor in module.state_dict().items()
+    }
+    sums = torch.stack([_bits(tensor).sum(dtype=torch.int64) for tensor in tensors.values()])
+    shares = Shares((1,) * rank_count(), rank())
+    differs = (gathered(sums[None], shares) != sums).any(dim=0)  # (tensors,)
+    if differs.any():
+        names = [name for name, d in zip(tensors, differs.tolist(), strict=True) if d]
+        raise RuntimeError(f"the ranks differ in {len(names)} tensors, such as {names[:3]}")
+
+
+def _bits(tensor: Tensor) -> Tensor:
+    kinds = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+    return tensor.detach().view(kinds[tensor.element_size()])
