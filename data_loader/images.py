@@ -1,5 +1,6 @@
 """Opening of image files, of which some are damaged and some are meant to be."""
 
+import io
 import logging
 import warnings
 from collections.abc import Iterator
@@ -21,8 +22,10 @@ SIXTEEN_BIT = ("I;16", "I;16B", "I")  # the last one from PPM, and from PNG befo
 logging.getLogger("PIL").addHandler(logging.NullHandler())
 
 
-def open_image(path: Path) -> Image.Image:
+def open_image(path: Path, data: bytes | None = None) -> Image.Image:
     """Read an image file of one of the `FORMATS` as RGB, its pixels in the order of the file.
+
+    With ``data``, the file's bytes, nothing is opened and ``path`` only says what to call them.
 
     A note in the file that the camera was turned (EXIF) is not heeded: the benchmarks' points are
     pixels of the stored picture, and the published code reads them so. Grey of 16 bits keeps its
@@ -33,7 +36,7 @@ def open_image(path: Path) -> Image.Image:
         InputError: if the file is absent, cut short, no image or of more than `MAX_PIXELS`, which
             is found out before decoding; names the file.
     """
-    with _opened(path) as image:
+    with _opened(path, data) as image:
         if image.mode == "RGB" and "transparency" not in image.info:
             return image.convert("RGB")
         return _as_rgb(image)
@@ -50,13 +53,15 @@ def image_size(path: Path) -> tuple[int, int]:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[Image.Image]:
+def _opened(path: Path, data: bytes | None = None) -> Iterator[Image.Image]:
     """Yield an image whose header is read; turn what goes wrong into an `InputError`."""
-    check_is_file(path, "no such image")
+    if data is None:
+        check_is_file(path, "no such image")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            with Image.open(path, formats=FORMATS) as image:
+            source = path if data is None else io.BytesIO(data)
+            with Image.open(source, formats=FORMATS) as image:
                 pixels = image.width * image.height
                 if pixels > MAX_PIXELS:
                     raise ValueError(f"{pixels} pixels, more than {MAX_PIXELS}")

@@ -1,0 +1,259 @@
+"""Batches from shards, for any number of processes: who reads which pictures, and when.
+
+An epoch's order depends on the seed, the epoch, the number of ranks R and the images a step B,
+and not on the worker processes; nor does its part after any step depend on where a run resumed.
+The shards, in random order, make a sequence of N places. It is cut into ranges, one for each of
+R * LANES lanes. Lane l of rank r has the images that r is to take in the steps l, l + LANES,
+l + 2 * LANES, ...: just as many as its range has places, however short the last step is. Within a
+lane, each `BLOCK` of places is in random order. So a lane reads its shards from end to end, and
+one that resumes begins with the block that it was at.
+
+WebDataset's own split_by_node and split_by_worker deal out whole shards. Ranks would have unequal
+numbers of steps, at the end of which some wait for the others for good, and where in its order a
+run stopped would depend on its workers.
+
+Letters: N images, B images a step over all ranks, R ranks, W the side of the network input, S that
+of a square.
+"""
+
+import hashlib
+from bisect import bisect_right
+from collections.abc import Iterator
+from itertools import accumulate, islice
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader, IterableDataset, default_collate, get_worker_info
+
+from data_loader.data_loaders_animal import InatAve
+from data_loader.data_loaders_face import CelebAPrunedAligned_MAFLVal
+from data_loader.image_cache import BaseImages
+from data_loader.images import open_image
+from data_loader.landmark_dataset import LandmarkDataset
+from data_loader.loaders import SeededItems, available_cores
+from data_loader.shards import Picture, Shard, pictures
+from utils.interruption import ignore_signals
+
+LANES = 12  # of a rank; 1, 2, 3, 4, 6 or 12 workers can share them
+BLOCK = 512  # places in random order; their files' bytes are held in memory, for each lane
+
+
+class FromShards(LandmarkDataset):
+    """Makes a benchmark's class take its pictures from shards, one handed over before each item.
+
+    Args:
+        shards: all of them; every one of their pictures is used.
+        options: of the benchmark's class, but for ``root``.
+    """
+
+    picture: Picture  # whose item is made next
+
+    def __init__(self, shards: list[Shard], **options) -> None:
+        self.shards = shards
+        super().__init__(shards[0].path.parent, **options)
+
+    def read(self, root: Path, train: bool) -> tuple[Path, list[str], dict[str, np.ndarray]]:
+        """See `LandmarkDataset.read`; the names are in the shards."""
+        return root, [shard.path.name for shard in self.shards], {"keypoints": np.empty((0, 0, 2))}
+
+    def __len__(self) -> int:
+        return sum(shard.count for shard in self.shards)
+
+    def base_item(self, index: int) -> tuple[Image.Image, np.ndarray]:
+        """Return the square of `picture`, and no points."""
+        return self.square(open_image(*self.picture), np.empty((0, 2)), index)
+
+
+class ShardedInatAve(FromShards, InatAve):
+    """Pictures of birds."""
+
+
+class ShardedCelebA(FromShards, CelebAPrunedAligned_MAFLVal):
+    """CelebA's aligned pictures; to leave out MAFL's is up to who writes the shards."""
+
+
+def mixed(*numbers: int) -> int:
+    """Return a number below 2**62 that differs, as if drawn, for all other numbers."""
+    digest = hashlib.blake2b(repr(numbers).encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big") >> 2
+
+
+def permutation(length: int, *numbers: int) -> list[int]:
+    """Return a random order that depends on the numbers."""
+    generator = torch.Generator().manual_seed(mixed(*numbers))
+    return torch.randperm(length, generator=generator).tolist()
+
+
+class Lanes(NamedTuple):
+    """How an epoch's N places are divided."""
+
+    total: int  # N
+    batch_size: int  # B
+    ranks: int  # R
+
+    @property
+    def steps(self) -> int:
+        """How many there are in an epoch; the last one may be smaller."""
+        return -(-self.total // self.batch_size)
+
+    def share(self, rank: int, step: int) -> int:
+        """Return how many images of a step are a rank's: as many as `torch.chunk` gives it."""
+        images = min(self.batch_size, self.total - step * self.batch_size)
+        most = -(-images // self.ranks)
+        return max(0, min(most, images - rank * most))
+
+    def taken(self, rank: int, lane: int, step: int) -> int:
+        """Return how many places of a lane belong to the steps before this one."""
+        turns = len(range(lane, step, LANES))
+        if turns and lane + (turns - 1) * LANES == self.steps - 1:
+            return (turns - 1) * self.share(rank, 0) + self.share(rank, self.steps - 1)
+        return turns * self.share(rank, 0)
+
+    def bounds(self, rank: int, lane: int) -> tuple[int, int]:
+        """Return the first place of a lane, and that after its last."""
+        lanes = ((r, l) for r in range(self.ranks) for l in range(LANES))  # noqa: E741
+        before = islice(lanes, rank * LANES + lane)
+        first = sum(self.taken(*other, self.steps) for other in before)
+        return first, first + self.taken(rank, lane, self.steps)
+
+
+class ShardedImages(IterableDataset):
+    """A rank's batches of an epoch, for `build_sharded_loader`.
+
+    A batch is what `DataLoader` makes of the data set's items: (b, 6, W, W) first, two views each,
+    and the images' places in the shards last; or of `BaseImages`: uint8 (b, 3, S, S) and (b,)
+    seeds. An image's draws depend on the seed, the epoch and its place alone. A rank that has no
+    image in the last step still gets a batch, of one picture, to take the step with the others:
+    `share` tells.
+
+    Args:
+        dataset: makes the items.
+        squares: items for `BaseImages`, whose views are drawn elsewhere, in place of views.
+        seed: of order and draws.
+        batch_size: B.
+        rank: whose images, of those of each step.
+        ranks: R.
+    """
+
+    def __init__(
+        self,
+        dataset: FromShards,
+        *,
+        squares: bool,
+        seed: int,
+        batch_size: int,
+        rank: int = 0,
+        ranks: int = 1,
+    ) -> None:
+        self.dataset, self.items = dataset, SeededItems(BaseImages(dataset) if squares else dataset)
+        self.shards, self.seed, self.rank = dataset.shards, seed, rank
+        self.starts = [0, *accumulate(shard.count for shard in self.shards)]
+        self.lanes = Lanes(len(dataset), batch_size, ranks)
+        # Epoch and first step, in memory that the workers, which outlive an epoch, see change.
+        self.position = torch.zeros(2, dtype=torch.int64).share_memory_()
+
+    def set_epoch(self, epoch: int, skip: int = 0) -> None:
+        """Choose the epoch that comes next, but for its first ``skip`` images over all ranks.
+
+        Raises:
+            ValueError: if the images to skip aren't those of whole steps.
+        """
+        step = -(-skip // self.lanes.batch_size)
+        if skip != min(step * self.lanes.batch_size, self.lanes.total) or skip < 0:
+            raise ValueError(f"{skip} images are no whole steps of {self.lanes}")
+        self.position.copy_(torch.tensor([epoch, step]))
+
+    def share(self, step: int) -> int:
+        """Return how many images of a step, counted from 0, are this rank's."""
+        return self.lanes.share(self.rank, step)
+
+    def __len__(self) -> int:
+        """Return how many steps remain of the epoch."""
+        return self.lanes.steps - int(self.position[1])
+
+    def __iter__(self) -> Iterator[list[Tensor]]:
+        worker = get_worker_info()
+        number, workers = (worker.id, worker.num_workers) if worker else (0, 1)
+        if LANES % workers:
+            raise ValueError(f"{workers} workers can't share {LANES} lanes")
+        epoch, first = self.position.tolist()
+        return self.batches(epoch, first, number, workers)
+
+    def batches(self, epoch: int, first: int, number: int, workers: int) -> Iterator[list[Tensor]]:
+        """Yield every batch that one of the workers is to make, beginning at a step."""
+        lanes = {}
+        # DataLoader takes its first batch from worker 0, the next from worker 1, and so on. As
+        # their count divides LANES, each has lanes to itself.
+        for step in range(first + number, self.lanes.steps, workers):
+            lane = step % LANES
+            if lane not in lanes:
+                lanes[lane] = self.lane_items(epoch, lane, first)
+            items = list(islice(lanes[lane], self.share(step)))
+            yield default_collate(items or [self.stand_in(epoch)])
+
+    def lane_items(self, epoch: int, lane: int, step: int) -> Iterator[tuple]:
+        """Yield the items of a lane, but for those of the steps before one."""
+        first, end = self.lanes.bounds(self.rank, lane)
+        skip = self.lanes.taken(self.rank, lane, step)
+        block = skip // BLOCK
+        within = skip - block * BLOCK
+        source = self.read(epoch, first + block * BLOCK, end)
+        while held := list(islice(source, BLOCK)):
+            order = permutation(len(held), self.seed, epoch, self.rank, lane, block)
+            for place in order[within:]:
+                yield self.item(epoch, *held[place])
+                held[place] = None  # to free its bytes
+            block, within = block + 1, 0
+
+    def read(self, epoch: int, first: int, end: int) -> Iterator[tuple[int, Picture]]:
+        """Yield what stands at some places of an epoch: place in the shards as listed, picture."""
+        order = permutation(len(self.shards), self.seed, epoch)
+        starts = [0, *accumulate(self.shards[i].count for i in order)]
+        while first < end:
+            turn = bisect_right(starts, first) - 1
+            stop, shard = min(end, starts[turn + 1]), order[turn]
+            span = (first - starts[turn], stop - starts[turn])
+            yield from enumerate(pictures(self.shards[shard], *span), self.starts[shard] + span[0])
+            first = stop
+
+    def item(self, epoch: int, index: int, picture: Picture) -> tuple:
+        """Return the item of a picture."""
+        self.dataset.picture = picture
+        return self.items[index, mixed(self.seed, epoch, index)]
+
+    def stand_in(self, epoch: int) -> tuple:
+        """Return the item of the first picture there is."""
+        return self.item(epoch, 0, next(pictures(self.shards[0], 0, 1)))
+
+
+def fitting_workers(wanted: int, cores: int) -> int:
+    """Return how many workers to start: at most so many, and such that they can share lanes."""
+    most = min(wanted, cores)
+    return max((n for n in range(1, LANES + 1) if n <= most and LANES % n == 0), default=0)
+
+
+def build_sharded_loader(
+    images: ShardedImages, *, num_workers: int, device: torch.device
+) -> DataLoader:
+    """Return the batches; call ``loader.dataset.set_epoch(e)`` before each epoch.
+
+    Args:
+        images: the batches of a rank.
+        num_workers: processes, see `fitting_workers`.
+        device: where the batches will go; memory is pinned for a GPU.
+    """
+    workers = fitting_workers(num_workers, available_cores())
+    return DataLoader(
+        images,
+        batch_size=None,
+        num_workers=workers,
+        persistent_workers=workers > 0,
+        worker_init_fn=ignore_signals,
+        pin_memory=device.type == "cuda",
+        # Its own: DataLoader would draw its workers' seeds from the training's generator.
+        generator=torch.Generator(),
+    )
