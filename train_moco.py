@@ -17,22 +17,21 @@ this process's; K keys in the queue, of D dimensions.
 import argparse
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.utils.data import DataLoader
 
 from data_loader.device_augmentation import BatchViews
-from data_loader.image_cache import BaseImages, cache_images
 from data_loader.landmark_dataset import LandmarkDataset
-from data_loader.loaders import (
-    add_loader_arguments,
-    build_loader,
-    check_batch_size,
-    worker_notice,
+from data_loader.loaders import add_loader_arguments, check_batch_size, set_epoch, worker_notice
+from data_loader.unlabelled_images import (
+    add_unlabelled_arguments,
+    build_unlabelled_dataset,
+    build_views,
+    order_name,
+    two_views,
 )
-from data_loader.unlabelled_images import add_unlabelled_arguments, build_unlabelled_dataset
 from models.encoders import RESNETS, STRIDE
 from models.momentum import copy_parameters, momentum_update, set_key_mode, shuffled_keys
 from models.nce import MemoryMoCo, NCESoftmaxLoss
@@ -40,7 +39,6 @@ from models.parallel import over_ranks
 from utils.acceleration import (
     accelerate,
     add_acceleration_arguments,
-    as_channels_last,
     autocast,
     gradient_scaler,
 )
@@ -63,6 +61,7 @@ from utils.pretraining_state import (
     Learned,
     Progress,
     SaveInTime,
+    check_order,
     restore,
     save_run,
 )
@@ -147,9 +146,7 @@ def main() -> None:
 
     check_batch_size(args.batch_size)
     check_side(args.image_size, args.image_crop)
-    dataset = build_unlabelled_dataset(
-        args.dataset, args.data_folder, args.imagelist, args.image_size, args.image_crop, args.crop
-    )
+    dataset = build_unlabelled_dataset(args)
 
     # ---- query encoder, key encoder, queue; as they were, if the run goes on ----
     learned = build_learned(args, dataset, device)
@@ -158,6 +155,7 @@ def main() -> None:
     folder = args.model_path / args.model_name
     found = open_checkpoint(args, folder, CHECKPOINT_KEYS, notices)
     if found is not None:
+        check_order(*found, order_name(dataset), args.override)
         notices += restore(*found, args.model, learned, so_far)
 
     # ---- the run's folder and log ----
@@ -178,7 +176,8 @@ def main() -> None:
     # ---- train ----
     with autocast(device, args.amp):
         embed = over_ranks(learned.query, args.batch_size, dataset.side)
-    save = partial(save_run, folder, args.keep_last, {"opt": plain_options(args)}, learned)
+    entries = {"opt": plain_options(args), "order": order_name(dataset)}
+    save = partial(save_run, folder, args.keep_last, entries, learned)
     with Interruption() as interruption:
         after_step = SaveInTime(save, args.save_minutes, interruption)
         for epoch in range(so_far.epochs + 1, args.epochs + 1):
@@ -186,7 +185,7 @@ def main() -> None:
             if args.cosine:
                 rate = cosine_rate(epoch, args.learning_rate, args.epochs)
             set_learning_rate(learned.optimizer, rate)
-            loader.batch_sampler.set_epoch(epoch, skip=so_far.images)
+            set_epoch(loader, epoch, skip=so_far.images)
             watch, skipped = Stopwatch(), so_far.images
             loss, prob = train_one_epoch(
                 args, loader, augment, embed, learned, so_far, log, after_step
@@ -229,27 +228,6 @@ def build_learned(
         weight_decay=args.weight_decay,
     )
     return Learned(query, key, contrast, optimizer, gradient_scaler(device, args.amp))
-
-
-def build_views(
-    args: argparse.Namespace, dataset: LandmarkDataset, device: torch.device, log: RunLog
-) -> tuple[DataLoader, BatchViews | None]:
-    """Return batches of pairs of views; or of images, and what draws their views on the device."""
-    if args.image_cache is not None:
-        cache = Path(args.image_cache or f"{args.model_path}_cache")
-        log.line(cache_images(dataset, cache, args.num_workers, log.line))
-    augment = None
-    if args.augment == "device":
-        augment = BatchViews(args.image_size, args.image_crop, args.crop, dataset.mean, dataset.std)
-    loader = build_loader(
-        BaseImages(dataset) if augment else dataset,
-        batch_size=args.batch_size,
-        num_workers=args.num_workers,
-        seed=args.seed,
-        shuffle=True,
-        device=device,
-    )
-    return loader, augment
 
 
 def train_one_epoch(
@@ -308,25 +286,6 @@ def train_one_epoch(
         after_step(so_far)
     loss, prob = (so_far.totals / so_far.images).tolist()
     return loss, prob
-
-
-def two_views(
-    batch: list[Tensor], augment: BatchViews | None, device: torch.device
-) -> tuple[Tensor, Tensor]:
-    """Return two random views of a batch's images, (b, 3, H, W) each.
-
-    Args:
-        batch: views that the loader has drawn, stacked on channels; or squares, and a seed each.
-        augment: draws the views of squares.
-        device: of the views.
-    """
-    images = batch[0].to(device, non_blocking=True)
-    if augment is None:
-        view1, view2 = images.split(3, dim=1)
-    else:
-        generator = torch.Generator().manual_seed(batch[1][0].item())
-        view1, view2 = augment(images, generator), augment(images, generator)
-    return as_channels_last(view1), as_channels_last(view2)
 
 
 def check_side(image_size: int, image_crop: int) -> None:

@@ -126,7 +126,7 @@ def build_loader(
     shuffle: bool,
     device: torch.device,
 ) -> DataLoader:
-    """Return batches of a data set; call ``loader.batch_sampler.set_epoch(e)`` before each epoch.
+    """Return batches of a data set; call `set_epoch` before each epoch.
 
     Args:
         dataset: the items.
@@ -147,6 +147,11 @@ def build_loader(
         # Its own: DataLoader would draw its workers' seeds from the training's generator.
         generator=torch.Generator(),
     )
+
+
+def set_epoch(loader: DataLoader, epoch: int, skip: int = 0) -> None:
+    """Choose the epoch that a loader yields next, but for its first images over all ranks."""
+    (loader.batch_sampler or loader.dataset).set_epoch(epoch, skip)
 
 
 def own_workers(num_workers: int) -> int:

@@ -34,7 +34,7 @@ from data_loader.data_loaders_face import CelebAPrunedAligned_MAFLVal
 from data_loader.image_cache import BaseImages
 from data_loader.images import open_image
 from data_loader.landmark_dataset import LandmarkDataset
-from data_loader.loaders import SeededItems, available_cores
+from data_loader.loaders import SeededItems, own_workers
 from data_loader.shards import Picture, Shard, pictures
 from utils.interruption import ignore_signals
 
@@ -230,23 +230,22 @@ class ShardedImages(IterableDataset):
         return self.item(epoch, 0, next(pictures(self.shards[0], 0, 1)))
 
 
-def fitting_workers(wanted: int, cores: int) -> int:
+def fitting_workers(most: int) -> int:
     """Return how many workers to start: at most so many, and such that they can share lanes."""
-    most = min(wanted, cores)
     return max((n for n in range(1, LANES + 1) if n <= most and LANES % n == 0), default=0)
 
 
 def build_sharded_loader(
     images: ShardedImages, *, num_workers: int, device: torch.device
 ) -> DataLoader:
-    """Return the batches; call ``loader.dataset.set_epoch(e)`` before each epoch.
+    """Return the batches; call `loaders.set_epoch` before each epoch.
 
     Args:
         images: the batches of a rank.
-        num_workers: processes, see `fitting_workers`.
+        num_workers: processes, see `own_workers` and `fitting_workers`.
         device: where the batches will go; memory is pinned for a GPU.
     """
-    workers = fitting_workers(num_workers, available_cores())
+    workers = fitting_workers(own_workers(num_workers))
     return DataLoader(
         images,
         batch_size=None,

@@ -1,9 +1,32 @@
 """The unlabelled images of pre-training, and who draws their random views [SPEC 6]."""
 
+import argparse
+import hashlib
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+
 from data_loader.data_loaders_animal import InatAve
 from data_loader.data_loaders_face import CelebAPrunedAligned_MAFLVal
+from data_loader.device_augmentation import BatchViews
+from data_loader.image_cache import BaseImages, cache_images
 from data_loader.landmark_dataset import LandmarkDataset, add_image_arguments
+from data_loader.loaders import build_loader
+from data_loader.sharded_images import (
+    FromShards,
+    ShardedCelebA,
+    ShardedImages,
+    ShardedInatAve,
+    build_sharded_loader,
+)
+from data_loader.shards import find_shards, holds_shards
+from utils.acceleration import as_channels_last
 from utils.arguments import share
+from utils.distributed import from_first, rank, rank_count
+from utils.errors import InputError
+from utils.log import RunLog
 
 
 def add_unlabelled_arguments(parser) -> None:
@@ -16,7 +39,11 @@ def add_unlabelled_arguments(parser) -> None:
         help="CelebA without MAFL, or the birds of iNaturalist",
     )
     group.add_argument(
-        "--data_folder", default="./datasets/celeba", metavar="DIR", help="root of the data set"
+        "--data_folder",
+        default="./datasets/celeba",
+        metavar="DIR",
+        help="root of the data set; or shards of pictures, as WebDataset writes them: a folder of "
+        "tar files, a pattern such as birds-{000000..000099}.tar, or a .json index of them",
     )
     group.add_argument(
         "--imagelist",
@@ -47,20 +74,82 @@ def add_unlabelled_arguments(parser) -> None:
     add_image_arguments(group, image_size=100, image_crop=15)
 
 
-def build_unlabelled_dataset(
-    name: str, root: str, imagelist: str | None, image_size: int, image_crop: int, crop: float
-) -> LandmarkDataset:
-    """Return the pairs of views of a data set.
+def build_unlabelled_dataset(args: argparse.Namespace) -> LandmarkDataset:
+    """Return the pairs of views that the options ask for.
+
+    Raises:
+        InputError: if an option doesn't go with shards; or as the data sets do.
+    """
+    frame = {"imwidth": args.image_size, "crop": args.image_crop, "smallest_scale": args.crop}
+    root = args.data_folder
+    if holds_shards(root):
+        for option in ("imagelist", "image_cache"):
+            if getattr(args, option) is not None:
+                raise InputError(f"--{option} doesn't go with shards, which {root} stands for")
+        sharded = ShardedInatAve if args.dataset == "InatAve" else ShardedCelebA
+        return sharded(from_first(lambda: find_shards(root)), **frame)
+    if args.dataset == "InatAve":
+        return InatAve(root, imagelist=args.imagelist, **frame)
+    return CelebAPrunedAligned_MAFLVal(root, **frame)
+
+
+def order_name(dataset: LandmarkDataset) -> str:
+    """Return what an epoch's order depends on beyond options; a run that goes on in it asks."""
+    if not isinstance(dataset, FromShards):
+        return f"{len(dataset)} images"
+    counts = repr([(shard.path.name, shard.count) for shard in dataset.shards])
+    return (
+        f"{len(dataset)} images in {len(dataset.shards)} shards "
+        f"({hashlib.sha256(counts.encode()).hexdigest()[:8]}) for {rank_count()} processes"
+    )
+
+
+def build_views(
+    args: argparse.Namespace, dataset: LandmarkDataset, device: torch.device, log: RunLog
+) -> tuple[DataLoader, BatchViews | None]:
+    """Return batches of pairs of views; or of images, and what draws their views on the device."""
+    augment = None
+    if args.augment == "device":
+        augment = BatchViews(args.image_size, args.image_crop, args.crop, dataset.mean, dataset.std)
+    if isinstance(dataset, FromShards):
+        images = ShardedImages(
+            dataset,
+            squares=augment is not None,
+            seed=args.seed,
+            batch_size=args.batch_size,
+            rank=rank(),
+            ranks=rank_count(),
+        )
+        loader = build_sharded_loader(images, num_workers=args.num_workers, device=device)
+        return loader, augment
+    if args.image_cache is not None:
+        cache = Path(args.image_cache or f"{args.model_path}_cache")
+        log.line(cache_images(dataset, cache, args.num_workers, log.line))
+    loader = build_loader(
+        BaseImages(dataset) if augment else dataset,
+        batch_size=args.batch_size,
+        num_workers=args.num_workers,
+        seed=args.seed,
+        shuffle=True,
+        device=device,
+    )
+    return loader, augment
+
+
+def two_views(
+    batch: list[Tensor], augment: BatchViews | None, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """Return two random views of a batch's images, (b, 3, H, W) each.
 
     Args:
-        name: of ``--dataset``.
-        root: its folder.
-        imagelist: for ``InatAve``.
-        image_size: side of the square that an image is resized to, in pixels.
-        image_crop: pixels cut off each side of that square.
-        crop: smallest share of an image's area that a view shows.
+        batch: views that the loader has drawn, stacked on channels; or squares, and a seed each.
+        augment: draws the views of squares.
+        device: of the views.
     """
-    frame = {"imwidth": image_size, "crop": image_crop, "smallest_scale": crop}
-    if name == "InatAve":
-        return InatAve(root, imagelist=imagelist, **frame)
-    return CelebAPrunedAligned_MAFLVal(root, **frame)
+    images = batch[0].to(device, non_blocking=True)
+    if augment is None:
+        view1, view2 = images.split(3, dim=1)
+    else:
+        generator = torch.Generator().manual_seed(batch[1][0].item())
+        view1, view2 = augment(images, generator), augment(images, generator)
+    return as_channels_last(view1), as_channels_last(view2)

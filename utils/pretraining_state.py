@@ -127,6 +127,24 @@ class SaveInTime:
             self.interruption.leave(signal.Signals(number))
 
 
+def check_order(path: Path, content: dict, order: str, override: bool) -> None:
+    """Raise an `InputError` if an epoch can't go on as it began, unless that is insisted on.
+
+    Args:
+        path: of the checkpoint.
+        content: of the checkpoint; its ``order`` is compared.
+        order: see `order_name`.
+        override: of ``--override``.
+    """
+    begun = content.get("progress")
+    within = isinstance(begun, dict) and begun.get("steps")
+    if within and content.get("order", order) != order and not override:
+        raise InputError(
+            f"{path}: is within an epoch of {content['order']}, not of {order}; --override to "
+            "insist"
+        )
+
+
 def restore(path: Path, content: dict, model: str, learned: Learned, so_far: Progress) -> list[str]:
     """Restore all state from a checkpoint, ours or a published one; return lines for the log."""
     contrast = learned.contrast
