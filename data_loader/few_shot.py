@@ -9,6 +9,7 @@ from data_loader.annotation_files import read_lines
 from data_loader.landmark_dataset import LandmarkDataset
 from utils.arguments import positive_int
 from utils.errors import InputError
+from utils.whole_file import write_text_whole
 
 INDEX_FILE, NAME_FILE = "datalist.txt", "namelist.txt"
 
@@ -68,8 +69,8 @@ def tile_picks(picks: np.ndarray, total: int, num_per_epoch: int) -> np.ndarray:
 def save_picks(folder: Path, picks: Picks | None) -> None:
     """Write the picks' places and file names beside the checkpoints, one a line."""
     if picks is not None:
-        (folder / INDEX_FILE).write_text("".join(f"{place}\n" for place in picks.places))
-        (folder / NAME_FILE).write_text("".join(f"{name}\n" for name in picks.names))
+        write_text_whole(folder / INDEX_FILE, "".join(f"{place}\n" for place in picks.places))
+        write_text_whole(folder / NAME_FILE, "".join(f"{name}\n" for name in picks.names))
 
 
 def load_picks(folder: Path, dataset: LandmarkDataset) -> np.ndarray:
