@@ -28,7 +28,7 @@ from utils.resumption import forget_later_epochs, save_current
 from utils.run import start_folder
 
 RUNS = {
-    "train_moco.py": "--batch_size 8 --nce_k 20 --cosine --epochs 3 --save_freq 1",
+    "train_moco.py": "--batch_size 8 --nce_k 37 --cosine --epochs 3 --save_freq 1",
     "eval_face.py": "--random_network --layer 4 --use_hypercol --batch_size 4 --adam --cosine "
     "--learning_rate 0.01 --epochs 3 --save_freq 1 --log_path log",
 }
