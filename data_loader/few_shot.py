@@ -10,6 +10,7 @@ from data_loader.landmark_dataset import LandmarkDataset
 from utils.arguments import positive_int
 from utils.distributed import is_first
 from utils.errors import InputError
+from utils.whole_file import write_text_whole
 
 INDEX_FILE, NAME_FILE = "datalist.txt", "namelist.txt"
 
@@ -72,8 +73,8 @@ def save_picks(folder: Path, picks: Picks | None) -> None:
     The first rank does.
     """
     if picks is not None and is_first():
-        (folder / INDEX_FILE).write_text("".join(f"{place}\n" for place in picks.places))
-        (folder / NAME_FILE).write_text("".join(f"{name}\n" for name in picks.names))
+        write_text_whole(folder / INDEX_FILE, "".join(f"{place}\n" for place in picks.places))
+        write_text_whole(folder / NAME_FILE, "".join(f"{name}\n" for name in picks.names))
 
 
 def load_picks(folder: Path, dataset: LandmarkDataset) -> np.ndarray:

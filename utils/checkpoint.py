@@ -3,6 +3,7 @@
 import argparse
 import re
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -30,16 +31,24 @@ STATES = ("model", "model_ema", "contrast", "regressor", "optimizer", "state_dic
 KINDS = {"opt": argparse.Namespace, "epoch": int, **dict.fromkeys(STATES, dict)}
 
 
-def save_checkpoint(path: Path, content: dict) -> None:
+def save_checkpoint(path: Path, content: dict, before: Callable[[], None] | None = None) -> None:
     """Write a checkpoint beside its place, then rename: a kill leaves the old one whole.
+
+    Args:
+        path: the file.
+        content: the checkpoint's.
+        before: is called when all is written, just before the file takes its place.
 
     Raises:
         InputError: if it can't be written (no space, no permission); names the file.
     """
     try:
-        write_whole(path, lambda file: torch.save(content, file))
+        write_whole(path, lambda file: torch.save(content, file), before)
     except (OSError, RuntimeError) as error:
-        raise InputError(f"{path}: can't write the checkpoint ({error})") from None
+        # torch goes on to close the archive, and complains of that rather than of the full disk.
+        cause = error.__context__ if isinstance(error.__context__, OSError) else error
+        said = getattr(cause, "strerror", None) or reason(cause)
+        raise InputError(f"{path}: can't write the checkpoint ({said})") from None
 
 
 def load_checkpoint(path: str | Path, keys: tuple[str, ...]) -> dict:

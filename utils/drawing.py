@@ -11,6 +11,8 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
+from utils.whole_file import write_whole, writing
+
 ZOOM = 4  # of a picture with points, so that a dot is smaller than what it marks
 TRUTH, PREDICTION = (40, 200, 60), (50, 90, 255)
 GAP = 4  # pixels between the pictures of a sheet
@@ -100,6 +102,7 @@ def rgb_picture(values: np.ndarray, low: np.ndarray, high: np.ndarray, side: int
 
 
 def save_picture(picture: Image.Image, path: Path) -> None:
-    """Write a picture, making its folder."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    picture.save(path)
+    """Write a picture as PNG, making its folder."""
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(path, lambda file: picture.save(file, "PNG"))

@@ -47,6 +47,7 @@ from utils.run import (
     start_folder,
 )
 from utils.schedule import regressor_rate
+from utils.whole_file import write_text_whole
 
 IGNORED = {"bn": False, "crop": 0.2, "tb_freq": 500}
 
@@ -160,7 +161,7 @@ def run_evaluation(
         "mean_shape": mean_shape,
         "encoder_digest": digest,
     }
-    (folder / "result.json").write_text(json.dumps(result, indent=1) + "\n")
+    write_text_whole(folder / "result.json", json.dumps(result, indent=1) + "\n")
 
 
 def prepare_regressor(

@@ -4,16 +4,28 @@ import json
 import sys
 import time
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 from tensorboard_logger import Logger as TensorBoardLogger
 from tqdm import tqdm
 
 from utils.distributed import is_first
+from utils.whole_file import writing
+
+
+class _Events(TensorBoardLogger):
+    """Doesn't complain again, when it is thrown away, of the disk that was too full."""
+
+    def __del__(self):
+        with suppress(OSError):
+            super().__del__()
 
 
 class RunLog:
     """Print lines, also to a file if asked, and record scalars by epoch; in the first rank only.
+
+    A file that can't be written raises an `InputError`, here and in the methods.
 
     Args:
         log_path: a file that receives every line too; appended to.
@@ -27,24 +39,29 @@ class RunLog:
         scalar_path: Path | None = None,
         jsonl_path: Path | None = None,
     ) -> None:
-        self.file = self.jsonl_path = self.scalars = None
+        self.log_path, self.scalar_path, self.jsonl_path = log_path, scalar_path, jsonl_path
+        self.file = self.scalars = None
         if not is_first():
+            self.jsonl_path = None
             return
         if log_path is not None:
-            log_path.parent.mkdir(parents=True, exist_ok=True)
-            self.file = log_path.open("a", buffering=1)
-        self.jsonl_path = jsonl_path
+            with writing(log_path):
+                log_path.parent.mkdir(parents=True, exist_ok=True)
+                self.file = log_path.open("a", buffering=1)
         if scalar_path is not None:
-            self.scalars = TensorBoardLogger(str(scalar_path))
+            with writing(scalar_path):
+                self.scalars = _Events(str(scalar_path))
 
     def line(self, text: str) -> None:
         """Print a line of text."""
         if not is_first():
             return
-        tqdm.write(text, file=sys.stdout)
-        sys.stdout.flush()
+        with writing("standard output"):
+            tqdm.write(text, file=sys.stdout)
+            sys.stdout.flush()
         if self.file is not None:
-            print(text, file=self.file)
+            with writing(self.log_path):
+                print(text, file=self.file)
 
     def step(self, text: str) -> None:
         """Print a line within an epoch, unless a progress bar says as much."""
@@ -54,10 +71,11 @@ class RunLog:
     def record(self, epoch: int, **scalars: float) -> None:
         """Record an epoch's scalars under their names."""
         if self.scalars is not None:
-            for name, value in scalars.items():
-                self.scalars.log_value(name, value, epoch)
+            with writing(self.scalar_path):
+                for name, value in scalars.items():
+                    self.scalars.log_value(name, value, epoch)
         if self.jsonl_path is not None:
-            with self.jsonl_path.open("a") as file:
+            with writing(self.jsonl_path), self.jsonl_path.open("a") as file:
                 print(json.dumps({"epoch": epoch, **scalars}), file=file)
 
 

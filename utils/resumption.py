@@ -4,13 +4,14 @@ import argparse
 import json
 import os
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from utils.checkpoint import load_checkpoint, save_checkpoint
 from utils.distributed import from_first, is_first
 from utils.errors import InputError
 from utils.run import lock_folder, plain_options
-from utils.whole_file import write_whole
+from utils.whole_file import UNFINISHED, write_text_whole
 
 AUTO = "auto"
 CURRENT = "current.pth"
@@ -150,37 +151,40 @@ def _plain(value: object) -> object:
 def save_current(folder: Path, content: dict, keep_last: int) -> None:
     """Write ``current.pth``; the ones before stay as ``previous_1.pth`` and so on.
 
-    At every instant there is a whole one under one of these names.
+    At every instant there is a whole one under one of these names. Until the new one is on the
+    disk nothing is renamed, so that a disk too full for it leaves all of them as they were.
     """
+    save_checkpoint(folder / CURRENT, content, before=partial(_rename_older, folder, keep_last))
+
+
+def _rename_older(folder: Path, keep_last: int) -> None:
     current = folder / CURRENT
     kept = [current, *(folder / f"previous_{age}.pth" for age in range(1, keep_last))]
     for older, newer in zip(kept[:1:-1], kept[-2:0:-1], strict=True):
         if newer.exists():
             newer.replace(older)
     if current.exists() and keep_last > 1:
-        link = folder / f".{kept[1].name}"
+        link = folder / f".{kept[1].name}{UNFINISHED}"
         link.unlink(missing_ok=True)
         try:
             os.link(current, link)
             link.replace(kept[1])
         except OSError:  # a file system without links
             current.replace(kept[1])
-    save_checkpoint(current, content)
 
 
 def forget_later_epochs(jsonl: Path, done: int) -> None:
     """Drop the records of epochs that a resumed run will make again."""
     if not is_first() or not jsonl.is_file():
         return
-    lines = jsonl.read_text().splitlines()
-    kept = [line for line in lines if _epoch_of(line) <= done]
-    if kept != lines:
-        text = "".join(f"{line}\n" for line in kept)
-        write_whole(jsonl, lambda file: file.write(text.encode()))
+    found = jsonl.read_text()
+    kept = "".join(f"{line}\n" for line in found.splitlines() if _epoch_of(line) <= done)
+    if kept != found:  # also if but the last line's end is missing
+        write_text_whole(jsonl, kept)
 
 
 def _epoch_of(line: str) -> float:
     try:
         return json.loads(line)["epoch"]
-    except (ValueError, KeyError, TypeError):  # cut short by a kill
+    except (ValueError, KeyError, TypeError):  # cut short by a kill or a full disk
         return float("inf")

@@ -12,6 +12,7 @@ from filelock import FileLock, Timeout
 from utils.arguments import natural, positive_int
 from utils.distributed import is_first, local_rank, rank_count
 from utils.errors import InputError
+from utils.whole_file import remove_unfinished, write_text_whole
 
 _locks: dict[Path, FileLock] = {}  # held until the process ends
 
@@ -162,19 +163,20 @@ def start_folder(
         )
     lock_folder(folder)
     try:
+        remove_unfinished(folder)
         if args.overwrite and not args.resume:
             for path in [*held, folder / "log.jsonl"]:
                 path.unlink(missing_ok=True)
-        record = {
-            "command": sys.argv,
-            "options": vars(plain_options(args)),
-            "derived": derived,
-            "torch": torch.__version__,
-            "git": git_revision(),
-        }
-        (folder / "options.json").write_text(json.dumps(record, indent=1) + "\n")
     except OSError as error:
         raise InputError(f"{folder}: can't write there ({error.strerror})") from None
+    record = {
+        "command": sys.argv,
+        "options": vars(plain_options(args)),
+        "derived": derived,
+        "torch": torch.__version__,
+        "git": git_revision(),
+    }
+    write_text_whole(folder / "options.json", json.dumps(record, indent=1) + "\n")
     return folder
 
 

@@ -2,17 +2,14 @@
 
 import csv
 import io
-import os
 import statistics
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import BinaryIO
 
 from matplotlib.figure import Figure
 
 from data_loader.data_loaders_animal import CUB
 from data_loader.data_loaders_face import FACE_BENCHMARKS
-from utils.errors import InputError
 from utils.experiments import (
     BIRDS,
     EXPERIMENTS,
@@ -23,7 +20,7 @@ from utils.experiments import (
     published_figure,
 )
 from utils.results import BIRD_METRIC, FACE_METRIC, Row, read_rows
-from utils.whole_file import write_whole
+from utils.whole_file import write_whole, writing
 
 METRIC_LABELS = {
     FACE_METRIC: "test error, % of the inter-ocular distance",
@@ -260,12 +257,5 @@ def write_public(path: Path, write: Callable) -> None:
     Raises:
         InputError: if it can't be written; names the file.
     """
-
-    def write_and_share(file: BinaryIO) -> None:
-        os.fchmod(file.fileno(), 0o644)  # a temporary file is its owner's alone
-        write(file)
-
-    try:
-        write_whole(path, write_and_share)
-    except OSError as error:
-        raise InputError(f"{path}: can't write it ({error.strerror})") from None
+    with writing(path):
+        write_whole(path, write)
