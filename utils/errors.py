@@ -12,6 +12,10 @@ class InputError(ValueError):
     """
 
 
+class ImageError(InputError):
+    """A picture can't be read."""
+
+
 def run_script(main: Callable[[], None]) -> None:
     """Run a script's ``main``; turn the user's mistakes and interruptions into clean exits.
 
@@ -22,7 +26,7 @@ def run_script(main: Callable[[], None]) -> None:
         main()
     except InputError as error:
         # A DataLoader worker's exception arrives with its whole traceback as the message.
-        message = re.split(r"\bInputError: ", str(error))[-1].strip()
+        message = re.split(r"\b(?:Input|Image)Error: ", str(error))[-1].strip()
         print(f"{sys.argv[0]}: error: {message}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
