@@ -15,15 +15,14 @@ The published runs, on CelebA and on iNaturalist Aves:
 
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from data_loader.bad_images import BadImages
 from data_loader.device_augmentation import BatchViews
-from data_loader.image_cache import BaseImages, cache_images
-from data_loader.loaders import add_loader_arguments, build_loader, worker_notice
+from data_loader.loaders import add_loader_arguments, worker_notice
 from data_loader.unlabelled_images import add_unlabelled_arguments, build_unlabelled_dataset
 from models.encoders import RESNETS, STRIDE
 from models.momentum import copy_parameters, momentum_update, set_key_mode, shuffled_keys
@@ -48,6 +47,7 @@ from utils.encoder_loading import new_encoder
 from utils.errors import InputError, run_script
 from utils.interruption import Interruption
 from utils.log import RunLog, Stopwatch, progress
+from utils.pretraining_images import open_images
 from utils.pretraining_state import (
     CHECKPOINT_KEYS,
     Learned,
@@ -136,7 +136,13 @@ def main() -> None:
 
     check_side(args.image_size, args.image_crop)
     dataset = build_unlabelled_dataset(
-        args.dataset, args.data_folder, args.imagelist, args.image_size, args.image_crop, args.crop
+        args.dataset,
+        args.data_folder,
+        args.imagelist,
+        args.image_size,
+        args.image_crop,
+        args.crop,
+        skip_bad=args.on_bad_image == "skip",
     )
 
     # ---- query encoder, key encoder, queue ----
@@ -175,21 +181,7 @@ def main() -> None:
         f"{args.model} on {describe_device(device, args.gpu)}; to {folder}"
     )
 
-    # ---- views ----
-    if args.image_cache is not None:
-        cache = Path(args.image_cache or f"{args.model_path}_cache")
-        log.line(cache_images(dataset, cache, args.num_workers))
-    augment = None
-    if args.augment == "device":
-        augment = BatchViews(args.image_size, args.image_crop, args.crop, dataset.mean, dataset.std)
-    loader = build_loader(
-        BaseImages(dataset) if augment else dataset,
-        batch_size=args.batch_size,
-        num_workers=args.num_workers,
-        seed=args.seed,
-        shuffle=True,
-        device=device,
-    )
+    loader, augment, bad_images = open_images(args, dataset, folder, found is not None, device, log)
 
     # ---- train ----
     save = partial(save_run, folder, args.keep_last, {"opt": plain_options(args)}, learned)
@@ -205,6 +197,7 @@ def main() -> None:
             loss, prob = train_one_epoch(
                 loader,
                 augment,
+                bad_images,
                 learned,
                 args.alpha,
                 args.amp,
@@ -231,6 +224,7 @@ def main() -> None:
 def train_one_epoch(
     loader: DataLoader,
     augment: BatchViews | None,
+    bad_images: BadImages | None,
     learned: Learned,
     alpha: float,
     amp: str,
@@ -247,6 +241,8 @@ def train_one_epoch(
     device = contrast.memory.device
     epoch, last_step = so_far.epochs + 1, so_far.steps + len(loader)
     for batch in progress(loader, f"epoch {epoch}"):
+        if bad_images is not None:
+            bad_images.note(batch[-1])
         view1, view2 = two_views(batch, augment, device)  # (B, 3, H, W) each
         with autocast(device, amp):
             q = query(view1)  # (B, D)
@@ -271,6 +267,8 @@ def train_one_epoch(
                 f"prob {prob_now:.3f}"
             )
         after_step(so_far)
+    if bad_images is not None:
+        bad_images.report()
     loss, prob = (so_far.totals / so_far.images).tolist()
     return loss, prob
 

@@ -1,5 +1,6 @@
 """The unlabelled images of pre-training, and who draws their random views [SPEC 6]."""
 
+from data_loader.bad_images import add_bad_image_argument
 from data_loader.data_loaders_animal import InatAve
 from data_loader.data_loaders_face import CelebAPrunedAligned_MAFLVal
 from data_loader.landmark_dataset import LandmarkDataset, add_image_arguments
@@ -45,10 +46,17 @@ def add_unlabelled_arguments(parser) -> None:
         "if not named), and read it from there from then on",
     )
     add_image_arguments(group, image_size=100, image_crop=15)
+    add_bad_image_argument(group)
 
 
 def build_unlabelled_dataset(
-    name: str, root: str, imagelist: str | None, image_size: int, image_crop: int, crop: float
+    name: str,
+    root: str,
+    imagelist: str | None,
+    image_size: int,
+    image_crop: int,
+    crop: float,
+    skip_bad: bool = False,
 ) -> LandmarkDataset:
     """Return the pairs of views of a data set.
 
@@ -59,8 +67,10 @@ def build_unlabelled_dataset(
         image_size: side of the square that an image is resized to, in pixels.
         image_crop: pixels cut off each side of that square.
         crop: smallest share of an image's area that a view shows.
+        skip_bad: see `LandmarkDataset`.
     """
     frame = {"imwidth": image_size, "crop": image_crop, "smallest_scale": crop}
+    frame["skip_bad"] = skip_bad
     if name == "InatAve":
         return InatAve(root, imagelist=imagelist, **frame)
     return CelebAPrunedAligned_MAFLVal(root, **frame)
