@@ -45,6 +45,7 @@ def main() -> None:
     """Fit and evaluate a regressor on a face benchmark."""
     args = build_parser().parse_args()
     frame = {"image_size": args.image_size, "image_crop": args.image_crop}
+    frame["skip_bad"] = args.on_bad_image == "skip"
     train_set = build_face_dataset(
         args.dataset, args.data_folder, train=True, TPS_aug=args.TPS_aug, **frame
     )

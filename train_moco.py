@@ -20,17 +20,15 @@ from functools import partial
 
 import torch
 from torch import nn
-from torch.utils.data import DataLoader
 
-from data_loader.device_augmentation import BatchViews
 from data_loader.landmark_dataset import LandmarkDataset
 from data_loader.loaders import add_loader_arguments, check_batch_size, set_epoch, worker_notice
 from data_loader.unlabelled_images import (
+    Views,
     add_unlabelled_arguments,
     build_unlabelled_dataset,
     build_views,
     order_name,
-    two_views,
 )
 from models.encoders import RESNETS, STRIDE
 from models.momentum import copy_parameters, momentum_update, set_key_mode, shuffled_keys
@@ -171,7 +169,7 @@ def main() -> None:
     )
 
     # ---- two random views of each image ----
-    loader, augment = build_views(args, dataset, device, log)
+    views = build_views(args, dataset, folder, found is not None, device, log)
 
     # ---- train ----
     with autocast(device, args.amp):
@@ -185,11 +183,9 @@ def main() -> None:
             if args.cosine:
                 rate = cosine_rate(epoch, args.learning_rate, args.epochs)
             set_learning_rate(learned.optimizer, rate)
-            set_epoch(loader, epoch, skip=so_far.images)
+            set_epoch(views.loader, epoch, skip=so_far.images)
             watch, skipped = Stopwatch(), so_far.images
-            loss, prob = train_one_epoch(
-                args, loader, augment, embed, learned, so_far, log, after_step
-            )
+            loss, prob = train_one_epoch(args, views, embed, learned, so_far, log, after_step)
             if not torch.isfinite(torch.tensor(loss)):
                 raise InputError(
                     f"the loss is {loss} after epoch {epoch} at --learning_rate "
@@ -232,8 +228,7 @@ def build_learned(
 
 def train_one_epoch(
     args: argparse.Namespace,
-    loader: DataLoader,
-    augment: BatchViews | None,
+    views: Views,
     embed: nn.Module,
     learned: Learned,
     so_far: Progress,
@@ -244,8 +239,7 @@ def train_one_epoch(
 
     Args:
         args: the options.
-        loader: this rank's shares of the batches.
-        augment: see `two_views`.
+        views: of this rank's shares of the batches.
         embed: the query encoder, averaging gradients over all ranks.
         learned: is changed.
         so_far: is changed.
@@ -255,10 +249,11 @@ def train_one_epoch(
     query, key, contrast, optimizer, scaler = learned
     criterion = NCESoftmaxLoss()
     device = contrast.memory.device
-    epoch, last_step = so_far.epochs + 1, so_far.steps + len(loader)
-    for batch in progress(loader, f"epoch {epoch}"):
+    epoch, last_step = so_far.epochs + 1, so_far.steps + len(views.loader)
+    for batch in progress(views.loader, f"epoch {epoch}"):
         shares = share_out(so_far.next_batch())
-        view1, view2 = two_views(batch, augment, device)  # (b, 3, H, W) each
+        views.note_bad_images(batch, shares)
+        view1, view2 = views.pair(batch, device)  # (b, 3, H, W) each
         with autocast(device, args.amp):
             q = embed(view1)  # (b, D)
             k = shuffled_keys(key, view2, shares)  # (B, D)
@@ -284,6 +279,8 @@ def train_one_epoch(
                 f"prob {prob_now:.3f}"
             )
         after_step(so_far)
+    if views.bad_images is not None:
+        views.bad_images.report()
     loss, prob = (so_far.totals / so_far.images).tolist()
     return loss, prob
 

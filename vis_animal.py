@@ -62,7 +62,11 @@ def main() -> None:
     """Draw parts, components or both."""
     args = build_parser().parse_args()
     dataset = build_animal_dataset(
-        args.data_folder, "test", image_size=args.image_size, image_crop=args.image_crop
+        args.data_folder,
+        "test",
+        image_size=args.image_size,
+        image_crop=args.image_crop,
+        skip_bad=args.on_bad_image == "skip",
     )
     run_visualization(args, dataset, draw, score, "prediction left, truth right")
 

@@ -60,6 +60,7 @@ def main() -> None:
         train=False,
         image_size=args.image_size,
         image_crop=args.image_crop,
+        skip_bad=args.on_bad_image == "skip",
     )
     run_visualization(
         args, dataset, draw, partial(score, dataset.eyes), "prediction blue, truth green"

@@ -12,16 +12,19 @@ from data_loader.annotation_files import check_points, parse_number, read_lines
 from data_loader.images import image_size
 from data_loader.torch7 import read_torch7
 from utils.damage import check_is_file, reason
-from utils.errors import InputError
+from utils.errors import ImageError, InputError
 
 PARTS = 15
 
 
-def read_part_annotations(root: Path, filenames: list[str]) -> tuple[np.ndarray, np.ndarray]:
+def read_part_annotations(
+    root: Path, filenames: list[str], skip_bad: bool = False
+) -> tuple[np.ndarray, np.ndarray]:
     """Return the points (N, A, 2) and visibility (N, A) bool of the named pictures.
 
     Reads ``anno/train.dat`` and ``anno/val.dat`` (which holds the test pictures too) where they
-    exist, else ``images.txt`` and ``parts/part_locs.txt``.
+    exist, else ``images.txt`` and ``parts/part_locs.txt``. With ``skip_bad``, a picture whose
+    points need its size, and which can't be read, gets NaN.
 
     Raises:
         InputError: if neither is there, one is damaged, or a picture isn't annotated or has a
@@ -35,7 +38,7 @@ def read_part_annotations(root: Path, filenames: list[str]) -> tuple[np.ndarray,
         annotated = [rows.get(Path(name).name) for name in filenames]
         source = root / "anno"
     elif (root / "parts/part_locs.txt").is_file():
-        rows = read_part_locations(root, set(filenames))
+        rows = read_part_locations(root, set(filenames), skip_bad)
         annotated = [rows.get(name) for name in filenames]
         source = root / "parts/part_locs.txt"
     else:
@@ -87,10 +90,11 @@ def part_numbers(parts: dict, part: int) -> list[float]:
     return [x, y, visible]
 
 
-def read_part_locations(root: Path, wanted: set[str]) -> dict[str, np.ndarray]:
+def read_part_locations(root: Path, wanted: set[str], skip_bad: bool) -> dict[str, np.ndarray]:
     """Return picture's path below ``images`` to (A, 3), x, y, visible, of CUB's own files.
 
-    CUB gives pixels, so each wanted picture's header is read for its size.
+    CUB gives pixels, so each wanted picture's header is read for its size; x and y are NaN if it
+    can't be, and ``skip_bad`` is set.
 
     Raises:
         InputError: naming the file and line that doesn't fit.
@@ -114,7 +118,12 @@ def read_part_locations(root: Path, wanted: set[str]) -> dict[str, np.ndarray]:
         if name in wanted:
             rows.setdefault(name, np.zeros((PARTS, 3)))[part - 1] = x, y, visible
     for name, row in rows.items():
-        row[:, :2] /= image_size(root / "images" / name)
+        try:
+            row[:, :2] /= image_size(root / "images" / name)
+        except ImageError:
+            if not skip_bad:
+                raise
+            row[:, :2] = math.nan
     return rows
 
 

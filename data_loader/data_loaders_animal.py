@@ -11,8 +11,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from data_loader.annotation_files import check_images, read_lines, read_names
+from data_loader.annotation_files import read_lines, read_names
 from data_loader.augmentation import BIRD_MEAN, BIRD_STD
+from data_loader.bad_images import add_bad_image_argument
 from data_loader.cub_annotations import PARTS, read_part_annotations
 from data_loader.geometry import resize_square
 from data_loader.landmark_dataset import LandmarkDataset, add_image_arguments
@@ -44,6 +45,7 @@ class InatAve(Birds):
         imagelist: a file with one path a line, tried as given, then under ``root``, then beside
             the list, then up to two folders above either.
         smallest_scale: see `RandomView`.
+        skip_bad: see `LandmarkDataset`.
     """
 
     def __init__(
@@ -56,6 +58,7 @@ class InatAve(Birds):
         do_augmentations: bool = True,
         imagelist: str | Path | None = None,
         smallest_scale: float = 0.2,
+        skip_bad: bool = False,
     ) -> None:
         self.imagelist = imagelist
         if imagelist is not None and not Path(root).is_dir():
@@ -68,6 +71,7 @@ class InatAve(Birds):
             crop,
             do_augmentations,
             smallest_scale=smallest_scale,
+            skip_bad=skip_bad,
         )
 
     def read(self, root: Path, train: bool) -> tuple[Path, list[str], dict[str, np.ndarray]]:
@@ -82,19 +86,28 @@ class InatAve(Birds):
                 for path in (root, imagelist.parent)
                 for folder in path.absolute().parents[:2]
             ]
-            filenames = resolve_listed(imagelist, [Path(), root, imagelist.parent, *above])
+            folders = [Path(), root, imagelist.parent, *above]
+            filenames = resolve_listed(imagelist, folders, root if self.skip_bad else None)
         return root, filenames, {"keypoints": np.empty((len(filenames), 0, 2))}
 
 
-def resolve_listed(imagelist: Path, folders: list[Path]) -> list[str]:
-    """Return the absolute paths of a list's images, each in the first folder that has it."""
+def resolve_listed(imagelist: Path, folders: list[Path], absent_in: Path | None) -> list[str]:
+    """Return the absolute paths of a list's images, each in the first folder that has it.
+
+    Args:
+        imagelist: one image a line.
+        folders: where to look for them.
+        absent_in: the folder to name for one that none has; None if that is an error.
+    """
     paths, lines = [], read_lines(imagelist)
     if not lines:
         raise InputError(f"{imagelist}: empty, expected one image a line")
     for number, line in enumerate(lines, 1):
         # os.path.isfile is False, where Path.is_file raises, for a line too long to be a path.
         found = next((f / line for f in folders if line and os.path.isfile(f / line)), None)
-        if found is None:
+        if found is None and line and absent_in is not None:
+            found = absent_in / line
+        elif found is None:
             tried = ", ".join(dict.fromkeys(map(str, folders)))
             raise InputError(f"{imagelist}, line {number}: no image {line[:200]!r} in {tried}")
         paths.append(str(found.absolute()))
@@ -114,6 +127,7 @@ class CUB(Birds):
         imwidth: side of the square in pixels.
         crop: pixels cut off each side.
         TPS_aug: warp pictures and parts at random.
+        skip_bad: see `LandmarkDataset`.
     """
 
     num_landmarks = PARTS
@@ -130,22 +144,23 @@ class CUB(Birds):
         imwidth: int = 224,
         crop: int = 0,
         TPS_aug: bool = False,  # noqa: N803 (published name)
+        skip_bad: bool = False,
     ) -> None:
         if train + val + test != 1:
             raise ValueError("CUB takes exactly one of train, val and test")
         self.split_name = "train" if train else "val" if val else "test"
         self.imagelist = imagelist if train else None
-        super().__init__(root, train, pair_image, imwidth, crop, False, TPS_aug)
+        super().__init__(root, train, pair_image, imwidth, crop, False, TPS_aug, skip_bad=skip_bad)
 
     def read(self, root: Path, train: bool) -> tuple[Path, list[str], dict[str, np.ndarray]]:
         """See `LandmarkDataset.read`; points are shares of the picture's width and height."""
         path = Path(self.imagelist or root / "split" / f"{self.split_name}.txt")
         # Listed paths carry other people's prefixes: what counts is what follows "/images/".
         filenames = [name.rsplit("/images/", 1)[-1] for name in read_names(path)]
-        check_images(root / "images", filenames, path)
+        self.check_listed(root / "images", filenames, path)
         if self.imagelist is not None:
             self.published_counts = None  # a list of one's own may be of any length
-        keypoints, visible = read_part_annotations(root, filenames)
+        keypoints, visible = read_part_annotations(root, filenames, self.skip_bad)
         return root / "images", filenames, {"keypoints": keypoints, "visible": visible}
 
     def second(self, index: int, points_px: Tensor) -> Tensor:
@@ -170,6 +185,7 @@ def add_animal_arguments(parser) -> None:
         help="list of the training images, in place of split/train.txt",
     )
     add_image_arguments(group, image_size=96, image_crop=0)
+    add_bad_image_argument(group)
 
 
 def build_animal_dataset(
@@ -180,6 +196,7 @@ def build_animal_dataset(
     image_crop: int,
     imagelist: str | None = None,
     TPS_aug: bool = False,  # noqa: N803 (published name)
+    skip_bad: bool = False,
 ) -> CUB:
     """Return CUB's annotated pictures of a split, ``train``, ``val`` or ``test``."""
     if root is None:
@@ -191,4 +208,5 @@ def build_animal_dataset(
         imwidth=image_size,
         crop=image_crop,
         TPS_aug=TPS_aug,
+        skip_bad=skip_bad,
     )

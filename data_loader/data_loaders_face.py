@@ -10,7 +10,6 @@ import numpy as np
 from PIL import Image
 
 from data_loader.annotation_files import (
-    check_images,
     check_points,
     check_unique,
     parse_number,
@@ -18,6 +17,7 @@ from data_loader.annotation_files import (
     read_lines,
     read_names,
 )
+from data_loader.bad_images import add_bad_image_argument
 from data_loader.geometry import celeba_square, face_window, resize_square
 from data_loader.landmark_dataset import LandmarkDataset, add_image_arguments
 from data_loader.matlab_files import check_face_box, read_face_boxes, read_mat, read_pts
@@ -40,7 +40,7 @@ class CelebA(LandmarkDataset):
         names, keypoints = read_celeba_landmarks(root / self.annotation_file)
         rows = self.split(root, names, train)
         folder, filenames = root / self.image_folder, [names[row] for row in rows]
-        check_images(folder, filenames, root / self.annotation_file)
+        self.check_listed(folder, filenames, root / self.annotation_file)
         check_points(root / self.annotation_file, filenames, keypoints[rows], self.file_size)
         return folder, filenames, {"keypoints": keypoints[rows]}
 
@@ -138,7 +138,7 @@ class AFLW(LandmarkDataset):
         mat = read_mat(mat_path, {"gt": (len(names), 5, 2), "hw": (len(names), 2)})
         if (mat["hw"] <= 0).any():
             raise InputError(f"{mat_path}: 'hw' holds a height or width that isn't positive")
-        check_images(root / "output", names, root / f"aflw_{split}_images.txt")
+        self.check_listed(root / "output", names, root / f"aflw_{split}_images.txt")
         keypoints = mat["gt"][:, :, ::-1]  # stored y before x
         check_points(mat_path, names, keypoints, mat["hw"][:, ::-1])
         faces = dict.fromkeys(zip(names, (face.tobytes() for face in mat["gt"]), strict=True))
@@ -166,7 +166,7 @@ class AFLW_MTFL(LandmarkDataset):  # noqa: N801 (published name)
         csv_path, test_path = root / "aflw_cropped/facedata_cropped.csv", root / "MTFL/testing.txt"
         test_names, test_points = parse_table(test_path, read_lines(test_path), 10, first_line=1)
         if not train:
-            check_images(root / "MTFL", test_names, test_path)
+            self.check_listed(root / "MTFL", test_names, test_path)
             keypoints = test_points.reshape(-1, 2, 5).transpose(0, 2, 1)  # all x, then all y
             check_points(test_path, test_names, keypoints, self.file_size)
             return root / "MTFL", test_names, {"keypoints": keypoints}
@@ -175,7 +175,7 @@ class AFLW_MTFL(LandmarkDataset):  # noqa: N801 (published name)
         overlap = next((name for name in originals if name in tested), None)
         if overlap is not None:
             raise InputError(f"{csv_path}: training image {overlap} is in {test_path} too")
-        check_images(root / "aflw_cropped", crops, csv_path)
+        self.check_listed(root / "aflw_cropped", crops, csv_path)
         check_points(csv_path, crops, keypoints, self.file_size)
         return root / "aflw_cropped", crops, {"keypoints": keypoints}
 
@@ -247,7 +247,7 @@ class ThreeHundredW(LandmarkDataset):
             path = root / "Bounding Boxes" / f"bounding_boxes_{part}.mat"
             part_boxes = {k: v for k, v in read_face_boxes(path).items() if k.startswith(start)}
             part_names = [f"{folder}/{name}" for name in part_boxes]
-            check_images(root, part_names, path)
+            self.check_listed(root, part_names, path)
             filenames += part_names
             boxes += part_boxes.values()
         points = [read_pts((root / name).with_suffix(".pts"), 68) for name in filenames]
@@ -287,6 +287,7 @@ def add_face_arguments(parser) -> None:
         help="root of the benchmark; by default where README.md puts it below datasets/",
     )
     add_image_arguments(group, image_size=100, image_crop=15)
+    add_bad_image_argument(group)
 
 
 def build_face_dataset(
@@ -297,6 +298,7 @@ def build_face_dataset(
     image_size: int,
     image_crop: int,
     TPS_aug: bool = False,  # noqa: N803 (published name)
+    skip_bad: bool = False,
 ) -> LandmarkDataset:
     """Return a benchmark's annotated training or test pictures, one by one."""
     benchmark, default_root = FACE_BENCHMARKS[name]
@@ -308,4 +310,5 @@ def build_face_dataset(
         crop=image_crop,
         do_augmentations=False,
         TPS_aug=TPS_aug,
+        skip_bad=skip_bad,
     )

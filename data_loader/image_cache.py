@@ -1,9 +1,10 @@
 """The decoded squares of a data set in one file, read by all worker processes and later runs.
 
 A folder ``images-KEY`` holds ``images.npy`` (N, S, S, 3), uint8, and ``points.npy`` (N, A, 2),
-both mapped into memory, and ``manifest.json``, which tells their sizes. It is written elsewhere
-and renamed when whole. The key changes with all that the squares depend on, so an old cache is
-never taken for a new one, and any of these folders may be deleted.
+both mapped into memory, and ``manifest.json``, which tells their sizes. If some pictures couldn't
+be read (`bad_images`), ``bad.json`` tells which and why; their rows are zeros. It is written
+elsewhere and renamed when whole. The key changes with all that the squares depend on, so an old
+cache is never taken for a new one, and any of these folders may be deleted.
 
 Letters: N pictures, A landmarks, S the side of a square.
 """
@@ -20,26 +21,33 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from data_loader.bad_images import allowed, reason_of, too_many
 from data_loader.landmark_dataset import LandmarkDataset
 from data_loader.loaders import available_cores
 from utils.built_once import find_or_build
-from utils.errors import InputError
+from utils.errors import ImageError, InputError
 from utils.log import Stopwatch, progress
 from utils.whole_file import to_disk
 
 FORMAT = 1  # to be raised when a picture's square comes out otherwise, or the files do
-IMAGES, POINTS, MANIFEST = "images.npy", "points.npy", "manifest.json"
+IMAGES, POINTS, MANIFEST, BAD = "images.npy", "points.npy", "manifest.json", "bad.json"
 BATCH = 64  # pictures that a process decodes at a time
 
 
 class ImageCache:
-    """The squares and points in a folder; a copy in another process maps the same memory."""
+    """The squares and points in a folder; a copy in another process maps the same memory.
+
+    ``bad`` maps the places of pictures that couldn't be read to the reason; see
+    `LandmarkDataset.cached`.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         # As plain arrays: indexing NumPy's memmap class takes longer.
         self.images = np.asarray(np.load(folder / IMAGES, mmap_mode="r"))
         self.points = np.asarray(np.load(folder / POINTS, mmap_mode="r"))
+        listed = json.loads((folder / BAD).read_text()) if (folder / BAD).exists() else {}
+        self.bad = {int(place): reason for place, reason in listed.items()}
 
     def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         """Return a square (S, S, 3), read-only, and its points (A, 2)."""
@@ -52,7 +60,10 @@ class ImageCache:
         """Return what the manifest has to say."""
         sizes = {name: (self.folder / name).stat().st_size for name in (IMAGES, POINTS)}
         shapes = {IMAGES: list(self.images.shape), POINTS: list(self.points.shape)}
-        return {"format": FORMAT, "shapes": shapes, "bytes": sizes}
+        facts = {"format": FORMAT, "shapes": shapes, "bytes": sizes}
+        if self.bad:
+            facts["bad"] = {str(place): reason for place, reason in self.bad.items()}
+        return facts
 
 
 class BaseImages(Dataset):
@@ -68,20 +79,37 @@ class BaseImages(Dataset):
         return len(self.dataset)
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
-        cache = self.dataset.image_cache
-        if cache is None:
+        if self.dataset.image_cache is None:
             pixels = np.asarray(self.dataset.base_item(index)[0])  # (S, S, 3)
         else:
-            pixels, _ = cache[index]
+            pixels, _ = self.dataset.cached(index)
         return torch.from_numpy(pixels.transpose(2, 0, 1).copy()), torch.randint(2**62, ())
 
 
 class BaseItems(BaseImages):
-    """What the cache is to hold: (uint8 tensor (S, S, 3), float64 points (A, 2))."""
+    """The squares and their points: (uint8 tensor (S, S, 3), float64 points (A, 2))."""
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
         image, points = self.dataset.base_item(index)
         return torch.from_numpy(np.array(image)), torch.from_numpy(np.array(points, np.float64))
+
+
+class MarkedItems(BaseItems):
+    """What the cache is to hold: a base item, and why its picture can't be read, nothing if it can.
+
+    A bad picture ends it, or is zeros if the data set skips them.
+    """
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor, str]:
+        dataset = self.dataset
+        try:
+            return *super().__getitem__(index), ""
+        except ImageError as error:
+            if not dataset.skip_bad:
+                raise
+            blank = torch.zeros(dataset.imwidth, dataset.imwidth, 3, dtype=torch.uint8)
+            points = torch.zeros(dataset.annotations["keypoints"].shape[1:], dtype=torch.float64)
+            return blank, points, reason_of(error, dataset, index)
 
 
 def cache_images(
@@ -102,8 +130,9 @@ def cache_images(
         A line for the log.
 
     Raises:
-        InputError: if a picture can't be read, or the folder can't be written or is too small;
-            nothing but a lock file is left there then.
+        InputError: if a picture can't be read (more of them than `allowed` if the data set skips
+            bad ones), or the folder can't be written or is too small; nothing but a lock file is
+            left there then.
     """
     dataset.image_cache = None
     path, watch = folder / f"images-{cache_key(dataset)}", Stopwatch()
@@ -122,9 +151,10 @@ def cache_images(
         write,
         log_line,
     )
-    size = dataset.image_cache.images.nbytes / 1e9
+    size, bad = dataset.image_cache.images.nbytes / 1e9, len(dataset.image_cache.bad)
     how, took = ("built", f", in {watch.seconds():.0f} s") if built else ("found", "")
-    return f"image cache: {how} {len(dataset):,} pictures, {size:.1f} GB{took}: {path}"
+    unread = f" ({bad:,} can't be read)" if bad else ""
+    return f"image cache: {how} {len(dataset):,} pictures{unread}, {size:.1f} GB{took}: {path}"
 
 
 def cache_key(dataset: LandmarkDataset) -> str:
@@ -134,7 +164,7 @@ def cache_key(dataset: LandmarkDataset) -> str:
     their content would take as long as building the cache.
 
     Raises:
-        InputError: if a picture is absent.
+        InputError: if a picture is absent, unless the data set skips bad ones.
     """
     digest = hashlib.sha256()
     kind = [FORMAT, PIL.__version__, type(dataset).__name__, dataset.split_name, dataset.imwidth]
@@ -143,7 +173,10 @@ def cache_key(dataset: LandmarkDataset) -> str:
         try:
             file = os.stat(dataset.folder / name)
         except OSError:
-            raise InputError(f"{dataset.folder / name}: no such image") from None
+            if not dataset.skip_bad:
+                raise InputError(f"{dataset.folder / name}: no such image") from None
+            digest.update(f"{name}\0absent\0".encode())
+            continue
         digest.update(f"{name}\0{file.st_size}\0{file.st_mtime_ns}\0".encode())
     for name, rows in sorted(dataset.annotations.items()):
         digest.update(f"{name}\0{rows.dtype.str}\0{rows.shape}\0".encode())
@@ -170,24 +203,36 @@ def needed_bytes(dataset: LandmarkDataset) -> int:
 
 
 def write_arrays(folder: Path, dataset: LandmarkDataset, workers: int) -> None:
-    """Write the squares and points in their order, however many processes decode."""
+    """Write the squares and points in their order, however many processes decode.
+
+    Raises:
+        InputError: if more pictures can't be read than are allowed.
+    """
     loader = DataLoader(
-        BaseItems(dataset),
+        MarkedItems(dataset),
         batch_size=BATCH,
         num_workers=workers,
         # Its own: DataLoader would draw its workers' seeds from the training's generator.
         generator=torch.Generator(),
     )
     shape = (len(dataset), dataset.imwidth, dataset.imwidth, 3)
-    all_points = []
+    all_points, bad = [], {}
     # Not by way of a memory map: on a full disk, writing into one ends the process.
     with (folder / IMAGES).open("wb") as file:
         header = {"descr": "|u1", "fortran_order": False, "shape": shape}
         np.lib.format.write_array_header_1_0(file, header)
-        for images, points in progress(loader, "image cache"):
+        for number, (images, points, reasons) in enumerate(progress(loader, "image cache")):
             file.write(images.numpy().data)
             all_points.append(points.numpy())
+            bad |= {number * BATCH + i: reason for i, reason in enumerate(reasons) if reason}
+            if len(bad) > allowed(len(dataset)):
+                first = min(bad)
+                raise too_many(len(bad), len(dataset), f"{dataset.path(first)}: {bad[first]}")
         to_disk(file)
     with (folder / POINTS).open("wb") as file:
         np.save(file, np.concatenate(all_points))
         to_disk(file)
+    if bad:
+        with (folder / BAD).open("wb") as file:
+            file.write(json.dumps(bad).encode())
+            to_disk(file)

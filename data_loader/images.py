@@ -1,5 +1,6 @@
 """Opening of image files, of which some are damaged and some are meant to be."""
 
+import errno
 import io
 import logging
 import warnings
@@ -11,12 +12,14 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from utils.damage import check_is_file, reason
-from utils.errors import InputError
+from utils.errors import ImageError, InputError
 
 # Pillow knows more: of them EPS starts another program, and TIFF, which Pillow turns by its note,
 # prints what is wrong with a file.
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "PPM")
 MAX_PIXELS = 2**28 // 3  # 256 MiB once decoded; from here on Pillow warns
+# What says nothing about the picture: the machine has no more files to open, or no memory.
+SHORTAGES = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 SIXTEEN_BIT = ("I;16", "I;16B", "I")  # the last one from PPM, and from PNG before Pillow 12
 # What its readers log on a damaged file would stand beside the one line that the scripts print.
 logging.getLogger("PIL").addHandler(logging.NullHandler())
@@ -33,8 +36,9 @@ def open_image(path: Path, data: bytes | None = None) -> Image.Image:
     beyond a picture's edge where a benchmark's window does.
 
     Raises:
-        InputError: if the file is absent, cut short, no image or of more than `MAX_PIXELS`, which
-            is found out before decoding; names the file.
+        ImageError: if the file is absent, cut short, no image or of more than `MAX_PIXELS`, which
+            is found out before decoding; the message starts with the path and a colon.
+        InputError: if the machine has no memory for it.
     """
     with _opened(path, data) as image:
         if image.mode == "RGB" and "transparency" not in image.info:
@@ -46,7 +50,8 @@ def image_size(path: Path) -> tuple[int, int]:
     """Return the width and height that an image file's header tells.
 
     Raises:
-        InputError: if the file is absent, no image or of more than `MAX_PIXELS`; names the file.
+        ImageError: if the file is absent, no image or of more than `MAX_PIXELS`; names the file.
+        InputError: if the machine has no memory for it.
     """
     with _opened(path) as image:
         return image.size
@@ -54,9 +59,9 @@ def image_size(path: Path) -> tuple[int, int]:
 
 @contextmanager
 def _opened(path: Path, data: bytes | None = None) -> Iterator[Image.Image]:
-    """Yield an image whose header is read; turn what goes wrong into an `InputError`."""
+    """Yield an image whose header is read; turn what goes wrong into an `ImageError`."""
     if data is None:
-        check_is_file(path, "no such image")
+        check_is_file(path, "no such image", ImageError)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -67,9 +72,11 @@ def _opened(path: Path, data: bytes | None = None) -> Iterator[Image.Image]:
                     raise ValueError(f"{pixels} pixels, more than {MAX_PIXELS}")
                 yield image
     except UnidentifiedImageError:
-        raise InputError(f"{path}: not an image that Pillow can read") from None
+        raise ImageError(f"{path}: not an image that Pillow can read") from None
     except Exception as error:  # Pillow's readers raise whatever a damaged file makes them
-        raise InputError(f"{path}: unreadable image ({reason(error)})") from None
+        short = isinstance(error, MemoryError) or getattr(error, "errno", None) in SHORTAGES
+        kind = InputError if short else ImageError
+        raise kind(f"{path}: unreadable image ({reason(error)})") from None
 
 
 def _as_rgb(image: Image.Image) -> Image.Image:

@@ -13,11 +13,12 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from data_loader.annotation_files import check_images
 from data_loader.augmentation import FACE_MEAN, FACE_STD, RandomView, channels
 from data_loader.geometry import centre_crop, normalize_points
 from data_loader.images import open_image
 from utils.arguments import natural, positive_int
-from utils.errors import InputError
+from utils.errors import ImageError, InputError
 from utils.tps import WarperSingle
 
 
@@ -56,6 +57,7 @@ class LandmarkDataset(Dataset):
         do_augmentations: draw the views of a pair at random.
         TPS_aug: warp a single picture and its points by a random thin-plate spline.
         smallest_scale: see `RandomView`.
+        skip_bad: listed pictures may be absent or damaged; see `bad_images`.
 
     Raises:
         InputError: if a file of the benchmark is absent or doesn't fit.
@@ -66,6 +68,7 @@ class LandmarkDataset(Dataset):
     mean, std = FACE_MEAN, FACE_STD
     split_name: str | None = None
     image_cache = None  # see `image_cache.cache_images`
+    has_files = True  # one for each picture
 
     def __init__(
         self,
@@ -77,6 +80,7 @@ class LandmarkDataset(Dataset):
         do_augmentations: bool = True,
         TPS_aug: bool = False,  # noqa: N803 (published name)
         smallest_scale: float = 0.2,
+        skip_bad: bool = False,
     ) -> None:
         if do_augmentations and not pair_image:
             raise ValueError("augmenting a single annotated image would leave its points behind")
@@ -84,6 +88,7 @@ class LandmarkDataset(Dataset):
             raise InputError(f"an image of {imwidth} px has nothing left after cropping {crop} px")
         if not Path(root).is_dir():
             raise InputError(f"{root}: no such folder; --data_folder names the benchmark's root")
+        self.skip_bad = skip_bad
         self.split_name = self.split_name or ("train" if train else "test")
         self.folder, self.filenames, self.annotations = self.read(Path(root), train)
         if not self.filenames:
@@ -115,6 +120,11 @@ class LandmarkDataset(Dataset):
         """
         raise NotImplementedError
 
+    def check_listed(self, folder: Path, filenames: list[str], source: Path) -> None:
+        """See `check_images`; says nothing where pictures may be absent."""
+        if not self.skip_bad:
+            check_images(folder, filenames, source)
+
     @property
     def side(self) -> int:
         """W, the side of the network input in pixels."""
@@ -129,14 +139,32 @@ class LandmarkDataset(Dataset):
         """Return the (S, S) picture and its points (A, 2) in its pixels."""
         raise NotImplementedError
 
+    def path(self, index: int) -> Path:
+        """Return where a picture lies."""
+        return self.folder / self.filenames[index]
+
     def base_item(self, index: int) -> tuple[Image.Image, np.ndarray]:
-        """Return the part of an item that is the same every time: the square and its points."""
+        """Return the part of an item that is the same every time: the square and its points.
+
+        Raises:
+            ImageError: if the picture can't be read.
+        """
         if self.image_cache is not None:
-            pixels, points = self.image_cache[index]
+            pixels, points = self.cached(index)
             return Image.frombytes("RGB", (self.imwidth, self.imwidth), pixels), points
-        image = open_image(self.folder / self.filenames[index])
+        image = open_image(self.path(index))
         points_orig = np.asarray(self.annotations["keypoints"][index], dtype=np.float64)
         return self.square(image, points_orig, index)
+
+    def cached(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return what the image cache holds of a picture.
+
+        Raises:
+            ImageError: if the picture couldn't be read when the cache was built.
+        """
+        if index in self.image_cache.bad:
+            raise ImageError(f"{self.path(index)}: {self.image_cache.bad[index]}")
+        return self.image_cache[index]
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor, Tensor, int]:
         image, points = self.base_item(index)

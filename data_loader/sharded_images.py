@@ -19,7 +19,7 @@ of a square.
 import hashlib
 from bisect import bisect_right
 from collections.abc import Iterator
-from itertools import accumulate, islice
+from itertools import accumulate, chain, islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -29,6 +29,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, default_collate, get_worker_info
 
+from data_loader.bad_images import allowed, too_many
 from data_loader.data_loaders_animal import InatAve
 from data_loader.data_loaders_face import CelebAPrunedAligned_MAFLVal
 from data_loader.image_cache import BaseImages
@@ -36,6 +37,7 @@ from data_loader.images import open_image
 from data_loader.landmark_dataset import LandmarkDataset
 from data_loader.loaders import SeededItems, own_workers
 from data_loader.shards import Picture, Shard, pictures
+from utils.errors import ImageError
 from utils.interruption import ignore_signals
 
 LANES = 12  # of a rank; 1, 2, 3, 4, 6 or 12 workers can share them
@@ -43,17 +45,22 @@ BLOCK = 512  # places in random order; their files' bytes are held in memory, fo
 
 
 class FromShards(LandmarkDataset):
-    """Makes a benchmark's class take its pictures from shards, one handed over before each item.
+    """Makes a benchmark's class take its pictures from shards.
+
+    Whoever reads through shards hands each picture over before its item is made; any other is
+    looked for, which takes long.
 
     Args:
         shards: all of them; every one of their pictures is used.
         options: of the benchmark's class, but for ``root``.
     """
 
-    picture: Picture  # whose item is made next
+    has_files = False
+    handed: tuple[int, Picture] | None = None  # its place in the shards as listed, and the picture
 
     def __init__(self, shards: list[Shard], **options) -> None:
         self.shards = shards
+        self.starts = [0, *accumulate(shard.count for shard in shards)]
         super().__init__(shards[0].path.parent, **options)
 
     def read(self, root: Path, train: bool) -> tuple[Path, list[str], dict[str, np.ndarray]]:
@@ -61,11 +68,23 @@ class FromShards(LandmarkDataset):
         return root, [shard.path.name for shard in self.shards], {"keypoints": np.empty((0, 0, 2))}
 
     def __len__(self) -> int:
-        return sum(shard.count for shard in self.shards)
+        return self.starts[-1]
+
+    def picture(self, index: int) -> Picture:
+        """Return the picture at a place in the shards."""
+        if self.handed is not None and self.handed[0] == index:
+            return self.handed[1]
+        shard = bisect_right(self.starts, index) - 1
+        place = index - self.starts[shard]
+        return next(pictures(self.shards[shard], place, place + 1))
+
+    def path(self, index: int) -> Path:
+        """Return a name that tells a picture's shard, too."""
+        return self.picture(index).path
 
     def base_item(self, index: int) -> tuple[Image.Image, np.ndarray]:
-        """Return the square of `picture`, and no points."""
-        return self.square(open_image(*self.picture), np.empty((0, 2)), index)
+        """Return a picture's square, and no points."""
+        return self.square(open_image(*self.picture(index)), np.empty((0, 2)), index)
 
 
 class ShardedInatAve(FromShards, InatAve):
@@ -130,6 +149,10 @@ class ShardedImages(IterableDataset):
     image in the last step still gets a batch, of one picture, to take the step with the others:
     `share` tells.
 
+    If the data set skips bad pictures, the next good one of the block takes their place and their
+    draws (after the last one the first, and then those of the first shard). Items have one part
+    more, as those of `bad_images.Replacing`: the place asked for, and 1 if its picture is bad.
+
     Args:
         dataset: makes the items.
         squares: items for `BaseImages`, whose views are drawn elsewhere, in place of views.
@@ -151,7 +174,6 @@ class ShardedImages(IterableDataset):
     ) -> None:
         self.dataset, self.items = dataset, SeededItems(BaseImages(dataset) if squares else dataset)
         self.shards, self.seed, self.rank = dataset.shards, seed, rank
-        self.starts = [0, *accumulate(shard.count for shard in self.shards)]
         self.lanes = Lanes(len(dataset), batch_size, ranks)
         # Epoch and first step, in memory that the workers, which outlive an epoch, see change.
         self.position = torch.zeros(2, dtype=torch.int64).share_memory_()
@@ -204,9 +226,9 @@ class ShardedImages(IterableDataset):
         source = self.read(epoch, first + block * BLOCK, end)
         while held := list(islice(source, BLOCK)):
             order = permutation(len(held), self.seed, epoch, self.rank, lane, block)
-            for place in order[within:]:
-                yield self.item(epoch, *held[place])
-                held[place] = None  # to free its bytes
+            block_pictures = [held[place] for place in order]
+            for turn in range(within, len(order)):
+                yield self.item(epoch, block_pictures[turn:] + block_pictures[:turn])
             block, within = block + 1, 0
 
     def read(self, epoch: int, first: int, end: int) -> Iterator[tuple[int, Picture]]:
@@ -217,17 +239,39 @@ class ShardedImages(IterableDataset):
             turn = bisect_right(starts, first) - 1
             stop, shard = min(end, starts[turn + 1]), order[turn]
             span = (first - starts[turn], stop - starts[turn])
-            yield from enumerate(pictures(self.shards[shard], *span), self.starts[shard] + span[0])
+            start = self.dataset.starts[shard] + span[0]
+            yield from enumerate(pictures(self.shards[shard], *span), start)
             first = stop
 
-    def item(self, epoch: int, index: int, picture: Picture) -> tuple:
-        """Return the item of a picture."""
-        self.dataset.picture = picture
-        return self.items[index, mixed(self.seed, epoch, index)]
+    def item(self, epoch: int, candidates: list[tuple[int, Picture]]) -> tuple:
+        """Return the item of the first picture; or, if bad ones are skipped, of the next good one.
+
+        Raises:
+            ImageError: if it can't be read.
+            InputError: if there are more bad ones than are allowed before a good one.
+        """
+        index = candidates[0][0]
+        key = (index, mixed(self.seed, epoch, index))
+        if not self.dataset.skip_bad:
+            self.dataset.handed = candidates[0]
+            return self.items[key]
+        first = None
+        tried = islice(chain(candidates, self.spares()), allowed(len(self.dataset)) + 1)
+        for bad, (_, picture) in enumerate(tried):
+            self.dataset.handed = (index, picture)
+            try:
+                return *self.items[key], torch.tensor([index, min(bad, 1)])
+            except ImageError as error:
+                first = first or str(error)
+        raise too_many(bad + 1, len(self.dataset), first)
 
     def stand_in(self, epoch: int) -> tuple:
         """Return the item of the first picture there is."""
-        return self.item(epoch, 0, next(pictures(self.shards[0], 0, 1)))
+        return self.item(epoch, [next(self.spares())])
+
+    def spares(self) -> Iterator[tuple[int, Picture]]:
+        """Yield places and pictures of the first shard."""
+        yield from enumerate(pictures(self.shards[0], 0, min(self.shards[0].count, BLOCK)))
 
 
 def fitting_workers(most: int) -> int:

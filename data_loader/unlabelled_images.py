@@ -3,11 +3,18 @@
 import argparse
 import hashlib
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from data_loader.bad_images import (
+    BadImages,
+    Replacing,
+    add_bad_image_argument,
+    count_bad_images,
+)
 from data_loader.data_loaders_animal import InatAve
 from data_loader.data_loaders_face import CelebAPrunedAligned_MAFLVal
 from data_loader.device_augmentation import BatchViews
@@ -24,7 +31,7 @@ from data_loader.sharded_images import (
 from data_loader.shards import find_shards, holds_shards
 from utils.acceleration import as_channels_last
 from utils.arguments import share
-from utils.distributed import from_first, rank, rank_count
+from utils.distributed import Shares, from_first, gathered, rank, rank_count
 from utils.errors import InputError
 from utils.log import RunLog
 
@@ -72,6 +79,7 @@ def add_unlabelled_arguments(parser) -> None:
         "if not named), and read it from there from then on",
     )
     add_image_arguments(group, image_size=100, image_crop=15)
+    add_bad_image_argument(group)
 
 
 def build_unlabelled_dataset(args: argparse.Namespace) -> LandmarkDataset:
@@ -81,6 +89,7 @@ def build_unlabelled_dataset(args: argparse.Namespace) -> LandmarkDataset:
         InputError: if an option doesn't go with shards; or as the data sets do.
     """
     frame = {"imwidth": args.image_size, "crop": args.image_crop, "smallest_scale": args.crop}
+    frame["skip_bad"] = args.on_bad_image == "skip"
     root = args.data_folder
     if holds_shards(root):
         for option in ("imagelist", "image_cache"):
@@ -104,13 +113,58 @@ def order_name(dataset: LandmarkDataset) -> str:
     )
 
 
+class Views(NamedTuple):
+    """Where a run's pairs of random views come from, and what keeps count of bad images.
+
+    ``augment`` draws the views of the squares that the loader yields, each with a seed; where it
+    is None the loader draws them itself, and stacks them on channels.
+    """
+
+    loader: DataLoader
+    augment: BatchViews | None
+    bad_images: BadImages | None
+
+    def pair(self, batch: list[Tensor], device: torch.device) -> tuple[Tensor, Tensor]:
+        """Return two random views of a batch's images, (b, 3, H, W) each, on a device."""
+        images = batch[0].to(device, non_blocking=True)
+        if self.augment is None:
+            view1, view2 = images.split(3, dim=1)
+        else:
+            generator = torch.Generator().manual_seed(batch[1][0].item())
+            view1, view2 = self.augment(images, generator), self.augment(images, generator)
+        return as_channels_last(view1), as_channels_last(view2)
+
+    def note_bad_images(self, batch: list[Tensor], shares: Shares) -> None:
+        """Take down what was replaced in the batches of all ranks: see `BadImages`."""
+        if self.bad_images is not None:
+            self.bad_images.note(gathered(batch[-1], shares))
+
+
 def build_views(
-    args: argparse.Namespace, dataset: LandmarkDataset, device: torch.device, log: RunLog
-) -> tuple[DataLoader, BatchViews | None]:
-    """Return batches of pairs of views; or of images, and what draws their views on the device."""
+    args: argparse.Namespace,
+    dataset: LandmarkDataset,
+    folder: Path,
+    resumed: bool,
+    device: torch.device,
+    log: RunLog,
+) -> Views:
+    """Return where the pairs of views come from.
+
+    Args:
+        args: the options.
+        dataset: the pictures.
+        folder: the run's.
+        resumed: whether the run goes on with what it left there.
+        device: of the model.
+        log: is told.
+    """
     augment = None
     if args.augment == "device":
         augment = BatchViews(args.image_size, args.image_crop, args.crop, dataset.mean, dataset.std)
+    if args.image_cache is not None:
+        cache = Path(args.image_cache or f"{args.model_path}_cache")
+        log.line(cache_images(dataset, cache, args.num_workers, log.line))
+    bad_images = count_bad_images(dataset, folder, resumed, log.line)
     if isinstance(dataset, FromShards):
         images = ShardedImages(
             dataset,
@@ -121,35 +175,14 @@ def build_views(
             ranks=rank_count(),
         )
         loader = build_sharded_loader(images, num_workers=args.num_workers, device=device)
-        return loader, augment
-    if args.image_cache is not None:
-        cache = Path(args.image_cache or f"{args.model_path}_cache")
-        log.line(cache_images(dataset, cache, args.num_workers, log.line))
+        return Views(loader, augment, bad_images)
+    items = BaseImages(dataset) if augment else dataset
     loader = build_loader(
-        BaseImages(dataset) if augment else dataset,
+        Replacing(items, dataset) if bad_images else items,
         batch_size=args.batch_size,
         num_workers=args.num_workers,
         seed=args.seed,
         shuffle=True,
         device=device,
     )
-    return loader, augment
-
-
-def two_views(
-    batch: list[Tensor], augment: BatchViews | None, device: torch.device
-) -> tuple[Tensor, Tensor]:
-    """Return two random views of a batch's images, (b, 3, H, W) each.
-
-    Args:
-        batch: views that the loader has drawn, stacked on channels; or squares, and a seed each.
-        augment: draws the views of squares.
-        device: of the views.
-    """
-    images = batch[0].to(device, non_blocking=True)
-    if augment is None:
-        view1, view2 = images.split(3, dim=1)
-    else:
-        generator = torch.Generator().manual_seed(batch[1][0].item())
-        view1, view2 = augment(images, generator), augment(images, generator)
-    return as_channels_last(view1), as_channels_last(view2)
+    return Views(loader, augment, bad_images)

@@ -6,16 +6,19 @@ from pathlib import Path
 from utils.errors import InputError
 
 
-def check_is_file(path: str | Path, absent: str = "no such file") -> None:
+def check_is_file(
+    path: str | Path, absent: str = "no such file", kind: type[InputError] = InputError
+) -> None:
     """Raise an `InputError` unless a path leads to a plain file; opening a pipe would wait.
 
     Args:
         path: may be too long for a path, as what a damaged list names.
         absent: what to say if nothing is there.
+        kind: of the error.
     """
     if not os.path.isfile(path):
         there = os.path.lexists(path)
-        raise InputError(f"{path}: {'not a file' if there else absent}")
+        raise kind(f"{path}: {'not a file' if there else absent}")
 
 
 def reason(error: Exception) -> str:

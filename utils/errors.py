@@ -13,6 +13,10 @@ class InputError(ValueError):
     """
 
 
+class ImageError(InputError):
+    """A picture can't be read."""
+
+
 def run_script(main: Callable[[], None]) -> None:
     """Run a script's ``main``; turn the user's mistakes and interruptions into clean exits.
 
@@ -24,7 +28,7 @@ def run_script(main: Callable[[], None]) -> None:
         main()
     except InputError as error:
         # A DataLoader worker's exception arrives with its whole traceback as the message.
-        message = re.split(r"\bInputError: ", str(error))[-1].strip()
+        message = re.split(r"\b(?:Input|Image)Error: ", str(error))[-1].strip()
         _say(f"error: {message}")
         sys.exit(2)
     except RuntimeError as error:

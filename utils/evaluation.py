@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from data_loader.bad_images import leave_out, list_left_out
 from data_loader.few_shot import add_few_shot_arguments, restrict, save_picks
 from data_loader.landmark_dataset import LandmarkDataset
 from data_loader.loaders import add_loader_arguments, worker_notice
@@ -87,6 +88,7 @@ def run_evaluation(
     notices = worker_notice(args.num_workers) + ignored_notices(args, **IGNORED)
     for images in (train_set, *held_out_sets.values()):
         notices += images.count_notice()
+    left_out = leave_out({"training": train_set, **held_out_sets}, args.num_workers)
     found = open_checkpoint(args, folder, REGRESSOR_KEYS, notices)
     picks = restrict(
         train_set,
@@ -114,6 +116,7 @@ def run_evaluation(
     start_folder(args.model_path, args.model_name, args, {"encoder_digest": digest})
     forget_later_epochs(folder / "log.jsonl", done)
     save_picks(folder, picks)
+    notices += list_left_out(left_out, folder)
     scalars = scalar_folder(args.model_path, args.model_name)
     log = RunLog(args.log_path, scalars, folder / "log.jsonl")
     counts = {"training": len(train_set), **{k: len(v) for k, v in held_out_sets.items()}}

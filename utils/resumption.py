@@ -35,6 +35,7 @@ FREE = {
     "gpu",
     "device",
     "image_cache",
+    "on_bad_image",
     "feature_cache",
     "cache_gb",
     "cache_folder",

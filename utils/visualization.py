@@ -14,6 +14,7 @@ from sklearn.decomposition import PCA
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from data_loader.bad_images import leave_out, list_left_out
 from data_loader.landmark_dataset import LandmarkDataset
 from data_loader.loaders import add_loader_arguments, build_loader, worker_notice
 from models.encoders import add_encoder_arguments, encode
@@ -119,6 +120,8 @@ def run_visualization(
     ).to(device)
     layers, notices = (args.layer, args.use_hypercol), worker_notice(args.num_workers)
     notices += dataset.count_notice()
+    if dataset.skip_bad:
+        notices += list_left_out(leave_out({"test": dataset}, args.num_workers), args.vis_path)
     if args.vis_keypoints:
         regressor = build_regressor(encoder.feature_channels(*layers), dataset.num_landmarks)
         hint = f"--model {args.model} --layer {args.layer} on {args.dataset}"

@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 
 from data_loader import loaders, sharded_images
+from data_loader.bad_images import BadImages
 from data_loader.data_loaders_animal import InatAve
 from data_loader.geometry import celeba_square
 from data_loader.image_cache import BaseImages
@@ -358,3 +359,49 @@ def test_batches_can_be_made_in_a_spawned_process(tmp_path):
     again = pickle.loads(pickle.dumps(images.dataset))
     assert len(again) == 9
     assert ForkingPickler.dumps(images)
+
+
+# ---- pictures that can't be read ----
+
+
+def write_damaged(folder, *bad) -> list[Shard]:
+    """Write 200 numbered pictures into two shards, of which some are text."""
+    files = [(f"{i:03}.jpg", b"text" if i in bad else picture(i)) for i in range(200)]
+    for name, part in (("a", files[:90]), ("b", files[90:])):
+        write_tar(folder / f"{name}.tar", part)
+    return find_shards(f"{folder}/{{a,b}}.tar")
+
+
+def test_a_good_picture_of_the_block_takes_a_bad_ones_place(tmp_path):
+    whole = epoch_of(images_of(write_damaged(tmp_path)), 1)
+    shards = write_damaged(tmp_path, 7, 150)
+    images = images_of(shards, skip_bad=True)
+    batches = epoch_of(images, 1)
+    for workers in (0, 2):
+        assert same(epoch_of(images, 1, workers=workers), batches)
+    assert same(epoch_of(images, 1, skip=28), batches[7:])
+    wanted, found = (flat(numbers(images, b)) for b in (whole, batches))
+    replaced = {a: b for a, b in zip(wanted, found, strict=True) if a != b}
+    assert replaced.keys() == {7, 150} and not replaced.keys() & set(replaced.values())
+    notes = torch.cat([batch[-1] for batch in batches])
+    assert notes[:, 0].tolist() == wanted
+    assert sorted(notes[notes[:, 1] > 0].tolist()) == [[7, 1], [150, 1]]
+    seeds = [torch.cat([batch[1] for batch in b]) for b in (whole, batches)]
+    assert torch.equal(*seeds)  # of the draws: those that the bad one would have had
+
+
+def test_bad_pictures_of_shards_are_listed_once_and_limited(tmp_path):
+    images = images_of(write_damaged(tmp_path, 7, 150), skip_bad=True)
+    said = []
+    for resumed in (False, True):
+        bad_images = BadImages(tmp_path, images.dataset, resumed, said.append)
+        for epoch in (1, 2):
+            for batch in epoch_of(images, epoch):
+                bad_images.note(batch[-1])
+        listed = (tmp_path / "bad_images.txt").read_text().splitlines()
+        paths = [line.split("\t")[0] for line in listed]
+        assert sorted(paths) == [f"{tmp_path}/a.tar/007.jpg", f"{tmp_path}/b.tar/150.jpg"]
+        assert all("not an image" in line for line in listed)
+    images = images_of(write_damaged(tmp_path, 7, 150, 151), skip_bad=True)
+    notes = torch.cat([batch[-1] for batch in epoch_of(images, 1)])
+    assert "3 of 200 pictures can't be read" in complaint(bad_images.note, notes)

@@ -1,0 +1,181 @@
+"""`--on_bad_image` of the scripts: what is left out or replaced, counted, listed, and refused."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import scipy.io
+import torch
+from PIL import Image
+
+from tests.data_loader.layouts import write_aflw, write_text
+from tests.scripts.conftest import run_inside
+from utils.checkpoint import load_checkpoint
+
+FRAME = ["--image_size", "32", "--image_crop", "0", "--model", "resnet18", "--num_workers", "0"]
+RUN = ["--model_path", "runs", "--batch_size", "25"]
+SKIP = ["--on_bad_image", "skip"]
+PARTS = ("model", "model_ema", "contrast")
+
+
+# ---- annotated sets ----
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    root = tmp_path_factory.mktemp("aflw")
+    write_aflw(root, [(40, 60)] * 100)
+    return root
+
+
+@pytest.fixture
+def damaged(whole, tmp_path):
+    """A copy with a bad picture in each split, and one whose lists never named the two."""
+    damaged, shorter = (shutil.copytree(whole, tmp_path / n) for n in ("damaged", "shorter"))
+    (damaged / "output/train_5.jpg").write_bytes(b"no picture")
+    (damaged / "output/test_-7.jpg").unlink()
+    for split, bad in (("train", "train_5.jpg"), ("test", "test_-7.jpg")):
+        names = (whole / f"aflw_{split}_images.txt").read_text().split()
+        kept = [i for i, name in enumerate(names) if name != bad]
+        write_text(shorter / f"aflw_{split}_images.txt", *(names[i] for i in kept))
+        mat = scipy.io.loadmat(whole / f"aflw_{split}_keypoints.mat")
+        rows = {"gt": mat["gt"][kept], "hw": mat["hw"][kept]}
+        scipy.io.savemat(shorter / f"aflw_{split}_keypoints.mat", rows)
+        (shorter / "output" / bad).unlink()
+    return damaged, shorter
+
+
+def fit(cwd, root, name, *arguments):
+    arguments = [*FRAME, *RUN, "--random_network", "--dataset", "AFLW", "--data_folder", root] + [
+        *("--layer", 1, "--adam", "--learning_rate", 0.01, "--model_name", name),
+        *arguments,
+    ]
+    return run_inside("eval_face.py", *arguments, cwd=cwd)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--epochs", "2", "--feature_cache", "disk"],
+        ["--epochs", "1", "--restrict_annos", "7", "--TPS_aug"],
+    ],
+)
+def test_scores_are_those_of_lists_without_the_bad_pictures(damaged, tmp_path, options):
+    root, shorter = damaged
+    plain = fit(tmp_path, shorter, "shorter", *options)
+    assert plain.status == 0, plain.err
+    done = fit(tmp_path, root, "damaged", *options, *SKIP, "--num_workers", 2)
+    assert done.status == 0, done.err
+    results = [
+        json.loads((tmp_path / f"runs/{n}/result.json").read_text()) for n in ("shorter", "damaged")
+    ]
+    assert results[0] == results[1] and results[0]["images"]["Test"] == 99
+    listed = "runs/damaged/bad_images.txt"
+    for split in ("training", "test"):
+        line = f"1 of 100 {split} pictures can't be read, left out: listed in {listed}"
+        assert line in done.out.splitlines()
+    assert (tmp_path / listed).read_text().splitlines() == [
+        f"{root}/output/train_5.jpg\tnot an image that Pillow can read",
+        f"{root}/output/test_-7.jpg\tno such image",
+    ]
+
+
+def test_a_stopped_regressor_goes_on_without_what_went_bad(whole, tmp_path):
+    root = shutil.copytree(whole, tmp_path / "aflw")
+    assert fit(tmp_path, root, "a", "--epochs", 1).status == 0
+    (root / "output/test_3.jpg").write_bytes(b"")
+    again = ("--epochs", 2, "--resume", "auto")
+    stopped = fit(tmp_path, root, "a", *again)
+    assert stopped.status == 2
+    assert stopped.err == "eval_face.py: error: {}: not an image that Pillow can read\n".format(
+        root / "output/test_3.jpg"
+    )
+    done = fit(tmp_path, root, "a", *again, *SKIP)
+    assert done.status == 0 and "1 of 100 test pictures" in done.out, done.err
+    assert len((tmp_path / "runs/a/bad_images.txt").read_text().splitlines()) == 1
+    (root / "output/test_4.jpg").unlink()
+    over = fit(tmp_path, root, "a", *again, *SKIP)
+    assert over.status == 2 and len(over.err.splitlines()) == 1
+    assert "2 of 100 test pictures can't be read, where --on_bad_image skip allows 1" in over.err
+
+
+def test_pictures_are_drawn_of_what_can_be_read(damaged, tmp_path):
+    root, _ = damaged
+    options = [*FRAME, "--random_network", "--dataset", "AFLW", "--data_folder", root]
+    options += ["--layer", 1, "--vis_keypoints", "--vis_path", "drawn"]
+    stopped = run_inside("vis_face.py", *options, cwd=tmp_path)
+    assert stopped.status == 2 and "test_-7.jpg: no such image" in stopped.err
+    assert not (tmp_path / "drawn").exists()
+    done = run_inside("vis_face.py", *options, *SKIP, cwd=tmp_path)
+    assert done.status == 0, done.err
+    assert "99 test pictures: error" in done.out
+    line = "1 of 100 test pictures can't be read, left out: listed in drawn/bad_images.txt"
+    assert line in done.out.splitlines()
+    assert "test_-7.jpg\tno such image" in (tmp_path / "drawn/bad_images.txt").read_text()
+
+
+# ---- pre-training ----
+
+
+@pytest.fixture
+def birds(tmp_path):
+    root, random = tmp_path / "birds", np.random.RandomState(0)
+    (root / "a").mkdir(parents=True)
+    for i in range(100):
+        picture = Image.fromarray(random.randint(256, size=(20, 24, 3), dtype=np.uint8))
+        picture.save(root / f"a/{i:02d}.jpg")
+    write_text(root / "list.txt", *(f"a/{i:02d}.jpg" for i in range(100)))
+    return root
+
+
+def train(cwd, root, name, *arguments):
+    data = ["--dataset", "InatAve", "--data_folder", root, "--imagelist", root / "list.txt"]
+    arguments = [*FRAME, *RUN, *data, "--nce_k", 50, "--model_name", name, *arguments]
+    return run_inside("train_moco.py", *arguments, cwd=cwd)
+
+
+def assert_same_ends(cwd, *names):
+    first, *others = (load_checkpoint(cwd / f"runs/{n}/current.pth", PARTS) for n in names)
+    for other in others:
+        for part in PARTS:
+            for key, value in first[part].items():
+                assert torch.equal(value, other[part][key]), (part, key)
+
+
+def test_a_stopped_pretraining_goes_on_with_the_next_pictures(birds, tmp_path):
+    assert train(tmp_path, birds, "a", "--epochs", 1).status == 0
+    for name in ("b", "c"):
+        shutil.copytree(tmp_path / "runs/a", tmp_path / "runs" / name)
+    bad, absent = birds / "a/31.jpg", birds / "a/77.jpg"
+    bad.write_bytes(bad.read_bytes()[:-40])
+    again = ("--epochs", 2, "--resume", "auto")
+    stopped = train(tmp_path, birds, "a", *again)
+    message = f"{bad}: unreadable image (image file is truncated"
+    assert stopped.status == 2 and message in stopped.err and len(stopped.err.splitlines()) == 1
+    assert not (tmp_path / "runs/a/bad_images.txt").exists()
+
+    count = "1 of 100 pictures can't be read so far, replaced: listed in runs/a/bad_images.txt"
+    done = train(tmp_path, birds, "a", *again, *SKIP)
+    assert done.status == 0, done.err
+    assert done.out.count(message) == 1 and done.out.splitlines().count(count) == 1
+    (line,) = (tmp_path / "runs/a/bad_images.txt").read_text().splitlines()
+    assert line.startswith(f"{bad}\tunreadable image (image file is truncated")
+
+    # The same with readers and a cache, and with a list that names the next one twice.
+    options = ("--num_workers", 2, "--image_cache")
+    done = train(tmp_path, birds, "b", *again, *SKIP, *options)
+    assert done.status == 0 and "built 100 pictures (1 can't be read)" in done.out, done.err
+    assert (tmp_path / "runs/b/bad_images.txt").read_text().splitlines() == [line]
+    names = (birds / "list.txt").read_text()
+    (birds / "list.txt").write_text(names.replace("a/31.jpg", "a/32.jpg"))
+    assert train(tmp_path, birds, "c", *again).status == 0
+    assert_same_ends(tmp_path, "a", "b", "c")
+
+    (birds / "list.txt").write_text(names)
+    absent.unlink()
+    over = train(tmp_path, birds, "a", "--epochs", 3, "--resume", "auto", *SKIP)
+    assert over.status == 2 and len(over.err.splitlines()) == 1
+    assert "2 of 100 pictures can't be read, where --on_bad_image skip allows 1" in over.err
+    listed = (tmp_path / "runs/a/bad_images.txt").read_text().splitlines()
+    assert listed == [line, f"{absent}\tno such image"]
