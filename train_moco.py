@@ -23,13 +23,6 @@ from torch import nn
 
 from data_loader.landmark_dataset import LandmarkDataset
 from data_loader.loaders import add_loader_arguments, check_batch_size, set_epoch, worker_notice
-from data_loader.unlabelled_images import (
-    Views,
-    add_unlabelled_arguments,
-    build_unlabelled_dataset,
-    build_views,
-    order_name,
-)
 from models.encoders import RESNETS, STRIDE
 from models.momentum import copy_parameters, momentum_update, set_key_mode, shuffled_keys
 from models.nce import MemoryMoCo, NCESoftmaxLoss
@@ -54,6 +47,13 @@ from utils.encoder_loading import new_encoder
 from utils.errors import InputError, run_script
 from utils.interruption import Interruption
 from utils.log import RunLog, Stopwatch, progress
+from utils.pretraining_images import (
+    Views,
+    add_unlabelled_arguments,
+    build_unlabelled_dataset,
+    build_views,
+    order_name,
+)
 from utils.pretraining_state import (
     CHECKPOINT_KEYS,
     Learned,

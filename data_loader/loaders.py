@@ -87,10 +87,11 @@ class SharedBatches(Sampler):
         return -(-len(self.sampler) // self.batch_size)
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        # Numbers become Python's, some hundred bytes each, a batch at a time.
-        parts = (keys.split(self.batch_size) for keys in self.sampler.keys())
-        for order, seeds in zip(*parts, strict=True):
-            batch = list(zip(order.tolist(), seeds.tolist(), strict=True))
+        order, seeds = self.sampler.keys()
+        for first in range(0, len(order), self.batch_size):
+            rows = slice(first, first + self.batch_size)
+            # Numbers become Python's, some hundred bytes each, a batch at a time.
+            batch = list(zip(order[rows].tolist(), seeds[rows].tolist(), strict=True))
             yield batch[share_out(len(batch)).rows] or batch[:1]
 
 

@@ -37,7 +37,7 @@ from data_loader.images import open_image
 from data_loader.landmark_dataset import LandmarkDataset
 from data_loader.loaders import SeededItems, own_workers
 from data_loader.shards import Picture, Shard, pictures
-from utils.errors import ImageError
+from utils.errors import ImageError, InputError
 from utils.interruption import ignore_signals
 
 LANES = 12  # of a rank; 1, 2, 3, 4, 6 or 12 workers can share them
@@ -182,11 +182,14 @@ class ShardedImages(IterableDataset):
         """Choose the epoch that comes next, but for its first ``skip`` images over all ranks.
 
         Raises:
-            ValueError: if the images to skip aren't those of whole steps.
+            InputError: if the images to skip aren't those of whole steps.
         """
         step = -(-skip // self.lanes.batch_size)
         if skip != min(step * self.lanes.batch_size, self.lanes.total) or skip < 0:
-            raise ValueError(f"{skip} images are no whole steps of {self.lanes}")
+            raise InputError(
+                f"the {skip} images that were taken of an epoch are no whole steps of "
+                f"{self.lanes.batch_size}: go on from the end of an epoch to change --batch_size"
+            )
         self.position.copy_(torch.tensor([epoch, step]))
 
     def share(self, step: int) -> int:

@@ -12,7 +12,13 @@ from torch.utils.data import Dataset
 
 from data_loader import loaders
 from data_loader.data_loaders_face import CelebAPrunedAligned_MAFLVal
-from data_loader.loaders import SeededItems, SeededSampler, build_loader, worker_notice
+from data_loader.loaders import (
+    SeededItems,
+    SeededSampler,
+    build_loader,
+    set_epoch,
+    worker_notice,
+)
 from tests.data_loader.layouts import CELEBA_PARTS, write_celeba
 from utils.errors import InputError, run_script
 
@@ -163,6 +169,16 @@ def test_sampler_gives_each_index_a_seed_of_its_own():
     assert list(sampler) == keys  # until the epoch changes
     sampler.set_epoch(5)
     assert not {seed for _, seed in sampler} & {seed for _, seed in keys}
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_an_epoch_goes_on_after_what_is_skipped(workers):
+    whole = epochs(loader_of(Draws(), workers), (2,))
+    loader = loader_of(Draws(), workers)
+    set_epoch(loader, 2, skip=6)
+    assert same([tuple(batch) for batch in loader], whole[2:])
+    set_epoch(loader, 2, skip=len(Draws()))  # a run may have ended after an epoch's last step
+    assert len(loader) == 0 and list(loader) == []
 
 
 @pytest.mark.parametrize("seed", [0, 2**31, 2**62, 2**64 - 1])

@@ -1,4 +1,8 @@
-"""Processes under torchrun compute what one process does, hold the same, and survive each other."""
+"""Processes under torchrun compute what one process does, hold the same, and survive each other.
+
+``KILLS=10 pytest -s --slow tests/distributed`` kills processes of each kind of run that often;
+once by default, and of one kind.
+"""
 
 import os
 import re
@@ -6,15 +10,19 @@ import signal
 import subprocess
 import sys
 import time
+from random import Random
 
 import numpy as np
 import pytest
 import torch
 
 from datasets.synthetic import generate
+from tests.data_loader.shard_files import write_shards
 from tests.recipes import ROOT
 from utils.checkpoint import load_checkpoint
 
+KILLS = int(os.environ.get("KILLS", "1"))
+LONG = pytest.mark.slow
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run"]
 FRAME = "--image_size 72 --image_crop 4 --model resnet18 --num_workers 1 --print_freq 1 "
 MOCO = FRAME + "--batch_size 8 --nce_k 20 --cosine --epochs 3 --model_path runs "
@@ -73,7 +81,7 @@ def assert_same(a, b):
         assert torch.equal(a[key], b[key]), key
 
 
-@pytest.mark.parametrize("count", [2, 3])
+@pytest.mark.parametrize("count", [pytest.param(2, marks=LONG), 3])
 def test_collectives_are_those_of_one_process(count, tmp_path, faces):
     run = subprocess.run(
         [*torchrun(count), str(ROOT / "tests/distributed/collectives.py")],
@@ -119,21 +127,40 @@ def test_two_processes_compute_what_one_does_on_two_gpus(two_ranks, faces, tmp_p
     assert (cwd / "runs/two/log.jsonl").read_text().count("\n") == 3
 
 
-def test_a_killed_rank_changes_nothing(faces, tmp_path):
-    whole = MOCO + "--model_name whole"
-    finish(start(torchrun(2), "train_moco.py", whole, faces, tmp_path))
+@pytest.mark.parametrize(
+    ("count", "sharded"),
+    [(2, False), pytest.param(2, True, marks=LONG), pytest.param(3, False, marks=LONG)],
+)
+def test_killed_ranks_change_nothing(count, sharded, faces, tmp_path):
+    data = faces
+    if sharded:
+        data = write_shards(tmp_path, [5, 7, 5])
+    options = MOCO + f"--epochs {2 + 3 * KILLS} --batch_size {4 * count} "
+    options += "--dataset InatAve " * sharded
+    whole = start(torchrun(count), "train_moco.py", options + "--model_name whole", data, tmp_path)
+    finish(whole)
     # Saves after every step.
-    killed = MOCO + "--model_name killed --resume auto --save_minutes 0.0001"
-    run = start(torchrun(2, "--max-restarts", "2"), "train_moco.py", killed, faces, tmp_path)
-    out = ""
-    while "epoch 2  step 2" not in out:
-        out += run.stdout.readline()
-    os.kill(worker_of(run, 1), signal.SIGKILL)
+    killed = options + "--model_name killed --resume auto --save_minutes 0.0001"
+    launcher = torchrun(count, "--max-restarts", str(KILLS))
+    run, chance, out = start(launcher, "train_moco.py", killed, data, tmp_path), Random(count), ""
+    for resumed in range(KILLS):
+        steps = out.count("  step ") + chance.randint(1, 5)
+        saved = tmp_path / "runs/killed/current.pth"
+        while (
+            out.count("resumed from") < resumed
+            or out.count("  step ") < steps
+            or not saved.exists()
+        ):
+            line = run.stdout.readline()
+            assert line, out
+            out += line
+        time.sleep(chance.uniform(0, 0.3))
+        os.kill(worker_of(run, chance.randrange(count)), signal.SIGKILL)
     out += finish(run)
-    assert "resumed from runs/killed/current.pth after epoch 1, step" in out
-    assert "another process of this run has ended" in out and "Traceback" not in out
-    a, b = (states(tmp_path / f"runs/{name}/current.pth") for name in ("whole", "killed"))
-    assert_same(a, b)
+    resumed = out.count("resumed from runs/killed/")
+    print(f"{count} processes, shards: {sharded}: {KILLS} kills, {resumed} resumptions")
+    assert resumed == KILLS and "Traceback" not in out, out
+    assert_same(*(states(tmp_path / f"runs/{name}/current.pth") for name in ("whole", "killed")))
     logs = [(tmp_path / f"runs/{name}/log.jsonl").read_text() for name in ("whole", "killed")]
     assert logs[0] == logs[1]
 
@@ -151,7 +178,9 @@ def children(pid):
     return [int(p) for p in open(f"/proc/{pid}/task/{pid}/children").read().split()]
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(
+    "number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=LONG)], ids=lambda n: n.name
+)
 def test_a_signal_to_torchrun_saves_the_step(number, faces, tmp_path):
     options = MOCO + "--model_name ended --resume auto --epochs 50"
     run = start(torchrun(2), "train_moco.py", options, faces, tmp_path)

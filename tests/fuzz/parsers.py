@@ -24,6 +24,7 @@ from data_loader.data_loaders_face import (
 )
 from data_loader.few_shot import load_picks
 from data_loader.images import image_size, open_image
+from data_loader.shards import find_shards, pictures
 from datasets.archives import unpack
 from models.keypoint_prediction import IntermediateKeypointPredictor
 from tests.data_loader.layouts import (
@@ -36,6 +37,7 @@ from tests.data_loader.layouts import (
     write_mtfl,
     write_text,
 )
+from tests.data_loader.shard_files import picture, write_index, write_tar
 from tests.fuzz.mutations import gzipped, mat_packed, pickle_inside, png_sealed, with_pickle
 from utils.checkpoint import load_checkpoint, load_weights
 
@@ -268,4 +270,34 @@ def archives() -> dict[str, Parser]:
     }
 
 
-PARSERS = {**images(), **annotations(), **checkpoints(), **archives()}
+# ---- shards ----
+
+
+def write_shard(folder: Path) -> Path:
+    members = [("0.jpg", picture(0)), ("0.cls", b"1"), ("a/1.png", picture(1))]
+    write_index(folder / "shards.json", ("a.tar", 2))
+    return write_tar(folder / "a.tar", members, format=tarfile.PAX_FORMAT)
+
+
+def read_shards(folder: Path, data_folder: str) -> None:
+    for shard in find_shards(str(folder / data_folder)):
+        for name, data in pictures(shard, 0, shard.count):
+            open_image(name, data)
+
+
+def write_shard_index(folder: Path) -> Path:
+    write_shard(folder)
+    return folder / "shards.json"
+
+
+def shards() -> dict[str, Parser]:
+    return {
+        "shard": Parser(write_shard, partial(read_shards, data_folder="a.tar")),
+        "shard of an index": Parser(write_shard, partial(read_shards, data_folder="shards.json")),
+        "index of shards": Parser(
+            write_shard_index, partial(read_shards, data_folder="shards.json"), text=True
+        ),
+    }
+
+
+PARSERS = {**images(), **annotations(), **checkpoints(), **archives(), **shards()}
