@@ -15,9 +15,11 @@ from data_loader.data_loaders_animal import add_animal_arguments, build_animal_d
 from models.loss import selected_regression_loss
 from models.metric import calc_pck
 from utils.arguments import ArgumentParser
+from utils.distributed import join_ranks
 from utils.errors import run_script
 from utils.evaluation import add_evaluation_arguments, run_evaluation
 from utils.regression import Task
+from utils.run import choose_device
 
 PCK_BOX = 48  # [SPEC 6]
 
@@ -52,6 +54,8 @@ def animal_task() -> Task:
 def main() -> None:
     """Fit and evaluate a regressor on a bird benchmark."""
     args = build_parser().parse_args()
+    device = choose_device(args.device, args.gpu)
+    join_ranks(device)
     frame = {"image_size": args.image_size, "image_crop": args.image_crop}
     frame["skip_bad"] = args.on_bad_image == "skip"
     train_set = build_animal_dataset(
@@ -61,7 +65,7 @@ def main() -> None:
         split: build_animal_dataset(args.data_folder, split.lower(), **frame)
         for split in ("Val", "Test")
     }
-    run_evaluation(args, animal_task(), train_set, held_out)
+    run_evaluation(args, device, animal_task(), train_set, held_out)
 
 
 if __name__ == "__main__":

@@ -16,9 +16,11 @@ from data_loader.data_loaders_face import add_face_arguments, build_face_dataset
 from models.loss import regression_loss
 from models.metric import inter_ocular_error
 from utils.arguments import ArgumentParser
+from utils.distributed import join_ranks
 from utils.errors import run_script
 from utils.evaluation import add_evaluation_arguments, run_evaluation
 from utils.regression import Task
+from utils.run import choose_device
 
 
 def build_parser() -> ArgumentParser:
@@ -44,13 +46,15 @@ def face_task(eyes: tuple[int, int]) -> Task:
 def main() -> None:
     """Fit and evaluate a regressor on a face benchmark."""
     args = build_parser().parse_args()
+    device = choose_device(args.device, args.gpu)
+    join_ranks(device)
     frame = {"image_size": args.image_size, "image_crop": args.image_crop}
     frame["skip_bad"] = args.on_bad_image == "skip"
     train_set = build_face_dataset(
         args.dataset, args.data_folder, train=True, TPS_aug=args.TPS_aug, **frame
     )
     test_set = build_face_dataset(args.dataset, args.data_folder, train=False, **frame)
-    run_evaluation(args, face_task(train_set.eyes), train_set, {"Test": test_set})
+    run_evaluation(args, device, face_task(train_set.eyes), train_set, {"Test": test_set})
 
 
 if __name__ == "__main__":

@@ -22,7 +22,13 @@ import torch
 from torch import nn
 
 from data_loader.landmark_dataset import LandmarkDataset
-from data_loader.loaders import add_loader_arguments, check_batch_size, set_epoch, worker_notice
+from data_loader.loaders import (
+    add_loader_arguments,
+    check_batch_size,
+    check_same_pictures,
+    set_epoch,
+    worker_notice,
+)
 from models.encoders import RESNETS, STRIDE
 from models.momentum import copy_parameters, momentum_update, set_key_mode, shuffled_keys
 from models.nce import MemoryMoCo, NCESoftmaxLoss
@@ -145,6 +151,7 @@ def main() -> None:
     check_batch_size(args.batch_size)
     check_side(args.image_size, args.image_crop)
     dataset = build_unlabelled_dataset(args)
+    check_same_pictures(dataset)
 
     # ---- query encoder, key encoder, queue; as they were, if the run goes on ----
     learned = build_learned(args, dataset, device)

@@ -7,6 +7,7 @@ Letters: B items of a batch.
 """
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,7 +18,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from data_loader.landmark_dataset import LandmarkDataset
 from data_loader.loaders import available_cores
-from utils.distributed import is_first
+from utils.distributed import from_first, is_first
 from utils.errors import ImageError, InputError
 from utils.log import progress
 from utils.whole_file import write_whole
@@ -128,8 +129,22 @@ class LeftOut(NamedTuple):
     entries: list[str]
 
 
+def complaints(dataset: LandmarkDataset, num_workers: int) -> list[str]:
+    """Return the `complaint` of each picture."""
+    loader = DataLoader(
+        Complaints(dataset),
+        batch_size=BATCH,
+        num_workers=min(num_workers, available_cores()),
+        # Its own: DataLoader would draw its workers' seeds from the training's generator.
+        generator=torch.Generator(),
+    )
+    return [reason for batch in progress(loader, "checking") for reason in batch]
+
+
 def leave_out(splits: dict[str, LandmarkDataset], num_workers: int) -> list[LeftOut]:
     """Read all pictures of the data sets that skip bad ones, and remove those from them.
+
+    The first rank reads.
 
     Args:
         splits: name to data set.
@@ -142,14 +157,7 @@ def leave_out(splits: dict[str, LandmarkDataset], num_workers: int) -> list[Left
     for split, dataset in splits.items():
         if not dataset.skip_bad:
             continue
-        loader = DataLoader(
-            Complaints(dataset),
-            batch_size=BATCH,
-            num_workers=min(num_workers, available_cores()),
-            # Its own: DataLoader would draw its workers' seeds from the training's generator.
-            generator=torch.Generator(),
-        )
-        reasons = [reason for batch in progress(loader, "checking") for reason in batch]
+        reasons = from_first(partial(complaints, dataset, num_workers))
         bad = [index for index, reason in enumerate(reasons) if reason]
         if len(bad) > allowed(len(dataset)):
             first = f"{dataset.path(bad[0])}: {reasons[bad[0]]}"

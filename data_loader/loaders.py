@@ -1,16 +1,19 @@
 """Batches whose content depends on the seed and the epoch alone, not on the worker processes."""
 
 import argparse
+import hashlib
 import os
+import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from utils.arguments import natural, positive_int
-from utils.distributed import local_rank_count, rank_count, share_out
+from utils.distributed import from_first, local_rank_count, rank_count, share_out
 from utils.errors import InputError
 from utils.interruption import ignore_signals
 
@@ -49,7 +52,16 @@ class SeededSampler(Sampler):
         self.skipped = 0
 
     def set_epoch(self, epoch: int, skip: int = 0) -> None:
-        """Choose the epoch whose order and draws come next, but for the first ``skip`` of them."""
+        """Choose the epoch whose order and draws come next, but for the first ``skip`` of them.
+
+        Raises:
+            InputError: if there aren't as many.
+        """
+        if skip > self.length:
+            raise InputError(
+                f"{skip} images were taken of an epoch that has {self.length} now: go on from the "
+                "end of an epoch to change the images"
+            )
         self.epoch, self.skipped = epoch, skip
 
     def __len__(self) -> int:
@@ -126,6 +138,7 @@ def build_loader(
     seed: int,
     shuffle: bool,
     device: torch.device,
+    shared: bool = True,
 ) -> DataLoader:
     """Return batches of a data set; call `set_epoch` before each epoch.
 
@@ -136,8 +149,9 @@ def build_loader(
         seed: of order and draws.
         shuffle: a new order each epoch.
         device: where the batches will go; memory is pinned for a GPU.
+        shared: other ranks read at the same time.
     """
-    workers = own_workers(num_workers)
+    workers = own_workers(num_workers) if shared else min(num_workers, available_cores())
     return DataLoader(
         SeededItems(dataset),
         batch_sampler=SharedBatches(SeededSampler(len(dataset), seed, shuffle), batch_size),
@@ -152,7 +166,8 @@ def build_loader(
 
 def set_epoch(loader: DataLoader, epoch: int, skip: int = 0) -> None:
     """Choose the epoch that a loader yields next, but for its first images over all ranks."""
-    (loader.batch_sampler or loader.dataset).set_epoch(epoch, skip)
+    source = loader.dataset if loader.batch_sampler is None else loader.batch_sampler
+    source.set_epoch(epoch, skip)
 
 
 def own_workers(num_workers: int) -> int:
@@ -166,6 +181,27 @@ def worker_notice(num_workers: int) -> list[str]:
     if num_workers <= cores:
         return []
     return [f"--num_workers {num_workers} capped at this machine's {cores} cores"]
+
+
+def check_same_pictures(*datasets: Dataset) -> None:
+    """Compare the lists of pictures of `LandmarkDataset` on all machines.
+
+    Raises:
+        InputError: in the ranks whose list isn't that of the first.
+    """
+    if rank_count() == 1:
+        return
+    digest = hashlib.sha256()
+    for dataset in datasets:
+        digest.update(repr((len(dataset), dataset.filenames)).encode())
+        for name, rows in sorted(dataset.annotations.items()):
+            digest.update(name.encode() + np.ascontiguousarray(rows).tobytes())
+    own = digest.hexdigest()
+    if from_first(lambda: own) != own:
+        raise InputError(
+            f"{datasets[0].folder} on {platform.node()}: not the pictures, or annotations, that "
+            "the first process has"
+        )
 
 
 def check_batch_size(batch_size: int) -> None:

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from utils.distributed import Shares, exchanged, gathered
+from utils.distributed import Shares, exchanged, gathered, moved
 
 
 def copy_parameters(source: nn.Module, target: nn.Module) -> None:
@@ -49,4 +49,4 @@ def shuffled_keys(key: nn.Module, images: Tensor, shares: Shares) -> Tensor:
     # Drawn on the CPU, whose generator is in the same state in all ranks.
     order = torch.randperm(shares.total)
     keys = gathered(key(exchanged(images, order, shares)), shares)
-    return keys[torch.argsort(order).to(keys.device)]
+    return keys[moved(torch.argsort(order), keys.device)]

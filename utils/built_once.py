@@ -80,7 +80,7 @@ def _locked(path: Path, what: str, log_line: Callable[[str], None]) -> Iterator[
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        log_line(f"waiting for another run that builds {what}, {path}")
+        log_line(f"waiting for another process that builds {what}, {path}")
         lock.acquire()
     try:
         yield

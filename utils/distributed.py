@@ -15,6 +15,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from utils.errors import InputError
+
 # For a rank that waits at a collective: the first may be saving, or building a cache. A rank that
 # dies is noticed at once, by torchrun.
 PATIENCE = timedelta(hours=1)
@@ -27,14 +29,26 @@ def join_ranks(device: torch.device) -> None:
     """Join the processes that torchrun started with this one, if it did.
 
     Tensors on GPUs go by NCCL, those on the CPU by Gloo.
+
+    Raises:
+        InputError: if torchrun couldn't start the processes of several machines again.
     """
     if not dist.is_torchelastic_launched():
         return
     store, own_rank, count = next(dist.rendezvous("env://", timeout=PATIENCE))
-    if count == local_rank_count():
+    if count == int(os.environ["LOCAL_WORLD_SIZE"]):
         # On one machine the store outlives the processes that torchrun starts again, and would
         # tell them where the ones before could be reached.
         store = dist.PrefixStore(f"start {os.environ['TORCHELASTIC_RESTART_COUNT']}", store)
+    elif (
+        os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+        and os.environ.get("TORCHELASTIC_MAX_RESTARTS") != "0"
+    ):
+        # The same on several machines, which don't count restarts alike.
+        raise InputError(
+            "--max-restarts on several machines: set TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 for "
+            "torchrun, so that processes that are started again find each other"
+        )
     backend = "gloo"
     if device.type == "cuda":
         torch.cuda.set_device(device)
@@ -78,8 +92,8 @@ def local_rank() -> int | None:
 
 
 def local_rank_count() -> int:
-    """Return how many processes torchrun started on this machine."""
-    return int(os.environ["LOCAL_WORLD_SIZE"]) if dist.is_torchelastic_launched() else 1
+    """Return how many processes work together on this machine."""
+    return int(os.environ["LOCAL_WORLD_SIZE"]) if joined() else 1
 
 
 class Shares(NamedTuple):
@@ -159,7 +173,7 @@ def exchanged(rows: Tensor, order: Tensor, shares: Shares) -> Tensor:
         (b, ...), or some row where b = 0.
     """
     if not joined():
-        return rows[order.to(rows.device)]
+        return rows[moved(order, rows.device)]
     owner = torch.repeat_interleave(torch.arange(len(shares.sizes)), torch.tensor(shares.sizes))
     places = torch.argsort(order)[shares.rows]  # where this rank's rows go
     sent = torch.argsort(places)  # by place, so by receiver
@@ -168,13 +182,20 @@ def exchanged(rows: Tensor, order: Tensor, shares: Shares) -> Tensor:
     output = rows.new_empty(shares.own, *rows.shape[1:])
     dist.all_to_all_single(
         output,
-        rows[sent.to(rows.device)].contiguous(),
+        rows[moved(sent, rows.device)].contiguous(),
         owner[wanted].bincount(minlength=len(shares.sizes)).tolist(),
         owner[places].bincount(minlength=len(shares.sizes)).tolist(),
     )
     if not shares.own:
         return rows[:1]
-    return output[torch.argsort(by_sender).to(rows.device)]
+    return output[moved(torch.argsort(by_sender), rows.device)]
+
+
+def moved(indices: Tensor, device: torch.device) -> Tensor:
+    """Return indices on a device, without waiting for what it is working on."""
+    if device.type == "cuda":
+        indices = indices.pin_memory()
+    return indices.to(device, non_blocking=True)
 
 
 def summed(values: Tensor) -> Tensor:
@@ -212,8 +233,13 @@ def first_to_say(message: str) -> bool:
 
 def has_lost_contact(error: RuntimeError) -> bool:
     """Return whether a collective failed since another rank has ended or can't be reached."""
-    lost = ("Connection closed by peer", "Connection reset by peer", "Broken pipe")
-    return isinstance(error, dist.DistError) or any(words in str(error) for words in lost)
+    lost = (
+        "Connection closed by peer",
+        "Connection reset by peer",
+        "Broken pipe",
+        "remote process exited or there was a network error",
+    )
+    return any(words in str(error) for words in lost)
 
 
 def share_buffers(*modules: nn.Module) -> None:

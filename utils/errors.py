@@ -34,7 +34,8 @@ def run_script(main: Callable[[], None]) -> None:
     except RuntimeError as error:
         if not _has_lost_contact(error):
             raise
-        _say("stopped: another process of this run has ended or can't be reached any more")
+        said = str(error).splitlines()[0]
+        _say(f"stopped: another process of this run has ended or can't be reached ({said})")
         sys.exit(1)
     except KeyboardInterrupt:
         _say("interrupted")

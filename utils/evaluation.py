@@ -12,11 +12,11 @@ from torch import nn
 from data_loader.bad_images import leave_out, list_left_out
 from data_loader.few_shot import add_few_shot_arguments, restrict, save_picks
 from data_loader.landmark_dataset import LandmarkDataset
-from data_loader.loaders import add_loader_arguments, worker_notice
+from data_loader.loaders import add_loader_arguments, check_same_pictures, worker_notice
 from models.encoders import add_encoder_arguments, weights_digest
 from utils.arguments import ArgumentParser, add_ignored_arguments, ignored_notices
 from utils.checkpoint import save_checkpoint
-from utils.distributed import join_ranks, leave_ranks
+from utils.distributed import leave_ranks
 from utils.encoder_loading import load_frozen_encoder
 from utils.errors import InputError
 from utils.feature_cache import FeatureCache, add_feature_cache_arguments
@@ -41,7 +41,6 @@ from utils.run import (
     add_device_arguments,
     add_log_argument,
     add_output_arguments,
-    choose_device,
     describe_device,
     plain_options,
     scalar_folder,
@@ -69,6 +68,7 @@ def add_evaluation_arguments(
 
 def run_evaluation(
     args: argparse.Namespace,
+    device: torch.device,
     task: Task,
     train_set: LandmarkDataset,
     held_out_sets: dict[str, LandmarkDataset],
@@ -77,13 +77,13 @@ def run_evaluation(
 
     Args:
         args: the options that `add_evaluation_arguments` declares.
+        device: to compute on.
         task: loss, metrics and baseline of the benchmark.
         train_set: annotated pictures, from which a few are drawn if asked for.
         held_out_sets: split to its pictures.
     """
-    device = choose_device(args.device, args.gpu)
-    join_ranks(device)
     seed_everything(args.seed)
+    check_same_pictures(train_set, *held_out_sets.values())
     folder = args.model_path / args.model_name
     notices = worker_notice(args.num_workers) + ignored_notices(args, **IGNORED)
     for images in (train_set, *held_out_sets.values()):

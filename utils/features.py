@@ -221,12 +221,13 @@ def encode_dataset(
     loading["device"] = encoding.device
     loader = build_loader(Subset(dataset, chosen), shuffle=False, **loading)
     if not is_first():
-        if from_first(bool):  # whether features are to be made
+        if from_first(lambda: None):  # told by `keep_features` whether features are to be made
             encode_into(None, encoding, loader, rows, len(chosen))
         return None
     stored = keep_features(encoding, dataset, chosen, rows, needed, cache, loader, log)
     if stored is None:
-        return StreamedImages(encoding, dataset, build_loader(dataset, shuffle=shuffle, **loading))
+        loader = build_loader(dataset, shuffle=shuffle, shared=False, **loading)
+        return StreamedImages(encoding, dataset, loader)
     is_dense = isinstance(blank, Tensor)
     return StoredImages(stored, rows, sampler, batch_size, is_dense, encoding.device)
 

@@ -6,7 +6,7 @@ import signal
 import sys
 from types import FrameType
 
-from utils.distributed import is_first, joined
+from utils.distributed import is_first, local_rank
 
 # Signal to exit status: what a shell reports of a process it ended, 128 + its number, but for
 # SIGUSR1, the scheduler's early warning: the run has ended well, and is to be queued again.
@@ -43,7 +43,7 @@ class Interruption:
             name = signal.Signals(number).name
             sys.stderr.write(f"\n{name}: finishing what is under way, then saving\n")
         self.received = self.received or signal.Signals(number)
-        if not joined():
+        if local_rank() is None:
             self.__exit__()
 
     def leave(self, received: signal.Signals) -> None:

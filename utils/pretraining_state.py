@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from models.nce import MemoryMoCo
 from utils.checkpoint import load_weights, save_checkpoint
 from utils.damage import reason
-from utils.distributed import agree, check_same, is_first, share_buffers
+from utils.distributed import agree, check_same, is_first, leave_ranks, share_buffers
 from utils.errors import InputError
 from utils.interruption import Interruption
 from utils.log import Stopwatch
@@ -123,7 +123,7 @@ class SaveInTime:
             self.save(so_far)
             self.watch = Stopwatch()
         if number:
-            agree(0)  # the first rank has saved; the others' end would end it, too
+            leave_ranks()  # when the first has saved: the others' end would end it, too
             self.interruption.leave(signal.Signals(number))
 
 

@@ -14,6 +14,8 @@ from utils.distributed import is_first, local_rank, rank_count
 from utils.errors import InputError
 from utils.whole_file import remove_unfinished, write_text_whole
 
+# The reader processes of a run that was killed hold its lock until they notice, after 5 seconds.
+LOCK_SECONDS = 8
 _locks: dict[Path, FileLock] = {}  # held until the process ends
 
 
@@ -192,7 +194,7 @@ def lock_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock = FileLock(folder / ".lock")
-        lock.acquire(timeout=0)
+        lock.acquire(timeout=LOCK_SECONDS)
     except Timeout:
         raise InputError(f"{folder}: another run writes there") from None
     except (OSError, NotImplementedError) as error:

@@ -7,6 +7,7 @@ once by default, and of one kind.
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -17,7 +18,7 @@ import pytest
 import torch
 
 from datasets.synthetic import generate
-from tests.data_loader.shard_files import write_shards
+from tests.data_loader.shard_files import picture, write_shards, write_tar
 from tests.recipes import ROOT
 from utils.checkpoint import load_checkpoint
 
@@ -44,7 +45,7 @@ def faces(tmp_path_factory):
 
 def start(launcher, script, options, faces, cwd):
     return subprocess.Popen(
-        [*launcher, str(ROOT / script), *f"{options} --data_folder {faces}".split()],
+        [*launcher, str(ROOT / script), *f"--data_folder {faces} {options}".split()],
         cwd=cwd,
         env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
         stdout=subprocess.PIPE,
@@ -166,12 +167,12 @@ def test_killed_ranks_change_nothing(count, sharded, faces, tmp_path):
 
 
 def worker_of(run, rank):
-    """Return the process of a rank that a torchrun has started."""
+    """Return the process of a rank if this torchrun has started it."""
     for child in children(run.pid):
         variables = open(f"/proc/{child}/environ").read().split("\0")
         if f"RANK={rank}" in variables:
             return child
-    raise AssertionError(f"no rank {rank}")
+    return None
 
 
 def children(pid):
@@ -214,6 +215,77 @@ def test_the_encoding_pass_is_shared(faces, tmp_path):
     assert out.count("found in shared_cache") == 2
 
 
+def test_bad_images_are_replaced_alike_in_all_ranks(tmp_path):
+    files = [(f"{i:03}.jpg", b"text" if i in (70, 90) else picture(i)) for i in range(200)]
+    shards = write_tar(tmp_path / "birds.tar", files)
+    options = MOCO + "--dataset InatAve --batch_size 100 --on_bad_image skip --model_name "
+    logs = []
+    for name, more in (("one", ""), ("two", " --amp bf16 --augment device")):
+        options_now = options + name + more
+        run = start(torchrun(2), "tests/distributed/keep_ranks.py", options_now, shards, tmp_path)
+        logs.append(finish(run))
+        assert_same(*(states(tmp_path / f"runs/{name}_rank{r}.pth") for r in (0, 1)))
+        listed = (tmp_path / f"runs/{name}/bad_images.txt").read_text().splitlines()
+        names = sorted(line.split("\t")[0] for line in listed)
+        assert names == [f"{shards}/{i:03}.jpg" for i in (70, 90)]
+    assert all(log.count("2 of 200 pictures can't be read so far") == 3 for log in logs)
+
+
+def test_machines_with_other_pictures_are_told_apart(faces, tmp_path):
+    """Two processes with a folder each, as if on two machines."""
+    script = tmp_path / "elsewhere.py"
+    script.write_text(
+        "import os, sys, train_moco\n"
+        "from utils.errors import run_script\n"
+        "os.chdir(os.environ['RANK'])\n"
+        "run_script(train_moco.main)\n"
+    )
+    for rank, count in (("0", 5), ("1", 4)):
+        (tmp_path / rank / "birds" / "a").mkdir(parents=True)
+        for i in range(count):
+            (tmp_path / rank / "birds" / "a" / f"{i}.jpg").write_bytes(picture(i))
+    options = MOCO + "--dataset InatAve --model_name x"
+    out = finish(start(torchrun(2), script, options, "birds", tmp_path), status=1)
+    assert out.count("not the pictures, or annotations, that the first process has") == 1
+
+
+@pytest.mark.slow
+def test_two_machines_start_again_together(faces, tmp_path):
+    """Two torchruns on one machine, of which one is slow to start its process again."""
+    slow = tmp_path / "slow.py"
+    slow.write_text(
+        "import os, time, train_moco\n"
+        "from utils.errors import run_script\n"
+        "if os.environ['RANK'] == '0' and os.path.exists('runs/two/current.pth'):\n"
+        "    time.sleep(6)\n"
+        "run_script(train_moco.main)\n"
+    )
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        place = f"127.0.0.1:{free.getsockname()[1]}"
+    meet = ["--nnodes", "2", "--rdzv_backend", "c10d", "--rdzv_endpoint", place, "--rdzv_id", "t"]
+    launcher = torchrun(1, "--max-restarts", "3", *meet)
+    options = MOCO + "--resume auto --save_minutes 0.0001 --model_name two"
+    runs = [start(launcher, slow, options, faces, tmp_path) for _ in range(2)]
+    for out in (run.communicate(timeout=300)[0] for run in runs):
+        assert "set TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1" in out or "error" not in out
+    os.environ["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"
+    try:
+        runs = [start(launcher, slow, options, faces, tmp_path) for _ in range(2)]
+    finally:
+        del os.environ["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"]
+    while not (tmp_path / "runs/two/current.pth").exists():
+        time.sleep(0.05)
+        assert all(run.poll() is None for run in runs)
+    second = next(run for run in runs if worker_of(run, 1) is not None)
+    os.kill(worker_of(second, 1), signal.SIGKILL)
+    out = "".join(finish(run) for run in runs)
+    assert "resumed from runs/two/current.pth" in out and "epoch 3/3" in out
+    whole = MOCO + "--model_name whole"
+    finish(start(torchrun(2), "train_moco.py", whole, faces, tmp_path))
+    assert_same(*(states(tmp_path / f"runs/{name}/current.pth") for name in ("two", "whole")))
+
+
 @pytest.mark.parametrize(
     ("script", "options", "complaint"),
     [
@@ -228,6 +300,7 @@ def test_the_encoding_pass_is_shared(faces, tmp_path):
             "none.pth: no such checkpoint",
         ),
         ("eval_face.py", EYES + "--model_name x --layer 9", "--layer"),
+        ("eval_face.py", EYES + "--model_name x --data_folder nowhere", "nowhere: no such folder"),
     ],
 )
 def test_a_mistake_is_named_once(script, options, complaint, faces, tmp_path):

@@ -136,7 +136,7 @@ def test_as_many_versions_stay_as_are_wanted(faces, tmp_path):
     assert epochs == [4, 3, 2] and len(list((tmp_path / "runs/b").glob("*.pth"))) == 3
 
 
-def test_two_runs_cannot_write_one_folder(faces, tmp_path):
+def test_two_runs_cannot_write_one_folder(faces, tmp_path, monkeypatch):
     command = [sys.executable, "-c", "import sys, time\n"]
     command[2] += f"sys.path.insert(0, {str(ROOT)!r})\n"
     command[2] += "from pathlib import Path\nfrom utils.run import lock_folder\n"
@@ -144,6 +144,7 @@ def test_two_runs_cannot_write_one_folder(faces, tmp_path):
     other = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True)
     try:
         assert other.stdout.readline() == "held\n"
+        monkeypatch.setattr("utils.run.LOCK_SECONDS", 0.1)
         done = moco(faces, tmp_path, "a", "--epochs", 1, "--overwrite")
         assert done.status == 2 and "runs/a: another run writes there" in done.err
     finally:
