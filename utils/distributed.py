@@ -22,7 +22,7 @@ from utils.errors import InputError
 PATIENCE = timedelta(hours=1)
 
 T = TypeVar("T")
-_stores: list[dist.Store] = []  # through which the processes have met
+_stores: list = []  # through which the processes have met
 
 
 def join_ranks(device: torch.device) -> None:
@@ -33,7 +33,7 @@ def join_ranks(device: torch.device) -> None:
     Raises:
         InputError: if torchrun couldn't start the processes of several machines again.
     """
-    if not dist.is_torchelastic_launched():
+    if local_rank() is None:
         return
     store, own_rank, count = next(dist.rendezvous("env://", timeout=PATIENCE))
     if count == int(os.environ["LOCAL_WORLD_SIZE"]):
@@ -88,7 +88,7 @@ def is_first() -> bool:
 
 def local_rank() -> int | None:
     """Return this process's number on its machine; None if torchrun didn't start it."""
-    return int(os.environ["LOCAL_RANK"]) if dist.is_torchelastic_launched() else None
+    return int(os.environ["LOCAL_RANK"]) if "TORCHELASTIC_RUN_ID" in os.environ else None
 
 
 def local_rank_count() -> int:

@@ -15,7 +15,13 @@ from torch.utils.data import DataLoader, Subset
 from data_loader.geometry import normalize_points
 from data_loader.image_cache import BaseItems
 from data_loader.landmark_dataset import LandmarkDataset
-from data_loader.loaders import SeededSampler, available_cores, build_loader, seeded
+from data_loader.loaders import (
+    SeededSampler,
+    available_cores,
+    build_loader,
+    seeded,
+    set_epoch,
+)
 from models.encoders import Features, as_maps, encode
 from utils.distributed import from_first, gathered_by_first, is_first, rank_count, share_out
 from utils.feature_cache import FeatureCache, Make, Stored, features_key, in_bytes
@@ -63,7 +69,7 @@ class StreamedImages:
 
     def batches(self, epoch: int) -> Iterator[Batch]:
         """Yield the batches of an epoch, in the order of the loader's sampler."""
-        self.loader.batch_sampler.set_epoch(epoch)
+        set_epoch(self.loader, epoch)
         device = self.encoding.device
         for images, second, points, _ in self.loader:
             yield self.encoding(images), points.to(device), second.to(device)

@@ -13,6 +13,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from contextlib import contextmanager, nullcontext
 from functools import partial
 
 import pytest
@@ -109,12 +110,15 @@ def limit_files(size):
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
 
 
-@pytest.fixture
-def limited():
-    """Return `limit_files`, whose limit ends with the test."""
+@contextmanager
+def limited(size):
+    """Limit files here, too; for moments in which pytest has nothing to write to its own."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    yield limit_files
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    limit_files(size)
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def assert_one_line(script, status, err, *words):
@@ -152,13 +156,13 @@ def test_a_save_that_fails_leaves_all_as_it_was(whole, faces, tmp_path, request,
     assert_same_end(done, folder, 3)
 
 
-def test_a_failed_save_rotates_nothing(tmp_path, limited):
+def test_a_failed_save_rotates_nothing(tmp_path):
     for epoch in range(4):
         save_current(tmp_path, {"epoch": epoch, "model": torch.zeros(1000)}, keep_last=3)
     before = digests(tmp_path)
     assert sorted(before) == ["current.pth", "previous_1.pth", "previous_2.pth"]
-    limited(2000)
-    with pytest.raises(InputError, match=r"current\.pth: can't write the checkpoint \(File too"):
+    complaint = r"current\.pth: can't write the checkpoint \(File too"
+    with limited(2000), pytest.raises(InputError, match=complaint):
         save_current(tmp_path, {"epoch": 4, "model": torch.zeros(1000)}, keep_last=3)
     assert digests(tmp_path) == before == digests(tmp_path, "*")
 
@@ -266,13 +270,12 @@ def test_a_record_cut_short_anywhere_does_not_spoil_the_next(tmp_path):
         assert epochs == ([1, 2, 3] if cut >= len("".join(lines)) - 1 else [1, 3]), cut
 
 
-def test_picks_that_cannot_be_written_stay(tmp_path, limited):
+def test_picks_that_cannot_be_written_stay(tmp_path):
     save_picks(tmp_path, Picks([1], ["1.jpg"]))
     before = digests(tmp_path, "*")
-    limited(3)
-    with pytest.raises(InputError, match=r"list\.txt: can't write it \(File too large\)"):
+    complaint = r"list\.txt: can't write it \(File too large\)"
+    with limited(3), pytest.raises(InputError, match=complaint):
         save_picks(tmp_path, Picks([1, 22], ["1.jpg", "2.jpg"]))
-    limited(resource.getrlimit(resource.RLIMIT_FSIZE)[1])
     assert digests(tmp_path, "*") == before
 
 
@@ -289,9 +292,9 @@ def test_a_cache_that_has_no_room_is_named_and_not_left(
         options += ["--image_cache", "cache"]
     else:
         options += ["--feature_cache", "disk", "--cache_folder", "cache"]
+    limit = nullcontext()
     if how == "limit":
-        folder, reason = tmp_path / "cache", LARGE
-        request.getfixturevalue("limited")(20_000)
+        folder, reason, limit = tmp_path / "cache", LARGE, limited(20_000)
     else:
         folder, reason = request.getfixturevalue("mount")(1 << 20), FULL
         (tmp_path / "cache").symlink_to(folder)
@@ -299,7 +302,8 @@ def test_a_cache_that_has_no_room_is_named_and_not_left(
     # The room was there when it was asked for.
     free = shutil.disk_usage(tmp_path)._replace(free=1 << 40)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: free)
-    done = inside(script, faces, tmp_path, *options)
+    with limit:
+        done = inside(script, faces, tmp_path, *options)
     assert_one_line(script, done.status, done.err, "cache: can't hold ", reason)
     assert [name for name in names(folder) if name != "fill" and not name.endswith(".lock")] == []
     assert not list((tmp_path / "runs" / "a").glob("*.pth"))
