@@ -181,8 +181,8 @@ def test_an_epoch_goes_on_after_what_is_skipped(workers):
     assert len(loader) == 0 and list(loader) == []
     set_epoch(loader, 3)
     assert same([tuple(batch) for batch in loader], epochs(loader_of(Draws()), (3,)))
-    with pytest.raises(InputError, match="13 images were taken of an epoch that has 12 now"):
-        set_epoch(loader, 4, skip=13)
+    with pytest.raises(InputError, match="8 images were taken of an epoch that has 7 now"):
+        set_epoch(loader, 4, skip=8)
 
 
 @pytest.mark.parametrize("seed", [0, 2**31, 2**62, 2**64 - 1])
