@@ -37,6 +37,7 @@ from data_loader.images import open_image
 from data_loader.landmark_dataset import LandmarkDataset
 from data_loader.loaders import SeededItems, own_workers
 from data_loader.shards import Picture, Shard, pictures
+from utils.distributed import chunk_size
 from utils.errors import ImageError, InputError
 from utils.interruption import ignore_signals
 
@@ -122,8 +123,7 @@ class Lanes(NamedTuple):
     def share(self, rank: int, step: int) -> int:
         """Return how many images of a step are a rank's: as many as `torch.chunk` gives it."""
         images = min(self.batch_size, self.total - step * self.batch_size)
-        most = -(-images // self.ranks)
-        return max(0, min(most, images - rank * most))
+        return chunk_size(images, self.ranks, rank)
 
     def taken(self, rank: int, lane: int, step: int) -> int:
         """Return how many places of a lane belong to the steps before this one."""

@@ -122,8 +122,13 @@ class Shares(NamedTuple):
 def share_out(total: int) -> Shares:
     """Split a batch over the ranks as ``torch.chunk`` and DataParallel do."""
     count = rank_count()
+    return Shares(tuple(chunk_size(total, count, place) for place in range(count)), rank())
+
+
+def chunk_size(total: int, count: int, place: int) -> int:
+    """Return how many of so many rows ``torch.chunk`` puts into one of so many chunks."""
     size = -(-total // count)
-    return Shares(tuple(min(size, max(0, total - size * r)) for r in range(count)), rank())
+    return min(size, max(0, total - size * place))
 
 
 def gathered(rows: Tensor, shares: Shares) -> Tensor:

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from utils.whole_file import write_whole, writing
+from utils.whole_file import write_file_whole, writing
 
 ZOOM = 4  # of a picture with points, so that a dot is smaller than what it marks
 TRUTH, PREDICTION = (40, 200, 60), (50, 90, 255)
@@ -105,4 +105,4 @@ def save_picture(picture: Image.Image, path: Path) -> None:
     """Write a picture as PNG, making its folder."""
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(path, lambda file: picture.save(file, "PNG"))
+    write_file_whole(path, lambda file: picture.save(file, "PNG"))

@@ -6,7 +6,7 @@ them, B of a batch, A landmarks.
 """
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor, nn
@@ -226,11 +226,19 @@ def encode_dataset(
     loading = {"batch_size": batch_size, "num_workers": num_workers, "seed": seed}
     loading["device"] = encoding.device
     loader = build_loader(Subset(dataset, chosen), shuffle=False, **loading)
+    helped = False
+
+    def fill(make: Make | None) -> None:
+        nonlocal helped
+        helped = from_first(lambda: True)  # the other ranks wait to hear whether to help
+        if helped:
+            encode_into(make, encoding, loader, rows, len(chosen))
+
     if not is_first():
-        if from_first(lambda: None):  # told by `keep_features` whether features are to be made
-            encode_into(None, encoding, loader, rows, len(chosen))
-        return None
-    stored = keep_features(encoding, dataset, chosen, rows, needed, cache, loader, log)
+        return fill(None)
+    stored = keep_features(encoding, dataset, chosen, needed, cache, fill, log)
+    if not helped:  # they were found, or fit nowhere
+        from_first(lambda: False)
     if stored is None:
         loader = build_loader(dataset, shuffle=shuffle, shared=False, **loading)
         return StreamedImages(encoding, dataset, loader)
@@ -242,24 +250,20 @@ def keep_features(
     encoding: Encoding,
     dataset: LandmarkDataset,
     chosen: list[int],
-    rows: Tensor,
     needed: int,
     cache: FeatureCache,
-    loader: DataLoader,
+    fill: Callable[[Make], None],
     log: RunLog,
 ) -> Stored | None:
     """Return the features of a data set's distinct pictures, found or made; None if nowhere fits.
-
-    The other ranks are told whether to help.
 
     Args:
         encoding: of the pictures.
         dataset: unwarped pictures.
         chosen: see `distinct`.
-        rows: see `distinct`.
         needed: bytes of the features.
         cache: where they go.
-        loader: of the chosen pictures.
+        fill: see `FeatureCache.keep`.
         log: is told.
     """
     watch = Stopwatch()
@@ -272,27 +276,16 @@ def keep_features(
         return features_key(dataset, chosen, encoding.digest, **how)
 
     if cache.may_hold() and (stored := cache.find(key())) is not None:
-        from_first(lambda: False)
         log.line(f"{what}: found in {cache.folder}")
         return stored
     place = cache.place(needed)
     if place is None:
-        from_first(lambda: False)
         alone = " by the first process alone" if rank_count() > 1 else ""
         why = "" if cache.mode == "off" else "more than memory and disk have room for; "
         if why or alone:
             log.line(f"{what}: {why}encoded anew each epoch{alone}")
         return None
-    filled = False
-
-    def fill(make: Make) -> None:
-        nonlocal filled
-        filled = from_first(lambda: True)
-        encode_into(make, encoding, loader, rows, len(chosen))
-
     stored = cache.keep(place, needed, key, fill)
-    if not filled:  # another run has made them meanwhile
-        from_first(lambda: False)
     where = f"on disk, in {cache.folder}" if place == "disk" else f"in memory ({place})"
     log.line(f"{what}: encoded in {watch.seconds():.1f} s, kept {where}")
     return stored

@@ -20,7 +20,7 @@ from utils.experiments import (
     published_figure,
 )
 from utils.results import BIRD_METRIC, FACE_METRIC, Row, read_rows
-from utils.whole_file import write_whole, writing
+from utils.whole_file import write_file_whole, write_text_whole
 
 METRIC_LABELS = {
     FACE_METRIC: "test error, % of the inter-ocular distance",
@@ -233,8 +233,8 @@ def draw_layers(axes, rows: list[Row]) -> None:
 def write_tables(out: Path) -> list[Path]:
     """Write ``results.csv`` and ``results.md`` of the finished runs; return their paths."""
     rows = read_rows(out)
-    write_public(out / "results.csv", lambda file: file.write(csv_text(rows).encode()))
-    write_public(out / "results.md", lambda file: file.write(markdown_text(rows).encode()))
+    write_text_whole(out / "results.csv", csv_text(rows))
+    write_text_whole(out / "results.md", markdown_text(rows))
     return [out / "results.csv", out / "results.md"]
 
 
@@ -247,15 +247,7 @@ def write_curves(out: Path) -> list[Path]:
         if len(places) > 1 and experiment.axis_label is not None:
             figure = draw_curves(name, own)
             paths.append(out / f"{name}.png")
-            write_public(paths[-1], lambda file, f=figure: f.savefig(file, format="png", dpi=150))
+            write_file_whole(
+                paths[-1], lambda file, f=figure: f.savefig(file, format="png", dpi=150)
+            )
     return paths
-
-
-def write_public(path: Path, write: Callable) -> None:
-    """Write a file as a whole, for everyone to read.
-
-    Raises:
-        InputError: if it can't be written; names the file.
-    """
-    with writing(path):
-        write_whole(path, write)

@@ -41,14 +41,19 @@ def write_whole(
         temporary.unlink(missing_ok=True)
 
 
-def write_text_whole(path: Path, text: str) -> None:
-    """Write a text file by `write_whole`.
+def write_file_whole(path: Path, write: Callable[[BinaryIO], None]) -> None:
+    """Write a file by `write_whole`.
 
     Raises:
-        InputError: if it can't be written.
+        InputError: if it can't be written; names the file.
     """
     with writing(path):
-        write_whole(path, lambda file: file.write(text.encode()))
+        write_whole(path, write)
+
+
+def write_text_whole(path: Path, text: str) -> None:
+    """Write a text file as `write_file_whole` does."""
+    write_file_whole(path, lambda file: file.write(text.encode()))
 
 
 @contextmanager

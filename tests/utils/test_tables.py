@@ -8,7 +8,8 @@ from PIL import Image
 from utils.errors import InputError
 from utils.experiments import BIRDS, EXPERIMENTS, FACES, FEW_FACES, Run, published_figure
 from utils.results import read_row, read_rows
-from utils.tables import cell, mean_std, write_curves, write_public, write_tables
+from utils.tables import cell, mean_std, write_curves, write_tables
+from utils.whole_file import write_file_whole
 
 
 def leave(out, run, score, *, epochs=None, test_pictures=None, best=1.0, random_network=False):
@@ -188,7 +189,7 @@ def test_a_file_is_replaced_whole_or_not_at_all(tmp_path):
         raise OSError(28, "No space left on device")
 
     with pytest.raises(InputError, match="No space left"):
-        write_public(path, fail)
+        write_file_whole(path, fail)
     assert path.read_text() == "old" and [p.name for p in tmp_path.iterdir()] == ["results.md"]
 
 
