@@ -12,14 +12,14 @@ The published run on CUB, whose lists of training images give its number of anno
 """
 
 from data_loader.data_loaders_animal import add_animal_arguments, build_animal_dataset
+from engine.evaluation import add_evaluation_arguments, run_evaluation
+from engine.regression import Task
+from engine.run import choose_device
 from models.loss import selected_regression_loss
 from models.metric import calc_pck
 from utils.arguments import ArgumentParser
-from utils.distributed import join_ranks
-from utils.errors import run_script
-from utils.evaluation import add_evaluation_arguments, run_evaluation
-from utils.regression import Task
-from utils.run import choose_device
+from utils.distributed import join_process_group
+from utils.script import run_script
 
 PCK_BOX = 48  # [SPEC 6]
 
@@ -55,7 +55,7 @@ def main() -> None:
     """Fit and evaluate a regressor on a bird benchmark."""
     args = build_parser().parse_args()
     device = choose_device(args.device, args.gpu)
-    join_ranks(device)
+    join_process_group(device)
     frame = {"image_size": args.image_size, "image_crop": args.image_crop}
     frame["skip_bad"] = args.on_bad_image == "skip"
     train_set = build_animal_dataset(

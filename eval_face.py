@@ -1,6 +1,6 @@
 """Find landmarks in faces: fit a small regressor on the features of a frozen encoder.
 
-The published run on AFLW_M, and the one with 50 annotated pictures:
+The published run on AFLW_M, and the one with 50 annotated images:
 
   python eval_face.py --model resnet50 --layer 4 --use_hypercol --image_size 136 --image_crop 20
     --dataset AFLW_MTFL --trained_model_path runs/moco_CelebA/ckpt_epoch_800.pth
@@ -13,14 +13,14 @@ The published run on AFLW_M, and the one with 50 annotated pictures:
 """
 
 from data_loader.data_loaders_face import add_face_arguments, build_face_dataset
+from engine.evaluation import add_evaluation_arguments, run_evaluation
+from engine.regression import Task
+from engine.run import choose_device
 from models.loss import regression_loss
 from models.metric import inter_ocular_error
 from utils.arguments import ArgumentParser
-from utils.distributed import join_ranks
-from utils.errors import run_script
-from utils.evaluation import add_evaluation_arguments, run_evaluation
-from utils.regression import Task
-from utils.run import choose_device
+from utils.distributed import join_process_group
+from utils.script import run_script
 
 
 def build_parser() -> ArgumentParser:
@@ -47,7 +47,7 @@ def main() -> None:
     """Fit and evaluate a regressor on a face benchmark."""
     args = build_parser().parse_args()
     device = choose_device(args.device, args.gpu)
-    join_ranks(device)
+    join_process_group(device)
     frame = {"image_size": args.image_size, "image_crop": args.image_crop}
     frame["skip_bad"] = args.on_bad_image == "skip"
     train_set = build_face_dataset(

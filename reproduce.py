@@ -9,7 +9,7 @@
 
 Each run is an ordinary command line, in its own folder of --out. Start the same command again
 after an interruption: what is finished stays, what was begun goes on from its last checkpoint.
-The results go to results.csv, results.md and a picture for each curve.
+The results go to results.csv, results.md and an image for each curve.
 
 [Cheng et al. 2020, Sec. 4; the options are those of the published README.]
 """
@@ -23,11 +23,8 @@ from typing import IO
 
 import eval_animal
 import eval_face
-from models.encoders import RESNETS
-from utils.arguments import ArgumentParser, natural, positive_int, share
-from utils.errors import InputError, run_script
-from utils.experiments import EXPERIMENTS, FACE_NAMES, PER_EPOCH
-from utils.jobs import (
+from engine.reproduction.experiments import EXPERIMENTS, FACE_NAMES, PER_EPOCH
+from engine.reproduction.jobs import (
     FINISHED,
     OTHER,
     STATES,
@@ -38,10 +35,14 @@ from utils.jobs import (
     make_job,
     missing_pretraining,
 )
+from engine.reproduction.processes import ending_on_sigterm, only_one, run_logged
+from engine.reproduction.results import read_row
+from engine.reproduction.tables import write_curves, write_tables
+from models.encoders import RESNETS
+from utils.arguments import ArgumentParser, natural, positive_int, share
+from utils.errors import InputError
 from utils.log import Stopwatch
-from utils.processes import ending_on_sigterm, only_one, run_logged
-from utils.results import read_row
-from utils.tables import write_curves, write_tables
+from utils.script import run_script
 
 ROOT = Path(__file__).resolve().parent
 PARSERS = {"eval_face.py": eval_face.build_parser, "eval_animal.py": eval_animal.build_parser}
@@ -133,7 +134,7 @@ def add_choice_arguments(parser: ArgumentParser) -> None:
         nargs="+",
         type=annotation_count,
         metavar="N",
-        help="leave out other numbers of annotated pictures in few_shot and cub; all is one too",
+        help="leave out other numbers of annotated images in few_shot and cub; all is one too",
     )
     group.add_argument(
         "--scale",
@@ -153,7 +154,7 @@ def add_choice_arguments(parser: ArgumentParser) -> None:
         type=positive_int,
         default=PER_EPOCH,
         metavar="N",
-        help="pictures an epoch of a few-shot run; other numbers count as scaled",
+        help="images an epoch of a few-shot run; other numbers count as scaled",
     )
 
 
@@ -175,7 +176,7 @@ def model_file(text: str) -> tuple[str, str]:
 
 
 def annotation_count(text: str) -> int | None:
-    """Parse a number of annotated pictures that an experiment has, or all, which is None."""
+    """Parse a number of annotated images that an experiment has, or all, which is None."""
     count = None if text == "all" else positive_int(text)
     known = {n for e in EXPERIMENTS.values() for n in e.annotations}
     if count not in known:

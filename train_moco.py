@@ -25,20 +25,47 @@ from data_loader.landmark_dataset import LandmarkDataset
 from data_loader.loaders import (
     add_loader_arguments,
     check_batch_size,
-    check_same_pictures,
+    check_same_images,
     set_epoch,
     worker_notice,
 )
-from models.encoders import RESNETS, STRIDE
-from models.momentum import copy_parameters, momentum_update, set_key_mode, shuffled_keys
-from models.nce import MemoryMoCo, NCESoftmaxLoss
-from models.parallel import over_ranks
-from utils.acceleration import (
+from engine.acceleration import (
     accelerate,
     add_acceleration_arguments,
     autocast,
     gradient_scaler,
 )
+from engine.encoder_loading import new_encoder
+from engine.parallel import wrap_distributed
+from engine.pretraining_images import (
+    Views,
+    add_unlabelled_arguments,
+    build_unlabelled_dataset,
+    build_views,
+    order_name,
+)
+from engine.pretraining_state import (
+    CHECKPOINT_KEYS,
+    MoCoState,
+    PeriodicSave,
+    Progress,
+    check_order,
+    restore,
+    save_run,
+)
+from engine.resumption import forget_later_epochs, open_checkpoint
+from engine.run import (
+    add_device_arguments,
+    add_output_arguments,
+    choose_device,
+    describe_device,
+    plain_options,
+    scalar_folder,
+    start_folder,
+)
+from models.encoders import RESNETS, STRIDE
+from models.momentum import copy_parameters, momentum_update, set_key_mode, shuffled_keys
+from models.nce import MemoryMoCo, NCESoftmaxLoss
 from utils.arguments import (
     ArgumentParser,
     add_ignored_arguments,
@@ -48,44 +75,24 @@ from utils.arguments import (
     positive_int,
     share,
 )
-from utils.distributed import join_ranks, leave_ranks, rank_count, share_out, summed
-from utils.encoder_loading import new_encoder
-from utils.errors import InputError, run_script
+from utils.distributed import (
+    all_reduce_sum,
+    join_process_group,
+    leave_process_group,
+    split_over_ranks,
+    world_size,
+)
+from utils.errors import InputError
 from utils.interruption import Interruption
 from utils.log import RunLog, Stopwatch, progress
-from utils.pretraining_images import (
-    Views,
-    add_unlabelled_arguments,
-    build_unlabelled_dataset,
-    build_views,
-    order_name,
-)
-from utils.pretraining_state import (
-    CHECKPOINT_KEYS,
-    Learned,
-    Progress,
-    SaveInTime,
-    check_order,
-    restore,
-    save_run,
-)
 from utils.randomness import seed_everything
-from utils.resumption import forget_later_epochs, open_checkpoint
-from utils.run import (
-    add_device_arguments,
-    add_output_arguments,
-    choose_device,
-    describe_device,
-    plain_options,
-    scalar_folder,
-    start_folder,
-)
 from utils.schedule import (
     add_schedule_arguments,
-    cosine_rate,
+    cosine_lr,
     set_learning_rate,
-    step_rate,
+    step_lr,
 )
+from utils.script import run_script
 
 EMBEDDING_DIM = 128  # [SPEC 2]
 IGNORED = {"nce_m": 0.5, "beta1": 0.5, "beta2": 0.999, "tb_freq": 500}
@@ -145,27 +152,27 @@ def main() -> None:
     """Run the pre-training."""
     args = build_parser().parse_args()
     device = choose_device(args.device, args.gpu)
-    join_ranks(device)
+    join_process_group(device)
     seed_everything(args.seed)
 
     check_batch_size(args.batch_size)
     check_side(args.image_size, args.image_crop)
     dataset = build_unlabelled_dataset(args)
-    check_same_pictures(dataset)
+    check_same_images(dataset)
 
     # ---- query encoder, key encoder, queue; as they were, if the run goes on ----
-    learned = build_learned(args, dataset, device)
+    state = build_learned(args, dataset, device)
     notices = worker_notice(args.num_workers) + ignored_notices(args, **IGNORED)
-    so_far = Progress(torch.zeros(2, device=device), len(dataset), args.batch_size)
+    progress_state = Progress(torch.zeros(2, device=device), len(dataset), args.batch_size)
     folder = args.model_path / args.model_name
     found = open_checkpoint(args, folder, CHECKPOINT_KEYS, notices)
     if found is not None:
         check_order(*found, order_name(dataset), args.override)
-        notices += restore(*found, args.model, learned, so_far)
+        notices += restore(*found, args.model, state, progress_state)
 
     # ---- the run's folder and log ----
     start_folder(args.model_path, args.model_name, args, {"images": len(dataset)})
-    forget_later_epochs(folder / "log.jsonl", so_far.epochs)
+    forget_later_epochs(folder / "log.jsonl", progress_state.epochs)
     scalars = scalar_folder(args.model_path, args.model_name)
     log = RunLog(None, scalars, folder / "log.jsonl")
     for notice in notices:
@@ -180,19 +187,19 @@ def main() -> None:
 
     # ---- train ----
     with autocast(device, args.amp):
-        embed = over_ranks(learned.query, args.batch_size, dataset.side)
+        embed = wrap_distributed(state.query, args.batch_size, dataset.side)
     entries = {"opt": plain_options(args), "order": order_name(dataset)}
-    save = partial(save_run, folder, args.keep_last, entries, learned)
+    save = partial(save_run, folder, args.keep_last, entries, state)
     with Interruption() as interruption:
-        after_step = SaveInTime(save, args.save_minutes, interruption)
-        for epoch in range(so_far.epochs + 1, args.epochs + 1):
-            rate = step_rate(epoch, args.learning_rate, args.lr_decay_epochs, args.lr_decay_rate)
+        after_step = PeriodicSave(save, args.save_minutes, interruption)
+        for epoch in range(progress_state.epochs + 1, args.epochs + 1):
+            rate = step_lr(epoch, args.learning_rate, args.lr_decay_epochs, args.lr_decay_rate)
             if args.cosine:
-                rate = cosine_rate(epoch, args.learning_rate, args.epochs)
-            set_learning_rate(learned.optimizer, rate)
-            set_epoch(views.loader, epoch, skip=so_far.images)
-            watch, skipped = Stopwatch(), so_far.images
-            loss, prob = train_one_epoch(args, views, embed, learned, so_far, log, after_step)
+                rate = cosine_lr(epoch, args.learning_rate, args.epochs)
+            set_learning_rate(state.optimizer, rate)
+            set_epoch(views.loader, epoch, skip=progress_state.images)
+            watch, skipped = Stopwatch(), progress_state.images
+            loss, prob = train_one_epoch(args, views, embed, state, progress_state, log, after_step)
             if not torch.isfinite(torch.tensor(loss)):
                 raise InputError(
                     f"the loss is {loss} after epoch {epoch} at --learning_rate "
@@ -203,15 +210,15 @@ def main() -> None:
                 f"epoch {epoch}/{args.epochs}  loss {loss:.4f}  prob {prob:.3f}  rate {rate:.5f}  "
                 f"{(len(dataset) - skipped) / watch.seconds():.1f} images/s"
             )
-            so_far.next_epoch()
-            save(so_far, kept=epoch % args.save_freq == 0)
+            progress_state.next_epoch()
+            save(progress_state, kept=epoch % args.save_freq == 0)
     log.line(f"done: {folder / 'current.pth'}")
-    leave_ranks()
+    leave_process_group()
 
 
 def build_learned(
     args: argparse.Namespace, dataset: LandmarkDataset, device: torch.device
-) -> Learned:
+) -> MoCoState:
     """Return query encoder, key encoder, queue and optimizer as they are before the first step."""
     query = new_encoder(args.model, dataset.side, args.seed).to(device)
     key = new_encoder(args.model, dataset.side, args.seed).to(device)
@@ -230,15 +237,15 @@ def build_learned(
         momentum=args.momentum,
         weight_decay=args.weight_decay,
     )
-    return Learned(query, key, contrast, optimizer, gradient_scaler(device, args.amp))
+    return MoCoState(query, key, contrast, optimizer, gradient_scaler(device, args.amp))
 
 
 def train_one_epoch(
     args: argparse.Namespace,
     views: Views,
     embed: nn.Module,
-    learned: Learned,
-    so_far: Progress,
+    state: MoCoState,
+    progress_state: Progress,
     log: RunLog,
     after_step: Callable[[Progress], None],
 ) -> tuple[float, float]:
@@ -248,27 +255,27 @@ def train_one_epoch(
         args: the options.
         views: of this rank's shares of the batches.
         embed: the query encoder, averaging gradients over all ranks.
-        learned: is changed.
-        so_far: is changed.
+        state: is changed.
+        progress_state: is changed.
         log: is told every ``args.print_freq`` steps.
         after_step: is called after each.
     """
-    query, key, contrast, optimizer, scaler = learned
+    query, key, contrast, optimizer, scaler = state
     criterion = NCESoftmaxLoss()
     device = contrast.memory.device
-    epoch, last_step = so_far.epochs + 1, so_far.steps + len(views.loader)
+    epoch, last_step = progress_state.epochs + 1, progress_state.steps + len(views.loader)
     for batch in progress(views.loader, f"epoch {epoch}"):
-        shares = share_out(so_far.next_batch())
-        views.note_bad_images(batch, shares)
+        batch_split = split_over_ranks(progress_state.next_batch())
+        views.note_bad_images(batch, batch_split)
         view1, view2 = views.pair(batch, device)  # (b, 3, H, W) each
         with autocast(device, args.amp):
             q = embed(view1)  # (b, D)
-            k = shuffled_keys(key, view2, shares)  # (B, D)
-        logits = contrast.logits(q, k[shares.rows] if shares.own else k[:1])  # (b, K + 1)
+            k = shuffled_keys(key, view2, batch_split)  # (B, D)
+        logits = contrast.logits(q, k[batch_split.rows] if batch_split.own else k[:1])  # (b, K + 1)
         loss = criterion(logits)
         optimizer.zero_grad()
         # Gradients are averaged over ranks: a share counts by its size, a stand-in not at all.
-        scaler.scale(loss * (shares.own * rank_count() / shares.total)).backward()
+        scaler.scale(loss * (batch_split.own * world_size() / batch_split.total)).backward()
         scaler.step(optimizer)
         scaler.update()
         momentum_update(query, key, args.alpha)
@@ -276,19 +283,19 @@ def train_one_epoch(
 
         # Summed on the device: reading a number there would hold the next step up.
         means = torch.stack([loss.detach(), logits[:, 0].detach().mean()])
-        so_far.totals += summed(means * shares.own)
-        so_far.images += shares.total
-        so_far.steps += 1
-        if so_far.steps % args.print_freq == 0:
-            loss_now, prob_now = (so_far.totals / so_far.images).tolist()
+        progress_state.totals += all_reduce_sum(means * batch_split.own)
+        progress_state.images += batch_split.total
+        progress_state.steps += 1
+        if progress_state.steps % args.print_freq == 0:
+            loss_now, prob_now = (progress_state.totals / progress_state.images).tolist()
             log.step(
-                f"epoch {epoch}  step {so_far.steps}/{last_step}  loss {loss_now:.4f}  "
+                f"epoch {epoch}  step {progress_state.steps}/{last_step}  loss {loss_now:.4f}  "
                 f"prob {prob_now:.3f}"
             )
-        after_step(so_far)
+        after_step(progress_state)
     if views.bad_images is not None:
         views.bad_images.report()
-    loss, prob = (so_far.totals / so_far.images).tolist()
+    loss, prob = (progress_state.totals / progress_state.images).tolist()
     return loss, prob
 
 

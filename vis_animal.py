@@ -18,33 +18,33 @@ from torch import Tensor
 
 from data_loader.data_loaders_animal import add_animal_arguments, build_animal_dataset
 from data_loader.geometry import denormalize_points
+from engine.visualization import add_visualization_arguments, run_visualization
 from eval_animal import PCK_BOX
 from models.metric import calc_pck
 from utils.arguments import ArgumentParser
-from utils.drawing import parts_picture, save_picture
-from utils.errors import run_script
-from utils.visualization import add_visualization_options, run_visualization
+from utils.drawing import draw_parts, save_png
+from utils.script import run_script
 
 
 def build_parser() -> ArgumentParser:
     """Return the parser of all options [SPEC 8]."""
     parser = ArgumentParser(__doc__)
     add_animal_arguments(parser)
-    add_visualization_options(parser)
+    add_visualization_arguments(parser)
     return parser
 
 
 def draw(
     folder: Path, index: int, image: Tensor, pred: Tensor, truth: Tensor, visible: Tensor
 ) -> list[Image.Image]:
-    """Write a test picture with its predicted parts and one with its true ones; return both."""
+    """Write a test image with its predicted parts and one with its true ones; return both."""
     side = image.shape[-1]
-    pictures = []
+    drawings = []
     for name, points in (("pred", pred), ("gt", truth)):
         points_px = denormalize_points(points, side).numpy()
-        pictures.append(parts_picture(image, points_px, visible.numpy()))
-        save_picture(pictures[-1], folder / f"{index}_{name}.png")
-    return pictures
+        drawings.append(draw_parts(image, points_px, visible.numpy()))
+        save_png(drawings[-1], folder / f"{index}_{name}.png")
+    return drawings
 
 
 def score(batches: list[tuple[Tensor, Tensor, Tensor]]) -> str:

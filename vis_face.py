@@ -19,30 +19,30 @@ from torch import Tensor
 
 from data_loader.data_loaders_face import add_face_arguments, build_face_dataset
 from data_loader.geometry import denormalize_points
+from engine.visualization import add_visualization_arguments, run_visualization
 from models.metric import inter_ocular_error
 from utils.arguments import ArgumentParser
-from utils.drawing import prediction_picture, save_picture
-from utils.errors import run_script
-from utils.visualization import add_visualization_options, run_visualization
+from utils.drawing import draw_predictions, save_png
+from utils.script import run_script
 
 
 def build_parser() -> ArgumentParser:
     """Return the parser of all options [SPEC 8]."""
     parser = ArgumentParser(__doc__)
     add_face_arguments(parser)
-    add_visualization_options(parser)
+    add_visualization_arguments(parser)
     return parser
 
 
 def draw(
     folder: Path, index: int, image: Tensor, pred: Tensor, truth: Tensor, _: Tensor
 ) -> list[Image.Image]:
-    """Write a test picture with its predicted and true landmarks; return it."""
+    """Write a test image with its predicted and true landmarks; return it."""
     side = image.shape[-1]
     pred_px, truth_px = (denormalize_points(points, side).numpy() for points in (pred, truth))
-    picture = prediction_picture(image, pred_px, truth_px)
-    save_picture(picture, folder / f"{index}.png")
-    return [picture]
+    drawing = draw_predictions(image, pred_px, truth_px)
+    save_png(drawing, folder / f"{index}.png")
+    return [drawing]
 
 
 def score(eyes: tuple[int, int], batches: list[tuple[Tensor, Tensor, Tensor]]) -> str:

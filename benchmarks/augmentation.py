@@ -1,9 +1,9 @@
-"""Random views: the published transforms, one picture at a time, against whole batches.
+"""Random views: the published transforms, one image at a time, against whole batches.
 
   python -m benchmarks.augmentation --data_folder datasets/celeba
   python -m benchmarks.augmentation --data_folder datasets/celeba --device cuda --batch_size 1024
 
-Pictures are decoded beforehand. Then come views a second, of one process; how far the views are
+Images are decoded beforehand. Then come views a second, of one process; how far the views are
 apart if both sides are given the same parameters; and the pixels' statistics after each stage
 with draws of each side's own, beside what they would differ by between two runs of one side.
 """
@@ -19,18 +19,18 @@ from torch import Tensor
 
 from benchmarks.literal_views import PairDataset
 from benchmarks.measure import interleaved, largest_difference, machine, report
-from data_loader.augmentation import RandomView
 from data_loader.data_loaders_face import MAFLAligned
-from data_loader.device_augmentation import (
+from data_loader.geometry import centre_crop
+from data_loader.landmark_dataset import LandmarkDataset
+from data_loader.views.batch_views import (
     BatchViews,
     color_jitter,
     enlarge,
     jpeg_noise,
 )
-from data_loader.geometry import centre_crop
-from data_loader.landmark_dataset import LandmarkDataset
-from data_loader.resampling import turn
-from data_loader.view_parameters import ViewParameters, draw_views
+from data_loader.views.random_view import RandomView
+from data_loader.views.resampling import turn
+from data_loader.views.view_parameters import ViewParameters, draw_views
 
 SMALLEST_SCALE = 0.2
 STAGES = ("JPEG noise", "random crop", "colour jitter", "colour noise")
@@ -60,10 +60,10 @@ def main() -> None:
         crop=args.image_crop,
         do_augmentations=False,
     )
-    pictures = [dataset.base_item(i % len(dataset))[0] for i in range(args.batch_size)]
-    compare_speed(dataset, pictures, torch.device(args.device), args.rounds)
-    compare_views(dataset, pictures, torch.device(args.device))
-    compare_statistics(dataset, pictures, -(-args.draws // args.batch_size))
+    source_images = [dataset.base_item(i % len(dataset))[0] for i in range(args.batch_size)]
+    compare_speed(dataset, source_images, torch.device(args.device), args.rounds)
+    compare_views(dataset, source_images, torch.device(args.device))
+    compare_statistics(dataset, source_images, -(-args.draws // args.batch_size))
 
 
 def batch_views(dataset: LandmarkDataset) -> BatchViews:
@@ -71,38 +71,42 @@ def batch_views(dataset: LandmarkDataset) -> BatchViews:
     return BatchViews(dataset.imwidth, dataset.crop, SMALLEST_SCALE, dataset.mean, dataset.std)
 
 
-def batch(pictures: list[Image.Image]) -> Tensor:
-    """Return pictures as (B, 3, S, S), uint8."""
-    return torch.stack([TF.pil_to_tensor(picture) for picture in pictures])
+def batch(source_images: list[Image.Image]) -> Tensor:
+    """Return images as (B, 3, S, S), uint8."""
+    return torch.stack([TF.pil_to_tensor(source_image) for source_image in source_images])
 
 
 def compare_speed(
-    dataset: LandmarkDataset, pictures: list[Image.Image], device: torch.device, rounds: int
+    dataset: LandmarkDataset, source_images: list[Image.Image], device: torch.device, rounds: int
 ) -> None:
-    """Print views a second, one view of each picture a turn."""
+    """Print views a second, one view of each image a turn."""
     literal = PairDataset(dataset).transform
     single = RandomView(dataset.imwidth, SMALLEST_SCALE, dataset.crop, dataset.mean, dataset.std)
-    whole, images, generator = batch_views(dataset), batch(pictures).to(device), torch.Generator()
+    whole, images, generator = (
+        batch_views(dataset),
+        batch(source_images).to(device),
+        torch.Generator(),
+    )
     ways = {
         "published": lambda: torch.stack(
-            [centre_crop(literal(picture), dataset.crop) for picture in pictures]
+            [centre_crop(literal(source_image), dataset.crop) for source_image in source_images]
         ),
-        "one by one": lambda: torch.stack([single(picture) for picture in pictures]),
+        "one by one": lambda: torch.stack([single(source_image) for source_image in source_images]),
         f"whole batch, {device}": lambda: whole(images, generator),
     }
-    title = f"views of {len(pictures)} pictures, {dataset.imwidth} px, crop {dataset.crop}"
-    report(title, interleaved(ways, rounds), "views/s", len(pictures))
+    title = f"views of {len(images)} images, {dataset.imwidth} px, crop {dataset.crop}"
+    report(title, interleaved(ways, rounds), "views/s", len(source_images))
 
 
 def compare_views(
-    dataset: LandmarkDataset, pictures: list[Image.Image], device: torch.device
+    dataset: LandmarkDataset, source_images: list[Image.Image], device: torch.device
 ) -> None:
     """Print how far the views are apart if both sides are given the same parameters."""
     generator = torch.Generator().manual_seed(0)
-    parameters = draw_views(len(pictures), dataset.imwidth, SMALLEST_SCALE, generator)
-    ours = batch_views(dataset).render(batch(pictures).to(device), parameters).cpu()
+    parameters = draw_views(len(source_images), dataset.imwidth, SMALLEST_SCALE, generator)
+    ours = batch_views(dataset).render(batch(source_images).to(device), parameters).cpu()
     published = torch.stack(
-        [literal_view(dataset, p, parameters, row) for row, p in enumerate(pictures)]
+        [literal_view(dataset, p, parameters, row) for row, p in enumerate(source_images)]
     )
     unequal = ((ours - published).abs() > 1e-4).float().mean().item()
     print(f"with the same parameters: largest difference {largest_difference(ours, published)};")
@@ -129,13 +133,15 @@ def literal_view(
 # ---- statistics ----
 
 
-def compare_statistics(dataset: LandmarkDataset, pictures: list[Image.Image], repeats: int) -> None:
+def compare_statistics(
+    dataset: LandmarkDataset, source_images: list[Image.Image], repeats: int
+) -> None:
     """Print mean, std and histogram of each stage's pixels, by channel."""
     sides = {"published": literal_stages, "again": literal_stages, "batch": batch_stages}
     torch.manual_seed(0)
     found = {}
     for name, stages in sides.items():
-        figures = [figures_of(values) for values in stages(dataset, pictures, repeats)]
+        figures = [figures_of(values) for values in stages(dataset, source_images, repeats)]
         # One row a view, stages in turns: (stages, views, 3, 2 + BINS)
         found[name] = torch.stack(figures).unflatten(0, (-1, len(STAGES))).transpose(0, 1)
         found[name] = found[name].flatten(1, 2).double()
@@ -161,7 +167,7 @@ def numbers(values: Tensor) -> str:
 
 
 def figures_of(images: Tensor) -> Tensor:
-    """Return each picture's mean, std and histogram: (B, 3, 2 + BINS)."""
+    """Return each image's mean, std and histogram: (B, 3, 2 + BINS)."""
     flat = images.flatten(2)
     places = (flat * BINS).long().clamp_(0, BINS - 1)
     counts = flat.new_zeros(*flat.shape[:2], BINS)
@@ -171,14 +177,14 @@ def figures_of(images: Tensor) -> Tensor:
 
 
 def batch_stages(
-    dataset: LandmarkDataset, pictures: list[Image.Image], repeats: int
+    dataset: LandmarkDataset, source_images: list[Image.Image], repeats: int
 ) -> Iterator[Tensor]:
-    """Yield what each stage makes of the pictures, in [0, 1]."""
-    images, generator, whole = batch(pictures), torch.Generator(), batch_views(dataset)
+    """Yield what each stage makes of the images, in [0, 1]."""
+    images, generator, whole = batch(source_images), torch.Generator(), batch_views(dataset)
     side = dataset.imwidth
     for _ in range(repeats):
-        parameters = draw_views(len(pictures), side, SMALLEST_SCALE, generator)
-        stages = torch.empty(3, len(pictures), 3, side, side)
+        parameters = draw_views(len(source_images), side, SMALLEST_SCALE, generator)
+        stages = torch.empty(3, len(source_images), 3, side, side)
         for rows in whole.groups(parameters, gpu=False):
             sides, qualities, boxes, order, factors, _ = parameters.select(rows)
             squares = turn(images[rows]).float()
@@ -192,14 +198,14 @@ def batch_stages(
 
 
 def literal_stages(
-    dataset: LandmarkDataset, pictures: list[Image.Image], repeats: int
+    dataset: LandmarkDataset, source_images: list[Image.Image], repeats: int
 ) -> Iterator[Tensor]:
-    """Yield what each stage of the published transforms makes of the pictures, in [0, 1]."""
+    """Yield what each stage of the published transforms makes of the images, in [0, 1]."""
     noise, crop, jitter, *rest = PairDataset(dataset).transform.transforms
     for _ in range(repeats):
-        first = [noise(picture) for picture in pictures]
-        second = [crop(picture) for picture in first]
-        third = [jitter(picture) for picture in second]
+        first = [noise(source_image) for source_image in source_images]
+        second = [crop(source_image) for source_image in first]
+        third = [jitter(source_image) for source_image in second]
         for stage in (first, second, third):
             yield batch(stage) / 255
         views = []

@@ -1,4 +1,4 @@
-"""The whole method in minutes on two cores: drawn faces, pre-training, regressors, pictures.
+"""The whole method in minutes on two cores: drawn faces, pre-training, regressors, images.
 
 Runs the scripts as a user would, printing each command, and ends with a table of test errors:
 guessing the mean shape, a regressor on an untrained encoder, and one on the pre-trained encoder.
@@ -37,7 +37,7 @@ def main() -> None:
     for name, encoder in ENCODERS.items():
         run("eval_face.py", f"{data} {encoder} {FEATURES} {FIT} {runs} --model_name {name} {log}")
     for name, encoder in ENCODERS.items():
-        drawn = f"--vis_keypoints --vis_PCA --vis_path {OUT / 'pictures' / name}"
+        drawn = f"--vis_keypoints --vis_PCA --vis_path {OUT / 'images' / name}"
         regressor = f"--ckpt_path {OUT / name / f'ckpt_epoch_{EPOCHS}.pth'}"
         run("vis_face.py", f"{data} {encoder} {FEATURES} {regressor} {drawn} {log}")
     print_results((time.perf_counter() - start) / 60)
@@ -52,7 +52,7 @@ def run(script: str, options: str) -> None:
 
 
 def print_results(minutes: float) -> None:
-    """Print the table of test errors after the last epoch, and where the pictures are."""
+    """Print the table of test errors after the last epoch, and where the images are."""
     results = {name: json.loads((OUT / name / "result.json").read_text()) for name in ENCODERS}
     random, pretrained = (results[name]["last"]["Test"]["InterOcularError"] for name in ENCODERS)
     rows = {
@@ -65,10 +65,10 @@ def print_results(minutes: float) -> None:
         print(f"  {name:<20} {error:6.1f}")
     if pretrained >= random:
         print("In these minutes pre-training did not pay (README.md, 'What the demo shows').")
-    print("Pictures:")
+    print("Images:")
     for name in ENCODERS:
         for sheet in ("contact_sheet.png", "pca_sheet.png"):
-            print(f"  {OUT / 'pictures' / name / sheet}")
+            print(f"  {OUT / 'images' / name / sheet}")
     print(f"{minutes:.1f} minutes")
 
 

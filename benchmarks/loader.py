@@ -20,8 +20,8 @@ from torch import Tensor
 from benchmarks.literal_views import PairDataset
 from benchmarks.measure import interleaved, largest_difference, machine, report
 from data_loader.data_loaders_face import CelebAPrunedAligned_MAFLVal
-from data_loader.image_cache import cache_images
 from data_loader.landmark_dataset import add_image_arguments
+from data_loader.storage.image_cache import cache_images
 from utils.arguments import positive_int
 
 

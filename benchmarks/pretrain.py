@@ -21,16 +21,17 @@ from benchmarks import literal
 from benchmarks.literal_views import PairDataset
 from benchmarks.measure import interleaved, machine, peak_memory, report
 from data_loader.data_loaders_face import CelebAPrunedAligned_MAFLVal
-from data_loader.device_augmentation import BatchViews
-from data_loader.image_cache import BaseImages, cache_images
+from data_loader.items import Items
 from data_loader.loaders import build_loader
+from data_loader.storage.image_cache import cache_images
+from data_loader.views.batch_views import BatchViews
+from engine.acceleration import accelerate, gradient_scaler
+from engine.pretraining_state import MoCoState, Progress
 from models.encoders import RESNETS, build_random_encoder
 from models.momentum import copy_parameters, set_key_mode
 from models.nce import MemoryMoCo
 from train_moco import train_one_epoch
-from utils.acceleration import accelerate, gradient_scaler
 from utils.log import RunLog
-from utils.pretraining_state import Learned, Progress
 
 SIZE, CROP, SIDE = 136, 20, 96
 QUEUE, TEMPERATURE, ALPHA, DIM = 4096, 0.07, 0.999, 128
@@ -119,7 +120,7 @@ def literal_epochs(
 
 def learned_from_scratch(
     model: str, device: torch.device, *, compiled: bool, recompute: bool, amp: str
-) -> Learned:
+) -> MoCoState:
     """Return what `train_moco.py` trains."""
     query, key = (build_random_encoder(model, SIDE, 0).to(device) for _ in range(2))
     copy_parameters(query, key)
@@ -127,7 +128,7 @@ def learned_from_scratch(
         accelerate(encoder, compiled=compiled, recompute=recompute)
     contrast = MemoryMoCo(DIM, 0, QUEUE, TEMPERATURE, use_softmax=True).to(device)
     optimizer = torch.optim.SGD(query.parameters(), lr=0.03, momentum=0.9, weight_decay=1e-4)
-    return Learned(query, key, contrast, optimizer, gradient_scaler(device, amp))
+    return MoCoState(query, key, contrast, optimizer, gradient_scaler(device, amp))
 
 
 def our_epochs(
@@ -150,30 +151,40 @@ def our_epochs(
         cache_images(dataset, cache, num_workers)
     views = BatchViews(SIZE, CROP, 0.2, dataset.mean, dataset.std) if augment else None
     loader = build_loader(
-        BaseImages(dataset) if augment else dataset,
+        Items(dataset, dataset.square_item if augment else dataset.pair_item),
         batch_size=batch_size,
         num_workers=num_workers,
         seed=0,
         shuffle=True,
         device=device,
     )
-    learned = learned_from_scratch(model, device, compiled=compiled, recompute=False, amp=amp)
-    return partial(our_epoch, loader, views, learned, amp)
+    state = learned_from_scratch(model, device, compiled=compiled, recompute=False, amp=amp)
+    return partial(our_epoch, loader, views, state, amp)
 
 
-def our_epoch(loader, views: BatchViews | None, learned: Learned, amp: str) -> None:
+def our_epoch(loader, views: BatchViews | None, state: MoCoState, amp: str) -> None:
     """Train for an epoch as `train_moco.py` does."""
-    so_far = Progress(torch.zeros(2, device=learned.contrast.memory.device))
-    train_one_epoch(loader, views, learned, ALPHA, amp, Quiet(), so_far, 10**6, lambda so_far: None)
+    progress_state = Progress(torch.zeros(2, device=state.contrast.memory.device))
+    train_one_epoch(
+        loader,
+        views,
+        state,
+        ALPHA,
+        amp,
+        Quiet(),
+        progress_state,
+        10**6,
+        lambda progress_state: None,
+    )
 
 
 def step_memory(model: str, batch_size: int, recompute: bool) -> Iterator[None]:
-    """Take one step on random pictures; growth counts from the first yield on."""
+    """Take one step on random images; growth counts from the first yield on."""
     cpu = torch.device("cpu")
-    learned = learned_from_scratch(model, cpu, compiled=False, recompute=recompute, amp="off")
+    state = learned_from_scratch(model, cpu, compiled=False, recompute=recompute, amp="off")
     yield
     views = torch.randn(batch_size, 6, SIDE, SIDE)
-    our_epoch([[views]], None, learned, "off")
+    our_epoch([[views]], None, state, "off")
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@
   python -m benchmarks.regressor --dataset ThreeHundredW --data_folder datasets/300w --what cached
   python -m benchmarks.regressor --data_folder datasets/celeba --model resnet50 --what memory
 
-The literal side gets its pictures decoded in memory, and runs the encoder, the resizing to 48x48
+The literal side gets its images decoded in memory, and runs the encoder, the resizing to 48x48
 and the 1x1 convolution over all channels at every step. Ours is the code of the scripts.
 """
 
@@ -21,13 +21,13 @@ from benchmarks import literal
 from benchmarks.measure import Peak, interleaved, largest_difference, machine, peak_memory, report
 from data_loader.data_loaders_face import FACE_BENCHMARKS, build_face_dataset
 from data_loader.loaders import build_loader
+from engine.feature_cache import FeatureCache
+from engine.features import EncodedImages, Encoding, encode_dataset
+from engine.regression import Task, build_optimizer, build_regressor, train_one_epoch
 from eval_face import face_task
 from models.encoders import RESNETS, build_random_encoder, freeze
 from models.loss import regression_loss
-from utils.feature_cache import FeatureCache
-from utils.features import EncodedImages, Encoding, encode_dataset
 from utils.log import RunLog
-from utils.regression import Task, build_optimizer, build_regressor, train_one_epoch
 
 LAYER = 4
 CPU = torch.device("cpu")
@@ -50,7 +50,7 @@ def main() -> None:
     parser.add_argument("--data_folder", required=True)
     parser.add_argument("--model", choices=list(RESNETS), default="resnet18")
     parser.add_argument("--what", choices=["cached", "ten", "tps", "memory"], default="cached")
-    parser.add_argument("--images", type=int, default=96, help="pictures an epoch")
+    parser.add_argument("--images", type=int, default=96, help="images an epoch")
     parser.add_argument("--batch_size", type=int, default=32)
     parser.add_argument("--rounds", type=int, default=5)
     args = parser.parse_args()
@@ -64,7 +64,7 @@ def main() -> None:
     elif args.what == "ten":
         compare_ten_epochs(setting, args.rounds, f"{title}: ten epochs with the encoding")
     elif args.what == "tps":
-        compare_warped_epochs(setting, args.rounds, f"{title}: an epoch of warped pictures")
+        compare_warped_epochs(setting, args.rounds, f"{title}: an epoch of warped images")
     else:
         options = (args.dataset, args.data_folder, args.model, args.batch_size)
         published = peak_memory(literal_memory, *options)
@@ -75,7 +75,7 @@ def main() -> None:
 
 
 class Setting:
-    """The pictures, the frozen encoder and two equal regressors."""
+    """The images, the frozen encoder and two equal regressors."""
 
     def __init__(
         self, name: str, root: str, model: str, images: int, batch_size: int, warped: bool
@@ -94,7 +94,7 @@ class Setting:
         self.epochs = itertools.count(1)
 
     def encoded(self) -> EncodedImages:
-        """Return the pictures encoded as the scripts do."""
+        """Return the images encoded as the scripts do."""
         return encode_dataset(
             Encoding(self.encoder, "", LAYER, True),
             self.dataset,
@@ -107,7 +107,7 @@ class Setting:
         )
 
     def loader(self):
-        """Return a loader of the pictures, in the order that `encoded` has."""
+        """Return a loader of the images, in the order that `encoded` has."""
         return build_loader(
             self.dataset,
             batch_size=self.batch_size,
@@ -142,7 +142,7 @@ class Setting:
             ),
             first_results(self.our_side[0], lambda: self.our_side[0](pyramid)[0], points),
         ]
-        print("  largest difference from the literal arithmetic in float64, 8 pictures")
+        print("  largest difference from the literal arithmetic in float64, 8 images")
         for name, reference, published, ours in zip(RESULTS, *found, strict=True):
             print(f"    {name:<22} literal {largest_difference(published, reference)}")
             print(f"    {'':<22} ours    {largest_difference(ours, reference)}")
@@ -186,7 +186,7 @@ def compare_ten_epochs(setting: Setting, rounds: int, title: str) -> None:
     batches = [(images, points) for images, _, points, _ in setting.loader()]
 
     def ours() -> None:
-        images = setting.encoded()  # decodes its pictures too
+        images = setting.encoded()  # decodes its images too
         for _ in range(10):
             setting.our_epoch(images)
 
@@ -198,7 +198,7 @@ def compare_ten_epochs(setting: Setting, rounds: int, title: str) -> None:
 
 
 def compare_warped_epochs(setting: Setting, rounds: int, title: str) -> None:
-    """An epoch of pictures that are warped anew, decoding and warping included on both sides."""
+    """An epoch of images that are warped anew, decoding and warping included on both sides."""
     images = setting.encoded()
     ways = {
         "literal": lambda: setting.literal_epoch((i, p) for i, _, p, _ in setting.loader()),

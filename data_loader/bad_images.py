@@ -1,7 +1,7 @@
-"""Pictures that can't be read: left out of annotated sets, replaced in pre-training, and listed.
+"""Images that can't be read: left out of annotated sets, replaced in pre-training, and listed.
 
 Few enough are put up with where ``--on_bad_image skip`` asks for it; a data set whose ``skip_bad``
-isn't set raises at the first one. A list has one picture a line: its path, a tab and the reason.
+isn't set raises at the first one. A list has one image a line: its path, a tab and the reason.
 
 Letters: B items of a batch.
 """
@@ -16,53 +16,54 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from data_loader.items import SubstitutedItem
 from data_loader.landmark_dataset import LandmarkDataset
 from data_loader.loaders import available_cores
-from utils.distributed import from_first, is_first
+from utils.distributed import broadcast_from_first, is_first_rank
 from utils.errors import ImageError, InputError
+from utils.files import write_atomically
 from utils.log import progress
-from utils.whole_file import write_whole
 
 LIST = "bad_images.txt"
-ONE_IN = 100  # pictures may be bad
+ONE_IN = 100  # images may be bad
 PASSED = "could be read only later"
-BATCH = 64  # pictures that a process checks at a time
+BATCH = 64  # images that a process checks at a time
 
 
 def add_bad_image_argument(parser) -> None:
-    """Declare what to do about pictures that can't be read, on a parser or one of its groups."""
+    """Declare what to do about images that can't be read, on a parser or one of its groups."""
     parser.add_argument(
         "--on_bad_image",
         choices=["stop", "skip"],
         default="stop",
-        help=f"stop at a picture that can't be read, or skip up to 1 in {ONE_IN}, which {LIST} "
-        "beside the checkpoints or drawings then lists: pre-training takes the next picture in "
+        help=f"stop at an image that can't be read, or skip up to 1 in {ONE_IN}, which {LIST} "
+        "beside the checkpoints or drawings then lists: pre-training takes the next image in "
         "their place, all else goes without",
     )
 
 
 def allowed(total: int) -> int:
-    """Return how many of so many pictures may be bad."""
+    """Return how many of so many images may be bad."""
     return total // ONE_IN
 
 
 def too_many(count: int, total: int, first: str, kind: str = "") -> InputError:
-    """Return the error that ends a run on more bad pictures than are allowed.
+    """Return the error that ends a run on more bad images than are allowed.
 
     Args:
-        count: bad pictures known of.
-        total: pictures.
+        count: bad images known of.
+        total: images.
         first: what is wrong with the first one, with its path.
-        kind: of pictures, with a space after it.
+        kind: of images, with a space after it.
     """
     return InputError(
-        f"{count:,} of {total:,} {kind}pictures can't be read, where --on_bad_image skip allows "
+        f"{count:,} of {total:,} {kind}images can't be read, where --on_bad_image skip allows "
         f"{allowed(total):,} (1 in {ONE_IN}); the first: {first}"
     )
 
 
 def complaint(dataset: LandmarkDataset, index: int) -> str:
-    """Return why a picture can't be read, without its path; nothing if it can."""
+    """Return why an image can't be read, without its path; nothing if it can."""
     try:
         _, points = dataset.base_item(index)
     except ImageError as error:
@@ -72,12 +73,12 @@ def complaint(dataset: LandmarkDataset, index: int) -> str:
 
 
 def reason_of(error: ImageError, dataset: LandmarkDataset, index: int) -> str:
-    """Return what an error says about a picture but for its path."""
+    """Return what an error says about an image but for its path."""
     return str(error).removeprefix(f"{dataset.path(index)}: ")
 
 
 def entry(dataset: LandmarkDataset, index: int, reason: str) -> str:
-    """Return a picture's line in a list."""
+    """Return an image's line in a list."""
     return f"{_printable(str(dataset.path(index)))}\t{_printable(reason)}\n"
 
 
@@ -92,24 +93,24 @@ def write_list(path: Path, entries: list[str]) -> None:
     Raises:
         InputError: if the folder can't be made or written.
     """
-    if not is_first():
+    if not is_first_rank():
         return
     try:
         if entries:
             path.parent.mkdir(parents=True, exist_ok=True)
             text = "".join(dict.fromkeys(entries))
-            write_whole(path, lambda file: file.write(text.encode()))
+            write_atomically(path, lambda file: file.write(text.encode()))
         else:
             path.unlink(missing_ok=True)
     except OSError as error:
         raise InputError(f"{path}: can't write there ({error.strerror})") from None
 
 
-# ---- annotated sets: the bad pictures are found beforehand ----
+# ---- annotated sets: the bad images are found beforehand ----
 
 
 class Complaints(Dataset):
-    """For each picture of a data set, its `complaint`."""
+    """For each image of a data set, its `complaint`."""
 
     def __init__(self, dataset: LandmarkDataset) -> None:
         self.dataset = dataset
@@ -122,7 +123,7 @@ class Complaints(Dataset):
 
 
 class LeftOut(NamedTuple):
-    """The bad pictures of a split: its name, the pictures it had, and the lines of the list."""
+    """The bad images of a split: its name, the images it had, and the lines of the list."""
 
     split: str
     total: int
@@ -130,7 +131,7 @@ class LeftOut(NamedTuple):
 
 
 def complaints(dataset: LandmarkDataset, num_workers: int) -> list[str]:
-    """Return the `complaint` of each picture."""
+    """Return the `complaint` of each image."""
     loader = DataLoader(
         Complaints(dataset),
         batch_size=BATCH,
@@ -142,7 +143,7 @@ def complaints(dataset: LandmarkDataset, num_workers: int) -> list[str]:
 
 
 def leave_out(splits: dict[str, LandmarkDataset], num_workers: int) -> list[LeftOut]:
-    """Read all pictures of the data sets that skip bad ones, and remove those from them.
+    """Read all images of the data sets that skip bad ones, and remove those from them.
 
     The first rank reads.
 
@@ -157,7 +158,7 @@ def leave_out(splits: dict[str, LandmarkDataset], num_workers: int) -> list[Left
     for split, dataset in splits.items():
         if not dataset.skip_bad:
             continue
-        reasons = from_first(partial(complaints, dataset, num_workers))
+        reasons = broadcast_from_first(partial(complaints, dataset, num_workers))
         bad = [index for index, reason in enumerate(reasons) if reason]
         if len(bad) > allowed(len(dataset)):
             first = f"{dataset.path(bad[0])}: {reasons[bad[0]]}"
@@ -170,7 +171,7 @@ def leave_out(splits: dict[str, LandmarkDataset], num_workers: int) -> list[Left
 
 
 def list_left_out(left_out: list[LeftOut], folder: Path) -> list[str]:
-    """List the pictures that were left out, in place of an earlier list; return lines for the log.
+    """List the images that were left out, in place of an earlier list; return lines for the log.
 
     Raises:
         InputError: if the folder can't be written.
@@ -178,25 +179,24 @@ def list_left_out(left_out: list[LeftOut], folder: Path) -> list[str]:
     path = folder / LIST
     write_list(path, [line for part in left_out for line in part.entries])
     return [
-        f"{len(part.entries):,} of {part.total:,} {part.split} pictures can't be read, left out: "
+        f"{len(part.entries):,} of {part.total:,} {part.split} images can't be read, left out: "
         f"listed in {path}"
         for part in left_out
     ]
 
 
-# ---- pre-training: bad pictures are replaced where they are met ----
+# ---- pre-training: bad images are replaced where they are met ----
 
 
 class Replacing(Dataset):
-    """The items of a data set; for a picture that can't be read, those after it are tried.
+    """The items of a data set; for an image that can't be read, those after it are tried.
 
     The one that takes its place is drawn with the random numbers that the bad one would have had.
-    An item has one part more, an int64 tensor (2,): the place that was asked for, and how many
-    pictures from there on, the first following the last, couldn't be read.
+    The images count from the one asked for on, the first following the last.
 
     Args:
         items: indexed by places in the data set.
-        dataset: of the pictures.
+        dataset: of the images.
     """
 
     def __init__(self, items: Dataset, dataset: LandmarkDataset) -> None:
@@ -205,7 +205,7 @@ class Replacing(Dataset):
     def __len__(self) -> int:
         return len(self.items)
 
-    def __getitem__(self, index: int) -> tuple:
+    def __getitem__(self, index: int) -> SubstitutedItem:
         state, total, first = torch.get_rng_state(), len(self.items), None
         for bad in range(allowed(total) + 1):
             try:
@@ -214,22 +214,22 @@ class Replacing(Dataset):
                 first = first or str(error)
                 torch.set_rng_state(state)
             else:
-                return *item, torch.tensor([index, bad])
+                return SubstitutedItem(item, torch.tensor([index, bad]))
         raise too_many(allowed(total) + 1, total, first)
 
 
 class BadImages:
-    """The bad pictures that a run has met: counted, and each listed once in the run's folder.
+    """The bad images that a run has met: counted, and each listed once in the run's folder.
 
     Args:
         folder: the run's.
-        dataset: of the pictures.
-        resumed: go on with the list in the folder, but for pictures that can be read by now (in
+        dataset: of the images.
+        resumed: go on with the list in the folder, but for images that can be read by now (in
             shards they aren't looked for); else it is begun anew.
         log_line: is told of the first one.
 
     Raises:
-        InputError: if the list can't be written, or has more bad pictures than are allowed.
+        InputError: if the list can't be written, or has more bad images than are allowed.
     """
 
     def __init__(
@@ -248,16 +248,16 @@ class BadImages:
         self._check()
         self.report()
 
-    def note(self, replaced: Tensor) -> None:
+    def note(self, substituted: Tensor) -> None:
         """Take down what was replaced in a batch.
 
         Args:
-            replaced: (B, 2) int64 on the CPU, the last part of the items of `Replacing`.
+            substituted: (B, 2) int64 on the CPU, of the items of `Replacing`.
 
         Raises:
             InputError: if these are more than are allowed, or the list can't be written.
         """
-        for first, count in replaced[replaced[:, 1] > 0].tolist():
+        for first, count in substituted[substituted[:, 1] > 0].tolist():
             for place in range(first, first + count):
                 index = place % len(self.dataset)
                 if index not in self.met:
@@ -268,17 +268,17 @@ class BadImages:
         """Tell the log how many there are, if any."""
         if self.entries:
             self.log_line(
-                f"{len(self.entries):,} of {len(self.dataset):,} pictures can't be read so far, "
+                f"{len(self.entries):,} of {len(self.dataset):,} images can't be read so far, "
                 f"replaced: listed in {self.list}"
             )
 
     def _add(self, index: int) -> None:
-        # The reason stays in the process that met it; reading the picture again finds it.
+        # The reason stays in the process that met it; reading the image again finds it.
         reason = complaint(self.dataset, index) or PASSED
         line = entry(self.dataset, index, reason)
         if not self.entries:
             self.log_line(
-                f"{line.rstrip().replace(chr(9), ': ')}; the next picture takes its place, as for "
+                f"{line.rstrip().replace(chr(9), ': ')}; the next image takes its place, as for "
                 f"all that {self.list} will list"
             )
         path = line.partition("\t")[0]
@@ -286,7 +286,7 @@ class BadImages:
             return
         known = set(self.entries.values())
         self.entries[index] = line
-        if line not in known and is_first():  # a list may name a picture twice
+        if line not in known and is_first_rank():  # a list may name an image twice
             try:
                 with self.list.open("a", encoding="utf-8") as file:
                     file.write(line)
@@ -320,7 +320,7 @@ class BadImages:
 def count_bad_images(
     dataset: LandmarkDataset, folder: Path, resumed: bool, log_line: Callable[[str], None]
 ) -> BadImages | None:
-    """Return what counts a run's bad pictures, if they are skipped.
+    """Return what counts a run's bad images, if they are skipped.
 
     Without that, a run that isn't resumed takes away an earlier one's list.
     """

@@ -1,22 +1,21 @@
 """The bird benchmarks: iNaturalist Aves for pre-training, CUB for landmarks [SPEC 6].
 
-`LandmarkDataset` says what their arguments and items are. Letters: N pictures, A = 15 parts.
+`LandmarkDataset` says what their arguments and items are. Letters: N images, A = 15 parts.
 """
 
 import os
 from pathlib import Path
 
 import numpy as np
-import torch
 from PIL import Image
 from torch import Tensor
 
-from data_loader.annotation_files import read_lines, read_names
-from data_loader.augmentation import BIRD_MEAN, BIRD_STD
 from data_loader.bad_images import add_bad_image_argument
-from data_loader.cub_annotations import PARTS, read_part_annotations
 from data_loader.geometry import resize_square
 from data_loader.landmark_dataset import LandmarkDataset, add_image_arguments
+from data_loader.readers.annotation_files import read_lines, read_names
+from data_loader.readers.cub_annotations import PARTS, read_part_annotations
+from data_loader.views.random_view import BIRD_MEAN, BIRD_STD
 from utils.errors import InputError
 
 
@@ -28,12 +27,12 @@ class Birds(LandmarkDataset):
     def square(
         self, image: Image.Image, points_orig: np.ndarray, index: int
     ) -> tuple[Image.Image, np.ndarray]:
-        """Resize to a square; points are shares of the picture's width and height."""
+        """Resize to a square; points are shares of the image's width and height."""
         return resize_square(image, self.imwidth), points_orig * self.imwidth
 
 
 class InatAve(Birds):
-    """Pictures of birds without annotation: ``root/*/*.jpg``, or those of a list.
+    """Images of birds without annotation: ``root/*/*.jpg``, or those of a list.
 
     Args:
         root: holds the species folders.
@@ -126,7 +125,7 @@ class CUB(Birds):
         pair_image: see `LandmarkDataset`, also for the rest.
         imwidth: side of the square in pixels.
         crop: pixels cut off each side.
-        TPS_aug: warp pictures and parts at random.
+        TPS_aug: warp images and parts at random.
         skip_bad: see `LandmarkDataset`.
     """
 
@@ -153,7 +152,7 @@ class CUB(Birds):
         super().__init__(root, train, pair_image, imwidth, crop, False, TPS_aug, skip_bad=skip_bad)
 
     def read(self, root: Path, train: bool) -> tuple[Path, list[str], dict[str, np.ndarray]]:
-        """See `LandmarkDataset.read`; points are shares of the picture's width and height."""
+        """See `LandmarkDataset.read`; points are shares of the image's width and height."""
         path = Path(self.imagelist or root / "split" / f"{self.split_name}.txt")
         # Listed paths carry other people's prefixes: what counts is what follows "/images/".
         filenames = [name.rsplit("/images/", 1)[-1] for name in read_names(path)]
@@ -163,9 +162,12 @@ class CUB(Birds):
         keypoints, visible = read_part_annotations(root, filenames, self.skip_bad)
         return root / "images", filenames, {"keypoints": keypoints, "visible": visible}
 
-    def second(self, index: int, points_px: Tensor) -> Tensor:
-        """Return which parts are visible, (15,) bool."""
-        return torch.from_numpy(self.annotations["visible"][index])
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor, Tensor, int]:
+        """Return a pair as all data sets do; else (data, visible, keypoints_normalized, index)."""
+        if self.pair_image:
+            return super().__getitem__(index)
+        item = self.annotated_item(index)
+        return item.image, item.visible, item.points_norm, item.index
 
 
 # Both spellings of CUB's folder are in use [SPEC 8].
@@ -198,7 +200,7 @@ def build_animal_dataset(
     TPS_aug: bool = False,  # noqa: N803 (published name)
     skip_bad: bool = False,
 ) -> CUB:
-    """Return CUB's annotated pictures of a split, ``train``, ``val`` or ``test``."""
+    """Return CUB's annotated images of a split, ``train``, ``val`` or ``test``."""
     if root is None:
         root = next((r for r in CUB_ROOTS if Path(r).is_dir()), CUB_ROOTS[0])
     return CUB(

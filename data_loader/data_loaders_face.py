@@ -1,6 +1,6 @@
 """The face benchmarks, each read from its own layout on disk [SPEC 6].
 
-`LandmarkDataset` says what their arguments and items are. Letters: N pictures, A landmarks.
+`LandmarkDataset` says what their arguments and items are. Letters: N images, A landmarks.
 """
 
 import csv
@@ -9,7 +9,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from data_loader.annotation_files import (
+from data_loader.bad_images import add_bad_image_argument
+from data_loader.geometry import celeba_square, face_window, resize_square
+from data_loader.landmark_dataset import LandmarkDataset, add_image_arguments
+from data_loader.readers.annotation_files import (
     check_points,
     check_unique,
     parse_number,
@@ -17,17 +20,14 @@ from data_loader.annotation_files import (
     read_lines,
     read_names,
 )
-from data_loader.bad_images import add_bad_image_argument
-from data_loader.geometry import celeba_square, face_window, resize_square
-from data_loader.landmark_dataset import LandmarkDataset, add_image_arguments
-from data_loader.matlab_files import check_face_box, read_face_boxes, read_mat, read_pts
+from data_loader.readers.matlab_files import check_face_box, read_face_boxes, read_mat, read_pts
 from utils.errors import InputError
 
 VAL_IMAGES = 2000  # [SPEC 6] CelebA's validation set is the first ones of its test partition
 
 
 class CelebA(LandmarkDataset):
-    """What CelebA and MAFL share: one annotation file and the aligned 178x218 pictures."""
+    """What CelebA and MAFL share: one annotation file and the aligned 178x218 images."""
 
     eyes = (0, 1)
     num_landmarks = 5
@@ -182,7 +182,7 @@ class AFLW_MTFL(LandmarkDataset):  # noqa: N801 (published name)
     def square(
         self, image: Image.Image, points_orig: np.ndarray, index: int
     ) -> tuple[Image.Image, np.ndarray]:
-        """Resize to a square; points are 1-based in a 150x150 picture."""
+        """Resize to a square; points are 1-based in a 150x150 image."""
         points = (points_orig - 1) * (self.imwidth / self.file_size[0])
         return resize_square(image, self.imwidth), points
 
@@ -228,7 +228,7 @@ class ThreeHundredW(LandmarkDataset):
     eyes = (36, 45)
     num_landmarks = 68
     published_counts = {"train": 3_148, "test": 689}
-    # (folder of the pictures, name in "Bounding Boxes", start of the names used)
+    # (folder of the images, name in "Bounding Boxes", start of the names used)
     train_parts = (
         ("afw", "afw", ""),
         ("helen/trainset", "helen_trainset", ""),
@@ -241,7 +241,7 @@ class ThreeHundredW(LandmarkDataset):
     )
 
     def read(self, root: Path, train: bool) -> tuple[Path, list[str], dict[str, np.ndarray]]:
-        """See `LandmarkDataset.read`; the lists of face boxes say which pictures there are."""
+        """See `LandmarkDataset.read`; the lists of face boxes say which images there are."""
         filenames, boxes = [], []
         for folder, part, start in self.train_parts if train else self.test_parts:
             path = root / "Bounding Boxes" / f"bounding_boxes_{part}.mat"
@@ -256,7 +256,7 @@ class ThreeHundredW(LandmarkDataset):
     def square(
         self, image: Image.Image, points_orig: np.ndarray, index: int
     ) -> tuple[Image.Image, np.ndarray]:
-        """See `face_window`; points or a box far outside their picture are an error."""
+        """See `face_window`; points or a box far outside their image are an error."""
         path, box = self.folder / self.filenames[index], self.annotations["face_box"][index]
         check_points(path.with_suffix(".pts"), [path.name], points_orig[None], image.size)
         check_face_box(path, box, image.size)
@@ -300,7 +300,7 @@ def build_face_dataset(
     TPS_aug: bool = False,  # noqa: N803 (published name)
     skip_bad: bool = False,
 ) -> LandmarkDataset:
-    """Return a benchmark's annotated training or test pictures, one by one."""
+    """Return a benchmark's annotated training or test images, one by one."""
     benchmark, default_root = FACE_BENCHMARKS[name]
     return benchmark(
         root or default_root,

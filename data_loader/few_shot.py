@@ -1,22 +1,22 @@
-"""Training on a few annotated pictures [Cheng et al. 2020, Sec. 4.3; SPEC 6]."""
+"""Training on a few annotated images [Cheng et al. 2020, Sec. 4.3; SPEC 6]."""
 
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from data_loader.annotation_files import read_lines
 from data_loader.landmark_dataset import LandmarkDataset
+from data_loader.readers.annotation_files import read_lines
 from utils.arguments import positive_int
-from utils.distributed import is_first
+from utils.distributed import is_first_rank
 from utils.errors import InputError
-from utils.whole_file import write_text_whole
+from utils.files import write_text
 
 INDEX_FILE, NAME_FILE = "datalist.txt", "namelist.txt"
 
 
 class Picks(NamedTuple):
-    """The annotated pictures drawn: their places in the whole training set, and their names."""
+    """The annotated images drawn: their places in the whole training set, and their names."""
 
     places: list[int]
     names: list[str]
@@ -30,23 +30,23 @@ def add_few_shot_arguments(parser):
         type=int,
         default=-1,
         metavar="N",
-        help="train on this many pictures, drawn from --seed; -1 takes all",
+        help="train on this many images, drawn from --seed; -1 takes all",
     )
     group.add_argument(
         "--repeat",
         action="store_true",
-        help="go through the drawn pictures several times an epoch",
+        help="go through the drawn images several times an epoch",
     )
     group.add_argument(
         "--num_per_epoch",
         type=positive_int,
         default=1000,
-        help="with --repeat: at most so many pictures an epoch",
+        help="with --repeat: at most so many images an epoch",
     )
     group.add_argument(
         "--TPS_aug",
         action="store_true",
-        help="warp each training picture anew by a random thin-plate spline",
+        help="warp each training image anew by a random thin-plate spline",
     )
     return group
 
@@ -58,7 +58,7 @@ def draw_picks(total: int, count: int, seed: int) -> np.ndarray:
         InputError: if there aren't that many.
     """
     if not 1 <= count <= total:
-        raise InputError(f"--restrict_annos {count}: there are {total} annotated pictures")
+        raise InputError(f"--restrict_annos {count}: there are {total} annotated images")
     return np.random.RandomState(seed % 2**32).choice(total, count, replace=False)
 
 
@@ -72,24 +72,24 @@ def save_picks(folder: Path, picks: Picks | None) -> None:
 
     The first rank does.
     """
-    if picks is not None and is_first():
-        write_text_whole(folder / INDEX_FILE, "".join(f"{place}\n" for place in picks.places))
-        write_text_whole(folder / NAME_FILE, "".join(f"{name}\n" for name in picks.names))
+    if picks is not None and is_first_rank():
+        write_text(folder / INDEX_FILE, "".join(f"{place}\n" for place in picks.places))
+        write_text(folder / NAME_FILE, "".join(f"{name}\n" for name in picks.names))
 
 
 def load_picks(folder: Path, dataset: LandmarkDataset) -> np.ndarray:
-    """Return the places in the data set of the pictures that ``namelist.txt`` names.
+    """Return the places in the data set of the images that ``namelist.txt`` names.
 
     Raises:
-        InputError: if the file is absent or empty, or names a picture that the data set hasn't.
+        InputError: if the file is absent or empty, or names an image that the data set hasn't.
     """
     places = {name: place for place, name in enumerate(dataset.filenames)}
     names = read_lines(folder / NAME_FILE)
     if not names:
-        raise InputError(f"{folder / NAME_FILE}: empty, expected one picture a line")
+        raise InputError(f"{folder / NAME_FILE}: empty, expected one image a line")
     unknown = next((name for name in names if name not in places), None)
     if unknown is not None:
-        raise InputError(f"{folder / NAME_FILE}: {unknown} is no training picture of this data set")
+        raise InputError(f"{folder / NAME_FILE}: {unknown} is no training image of this data set")
     return np.array([places[name] for name in names])
 
 
@@ -102,18 +102,18 @@ def restrict(
     seed: int,
     noted_in: Path | None,
 ) -> Picks | None:
-    """Keep a few pictures of a training set; return which, to be noted beside the checkpoints.
+    """Keep a few images of a training set; return which, to be noted beside the checkpoints.
 
     Args:
-        dataset: loses the other pictures.
-        count: pictures to keep; all are kept if it is negative.
+        dataset: loses the other images.
+        count: images to keep; all are kept if it is negative.
         repeat: repeat them up to ``num_per_epoch``.
         num_per_epoch: see `tile_picks`.
         seed: of the draw.
         noted_in: folder of a run that goes on, whose noted picks are taken instead of a draw.
 
     Raises:
-        InputError: if there aren't so many pictures, or the noted ones aren't there.
+        InputError: if there aren't so many images, or the noted ones aren't there.
     """
     if count < 0:
         return None

@@ -38,7 +38,7 @@ def face_window(
     The arithmetic is MATLAB's, 1-based, with the roundings of golden/RECIPES.md.
 
     Args:
-        image: the whole picture.
+        image: the whole image.
         points_orig: (A, 2), 1-based.
         face_box: (xmin, ymin, xmax, ymax), 1-based.
         side: of the result, in pixels.

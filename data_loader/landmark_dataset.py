@@ -1,6 +1,6 @@
-"""What all benchmarks share: from one annotated picture to the item the training loops take.
+"""What all benchmarks share: from one annotated image to the item the training loops take.
 
-Letters: A landmarks; S the side of the square a benchmark makes of its picture
+Letters: A landmarks; S the side of the square a benchmark makes of its image
 (``imwidth``), W the side of the network input, S - 2 * crop.
 """
 
@@ -13,10 +13,11 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from data_loader.annotation_files import check_images
-from data_loader.augmentation import FACE_MEAN, FACE_STD, RandomView, channels
 from data_loader.geometry import centre_crop, normalize_points
-from data_loader.images import open_image
+from data_loader.items import AnnotatedItem, PairItem, SquareItem
+from data_loader.readers.annotation_files import check_images
+from data_loader.readers.images import open_image
+from data_loader.views.random_view import FACE_MEAN, FACE_STD, RandomView, channels
 from utils.arguments import natural, positive_int
 from utils.errors import ImageError, InputError
 from utils.tps import WarperSingle
@@ -41,9 +42,9 @@ def add_image_arguments(parser, *, image_size: int, image_crop: int) -> None:
 
 
 class LandmarkDataset(Dataset):
-    """Annotated pictures as (data, keypoints, keypoints_normalized, index) [SPEC 6].
+    """Annotated images as (data, keypoints, keypoints_normalized, index) [SPEC 6].
 
-    A subclass reads its benchmark's files, says in `square` how a picture becomes a square, and
+    A subclass reads its benchmark's files, says in `square` how an image becomes a square, and
     names its eyes and colour statistics. In a pair item ``data`` is (6, W, W), two views, and
     both kinds of points are -1; else it is (3, W, W) with points (A, 2) in pixels of the cropped
     frame and in [-1, 1].
@@ -51,13 +52,13 @@ class LandmarkDataset(Dataset):
     Args:
         root: the benchmark's folder.
         train: its training split, else its test split.
-        pair_image: two views of a picture for contrastive training, without points.
+        pair_image: two views of an image for contrastive training, without points.
         imwidth: S.
         crop: pixels cut off each side of the square.
         do_augmentations: draw the views of a pair at random.
-        TPS_aug: warp a single picture and its points by a random thin-plate spline.
+        TPS_aug: warp a single image and its points by a random thin-plate spline.
         smallest_scale: see `RandomView`.
-        skip_bad: listed pictures may be absent or damaged; see `bad_images`.
+        skip_bad: listed images may be absent or damaged; see `bad_images`.
 
     Raises:
         InputError: if a file of the benchmark is absent or doesn't fit.
@@ -68,7 +69,7 @@ class LandmarkDataset(Dataset):
     mean, std = FACE_MEAN, FACE_STD
     split_name: str | None = None
     image_cache = None  # see `image_cache.cache_images`
-    has_files = True  # one for each picture
+    has_files = True  # one for each image
 
     def __init__(
         self,
@@ -102,12 +103,12 @@ class LandmarkDataset(Dataset):
         self.warper = WarperSingle(imwidth, imwidth) if TPS_aug and not pair_image else None
 
     def count_notice(self) -> list[str]:
-        """Return a line if there are not as many pictures as in the published benchmark."""
+        """Return a line if there are not as many images as in the published benchmark."""
         published = (self.published_counts or {}).get(self.split_name)
         if published is None or len(self) == published:
             return []
         return [
-            f"{type(self).__name__} {self.split_name}: {len(self):,} pictures here, {published:,} "
+            f"{type(self).__name__} {self.split_name}: {len(self):,} images here, {published:,} "
             "in the published benchmark"
         ]
 
@@ -115,13 +116,13 @@ class LandmarkDataset(Dataset):
         """Read the benchmark's files.
 
         Returns:
-            The folder of the pictures; their N names in it; and arrays of N rows, among them
+            The folder of the images; their N names in it; and arrays of N rows, among them
             ``keypoints`` (N, A, 2), x before y, in the file's pixels.
         """
         raise NotImplementedError
 
     def check_listed(self, folder: Path, filenames: list[str], source: Path) -> None:
-        """See `check_images`; says nothing where pictures may be absent."""
+        """See `check_images`; says nothing where images may be absent."""
         if not self.skip_bad:
             check_images(folder, filenames, source)
 
@@ -136,18 +137,18 @@ class LandmarkDataset(Dataset):
     def square(
         self, image: Image.Image, points_orig: np.ndarray, index: int
     ) -> tuple[Image.Image, np.ndarray]:
-        """Return the (S, S) picture and its points (A, 2) in its pixels."""
+        """Return the (S, S) image and its points (A, 2) in its pixels."""
         raise NotImplementedError
 
     def path(self, index: int) -> Path:
-        """Return where a picture lies."""
+        """Return where an image lies."""
         return self.folder / self.filenames[index]
 
     def base_item(self, index: int) -> tuple[Image.Image, np.ndarray]:
         """Return the part of an item that is the same every time: the square and its points.
 
         Raises:
-            ImageError: if the picture can't be read.
+            ImageError: if the image can't be read.
         """
         if self.image_cache is not None:
             pixels, points = self.cached(index)
@@ -157,23 +158,48 @@ class LandmarkDataset(Dataset):
         return self.square(image, points_orig, index)
 
     def cached(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return what the image cache holds of a picture.
+        """Return what the image cache holds of an image.
 
         Raises:
-            ImageError: if the picture couldn't be read when the cache was built.
+            ImageError: if the image couldn't be read when the cache was built.
         """
         if index in self.image_cache.bad:
             raise ImageError(f"{self.path(index)}: {self.image_cache.bad[index]}")
         return self.image_cache[index]
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor, Tensor, int]:
-        image, points = self.base_item(index)
         if self.pair_image:
             nothing = torch.tensor(-1)
-            return torch.cat([self.view(image), self.view(image)]), nothing, nothing, index
-        data, points_px = self.network_input(image, points)
+            pair = self.pair_item(index)
+            return pair.views, nothing, nothing, pair.index
+        item = self.annotated_item(index)
+        return item.image, item.points_px, item.points_norm, item.index
+
+    def annotated_item(self, index: int) -> AnnotatedItem:
+        """Return an image with its points, warped if asked for."""
+        image, points_px = self.network_input(*self.base_item(index))
         points_norm = normalize_points(points_px, self.side)
-        return data, self.second(index, points_px), points_norm, index
+        return AnnotatedItem(image, points_px, self.visible(index), points_norm, index)
+
+    def pair_item(self, index: int) -> PairItem:
+        """Return two views of an image."""
+        image, _ = self.base_item(index)
+        return PairItem(torch.cat([self.view(image), self.view(image)]), index)
+
+    def square_item(self, index: int) -> SquareItem:
+        """Return an image's square, and a seed for its views from torch's generator."""
+        if self.image_cache is None:
+            pixels = np.asarray(self.base_item(index)[0])  # (S, S, 3)
+        else:
+            pixels, _ = self.cached(index)
+        image = torch.from_numpy(pixels.transpose(2, 0, 1).copy())
+        return SquareItem(image, torch.randint(2**62, ()), index)
+
+    def visible(self, index: int) -> Tensor:
+        """Return which landmarks of an image are annotated, (A,) bool."""
+        if "visible" in self.annotations:
+            return torch.from_numpy(self.annotations["visible"][index])
+        return torch.ones(self.annotations["keypoints"].shape[1], dtype=torch.bool)
 
     def view(self, image: Image.Image) -> Tensor:
         """Return a view (3, W, W) of a square, at random if asked for."""
@@ -181,12 +207,8 @@ class LandmarkDataset(Dataset):
             return self.random_view(image)
         return self.normalize(centre_crop(channels(image), self.crop).float() / 255)
 
-    def second(self, index: int, points_px: Tensor) -> Tensor:
-        """Return what stands second in an item: for faces, the points in pixels."""
-        return points_px
-
     def network_input(self, image: Image.Image, points: np.ndarray) -> tuple[Tensor, Tensor]:
-        """Return the normalised, warped and cropped picture (3, W, W) and its points (A, 2)."""
+        """Return the normalised, warped and cropped image (3, W, W) and its points (A, 2)."""
         tensor = channels(image).float() / 255  # (3, S, S)
         if self.warper is None:
             tensor, points = centre_crop(tensor, self.crop), points - self.crop
@@ -210,16 +232,16 @@ class LandmarkDataset(Dataset):
         return tuple(torch.tensor(v).to(images)[:, None, None] for v in (self.mean, self.std))
 
     def annotation_tensors(self) -> tuple[Tensor, Tensor]:
-        """Return all unwarped points (N, A, 2) in [-1, 1] and what stands second in the items."""
+        """Return all unwarped points (N, A, 2) in [-1, 1] and which are annotated, (N, A) bool."""
         points_px = [
             torch.as_tensor(self.base_item(i)[1] - self.crop, dtype=torch.float32)
             for i in range(len(self))
         ]
-        second = [self.second(i, points) for i, points in enumerate(points_px)]
-        return normalize_points(torch.stack(points_px), self.side), torch.stack(second)
+        visible = torch.stack([self.visible(i) for i in range(len(self))])
+        return normalize_points(torch.stack(points_px), self.side), visible
 
     def select(self, indices: Sequence[int]) -> None:
-        """Keep the pictures at these places, in this order, repeats included."""
+        """Keep the images at these places, in this order, repeats included."""
         self.image_cache = None  # which holds the others too, in their old order
         self.filenames = [self.filenames[i] for i in indices]
         chosen = np.asarray(indices, dtype=np.int64)

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from utils.arguments import natural, positive_int
-from utils.distributed import from_first, local_rank_count, rank_count, share_out
+from utils.distributed import broadcast_from_first, local_world_size, split_over_ranks, world_size
 from utils.errors import InputError
 from utils.interruption import ignore_signals
 
@@ -85,7 +85,7 @@ class SharedBatches(Sampler):
     """Yield this rank's share of each batch of B keys; in a single process, the whole batch.
 
     Where the last batch has too few keys for all ranks, those without a share get its first one,
-    so that all take equally many steps: see `Shares`.
+    so that all take equally many steps: see `BatchSplit`.
     """
 
     def __init__(self, sampler: SeededSampler, batch_size: int) -> None:
@@ -104,7 +104,7 @@ class SharedBatches(Sampler):
             rows = slice(first, first + self.batch_size)
             # Numbers become Python's, some hundred bytes each, a batch at a time.
             batch = list(zip(order[rows].tolist(), seeds[rows].tolist(), strict=True))
-            yield batch[share_out(len(batch)).rows] or batch[:1]
+            yield batch[split_over_ranks(len(batch)).rows] or batch[:1]
 
 
 @contextmanager
@@ -172,7 +172,7 @@ def set_epoch(loader: DataLoader, epoch: int, skip: int = 0) -> None:
 
 def own_workers(num_workers: int) -> int:
     """Return this rank's part of a machine's reader processes, at most its `available_cores`."""
-    return -(-min(num_workers, available_cores()) // local_rank_count())
+    return -(-min(num_workers, available_cores()) // local_world_size())
 
 
 def worker_notice(num_workers: int) -> list[str]:
@@ -183,13 +183,13 @@ def worker_notice(num_workers: int) -> list[str]:
     return [f"--num_workers {num_workers} capped at this machine's {cores} cores"]
 
 
-def check_same_pictures(*datasets: Dataset) -> None:
-    """Compare the lists of pictures of `LandmarkDataset` on all machines.
+def check_same_images(*datasets: Dataset) -> None:
+    """Compare the lists of images of `LandmarkDataset` on all machines.
 
     Raises:
         InputError: in the ranks whose list isn't that of the first.
     """
-    if rank_count() == 1:
+    if world_size() == 1:
         return
     digest = hashlib.sha256()
     for dataset in datasets:
@@ -197,18 +197,18 @@ def check_same_pictures(*datasets: Dataset) -> None:
         for name, rows in sorted(dataset.annotations.items()):
             digest.update(name.encode() + np.ascontiguousarray(rows).tobytes())
     own = digest.hexdigest()
-    if from_first(lambda: own) != own:
+    if broadcast_from_first(lambda: own) != own:
         raise InputError(
-            f"{datasets[0].folder} on {platform.node()}: not the pictures, or annotations, that "
+            f"{datasets[0].folder} on {platform.node()}: not the images, or annotations, that "
             "the first process has"
         )
 
 
 def check_batch_size(batch_size: int) -> None:
     """Raise an `InputError` unless whole batches fall into equal shares for all ranks."""
-    sizes = set(share_out(batch_size).sizes)
+    sizes = set(split_over_ranks(batch_size).sizes)
     if len(sizes) > 1:
         raise InputError(
-            f"--batch_size {batch_size}: not a multiple of the {rank_count()} processes that "
+            f"--batch_size {batch_size}: not a multiple of the {world_size()} processes that "
             "torchrun started, which share each batch"
         )

@@ -17,10 +17,11 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from datasets.catalogue import ARCHIVES, CATALOGUE, Item
-from datasets.installation import Job, install, is_in_place, plan
-from datasets.web import check_address, direct_address
-from utils.errors import InputError, run_script
+from datasets.fetching.catalogue import ARCHIVES, CATALOGUE, Item
+from datasets.fetching.installation import Job, install, is_in_place, plan
+from datasets.fetching.web import check_address, direct_address
+from utils.errors import InputError
+from utils.script import run_script
 
 
 class _HelpFormatter(argparse.RawDescriptionHelpFormatter):

@@ -23,12 +23,13 @@ from PIL import Image, ImageDraw
 if not __package__:
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from datasets.synthetic_layouts import LAYOUTS, Plan, draw, picture
-from datasets.synthetic_shape import five_points
-from utils.errors import InputError, run_script
+from datasets.renderer.layouts import LAYOUTS, Plan, draw, render_job
+from datasets.renderer.shape import five_points
+from utils.errors import InputError
+from utils.script import run_script
 
 RECORD = "synthetic.json"
-VERSION = 1  # raise it when the same options give other pictures
+VERSION = 1  # raise it when the same options give other images
 PICTURES_PER_PERSON = 5
 NUMBERS = ("images", "mafl_train", "mafl_test", "identities", "seed")
 
@@ -78,7 +79,7 @@ def _is_there(folder: Path, record: dict, overwrite: bool) -> bool:
 
 
 def _draw_all(root: Path, jobs: list, workers: int) -> list[np.ndarray]:
-    """Draw all pictures; the points of each, (68, 2), in the order of the jobs."""
+    """Draw all images; the points of each, (68, 2), in the order of the jobs."""
     for parent in {(root / job.path).parent for job in jobs}:
         parent.mkdir(parents=True, exist_ok=True)
     task = partial(draw, root)
@@ -108,7 +109,7 @@ def _make(folder: Path, layout: str, plan: Plan, record: dict, workers: int) -> 
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
     seconds = time.perf_counter() - start
-    print(f"{folder}: {len(jobs)} pictures in {seconds:.0f} s ({len(jobs) / seconds:.1f} images/s)")
+    print(f"{folder}: {len(jobs)} images in {seconds:.0f} s ({len(jobs) / seconds:.1f} images/s)")
 
 
 def generate(
@@ -130,10 +131,10 @@ def generate(
 
     Args:
         out: Folder that gets one folder per layout.
-        images: Unlabelled training pictures of the CelebA layout, at least 1.
-        mafl_train: Labelled training pictures of each layout, at least 1.
-        mafl_test: Test pictures of each layout, at least 1, of people who are in no other ones.
-        identities: People, at least 2; one for every five pictures of the CelebA layout if None.
+        images: Unlabelled training images of the CelebA layout, at least 1.
+        mafl_train: Labelled training images of each layout, at least 1.
+        mafl_test: Test images of each layout, at least 1, of people who are in no other ones.
+        identities: People, at least 2; one for every five images of the CelebA layout if None.
         seed: Decides everything, 0 or more.
         workers: Processes; as many as there are processors if None.
         layouts: Some of "celeba", "aflw", "aflw-mtfl" and "300w".
@@ -168,13 +169,13 @@ def generate(
 
 
 def write_sheet(path: str | Path, layout: str, plan: Plan, count: int = 24) -> None:
-    """Save a contact sheet of a layout's first pictures with their 68 (green) and 5 (red) points.
+    """Save a contact sheet of a layout's first images with their 68 (green) and 5 (red) points.
 
     Args:
-        path: The picture file to write.
+        path: The image file to write.
         layout: The layout's name.
         plan: What the set is drawn by.
-        count: How many pictures to show.
+        count: How many images to show.
 
     Raises:
         InputError: If the file cannot be written.
@@ -183,7 +184,7 @@ def write_sheet(path: str | Path, layout: str, plan: Plan, count: int = 24) -> N
     jobs = LAYOUTS[layout][0](plan)[:count]
     sheet = Image.new("RGB", (columns * wide, -(-len(jobs) // columns) * tall))
     for place, job in enumerate(jobs):
-        pixels, points = picture(job)
+        pixels, points = render_job(job)
         zoom = min(wide / pixels.shape[1], tall / pixels.shape[0])
         size = (round(zoom * pixels.shape[1]), round(zoom * pixels.shape[0]))
         image = Image.fromarray(pixels).resize(size, Image.BICUBIC)
@@ -196,7 +197,7 @@ def write_sheet(path: str | Path, layout: str, plan: Plan, count: int = 24) -> N
         sheet.save(path)
     except (OSError, ValueError) as error:
         raise InputError(f"--sheet: {path} cannot be written: {error}") from None
-    print(f"{path}: the first {len(jobs)} pictures of {layout}")
+    print(f"{path}: the first {len(jobs)} images of {layout}")
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -206,21 +207,21 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     )
     add = parser.add_argument
     add("--out", default="datasets/synthetic", help="folder that gets one folder per layout")
-    add("--images", type=int, default=3000, help="unlabelled pictures of the CelebA layout")
-    add("--mafl_train", type=int, default=300, help="labelled training pictures of each layout")
-    add("--mafl_test", type=int, default=200, help="test pictures of each layout, of other people")
+    add("--images", type=int, default=3000, help="unlabelled images of the CelebA layout")
+    add("--mafl_train", type=int, default=300, help="labelled training images of each layout")
+    add("--mafl_test", type=int, default=200, help="test images of each layout, of other people")
     add(
         "--identities",
         type=int,
         default=None,
-        help="number of people; None: one for every five pictures of the CelebA layout",
+        help="number of people; None: one for every five images of the CelebA layout",
     )
     add("--seed", type=int, default=0, help="decides everything")
     add("--workers", type=int, default=None, help="processes; None: one per processor")
     layouts = {"nargs": "+", "default": ["celeba"], "choices": list(LAYOUTS)}
     add("--layouts", **layouts, help="benchmarks whose folder layout to write")
     add("--overwrite", action="store_true", help="replace other or unfinished sets")
-    add("--sheet", help="also save this picture: the first 24 pictures with their landmarks")
+    add("--sheet", help="also save this image: the first 24 images with their landmarks")
     return parser.parse_args(arguments)
 
 

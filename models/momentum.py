@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from utils.distributed import Shares, exchanged, gathered, moved
+from utils.distributed import BatchSplit, all_gather_rows, copy_indices, exchange_rows
 
 
 def copy_parameters(source: nn.Module, target: nn.Module) -> None:
@@ -32,7 +32,7 @@ def set_key_mode(key: nn.Module) -> None:
 
 
 @torch.no_grad()
-def shuffled_keys(key: nn.Module, images: Tensor, shares: Shares) -> Tensor:
+def shuffled_keys(key: nn.Module, images: Tensor, batch_split: BatchSplit) -> Tensor:
     """Embed images in a random order and put the embeddings back in theirs (ShuffleBN).
 
     On several GPUs a query and its key are then normalised among different images, so BatchNorm
@@ -41,12 +41,12 @@ def shuffled_keys(key: nn.Module, images: Tensor, shares: Shares) -> Tensor:
     Args:
         key: the key encoder.
         images: (b, 3, H, W), this rank's share of a batch of B.
-        shares: of the batch; images change places over all ranks.
+        batch_split: of the batch; images change places over all ranks.
 
     Returns:
         (B, D), of all ranks.
     """
     # Drawn on the CPU, whose generator is in the same state in all ranks.
-    order = torch.randperm(shares.total)
-    keys = gathered(key(exchanged(images, order, shares)), shares)
-    return keys[moved(torch.argsort(order), keys.device)]
+    order = torch.randperm(batch_split.total)
+    keys = all_gather_rows(key(exchange_rows(images, order, batch_split)), batch_split)
+    return keys[copy_indices(torch.argsort(order), keys.device)]

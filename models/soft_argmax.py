@@ -1,11 +1,11 @@
 """Soft-argmax positions of a projected hypercolumn, in the order that costs least [SPEC 5].
 
 What is computed is ``soft_argmax(conv1x1(hypercolumn(maps), weight))``. On a GPU the steps run
-as whole-batch products. On a CPU one function does them picture by picture, so that the largest
-temporary, a picture's K score maps, stays in the cache, and keeps for the backward pass nothing
+as whole-batch products. On a CPU one function does them image by image, so that the largest
+temporary, an image's K score maps, stays in the cache, and keeps for the backward pass nothing
 but the exponentials.
 
-Letters: B pictures, C channels of a map, h and w its rows and columns, S the sum of all h,
+Letters: B images, C channels of a map, h and w its rows and columns, S the sum of all h,
 H and W rows and columns of the hypercolumn, K virtual points.
 """
 
@@ -119,7 +119,7 @@ class _PointsOnCPU(torch.autograd.Function):
         heat = _pool.take(weight, batch, height, width, k) if train else None
         sums = weight.new_empty(batch, 3, k)  # of 1, x and y
 
-        def some_pictures(indices: Iterable[int]) -> None:
+        def some_images(indices: Iterable[int]) -> None:
             widened = weight.new_empty(vertical.shape[1], width, k)  # (S, W, K)
             parts = widened.split([r.shape[1] for r in rows])
             scratch = None if train else weight.new_empty(height, width, k)
@@ -134,7 +134,7 @@ class _PointsOnCPU(torch.autograd.Function):
                 torch.mm(x, columns, out=sums[i, 1:2])
                 torch.mm(y, e.sum(dim=1), out=sums[i, 2:])
 
-        _spread(batch, some_pictures)
+        _spread(batch, some_images)
         _pool.give(*projected)
         if train:
             ctx.save_for_backward(heat, sums, *rows)
@@ -153,7 +153,7 @@ class _PointsOnCPU(torch.autograd.Function):
         factors = torch.cat([offset, slope], dim=1)  # (B, 3, K)
         projected = [_pool.take(heat, *r.shape[:3], k) for r in rows]  # (B, h, w, K)
 
-        def some_pictures(indices: Iterable[int]) -> None:
+        def some_images(indices: Iterable[int]) -> None:
             widened = heat.new_empty(vertical.shape[1], width, k)  # (S, W, K)
             parts = widened.split([r.shape[1] for r in rows])
             scores = heat.new_empty(height, width, k)
@@ -164,7 +164,7 @@ class _PointsOnCPU(torch.autograd.Function):
                 for part, matrix, p in zip(parts, narrowing, projected, strict=True):
                     torch.bmm(matrix, part, out=p[i])  # (h, w, K)
 
-        _spread(batch, some_pictures)
+        _spread(batch, some_images)
         grads = [
             p.flatten(0, 2).t() @ r.flatten(0, 2) for p, r in zip(projected, rows, strict=True)
         ]
@@ -178,11 +178,11 @@ def _workers(threads: int) -> ThreadPoolExecutor:
 
 
 def _spread(count: int, work: Callable[[Iterable[int]], None]) -> None:
-    """Share pictures among as many threads as torch may use, each of them working alone.
+    """Share images among as many threads as torch may use, each of them working alone.
 
-    The products of one picture are too small to be split: threads that wait for each other after
+    The products of one image are too small to be split: threads that wait for each other after
     every one of them cost more than they save, and far more on a busy machine. Each thread takes
-    the next picture when it is done with one, so that none waits for another whose core is shared.
+    the next image when it is done with one, so that none waits for another whose core is shared.
     """
     threads = min(torch.get_num_threads(), count)
     if threads == 1:
@@ -191,8 +191,8 @@ def _spread(count: int, work: Callable[[Iterable[int]], None]) -> None:
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        pictures = iter(range(count))
-        list(_workers(threads).map(work, [pictures] * threads))
+        images = iter(range(count))
+        list(_workers(threads).map(work, [images] * threads))
     finally:
         torch.set_num_threads(before)
 

@@ -11,9 +11,8 @@ import torch
 from torch import nn
 
 from utils.checkpoint_container import check_container
-from utils.damage import check_is_file, reason
 from utils.errors import InputError
-from utils.whole_file import write_whole
+from utils.files import check_is_file, reason, write_atomically
 
 # What a checkpoint may hold beside tensors and plain values: the options, and NumPy's scalars (a
 # published best score is one), under the name that NumPy 1 gave them too.
@@ -43,7 +42,7 @@ def save_checkpoint(path: Path, content: dict, before: Callable[[], None] | None
         InputError: if it can't be written (no space, no permission); names the file.
     """
     try:
-        write_whole(path, lambda file: torch.save(content, file), before)
+        write_atomically(path, lambda file: torch.save(content, file), before)
     except (OSError, RuntimeError) as error:
         # torch goes on to close the archive, and complains of that rather than of the full disk.
         cause = error.__context__ if isinstance(error.__context__, OSError) else error

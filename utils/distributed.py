@@ -25,7 +25,7 @@ T = TypeVar("T")
 _stores: list = []  # through which the processes have met
 
 
-def join_ranks(device: torch.device) -> None:
+def join_process_group(device: torch.device) -> None:
     """Join the processes that torchrun started with this one, if it did.
 
     Tensors on GPUs go by NCCL, those on the CPU by Gloo.
@@ -57,31 +57,31 @@ def join_ranks(device: torch.device) -> None:
     dist.init_process_group(backend, store=store, rank=own_rank, world_size=count, timeout=PATIENCE)
 
 
-def leave_ranks() -> bool:
+def leave_process_group() -> bool:
     """Go on as a process of its own, and return whether it was the first; all are to call this."""
-    was_first = is_first()
-    if joined():
-        agree(0)  # no collective is under way in any of them any more
+    was_first = is_first_rank()
+    if is_distributed():
+        all_reduce_max(0)  # no collective is under way in any of them any more
         dist.destroy_process_group()
     return was_first
 
 
-def joined() -> bool:
+def is_distributed() -> bool:
     """Return whether this process works together with others."""
     return dist.is_available() and dist.is_initialized()
 
 
 def rank() -> int:
     """Return this process's number among all, from 0."""
-    return dist.get_rank() if joined() else 0
+    return dist.get_rank() if is_distributed() else 0
 
 
-def rank_count() -> int:
+def world_size() -> int:
     """Return R."""
-    return dist.get_world_size() if joined() else 1
+    return dist.get_world_size() if is_distributed() else 1
 
 
-def is_first() -> bool:
+def is_first_rank() -> bool:
     """Return whether this is the process that writes, logs and decides."""
     return rank() == 0
 
@@ -91,12 +91,12 @@ def local_rank() -> int | None:
     return int(os.environ["LOCAL_RANK"]) if "TORCHELASTIC_RUN_ID" in os.environ else None
 
 
-def local_rank_count() -> int:
+def local_world_size() -> int:
     """Return how many processes work together on this machine."""
-    return int(os.environ["LOCAL_WORLD_SIZE"]) if joined() else 1
+    return int(os.environ["LOCAL_WORLD_SIZE"]) if is_distributed() else 1
 
 
-class Shares(NamedTuple):
+class BatchSplit(NamedTuple):
     """How many of a batch's B rows each rank has, in their order, and which rank this one is."""
 
     sizes: tuple[int, ...]
@@ -119,10 +119,10 @@ class Shares(NamedTuple):
         return slice(first, first + self.own)
 
 
-def share_out(total: int) -> Shares:
+def split_over_ranks(total: int) -> BatchSplit:
     """Split a batch over the ranks as ``torch.chunk`` and DataParallel do."""
-    count = rank_count()
-    return Shares(tuple(chunk_size(total, count, place) for place in range(count)), rank())
+    count = world_size()
+    return BatchSplit(tuple(chunk_size(total, count, place) for place in range(count)), rank())
 
 
 def chunk_size(total: int, count: int, place: int) -> int:
@@ -131,40 +131,44 @@ def chunk_size(total: int, count: int, place: int) -> int:
     return min(size, max(0, total - size * place))
 
 
-def gathered(rows: Tensor, shares: Shares) -> Tensor:
+def all_gather_rows(rows: Tensor, batch_split: BatchSplit) -> Tensor:
     """Return the rows (B, ...) of all ranks, given this rank's (b, ...); the same in each."""
-    if not joined():
+    if not is_distributed():
         return rows
-    own = _as_bytes(rows, shares)
-    parts = [torch.empty_like(own) for _ in shares.sizes]
+    own = _as_bytes(rows, batch_split)
+    parts = [torch.empty_like(own) for _ in batch_split.sizes]
     dist.all_gather(parts, own)
-    return _from_bytes(parts, rows, shares)
+    return _from_bytes(parts, rows, batch_split)
 
 
-def gathered_by_first(rows: Tensor, shares: Shares) -> Tensor | None:
+def gather_rows(rows: Tensor, batch_split: BatchSplit) -> Tensor | None:
     """Return the rows (B, ...) of all ranks in the first one, None in the others."""
-    if not joined():
+    if not is_distributed():
         return rows
-    own = _as_bytes(rows, shares)
-    parts = [torch.empty_like(own) for _ in shares.sizes] if is_first() else None
+    own = _as_bytes(rows, batch_split)
+    parts = [torch.empty_like(own) for _ in batch_split.sizes] if is_first_rank() else None
     dist.gather(own, parts)
-    return _from_bytes(parts, rows, shares) if is_first() else None
+    return _from_bytes(parts, rows, batch_split) if is_first_rank() else None
 
 
-def _as_bytes(rows: Tensor, shares: Shares) -> Tensor:
+def _as_bytes(rows: Tensor, batch_split: BatchSplit) -> Tensor:
     """Return this rank's rows as bytes, filled up to the largest share: (max(sizes), bytes)."""
-    own = rows[: shares.own].flatten(start_dim=1) if rows.dim() > 1 else rows[: shares.own, None]
-    filled = own.new_zeros(max(shares.sizes), own.shape[1])
-    filled[: shares.own] = own
+    own = (
+        rows[: batch_split.own].flatten(start_dim=1)
+        if rows.dim() > 1
+        else rows[: batch_split.own, None]
+    )
+    filled = own.new_zeros(max(batch_split.sizes), own.shape[1])
+    filled[: batch_split.own] = own
     return filled.view(torch.uint8)
 
 
-def _from_bytes(parts: list[Tensor], like: Tensor, shares: Shares) -> Tensor:
-    rows = torch.cat([part[:size] for part, size in zip(parts, shares.sizes, strict=True)])
+def _from_bytes(parts: list[Tensor], like: Tensor, batch_split: BatchSplit) -> Tensor:
+    rows = torch.cat([part[:size] for part, size in zip(parts, batch_split.sizes, strict=True)])
     return rows.view(like.dtype).view(-1, *like.shape[1:])
 
 
-def exchanged(rows: Tensor, order: Tensor, shares: Shares) -> Tensor:
+def exchange_rows(rows: Tensor, order: Tensor, batch_split: BatchSplit) -> Tensor:
     """Return this rank's share of ``batch[order]``, given its share of a batch.
 
     Each rank sends every other only what it needs, an R-th of what gathering the batch would take.
@@ -172,63 +176,65 @@ def exchanged(rows: Tensor, order: Tensor, shares: Shares) -> Tensor:
     Args:
         rows: (b, ...); anything where b = 0.
         order: (B,), a permutation on the CPU, the same in each rank.
-        shares: of the batch, and of its permutation.
+        batch_split: of the batch, and of its permutation.
 
     Returns:
         (b, ...), or some row where b = 0.
     """
-    if not joined():
-        return rows[moved(order, rows.device)]
-    owner = torch.repeat_interleave(torch.arange(len(shares.sizes)), torch.tensor(shares.sizes))
-    places = torch.argsort(order)[shares.rows]  # where this rank's rows go
+    if not is_distributed():
+        return rows[copy_indices(order, rows.device)]
+    owner = torch.repeat_interleave(
+        torch.arange(len(batch_split.sizes)), torch.tensor(batch_split.sizes)
+    )
+    places = torch.argsort(order)[batch_split.rows]  # where this rank's rows go
     sent = torch.argsort(places)  # by place, so by receiver
-    wanted = order[shares.rows]  # what belongs into this rank's places
+    wanted = order[batch_split.rows]  # what belongs into this rank's places
     by_sender = torch.argsort(owner[wanted], stable=True)  # as it arrives
-    output = rows.new_empty(shares.own, *rows.shape[1:])
+    output = rows.new_empty(batch_split.own, *rows.shape[1:])
     dist.all_to_all_single(
         output,
-        rows[moved(sent, rows.device)].contiguous(),
-        owner[wanted].bincount(minlength=len(shares.sizes)).tolist(),
-        owner[places].bincount(minlength=len(shares.sizes)).tolist(),
+        rows[copy_indices(sent, rows.device)].contiguous(),
+        owner[wanted].bincount(minlength=len(batch_split.sizes)).tolist(),
+        owner[places].bincount(minlength=len(batch_split.sizes)).tolist(),
     )
-    if not shares.own:
+    if not batch_split.own:
         return rows[:1]
-    return output[moved(torch.argsort(by_sender), rows.device)]
+    return output[copy_indices(torch.argsort(by_sender), rows.device)]
 
 
-def moved(indices: Tensor, device: torch.device) -> Tensor:
+def copy_indices(indices: Tensor, device: torch.device) -> Tensor:
     """Return indices on a device, without waiting for what it is working on."""
     if device.type == "cuda":
         indices = indices.pin_memory()
     return indices.to(device, non_blocking=True)
 
 
-def summed(values: Tensor) -> Tensor:
+def all_reduce_sum(values: Tensor) -> Tensor:
     """Return the sums of values over all ranks."""
-    if joined():
+    if is_distributed():
         dist.all_reduce(values)
     return values
 
 
-def agree(*values: int) -> list[int]:
+def all_reduce_max(*values: int) -> list[int]:
     """Return the largest that any rank gave, of each value; waits for all, but for no GPU."""
-    if not joined():
+    if not is_distributed():
         return list(values)
     largest = torch.tensor(values)
     dist.all_reduce(largest, dist.ReduceOp.MAX)
     return largest.tolist()
 
 
-def from_first(make: Callable[[], T]) -> T:
+def broadcast_from_first(make: Callable[[], T]) -> T:
     """Return in all ranks what the first one makes: plain values, or tensors on the CPU."""
-    if not joined():
+    if not is_distributed():
         return make()
-    values = [make() if is_first() else None]
+    values = [make() if is_first_rank() else None]
     dist.broadcast_object_list(values, device=torch.device("cpu"))
     return values[0]
 
 
-def first_to_say(message: str) -> bool:
+def is_first_to_report(message: str) -> bool:
     """Return whether no other rank has said the same."""
     try:
         return all(store.add(f"said: {message}", 1) == 1 for store in _stores)
@@ -236,7 +242,7 @@ def first_to_say(message: str) -> bool:
         return True
 
 
-def has_lost_contact(error: RuntimeError) -> bool:
+def is_connection_lost(error: RuntimeError) -> bool:
     """Return whether a collective failed since another rank has ended or can't be reached."""
     lost = (
         "Connection closed by peer",
@@ -247,21 +253,21 @@ def has_lost_contact(error: RuntimeError) -> bool:
     return any(words in str(error) for words in lost)
 
 
-def share_buffers(*modules: nn.Module) -> None:
+def broadcast_buffers(*modules: nn.Module) -> None:
     """Set buffers to the first rank's, as DataParallel keeps those of the first GPU."""
-    if joined():
+    if is_distributed():
         for module in modules:
             for buffer in module.buffers():
                 dist.broadcast(buffer, 0)
 
 
-def check_same(**modules: nn.Module) -> None:
+def check_identical(**modules: nn.Module) -> None:
     """Compare parameters and buffers between all ranks, by sums of their bits.
 
     Raises:
         RuntimeError: if they aren't the same to the bit; names the first that differ.
     """
-    if not joined():
+    if not is_distributed():
         return
     tensors = {
         f"{part} {name}": tensor
@@ -269,8 +275,8 @@ def check_same(**modules: nn.Module) -> None:
         for name, tensor in module.state_dict().items()
     }
     sums = torch.stack([_bits(tensor).sum(dtype=torch.int64) for tensor in tensors.values()])
-    shares = Shares((1,) * rank_count(), rank())
-    differs = (gathered(sums[None], shares) != sums).any(dim=0)  # (tensors,)
+    batch_split = BatchSplit((1,) * world_size(), rank())
+    differs = (all_gather_rows(sums[None], batch_split) != sums).any(dim=0)  # (tensors,)
     if differs.any():
         names = [name for name, d in zip(tensors, differs.tolist(), strict=True) if d]
         raise RuntimeError(f"the ranks differ in {len(names)} tensors, such as {names[:3]}")

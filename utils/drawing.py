@@ -1,4 +1,4 @@
-"""Pictures of results, drawn with Pillow.
+"""Images of results, drawn with Pillow.
 
 Images are (3, H, W) tensors in [0, 1]; points (A, 2) in pixels of the image, x before y.
 """
@@ -11,49 +11,49 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from utils.whole_file import write_file_whole, writing
+from utils.files import write_file, writing
 
-ZOOM = 4  # of a picture with points, so that a dot is smaller than what it marks
+ZOOM = 4  # of an image with points, so that a dot is smaller than what it marks
 TRUTH, PREDICTION = (40, 200, 60), (50, 90, 255)
-GAP = 4  # pixels between the pictures of a sheet
+GAP = 4  # pixels between the images of a sheet
 HEADER = 24  # pixels above a sheet for its title
 
 
-def to_picture(image: Tensor, zoom: int = 1) -> Image.Image:
-    """Return (3, H, W) in [0, 1] as an RGB picture, enlarged ``zoom`` times."""
+def to_pil(image: Tensor, zoom: int = 1) -> Image.Image:
+    """Return (3, H, W) in [0, 1] as an RGB image, enlarged ``zoom`` times."""
     array = (image.clamp(0, 1) * 255).round().byte().permute(1, 2, 0).cpu().numpy()
-    picture = Image.fromarray(array)
-    return picture.resize((picture.width * zoom, picture.height * zoom), Image.Resampling.BICUBIC)
+    drawing = Image.fromarray(array)
+    return drawing.resize((drawing.width * zoom, drawing.height * zoom), Image.Resampling.BICUBIC)
 
 
 def enlarged(points: np.ndarray, zoom: int) -> np.ndarray:
-    """Return where points (A, 2) lie in a picture enlarged ``zoom`` times, in its pixels.
+    """Return where points (A, 2) lie in an image enlarged ``zoom`` times, in its pixels.
 
-    The centre of pixel 0 lies half an enlarged pixel inside the picture.
+    The centre of pixel 0 lies half an enlarged pixel inside the image.
     """
     return (np.asarray(points) + 0.5) * zoom - 0.5
 
 
 def draw_points(
-    picture: Image.Image, points: np.ndarray, colours: list[tuple[int, int, int]], zoom: int = ZOOM
+    drawing: Image.Image, points: np.ndarray, colours: list[tuple[int, int, int]], zoom: int = ZOOM
 ) -> None:
-    """Dot points (A, 2), given in pixels before the enlargement, onto a picture."""
-    draw = ImageDraw.Draw(picture)
-    radius = max(2, picture.width // (70 if len(points) <= 20 else 130))
+    """Dot points (A, 2), given in pixels before the enlargement, onto an image."""
+    draw = ImageDraw.Draw(drawing)
+    radius = max(2, drawing.width // (70 if len(points) <= 20 else 130))
     for (x, y), colour in zip(enlarged(points, zoom), colours, strict=True):
         box = (x - radius, y - radius, x + radius, y + radius)
         draw.ellipse(box, fill=colour, outline=(255, 255, 255))
 
 
-def prediction_picture(image: Tensor, predicted: np.ndarray, truth: np.ndarray) -> Image.Image:
-    """Return a picture with true points in green and predicted ones in blue, joined by lines."""
-    picture = to_picture(image, ZOOM)
-    draw = ImageDraw.Draw(picture)
+def draw_predictions(image: Tensor, predicted: np.ndarray, truth: np.ndarray) -> Image.Image:
+    """Return an image with true points in green and predicted ones in blue, joined by lines."""
+    drawing = to_pil(image, ZOOM)
+    draw = ImageDraw.Draw(drawing)
     for p, t in zip(enlarged(predicted, ZOOM), enlarged(truth, ZOOM), strict=True):
         draw.line([tuple(p), tuple(t)], fill=(255, 255, 255), width=1)
-    draw_points(picture, truth, [TRUTH] * len(truth))
-    draw_points(picture, predicted, [PREDICTION] * len(predicted))
-    return picture
+    draw_points(drawing, truth, [TRUTH] * len(truth))
+    draw_points(drawing, predicted, [PREDICTION] * len(predicted))
+    return drawing
 
 
 def part_colours(count: int) -> list[tuple[int, int, int]]:
@@ -64,45 +64,45 @@ def part_colours(count: int) -> list[tuple[int, int, int]]:
     ]
 
 
-def parts_picture(image: Tensor, points: np.ndarray, visible: np.ndarray) -> Image.Image:
-    """Return a picture with the visible parts as dots, a colour a part."""
-    picture = to_picture(image, ZOOM)
+def draw_parts(image: Tensor, points: np.ndarray, visible: np.ndarray) -> Image.Image:
+    """Return an image with the visible parts as dots, a colour a part."""
+    drawing = to_pil(image, ZOOM)
     colours = part_colours(len(points))
     shown = np.flatnonzero(visible)
-    draw_points(picture, points[shown], [colours[i] for i in shown])
-    return picture
+    draw_points(drawing, points[shown], [colours[i] for i in shown])
+    return drawing
 
 
-def sheet(pictures: list[Image.Image], columns: int, title: str) -> Image.Image:
-    """Return pictures of one size in a grid, row by row, below a title."""
-    width, height = pictures[0].size
-    columns = min(columns, len(pictures))
-    rows = math.ceil(len(pictures) / columns)
+def sheet(drawings: list[Image.Image], columns: int, title: str) -> Image.Image:
+    """Return images of one size in a grid, row by row, below a title."""
+    width, height = drawings[0].size
+    columns = min(columns, len(drawings))
+    rows = math.ceil(len(drawings) / columns)
     size = (columns * (width + GAP) + GAP, rows * (height + GAP) + GAP + HEADER)
     page = Image.new("RGB", size, "white")
     font = ImageFont.load_default(15)
     ImageDraw.Draw(page).text((GAP, 3), title, fill="black", font=font)
-    for place, picture in enumerate(pictures):
+    for place, drawing in enumerate(drawings):
         row, column = divmod(place, columns)
-        page.paste(picture, (GAP + column * (width + GAP), HEADER + GAP + row * (height + GAP)))
+        page.paste(drawing, (GAP + column * (width + GAP), HEADER + GAP + row * (height + GAP)))
     return page
 
 
-def heat_picture(values: np.ndarray, low: float, high: float, side: int) -> Image.Image:
-    """Return a map (h, w) as a grey picture of ``side`` pixels: black at low, white at high."""
+def render_heatmap(values: np.ndarray, low: float, high: float, side: int) -> Image.Image:
+    """Return a map (h, w) as a grey image of ``side`` pixels: black at low, white at high."""
     scaled = np.clip((values - low) / max(high - low, 1e-12), 0, 1)
-    picture = Image.fromarray((255 * scaled).round().astype(np.uint8))
-    return picture.resize((side, side), Image.Resampling.BILINEAR)
+    drawing = Image.fromarray((255 * scaled).round().astype(np.uint8))
+    return drawing.resize((side, side), Image.Resampling.BILINEAR)
 
 
-def rgb_picture(values: np.ndarray, low: np.ndarray, high: np.ndarray, side: int) -> Image.Image:
-    """Return maps (3, h, w) as the channels of a colour picture; see `heat_picture`."""
-    channels = [heat_picture(v, a, b, side) for v, a, b in zip(values, low, high, strict=True)]
+def render_rgb(values: np.ndarray, low: np.ndarray, high: np.ndarray, side: int) -> Image.Image:
+    """Return maps (3, h, w) as the channels of a colour image; see `render_heatmap`."""
+    channels = [render_heatmap(v, a, b, side) for v, a, b in zip(values, low, high, strict=True)]
     return Image.merge("RGB", channels)
 
 
-def save_picture(picture: Image.Image, path: Path) -> None:
-    """Write a picture as PNG, making its folder."""
+def save_png(drawing: Image.Image, path: Path) -> None:
+    """Write an image as PNG, making its folder."""
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-    write_file_whole(path, lambda file: picture.save(file, "PNG"))
+    write_file(path, lambda file: drawing.save(file, "PNG"))

@@ -6,7 +6,7 @@ import signal
 import sys
 from types import FrameType
 
-from utils.distributed import is_first, local_rank
+from utils.distributed import is_first_rank, local_rank
 
 # Signal to exit status: what a shell reports of a process it ended, 128 + its number, but for
 # SIGUSR1, the scheduler's early warning: the run has ended well, and is to be queued again.
@@ -38,7 +38,7 @@ class Interruption:
             signal.signal(number, handler)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        if self.received is None and is_first():
+        if self.received is None and is_first_rank():
             # Not print(): the handler may have come in the middle of another one.
             name = signal.Signals(number).name
             sys.stderr.write(f"\n{name}: finishing what is under way, then saving\n")

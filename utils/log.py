@@ -10,8 +10,8 @@ from pathlib import Path
 from tensorboard_logger import Logger as TensorBoardLogger
 from tqdm import tqdm
 
-from utils.distributed import is_first
-from utils.whole_file import writing
+from utils.distributed import is_first_rank
+from utils.files import writing
 
 
 class _Events(TensorBoardLogger):
@@ -41,7 +41,7 @@ class RunLog:
     ) -> None:
         self.log_path, self.scalar_path, self.jsonl_path = log_path, scalar_path, jsonl_path
         self.file = self.scalars = None
-        if not is_first():
+        if not is_first_rank():
             self.jsonl_path = None
             return
         if log_path is not None:
@@ -54,7 +54,7 @@ class RunLog:
 
     def line(self, text: str) -> None:
         """Print a line of text."""
-        if not is_first():
+        if not is_first_rank():
             return
         with writing("standard output"):
             tqdm.write(text, file=sys.stdout)
@@ -81,7 +81,7 @@ class RunLog:
 
 def progress(items: Iterable, title: str, total: int | None = None) -> Iterable:
     """Show a bar while going through items, if stderr is a terminal."""
-    is_shown = is_first() and sys.stderr.isatty()
+    is_shown = is_first_rank() and sys.stderr.isatty()
     return tqdm(items, desc=title, total=total, leave=False, disable=not is_shown)
 
 

@@ -46,30 +46,30 @@ def add_schedule_arguments(
     return group
 
 
-def step_rate(epoch: int, base: float, decay_epochs: Sequence[int], rate: float) -> float:
+def step_lr(epoch: int, base: float, decay_epochs: Sequence[int], rate: float) -> float:
     """Return base times rate for each decay epoch that lies before this one."""
     return base * rate ** sum(e < epoch for e in decay_epochs)
 
 
-def cosine_rate(epoch: int, base: float, epochs: int, floor: float = 0.0) -> float:
+def cosine_lr(epoch: int, base: float, epochs: int, floor: float = 0.0) -> float:
     """Return the rate of this epoch on a half cosine from base (epoch 0) to floor (the last)."""
     return floor + (base - floor) * 0.5 * (1 + math.cos(math.pi * epoch / epochs))
 
 
-def regressor_cosine_rate(epoch: int, base: float, epochs: int, rate: float) -> float:
+def regressor_cosine_lr(epoch: int, base: float, epochs: int, rate: float) -> float:
     """Return the regressor's cosine rate; its floor is ``base * rate**3 * 0.1``.
 
     The published code steps its scheduler before each epoch, so that epoch 1 is one step down.
     """
-    return cosine_rate(epoch, base, epochs, floor=base * rate**3 * 0.1)
+    return cosine_lr(epoch, base, epochs, floor=base * rate**3 * 0.1)
 
 
-def regressor_multistep_rate(epoch: int, base: float) -> float:
+def regressor_multistep_lr(epoch: int, base: float) -> float:
     """Return base times 0.1 for each of the milestones 100 and 250 reached."""
     return base * MULTISTEP_RATE ** sum(m <= epoch for m in MULTISTEP_MILESTONES)
 
 
-def regressor_rate(
+def regressor_lr(
     epoch: int,
     base: float,
     epochs: int,
@@ -80,10 +80,10 @@ def regressor_rate(
 ) -> float:
     """Return the regressor's rate under the flags of the evaluation scripts [SPEC 5]."""
     if cosine:
-        return regressor_cosine_rate(epoch, base, epochs, rate)
+        return regressor_cosine_lr(epoch, base, epochs, rate)
     if multistep:
-        return regressor_multistep_rate(epoch, base)
-    return step_rate(epoch, base, decay_epochs, rate)
+        return regressor_multistep_lr(epoch, base)
+    return step_lr(epoch, base, decay_epochs, rate)
 
 
 def set_learning_rate(optimizer, rate: float) -> None:

@@ -1,4 +1,4 @@
-"""Random thin-plate-spline warps of annotated pictures [SPEC 6; golden/RECIPES.md].
+"""Random thin-plate-spline warps of annotated images [SPEC 6; golden/RECIPES.md].
 
 Letters: P control points (a 10x10 grid), N points of the image. A warp is ``design @ weights``:
 it maps a place of the *result* to the place of the source that is shown there, both as (x, y) in
@@ -60,11 +60,11 @@ def random_tps_weights(
 
 
 class WarperSingle:
-    """Warp one picture and its points at random, then crop.
+    """Warp one image and its points at random, then crop.
 
     Args:
-        H: rows of the picture.
-        W: columns of the picture.
+        H: rows of the image.
+        W: columns of the image.
         warpsd_all: this and the others: see `random_tps_weights`.
         warpsd_subset: see `random_tps_weights`.
         transsd: see `random_tps_weights`.
@@ -92,7 +92,7 @@ class WarperSingle:
     def __call__(
         self, image: Tensor, keypts: np.ndarray, crop: int = 0
     ) -> tuple[Tensor, np.ndarray]:
-        """Return a warped and cropped picture and its points.
+        """Return a warped and cropped image and its points.
 
         Args:
             image: (3, H, W) in 0..255.
@@ -100,7 +100,7 @@ class WarperSingle:
             crop: pixels cut off each side of the result.
 
         Returns:
-            The picture (3, H - 2 * crop, W - 2 * crop) in 0..255, zero where the warp looks
+            The image (3, H - 2 * crop, W - 2 * crop) in 0..255, zero where the warp looks
             outside the source, and the points (N, 2) in pixels of the cropped frame.
         """
         images, points = self.warp(image[None], np.asarray(keypts)[None], self.draw()[None], crop)
@@ -111,14 +111,14 @@ class WarperSingle:
         return random_tps_weights(len(self.controls), *self.spread)
 
     def to(self, device: torch.device) -> "WarperSingle":
-        """Have pictures of a device warped; return self."""
+        """Have images of a device warped; return self."""
         self.F = self.F.to(device)
         return self
 
     def warp(
         self, images: Tensor, points_px: np.ndarray, weights: Tensor, crop: int
     ) -> tuple[Tensor, np.ndarray]:
-        """Warp and crop a batch, each picture by weights of its own.
+        """Warp and crop a batch, each image by weights of its own.
 
         Args:
             images: (B, 3, H, W) in 0..255.
@@ -127,7 +127,7 @@ class WarperSingle:
             crop: pixels cut off each side of the results.
 
         Returns:
-            Pictures (B, 3, H - 2 * crop, W - 2 * crop) and points (B, N, 2): see `__call__`.
+            Images (B, 3, H - 2 * crop, W - 2 * crop) and points (B, N, 2): see `__call__`.
         """
         rows = self.F.view(self.H, self.W, -1)[crop : self.H - crop, crop : self.W - crop]
         grids = torch.einsum("hwp,bpc->bhwc", rows, weights.to(rows))

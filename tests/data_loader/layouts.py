@@ -1,7 +1,7 @@
-"""Tiny benchmarks that tests write for themselves: pictures with one bright dot under a landmark.
+"""Tiny benchmarks that tests write for themselves: images with one bright dot under a landmark.
 
 Each writer returns the places it chose. Dots are Gaussian, on black, so that the centroid of the
-light is the dot's centre to a small part of a pixel, also after a resize. Pictures are PNG inside
+light is the dot's centre to a small part of a pixel, also after a resize. Images are PNG inside
 whatever the name says, hence without loss; Pillow goes by the content.
 """
 
@@ -25,7 +25,7 @@ def complaint(action, *args, **options) -> str:
 
 
 def dot_image(size, dot, sigma=3.0) -> Image.Image:
-    """Return a black (width, height) picture with a white dot at 0-based (x, y)."""
+    """Return a black (width, height) image with a white dot at 0-based (x, y)."""
     (width, height), (x, y) = size, dot
     columns, rows = np.arange(width), np.arange(height)[:, None]
     light = 255 * np.exp(-((columns - x) ** 2 + (rows - y) ** 2) / (2 * sigma**2))
@@ -59,8 +59,8 @@ def celeba_line(name, points) -> str:
     return f"{name} " + "  ".join(f"{v:4d}" for v in np.ravel(points))
 
 
-def write_celeba(root, partitions, mafl_train=("x.jpg",), mafl_test=("y.jpg",), pictures=True):
-    """Write CelebA's files; return the points (N, 5, 2), whose i-th picture shows dot i % 5.
+def write_celeba(root, partitions, mafl_train=("x.jpg",), mafl_test=("y.jpg",), images=True):
+    """Write CelebA's files; return the points (N, 5, 2), whose i-th image shows dot i % 5.
 
     ``partitions`` maps names, in the annotation file's order, to 0, 1 or 2.
     """
@@ -81,7 +81,7 @@ def write_celeba(root, partitions, mafl_train=("x.jpg",), mafl_test=("y.jpg",), 
     folder = root / "Img/img_align_celeba_hq"
     folder.mkdir(parents=True)
     for i, name in enumerate(partitions):
-        if pictures:
+        if images:
             save_image(folder / name, dot_image((178, 218), points[i][i % 5], sigma=5))
         else:
             (folder / name).touch()
@@ -112,8 +112,8 @@ AFLW_SIZES = [(90, 140), (200, 120), (110, 110), (80, 170), (160, 100)]
 
 def write_aflw(root, sizes=AFLW_SIZES):
     """Write both splits of AFLW_R; return {split: names} and the points (N, 5, 2) as x, y."""
-    shares = np.array([[0.4, 0.36], [0.62, 0.4], [0.52, 0.55], [0.42, 0.66], [0.6, 0.7]])
-    points = np.array([(shares + 0.008 * i) * size for i, size in enumerate(sizes)])
+    fractions = np.array([[0.4, 0.36], [0.62, 0.4], [0.52, 0.55], [0.42, 0.66], [0.6, 0.7]])
+    points = np.array([(fractions + 0.008 * i) * size for i, size in enumerate(sizes)])
     names = {}
     for split in ("train", "test"):
         # Not sorted: the order is the list's.
@@ -186,7 +186,7 @@ def pts_lines(points) -> list[str]:
 def write_300w(root, names):
     """Write 300-W of {folder: names}, not only of existing ones; return points by file.
 
-    The i-th picture of a folder shows point 0, 36, 45 or 67 as a dot; points are 1-based.
+    The i-th image of a folder shows point 0, 36, 45 or 67 as a dot; points are 1-based.
     """
     folder = root / "Bounding Boxes"
     folder.mkdir(parents=True)
@@ -239,9 +239,9 @@ def dat_table(names, parts) -> dict:
     """Return CUB's table of base names to parts '1' to '15'."""
     return {
         name.rsplit("/", 1)[-1].encode(): {
-            str(a + 1).encode(): dict(enumerate(row, 1)) for a, row in enumerate(picture.tolist())
+            str(a + 1).encode(): dict(enumerate(row, 1)) for a, row in enumerate(image.tolist())
         }
-        for name, picture in zip(names, parts, strict=True)
+        for name, image in zip(names, parts, strict=True)
     }
 
 
@@ -259,7 +259,7 @@ PREFIX = "/mnt/other/person/CUB_200_2011/images/"
 def write_cub(root, native=False):
     """Write CUB with Torch7 or its own annotations; return parts (N, 15, 3) of `CUB_NAMES`.
 
-    The i-th picture shows part `shown_part(i)` as a dot.
+    The i-th image shows part `shown_part(i)` as a dot.
     """
     parts = cub_parts(len(CUB_NAMES))
     for i, (name, size) in enumerate(zip(CUB_NAMES, CUB_SIZES, strict=True)):
@@ -268,7 +268,7 @@ def write_cub(root, native=False):
     for split, rows in CUB_SPLITS.items():
         write_text(root / f"split/{split}.txt", *(PREFIX + CUB_NAMES[i] for i in rows))
     if native:
-        # Ids aren't in the order of the pictures, nor are the lines of the parts.
+        # Ids aren't in the order of the images, nor are the lines of the parts.
         ids = [40, 7, 23, 1, 5]
         names = zip(ids, CUB_NAMES, strict=True)
         write_text(root / "images.txt", *(f"{n} {name}" for n, name in sorted(names)))
@@ -287,5 +287,5 @@ def write_cub(root, native=False):
 
 
 def shown_part(i: int) -> int:
-    """Return the part (0-based, visible) under the dot of the i-th picture."""
+    """Return the part (0-based, visible) under the dot of the i-th image."""
     return 2 * i + 1

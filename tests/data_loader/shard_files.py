@@ -8,8 +8,8 @@ import numpy as np
 from PIL import Image
 
 
-def picture(number: int, size=(24, 20)) -> bytes:
-    """Return the file of a picture that tells its number, up to 16 million, by its colour."""
+def image(number: int, size=(24, 20)) -> bytes:
+    """Return the file of an image that tells its number, up to 16 million, by its colour."""
     colour = (number & 255, number >> 8 & 255, number >> 16)
     buffer = io.BytesIO()
     Image.new("RGB", size, colour).save(buffer, format="PNG")
@@ -17,7 +17,7 @@ def picture(number: int, size=(24, 20)) -> bytes:
 
 
 def number_of(image) -> int:
-    """Return a picture's number; array or tensor (3, H, W)."""
+    """Return an image's number; array or tensor (3, H, W)."""
     return sum(int(v) << 8 * i for i, v in enumerate(np.asarray(image)[:, 0, 0]))
 
 
@@ -33,12 +33,12 @@ def write_tar(path, members, **options):
 
 
 def write_shards(folder, counts) -> str:
-    """Write shards of so many numbered pictures, and labels beside them; return their pattern."""
+    """Write shards of so many numbered images, and labels beside them; return their pattern."""
     number = 0
     for i, count in enumerate(counts):
         members = []
         for _ in range(count):
-            members += [(f"{number:06}.jpg", picture(number)), (f"{number:06}.cls", b"3")]
+            members += [(f"{number:06}.jpg", image(number)), (f"{number:06}.cls", b"3")]
             number += 1
         write_tar(folder / f"birds-{i:03}.tar", members)
     return str(folder / f"birds-{{000..{len(counts) - 1:03}}}.tar")

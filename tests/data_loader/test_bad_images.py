@@ -1,4 +1,4 @@
-"""Pictures that can't be read: left out of annotated sets, replaced in pre-training, and listed."""
+"""Images that can't be read: left out of annotated sets, replaced in pre-training, and listed."""
 
 import errno
 import json
@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from data_loader import bad_images, image_cache, loaders
+from data_loader import bad_images, loaders
 from data_loader.bad_images import (
     BadImages,
     Replacing,
@@ -21,9 +21,11 @@ from data_loader.bad_images import (
 from data_loader.data_loaders_animal import CUB, InatAve
 from data_loader.data_loaders_face import AFLW, AFLW_MTFL, CelebAPrunedAligned_MAFLVal, MAFLAligned
 from data_loader.data_loaders_face import ThreeHundredW as W300
-from data_loader.image_cache import BaseImages, cache_images
-from data_loader.images import open_image
+from data_loader.items import Items
 from data_loader.loaders import SeededItems, build_loader
+from data_loader.readers.images import open_image
+from data_loader.storage import image_cache
+from data_loader.storage.image_cache import cache_images
 from tests.data_loader.layouts import (
     CELEBA_MAFL,
     CELEBA_PARTS,
@@ -36,7 +38,8 @@ from tests.data_loader.layouts import (
     write_mtfl,
     write_text,
 )
-from utils.errors import ImageError, InputError, run_script
+from utils.errors import ImageError, InputError
+from utils.script import run_script
 
 COUNT = 300
 PAIR = {"imwidth": 16, "crop": 2, "skip_bad": True}
@@ -46,7 +49,7 @@ CPU = torch.device("cpu")
 
 # What to make of a good file's content, and what is said of it then.
 KINDS = {
-    "text": (lambda good: b"no picture\n" * 9, "not an image that Pillow can read"),
+    "text": (lambda good: b"no image\n" * 9, "not an image that Pillow can read"),
     "cut": (lambda good: good[:-40], "unreadable image (image file is truncated"),
     "empty": (lambda good: b"", "not an image that Pillow can read"),
     "bomb": (
@@ -58,8 +61,8 @@ KINDS = {
 
 
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory):
-    """A folder of small pictures, and the list that names them."""
+def images(tmp_path_factory):
+    """A folder of small images, and the list that names them."""
     root, random = tmp_path_factory.mktemp("birds"), np.random.RandomState(0)
     (root / "a").mkdir()
     for i in range(COUNT):
@@ -69,9 +72,9 @@ def pictures(tmp_path_factory):
 
 
 @pytest.fixture
-def root(pictures, tmp_path):
+def root(images, tmp_path):
     """A copy to damage."""
-    return shutil.copytree(pictures, tmp_path / "birds")
+    return shutil.copytree(images, tmp_path / "birds")
 
 
 @pytest.fixture(autouse=True)
@@ -105,21 +108,28 @@ def loaded(items, workers=0, epochs=(1,), batch_size=64, skip=0):
     loader, batches = build_loader(items, shuffle=True, **options), []
     for epoch in epochs:
         loader.batch_sampler.set_epoch(epoch, skip)
-        batches += [[part for part in batch if len(part)] for batch in loader]
+        batches += list(loader)
     return batches
 
 
 def same(batches, others) -> bool:
     assert len(batches) == len(others) > 0
-    pairs = (pair for rows in zip(batches, others, strict=True) for pair in zip(*rows, strict=True))
+    pairs = zip(leaves(batches), leaves(others), strict=True)
     return all(torch.equal(torch.as_tensor(a), torch.as_tensor(b)) for a, b in pairs)
+
+
+def leaves(parts) -> list:
+    """Return what tuples and lists hold, at any depth."""
+    if not isinstance(parts, tuple | list):
+        return [parts]
+    return [leaf for part in parts for leaf in leaves(part)]
 
 
 # ---- annotated sets ----
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_bad_pictures_of_all_kinds_are_left_out_and_listed(root, tmp_path, workers):
+def test_bad_images_of_all_kinds_are_left_out_and_listed(root, tmp_path, workers):
     for kinds in (["text", "cut", "empty"], ["bomb", "absent"]):
         places = [7, 100, 299][: len(kinds)]
         for place, kind in zip(places, kinds, strict=True):
@@ -128,7 +138,7 @@ def test_bad_pictures_of_all_kinds_are_left_out_and_listed(root, tmp_path, worke
         left_out = leave_out({"Test": dataset}, workers)
         (line,) = list_left_out(left_out, tmp_path / "new/run")
         path = tmp_path / "new/run/bad_images.txt"
-        said = f"{len(kinds)} of 300 test pictures can't be read, left out: listed in {path}"
+        said = f"{len(kinds)} of 300 test images can't be read, left out: listed in {path}"
         assert line == said
         found = lines(path.parent)
         assert [entry[0] for entry in found] == [str(name(root, i)) for i in places]
@@ -154,7 +164,7 @@ def test_one_in_a_hundred_may_be_bad_and_no_more(root):
     assert len(leave_out({"Test": dataset}, 0)[0].entries) == 3 and len(dataset) == 297
     message = complaint(leave_out, {"training": birds(root, count=299)}, 0)
     assert message == (
-        "3 of 299 training pictures can't be read, where --on_bad_image skip allows 2 (1 in 100); "
+        "3 of 299 training images can't be read, where --on_bad_image skip allows 2 (1 in 100); "
         f"the first: {name(root, 30)}: not an image that Pillow can read"
     )
     assert "1 of 99 test" in complaint(leave_out, {"Test": birds(root, count=99)}, 0)
@@ -169,7 +179,7 @@ def test_each_split_has_its_own_limit_and_stop_reads_nothing(root, monkeypatch):
 
 
 @pytest.mark.parametrize("benchmark", ["MAFL", "CelebA", "AFLW", "MTFL", "300W", "CUB", "native"])
-def test_listed_pictures_may_be_absent_or_damaged_in_all_benchmarks(tmp_path, benchmark):
+def test_listed_images_may_be_absent_or_damaged_in_all_benchmarks(tmp_path, benchmark):
     writers = {
         "MAFL": lambda: write_celeba(tmp_path, CELEBA_PARTS, **CELEBA_MAFL),
         "CelebA": lambda: write_celeba(tmp_path, CELEBA_PARTS),
@@ -188,7 +198,7 @@ def test_listed_pictures_may_be_absent_or_damaged_in_all_benchmarks(tmp_path, be
     whole = kinds[benchmark](tmp_path, **options)
     for kind in ("text", "absent"):
         path = whole.path(1)
-        path.write_bytes(b"no picture") if kind == "text" else path.unlink()
+        path.write_bytes(b"no image") if kind == "text" else path.unlink()
         dataset = kinds[benchmark](tmp_path, **options)
         assert dataset.filenames == whole.filenames
         assert f"1 of {len(whole)} test" in complaint(leave_out, {"Test": dataset}, 0)
@@ -208,17 +218,17 @@ def test_points_that_need_a_size_which_was_not_read_are_not_used(tmp_path):
     assert "could be read only later" in complaint(leave_out, {"Test": dataset}, 0)
 
 
-def test_annotations_that_do_not_fit_are_no_bad_picture(tmp_path):
+def test_annotations_that_do_not_fit_are_no_bad_image(tmp_path):
     write_300w(tmp_path, {"afw": ["1.jpg", "2.jpg"]})
     options = {"train": True, "pair_image": False, "do_augmentations": False, "skip_bad": True}
     dataset = W300(tmp_path, **options)
     Image.new("RGB", (3, 3)).save(dataset.path(0), format="PNG")
     message = complaint(leave_out, {"Test": dataset}, 0)
-    assert "further outside the picture" in message and "on_bad_image" not in message
+    assert "further outside the image" in message and "on_bad_image" not in message
 
 
 @pytest.mark.parametrize("error", [MemoryError(), OSError(errno.EMFILE, "Too many open files")])
-def test_a_machine_short_of_something_says_nothing_about_the_picture(root, monkeypatch, error):
+def test_a_machine_short_of_something_says_nothing_about_the_image(root, monkeypatch, error):
     def fail(*_, **__):
         raise error
 
@@ -228,21 +238,23 @@ def test_a_machine_short_of_something_says_nothing_about_the_picture(root, monke
     assert not isinstance(caught.value, ImageError)
 
 
-# ---- pre-training: what takes a bad picture's place ----
+# ---- pre-training: what takes a bad image's place ----
 
 
 @pytest.mark.parametrize("squares", [False, True])
 def test_the_next_good_one_takes_the_place_bit_for_bit(root, squares):
     plain = birds(root)
-    wanted = SeededItems(BaseImages(plain) if squares else plain)
+    wanted = SeededItems(Items(plain, plain.square_item if squares else plain.pair_item))
     expected = {i: wanted[i, 77] for i in (1, 6, 200)}
     damage(root, 5, kind="cut")
     damage(root, 299, 0, kind="absent")
     dataset = birds(root)
-    items = SeededItems(Replacing(BaseImages(dataset) if squares else dataset, dataset))
+    items = SeededItems(
+        Replacing(Items(dataset, dataset.square_item if squares else dataset.pair_item), dataset)
+    )
     replaced = {5: (6, 1), 299: (1, 2), 0: (1, 1), 6: (6, 0), 200: (200, 0)}
     for place, (taken, bad) in replaced.items():
-        *item, note = items[place, 77]
+        item, note = items[place, 77]
         assert same([item], [expected[taken]]) and note.tolist() == [place, bad]
 
 
@@ -258,7 +270,7 @@ def test_what_was_drawn_before_the_failure_is_drawn_again():
             return drawn, torch.randn(2)
 
     items = SeededItems(Replacing(Late(), None))
-    assert same([items[4, 9][:2]], [items[5, 9][:2]])
+    assert same([items[4, 9].item], [items[5, 9].item])
 
 
 def test_batches_do_not_depend_on_workers_cache_nor_where_they_start(root, tmp_path):
@@ -270,20 +282,23 @@ def test_batches_do_not_depend_on_workers_cache_nor_where_they_start(root, tmp_p
             dataset = birds(root)
             if cached:
                 cache_images(dataset, tmp_path / "cache", workers)
-            items = Replacing(BaseImages(dataset) if squares else dataset, dataset)
+            items = Replacing(
+                Items(dataset, dataset.square_item if squares else dataset.pair_item), dataset
+            )
             runs.append(loaded(items, workers, (1, 2)))
             assert same(runs[-1], runs[0])
-        assert [len(batch[0]) for batch in runs[0]] == 2 * [64, 64, 64, 64, 44]
+        assert [len(batch[-1]) for batch in runs[0]] == 2 * [64, 64, 64, 64, 44]
         assert same(loaded(items, epochs=(2,), skip=128), runs[0][7:])
-        notes = torch.cat([batch[-1] for batch in runs[0][:5]])
+        notes = torch.cat([batch.substituted for batch in runs[0][:5]])
         assert sorted(notes[notes[:, 1] > 0].tolist()) == [[10, 3], [11, 2], [12, 1]]
 
 
-def test_without_bad_pictures_nothing_changes(root, tmp_path):
+def test_without_bad_images_nothing_changes(root, tmp_path):
     dataset = birds(root)
     count_bad_images(dataset, tmp_path, False, print)
-    items = Replacing(dataset, dataset)
-    assert same([batch[:-1] for batch in loaded(items)], loaded(birds(root, skip_bad=False)))
+    items, plain = Items(dataset, dataset.pair_item), birds(root, skip_bad=False)
+    found = [batch.item for batch in loaded(Replacing(items, dataset))]
+    assert same(found, loaded(Items(plain, plain.pair_item)))
     assert count_bad_images(birds(root, skip_bad=False), tmp_path, False, print) is None
     assert lines(tmp_path) == []
 
@@ -294,7 +309,7 @@ def test_more_in_a_row_than_are_allowed_end_the_run(root):
     assert Replacing(dataset, dataset)[20][-1].tolist() == [20, 3]
     damage(root, 23)
     message = complaint(lambda: Replacing(dataset, dataset)[20])
-    assert message.startswith("4 of 300 pictures can't be read, where --on_bad_image skip allows 3")
+    assert message.startswith("4 of 300 images can't be read, where --on_bad_image skip allows 3")
     assert f"the first: {name(root, 20)}: not an image" in message
 
 
@@ -331,7 +346,7 @@ def test_each_is_listed_once_and_the_first_is_said(root, tmp_path):
     assert line.startswith(f"{name(root, 299)}: not an image that Pillow can read; the next")
     bad.report()
     path = tmp_path / "bad_images.txt"
-    said = f"3 of 300 pictures can't be read so far, replaced: listed in {path}"
+    said = f"3 of 300 images can't be read so far, replaced: listed in {path}"
     assert log[1:] == [said]
 
     again = BadImages(tmp_path, dataset, True, log.append)
@@ -346,7 +361,7 @@ def test_the_count_stops_past_the_limit_and_at_once(root, tmp_path):
     bad.note(noted([5, 1], [50, 1], [150, 1]))  # one in a hundred
     message = complaint(bad.note, noted([250, 1]))
     assert message == (
-        "4 of 300 pictures can't be read, where --on_bad_image skip allows 3 (1 in 100); "
+        "4 of 300 images can't be read, where --on_bad_image skip allows 3 (1 in 100); "
         f"the first: {name(root, 5)}: not an image that Pillow can read"
     )
     assert len(lines(tmp_path)) == 4
@@ -403,13 +418,13 @@ def test_a_cache_marks_bad_rows_and_stop_does_not_take_them_for_good(root, tmp_p
     damage(root, 7)
     skipping = birds(root)
     said = cache_images(skipping, tmp_path / "cache", 2)
-    assert "built 300 pictures (2 can't be read), " in said
+    assert "built 300 images (2 can't be read), " in said
     for options in ({}, {"skip_bad": False}):
         dataset = birds(root, **options)
-        assert "found 300 pictures (2 can't be read), " in cache_images(
+        assert "found 300 images (2 can't be read), " in cache_images(
             dataset, tmp_path / "cache", 0
         )
-        for items in (dataset, BaseImages(dataset)):
+        for items in (dataset, Items(dataset, dataset.square_item)):
             message = complaint(lambda items=items: items[100])
             assert message == complaint(lambda: birds(root)[100])
     assert f"{name(root, 7)}: not an" in complaint(loaded, birds(root, skip_bad=False))
@@ -418,14 +433,14 @@ def test_a_cache_marks_bad_rows_and_stop_does_not_take_them_for_good(root, tmp_p
     assert lines(tmp_path)[1][1].startswith(KINDS["cut"][1])
 
 
-def test_a_repaired_picture_makes_another_cache(root, tmp_path):
+def test_a_repaired_image_makes_another_cache(root, tmp_path):
     damage(root, 5)
     damage(root, 9, kind="absent")
     first, second = birds(root), birds(root)
     cache_images(first, tmp_path / "cache", 0)
     for i in (5, 9):
         shutil.copy(name(root, 50), name(root, i))
-    assert "built 300 pictures, " in cache_images(second, tmp_path / "cache", 0)
+    assert "built 300 images, " in cache_images(second, tmp_path / "cache", 0)
     assert second.image_cache.folder != first.image_cache.folder
     assert not (second.image_cache.folder / "bad.json").exists()
     assert set(json.loads((second.image_cache.folder / "manifest.json").read_text())) == {
@@ -443,15 +458,15 @@ def test_a_cache_whose_bad_rows_are_forgotten_is_built_anew(root, tmp_path, how)
     path = dataset.image_cache.folder / "bad.json"
     text = path.read_text()
     path.unlink() if how == "deleted" else path.write_text(text[:-3] if how == "cut" else "{}")
-    assert "built 300 pictures (2" in cache_images(birds(root), tmp_path / "cache", 0)
+    assert "built 300 images (2" in cache_images(birds(root), tmp_path / "cache", 0)
     assert path.read_text() == text
 
 
-def test_too_many_bad_pictures_leave_no_cache(root, tmp_path):
+def test_too_many_bad_images_leave_no_cache(root, tmp_path):
     damage(root, 3, 70, 140)
     cache_images(birds(root), tmp_path / "first", 0)
     damage(root, 210)
     message = complaint(cache_images, birds(root), tmp_path / "cache", 0)
-    assert message.startswith("4 of 300 pictures can't be read, where --on_bad_image skip allows 3")
+    assert message.startswith("4 of 300 images can't be read, where --on_bad_image skip allows 3")
     assert str(name(root, 3)) in message
     assert not list((tmp_path / "cache").glob("images-*/"))

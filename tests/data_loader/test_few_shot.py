@@ -1,4 +1,4 @@
-"""Training on a few annotated pictures: which ones, how often, and the same on resume."""
+"""Training on a few annotated images: which ones, how often, and the same on resume."""
 
 import argparse
 
@@ -63,7 +63,7 @@ def test_picks_leave_the_other_generators_alone():
     assert torch.equal(torch.get_rng_state(), before[1])
 
 
-def test_every_picture_is_as_likely():
+def test_every_image_is_as_likely():
     counts = np.zeros(20)
     for seed in range(1500):
         counts[draw_picks(20, 5, seed)] += 1
@@ -85,7 +85,7 @@ def test_picks_that_are_not_there_are_refused(count):
     [
         (10, 19_000, 1000, 100),
         (7, 19_000, 1000, 142),  # floor(142.86)
-        (10, 95, 1000, 9),  # no more than there are pictures
+        (10, 95, 1000, 9),  # no more than there are images
         (10, 95, 30, 3),
         (10, 95, 39, 3),
         (10, 95, 10, 1),
@@ -184,14 +184,14 @@ def test_repeats_are_many_to_train_on_and_few_to_note(root):
     assert not torch.equal(dataset[0][1], dataset[1][1])
 
 
-def test_the_same_seed_restricts_to_the_same_pictures(root):
+def test_the_same_seed_restricts_to_the_same_images(root):
     first = restricted(root, 4, seed=3)[1]
     assert restricted(root, 4, seed=3)[1] == first
     others = [restricted(root, 4, seed=s)[1].names for s in range(4, 10)]
     assert any(set(names) != set(first.names) for names in others)
 
 
-def test_a_resumed_run_keeps_its_pictures_whatever_the_seed_and_the_order(root, folder):
+def test_a_resumed_run_keeps_its_images_whatever_the_seed_and_the_order(root, folder):
     _, first = restricted(root, 4, seed=3)
     save_picks(folder, first)
     # The list of the benchmark now has another order; the .mat follows.
@@ -210,7 +210,7 @@ def test_a_resumed_run_without_a_name_list_draws_by_its_seed(root, folder):
     assert restricted(root, 4, seed=3, noted_in=folder / "gone")[1].places
 
 
-def test_a_resumed_run_names_the_picture_that_is_gone(root, folder):
+def test_a_resumed_run_names_the_image_that_is_gone(root, folder):
     write_text(folder / "namelist.txt", "train_5.jpg", "gone.jpg")
     message = complaint(restricted, root, 2, noted_in=folder)
     assert str(folder / "namelist.txt") in message and "gone.jpg" in message

@@ -17,7 +17,7 @@ from data_loader.geometry import (
 )
 
 
-def picture(width, height, seed=0) -> Image.Image:
+def source_image(width, height, seed=0) -> Image.Image:
     values = np.random.RandomState(seed).randint(1, 256, (height, width, 3), dtype=np.uint8)
     return Image.fromarray(values)
 
@@ -48,13 +48,13 @@ def test_centre_crop_cuts_each_side():
 
 
 def test_resizes_are_bilinear_to_a_square():
-    image = picture(40, 23)
+    image = source_image(40, 23)
     wanted = image.resize((17, 17), Image.Resampling.BILINEAR)
     assert np.array_equal(np.asarray(resize_square(image, 17)), np.asarray(wanted))
 
 
 def test_celeba_square_by_hand():
-    image, points = picture(178, 218), np.array([[0.0, 30.0], [178.0, 208.0], [89.0, 30.0]])
+    image, points = source_image(178, 218), np.array([[0.0, 30.0], [178.0, 208.0], [89.0, 30.0]])
     square, moved = celeba_square(image, points, 178)
     assert np.array_equal(np.asarray(square), np.asarray(image)[30:208])
     assert moved.tolist() == [[0, 0], [178, 178], [89, 0]]
@@ -98,14 +98,14 @@ BOXES = {
     "bottom": (60, 120, 110, 199.2),
     "left and top, centre below zero": (-61.25, -70.5, 20.5, 10.25),
     "all sides": (-40, -30, 220, 190),
-    "one pixel off the picture": (400, 300, 480, 380),
+    "one pixel off the image": (400, 300, 480, 380),
     "wide and low": (50, 80, 149, 99),
 }
 
 
 @pytest.mark.parametrize("box", BOXES.values(), ids=BOXES)
 def test_face_window_is_matlabs(box):
-    image = picture(180, 150)
+    image = source_image(180, 150)
     points = np.array([[1.0, 1.0], [90.5, 77.25], [180.0, 150.0], [box[0], box[1]]])
     wanted, moved = matlab_window(image, points, box)
     window, found = face_window(image, points, np.array(box), 100)  # at 100 px nothing is resized
@@ -119,7 +119,9 @@ def test_face_window_is_matlabs(box):
 
 def test_the_boxes_above_stick_out_where_their_names_say():
     def empty_sides(name):
-        window = face_window(picture(180, 150), np.zeros((1, 2)), np.array(BOXES[name]), 100)[0]
+        window = face_window(source_image(180, 150), np.zeros((1, 2)), np.array(BOXES[name]), 100)[
+            0
+        ]
         lit = np.asarray(window).any(axis=2)
         lines = {"left": lit[:, 0], "top": lit[0], "right": lit[:, -1], "bottom": lit[-1]}
         return {side for side, line in lines.items() if not line.any()}
@@ -133,7 +135,7 @@ def test_the_boxes_above_stick_out_where_their_names_say():
 
 def test_face_window_by_hand():
     """A box of 52 px: nothing is scaled. Centre 80 + 53 / 2 = 106.5 -> 106; x0 = 106 - 49 = 57."""
-    image = picture(180, 150)
+    image = source_image(180, 150)
     point = np.array([[57.0, 50.0]])
     window, moved = face_window(image, point, np.array([80, 70, 131, 119]), 100)
     # Column 57 of MATLAB is the window's first. Rows: 70 + 51 / 2 = 95.5 -> 95; y0 = 95 - 51 = 44.

@@ -20,7 +20,8 @@ from data_loader.loaders import (
     worker_notice,
 )
 from tests.data_loader.layouts import CELEBA_PARTS, write_celeba
-from utils.errors import InputError, run_script
+from utils.errors import InputError
+from utils.script import run_script
 
 CPU = torch.device("cpu")
 
@@ -207,7 +208,7 @@ def test_items_that_fail_leave_the_generator_as_it_was():
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_a_picture_that_cannot_be_read_ends_the_script_in_one_line(workers, capsys, monkeypatch):
+def test_a_image_that_cannot_be_read_ends_the_script_in_one_line(workers, capsys, monkeypatch):
     monkeypatch.setattr("sys.argv", ["train.py"])
     loader = loader_of(Broken(1), workers)
     with pytest.raises(SystemExit) as caught:

@@ -10,7 +10,7 @@ import threading
 import zipfile
 from pathlib import Path
 
-from datasets.catalogue import CATALOGUE
+from datasets.fetching.catalogue import CATALOGUE
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -10,9 +10,9 @@ import pytest
 from PIL import Image
 from scipy.io import loadmat
 
+from datasets.renderer.layouts import LAYOUTS, render_job
+from datasets.renderer.shape import five_points
 from datasets.synthetic import generate, make_plan
-from datasets.synthetic_layouts import LAYOUTS, picture
-from datasets.synthetic_shape import five_points
 from utils.errors import InputError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -28,9 +28,9 @@ def made(tmp_path_factory):
 
 
 def truth(layout):
-    """Picture's path -> its job, picture and 68 points, as drawn anew."""
+    """Image's path -> its job, image and 68 points, as drawn anew."""
     jobs = LAYOUTS[layout][0](make_plan(**SIZES))
-    return {job.path: (job, *picture(job)) for job in jobs}
+    return {job.path: (job, *render_job(job)) for job in jobs}
 
 
 def digests(folder):
@@ -38,7 +38,7 @@ def digests(folder):
     return {str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
 
 
-def assert_same_picture(path, pixels, tolerance=12):
+def assert_same_image(path, pixels, tolerance=12):
     with Image.open(path) as image:
         found = np.asarray(image.convert("RGB"), dtype=float)
     assert found.shape == pixels.shape
@@ -51,7 +51,7 @@ def test_the_number_of_processes_changes_no_byte(made, tmp_path):
         assert digests(tmp_path / layout) == digests(made / layout)
 
 
-def test_another_seed_gives_other_pictures(made, tmp_path):
+def test_another_seed_gives_other_images(made, tmp_path):
     generate(tmp_path, **{**SIZES, "seed": 4, "images": 1, "mafl_train": 1}, workers=1)
     name = "celeba/Img/img_align_celeba_hq/000001.jpg"
     assert (tmp_path / name).read_bytes() != (made / name).read_bytes()
@@ -66,7 +66,7 @@ def test_celeba(made):
         name, *values = line.split()
         _, pixels, points = drawn[f"Img/img_align_celeba_hq/{name}"]
         assert pixels.shape == (218, 178, 3)
-        assert_same_picture(root / "Img/img_align_celeba_hq" / name, pixels)
+        assert_same_image(root / "Img/img_align_celeba_hq" / name, pixels)
         written = np.array([int(value) for value in values]).reshape(5, 2)
         assert np.abs(written - five_points(points)).max() <= 0.5
     partition = dict(
@@ -92,7 +92,7 @@ def test_aflw(made):
         assert keypoints["hw"].shape == (count, 2)
         for name, shape, size in zip(names, keypoints["gt"], keypoints["hw"], strict=True):
             _, pixels, points = drawn[f"output/{name}"]
-            assert_same_picture(root / "output" / name, pixels)
+            assert_same_image(root / "output" / name, pixels)
             assert tuple(size) == pixels.shape[:2] and size[0] == size[1]
             np.testing.assert_allclose(shape[:, ::-1], five_points(points))
             inner = 136 / size[0] * shape
@@ -108,7 +108,7 @@ def test_aflw_mtfl(made):
     for row in rows[1:]:
         _, pixels, points = drawn[f"aflw_cropped/{row[2]}"]
         assert pixels.shape == (150, 150, 3) and row[3] == "1"
-        assert_same_picture(root / "aflw_cropped" / row[2], pixels)
+        assert_same_image(root / "aflw_cropped" / row[2], pixels)
         written = np.array(row[4:14], dtype=float).reshape(5, 2)
         np.testing.assert_allclose(written - 1, five_points(points), atol=1e-4)
     tests = (root / "MTFL/testing.txt").read_text().splitlines()
@@ -116,7 +116,7 @@ def test_aflw_mtfl(made):
     for line in tests:
         name, *values = line.split()
         _, pixels, points = drawn[f"MTFL/{name}"]
-        assert_same_picture(root / "MTFL" / name, pixels)
+        assert_same_image(root / "MTFL" / name, pixels)
         written = np.array(values[:10], dtype=float).reshape(2, 5).T
         np.testing.assert_allclose(written - 1, five_points(points), atol=1e-4)
         assert name.split("-")[-1] not in {row[1] for row in rows[1:]}
@@ -136,7 +136,7 @@ def test_300w(made):
             path = f"{folder}/{entry['imgName'][0]}"
             _, pixels, points = drawn[path]
             seen.append(path)
-            assert_same_picture(root / path, pixels, 0.1 if path.endswith("png") else 12)
+            assert_same_image(root / path, pixels, 0.1 if path.endswith("png") else 12)
             text = (root / path).with_suffix(".pts").read_text().splitlines()
             assert text[:3] == ["version: 1", "n_points:  68", "{"] and text[-1] == "}"
             written = np.array([line.split() for line in text[3:-1]], dtype=float)

@@ -4,21 +4,21 @@ import torch
 import torch.distributed as dist
 
 from utils.distributed import (
-    agree,
-    check_same,
-    exchanged,
-    first_to_say,
-    from_first,
-    gathered,
-    gathered_by_first,
-    is_first,
-    join_ranks,
-    leave_ranks,
+    all_gather_rows,
+    all_reduce_max,
+    all_reduce_sum,
+    broadcast_buffers,
+    broadcast_from_first,
+    check_identical,
+    exchange_rows,
+    gather_rows,
+    is_first_rank,
+    is_first_to_report,
+    join_process_group,
+    leave_process_group,
     rank,
-    rank_count,
-    share_buffers,
-    share_out,
-    summed,
+    split_over_ranks,
+    world_size,
 )
 
 
@@ -30,43 +30,43 @@ def rows_of_all_kinds(count):
     yield torch.rand(count, 15) > 0.5
 
 
-join_ranks(torch.device("cpu"))
+join_process_group(torch.device("cpu"))
 torch.manual_seed(0)  # the same batches in all ranks
-ranks = rank_count()
+ranks = world_size()
 for total in (1, 2, 3, 4, 5, 6, 7, 12, 13):
-    shares = share_out(total)
+    batch_split = split_over_ranks(total)
     chunks = [len(c) for c in torch.arange(total).chunk(ranks)]
-    assert list(shares.sizes) == chunks + [0] * (ranks - len(chunks))
+    assert list(batch_split.sizes) == chunks + [0] * (ranks - len(chunks))
     for batch in rows_of_all_kinds(total):
-        own = batch[shares.rows] if shares.own else batch[:1]  # a stand-in
-        assert torch.equal(gathered(own, shares), batch)
-        at_first = gathered_by_first(own, shares)
-        assert torch.equal(at_first, batch) if is_first() else at_first is None
+        own = batch[batch_split.rows] if batch_split.own else batch[:1]  # a stand-in
+        assert torch.equal(all_gather_rows(own, batch_split), batch)
+        at_first = gather_rows(own, batch_split)
+        assert torch.equal(at_first, batch) if is_first_rank() else at_first is None
         if batch.dtype is torch.float32:
             order = torch.randperm(total)
-            found = exchanged(own, order, shares)
-            assert len(found) == max(1, shares.own)
-            assert not shares.own or torch.equal(found, batch[order][shares.rows])
+            found = exchange_rows(own, order, batch_split)
+            assert len(found) == max(1, batch_split.own)
+            assert not batch_split.own or torch.equal(found, batch[order][batch_split.rows])
 
-assert summed(torch.tensor([1.0, rank()])).tolist() == [ranks, ranks * (ranks - 1) / 2]
-assert agree(rank(), 5 * is_first(), 0) == [ranks - 1, 5, 0]
-assert from_first(lambda: {"of": rank(), "t": torch.ones(2)})["of"] == 0
-spoken = torch.tensor([first_to_say("it"), first_to_say(f"it from {rank()}")]).int()
-assert summed(spoken).tolist() == [1, ranks]
+assert all_reduce_sum(torch.tensor([1.0, rank()])).tolist() == [ranks, ranks * (ranks - 1) / 2]
+assert all_reduce_max(rank(), 5 * is_first_rank(), 0) == [ranks - 1, 5, 0]
+assert broadcast_from_first(lambda: {"of": rank(), "t": torch.ones(2)})["of"] == 0
+spoken = torch.tensor([is_first_to_report("it"), is_first_to_report(f"it from {rank()}")]).int()
+assert all_reduce_sum(spoken).tolist() == [1, ranks]
 
 net = torch.nn.BatchNorm1d(4)
 net.running_mean.fill_(rank())
 try:
-    check_same(net=net)
+    check_identical(net=net)
 except RuntimeError as error:
     assert "such as ['net running_mean']" in str(error)
 else:
     raise AssertionError("ranks that differ went unnoticed")
-share_buffers(net)
-check_same(net=net)
+broadcast_buffers(net)
+check_identical(net=net)
 assert not net.running_mean.any()
 
-was_first = is_first()
-assert dist.get_world_size() == ranks and leave_ranks() == was_first
-assert is_first() and rank_count() == 1 and share_out(5).sizes == (5,)
+was_first = is_first_rank()
+assert dist.get_world_size() == ranks and leave_process_group() == was_first
+assert is_first_rank() and world_size() == 1 and split_over_ranks(5).sizes == (5,)
 print("all equal\n", end="")  # in one write, that no other rank gets between

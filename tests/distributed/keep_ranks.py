@@ -6,17 +6,17 @@ import torch
 
 import train_moco
 from utils.distributed import rank
-from utils.errors import run_script
+from utils.script import run_script
 
 
-def save_and_keep(folder: Path, keep_last, entries, learned, so_far, kept=False):
-    save(folder, keep_last, entries, learned, so_far, kept)
+def save_and_keep(folder: Path, keep_last, entries, state, progress_state, kept=False):
+    save(folder, keep_last, entries, state, progress_state, kept)
     states = {
-        "model": learned.query.state_dict(),
-        "model_ema": learned.key.state_dict(),
-        "contrast": learned.contrast.state_dict(),
-        "index": learned.contrast.index,
-        "optimizer": learned.optimizer.state_dict(),
+        "model": state.query.state_dict(),
+        "model_ema": state.key.state_dict(),
+        "contrast": state.contrast.state_dict(),
+        "index": state.contrast.index,
+        "optimizer": state.optimizer.state_dict(),
         "torch": torch.get_rng_state(),
     }
     torch.save(states, folder.parent / f"{folder.name}_rank{rank()}.pth")

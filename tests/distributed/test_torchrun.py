@@ -18,7 +18,7 @@ import pytest
 import torch
 
 from datasets.synthetic import generate
-from tests.data_loader.shard_files import picture, write_shards, write_tar
+from tests.data_loader.shard_files import image, write_shards, write_tar
 from tests.recipes import ROOT
 from utils.checkpoint import load_checkpoint
 
@@ -40,7 +40,7 @@ EYES = FRAME + (
 
 @pytest.fixture(scope="module")
 def faces(tmp_path_factory):
-    """17 pictures to pre-train on: of two ranks, the second has none in the last batch."""
+    """17 images to pre-train on: of two ranks, the second has none in the last batch."""
     out = tmp_path_factory.mktemp("faces")
     generate(out, images=17, mafl_train=9, mafl_test=5, workers=1)
     return out / "celeba"
@@ -220,7 +220,7 @@ def test_the_encoding_pass_is_shared(faces, tmp_path):
 
 @pytest.mark.parametrize("more", ["", pytest.param("--amp bf16 --augment device", marks=LONG)])
 def test_bad_images_are_replaced_alike_in_all_ranks(more, tmp_path):
-    files = [(f"{i:03}.jpg", b"text" if i in (70, 90) else picture(i)) for i in range(200)]
+    files = [(f"{i:03}.jpg", b"text" if i in (70, 90) else image(i)) for i in range(200)]
     shards = write_tar(tmp_path / "birds.tar", files)
     options = f"{MOCO} --dataset InatAve --batch_size 100 --epochs 1 --on_bad_image skip {more}"
     script = "tests/distributed/keep_ranks.py"
@@ -229,25 +229,25 @@ def test_bad_images_are_replaced_alike_in_all_ranks(more, tmp_path):
     listed = (tmp_path / "runs/bad/bad_images.txt").read_text().splitlines()
     names = sorted(line.split("\t")[0] for line in listed)
     assert names == [f"{shards}/{i:03}.jpg" for i in (70, 90)]
-    assert out.count("2 of 200 pictures can't be read so far") == 1  # by the first rank
+    assert out.count("2 of 200 images can't be read so far") == 1  # by the first rank
 
 
-def test_machines_with_other_pictures_are_told_apart(faces, tmp_path):
+def test_machines_with_other_images_are_told_apart(faces, tmp_path):
     """Two processes with a folder each, as if on two machines."""
     script = tmp_path / "elsewhere.py"
     script.write_text(
         "import os, sys, train_moco\n"
-        "from utils.errors import run_script\n"
+        "from utils.script import run_script\n"
         "os.chdir(os.environ['RANK'])\n"
         "run_script(train_moco.main)\n"
     )
     for rank, count in (("0", 5), ("1", 4)):
         (tmp_path / rank / "birds" / "a").mkdir(parents=True)
         for i in range(count):
-            (tmp_path / rank / "birds" / "a" / f"{i}.jpg").write_bytes(picture(i))
+            (tmp_path / rank / "birds" / "a" / f"{i}.jpg").write_bytes(image(i))
     options = MOCO + "--dataset InatAve --model_name x"
     out = finish(start(torchrun(2), script, options, "birds", tmp_path), status=1)
-    assert out.count("not the pictures, or annotations, that the first process has") == 1
+    assert out.count("not the images, or annotations, that the first process has") == 1
 
 
 @pytest.mark.slow
@@ -256,7 +256,7 @@ def test_two_machines_start_again_together(faces, tmp_path):
     slow = tmp_path / "slow.py"
     slow.write_text(
         "import os, time, train_moco\n"
-        "from utils.errors import run_script\n"
+        "from utils.script import run_script\n"
         "if os.environ['RANK'] == '0' and os.path.exists('runs/two/current.pth'):\n"
         "    time.sleep(6)\n"
         "run_script(train_moco.main)\n"

@@ -23,9 +23,10 @@ from data_loader.data_loaders_face import (
     ThreeHundredW,
 )
 from data_loader.few_shot import load_picks
-from data_loader.images import image_size, open_image
-from data_loader.shards import find_shards, pictures
-from datasets.archives import unpack
+from data_loader.readers.images import image_size, open_image
+from data_loader.storage.shards import find_shards
+from data_loader.storage.shards import images as shard_images
+from datasets.fetching.archives import unpack
 from models.keypoint_prediction import IntermediateKeypointPredictor
 from tests.data_loader.layouts import (
     CELEBA_MAFL,
@@ -37,7 +38,7 @@ from tests.data_loader.layouts import (
     write_mtfl,
     write_text,
 )
-from tests.data_loader.shard_files import picture, write_index, write_tar
+from tests.data_loader.shard_files import image, write_index, write_tar
 from tests.fuzz.mutations import gzipped, mat_packed, pickle_inside, png_sealed, with_pickle
 from utils.checkpoint import load_checkpoint, load_weights
 
@@ -109,7 +110,7 @@ def images() -> dict[str, Parser]:
 
 
 def read_all(build: Callable[[Path], object], folder: Path) -> None:
-    """Build a data set, and read all its pictures and points."""
+    """Build a data set, and read all its images and points."""
     dataset = build(folder)
     dataset.annotation_tensors()
     assert dataset[0][0].isfinite().all()
@@ -274,14 +275,14 @@ def archives() -> dict[str, Parser]:
 
 
 def write_shard(folder: Path) -> Path:
-    members = [("0.jpg", picture(0)), ("0.cls", b"1"), ("a/1.png", picture(1))]
+    members = [("0.jpg", image(0)), ("0.cls", b"1"), ("a/1.png", image(1))]
     write_index(folder / "shards.json", ("a.tar", 2))
     return write_tar(folder / "a.tar", members, format=tarfile.PAX_FORMAT)
 
 
 def read_shards(folder: Path, data_folder: str) -> None:
     for shard in find_shards(str(folder / data_folder)):
-        for name, data in pictures(shard, 0, shard.count):
+        for name, data in shard_images(shard, 0, shard.count):
             open_image(name, data)
 
 

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import hypothesis
 import pytest
 
-from data_loader.annotation_files import CONTROL
+from data_loader.readers.annotation_files import CONTROL
 from tests.fuzz.mutations import damaged
 from tests.fuzz.parsers import PARSERS
 from utils.errors import InputError

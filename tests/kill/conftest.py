@@ -16,7 +16,7 @@ FRAME = "--image_size 72 --image_crop 4 --model resnet18 --num_workers 1 --print
 
 @pytest.fixture(scope="session")
 def faces(tmp_path_factory):
-    """The root of a CelebA layout with 20 unlabelled, 10 training and 6 test pictures."""
+    """The root of a CelebA layout with 20 unlabelled, 10 training and 6 test images."""
     out = tmp_path_factory.mktemp("faces")
     generate(out, images=20, mafl_train=10, mafl_test=6, workers=1)
     return out / "celeba"

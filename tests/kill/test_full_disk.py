@@ -20,13 +20,13 @@ import pytest
 import torch
 
 from data_loader.few_shot import Picks, save_picks
+from engine.resumption import forget_later_epochs, save_current
+from engine.run import start_folder
 from tests.kill.conftest import FRAME, assert_same_end, start
 from tests.recipes import ROOT
 from tests.scripts.conftest import run_inside
 from utils.errors import InputError
 from utils.log import RunLog
-from utils.resumption import forget_later_epochs, save_current
-from utils.run import start_folder
 
 RUNS = {
     "train_moco.py": "--batch_size 8 --nce_k 37 --cosine --epochs 3 --save_freq 1",
@@ -170,7 +170,7 @@ def test_a_failed_save_rotates_nothing(tmp_path):
 def test_what_a_killed_run_left_unfinished_is_removed(tmp_path):
     path = tmp_path / "a" / "current.pth"
     path.parent.mkdir()
-    code = "import os, sys; from pathlib import Path; from utils.whole_file import write_whole; "
+    code = "import os, sys; from pathlib import Path; from utils.files import write_whole; "
     code += "write_whole(Path(sys.argv[1]), lambda file: os.kill(os.getpid(), 9))"
     killed = subprocess.run([sys.executable, "-c", code, str(path)], cwd=ROOT, check=False)
     assert killed.returncode == -signal.SIGKILL and len(names(path.parent)) == 1

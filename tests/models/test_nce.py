@@ -9,7 +9,7 @@ from models.momentum import (
     shuffled_keys,
 )
 from models.nce import MemoryMoCo
-from utils.distributed import share_out
+from utils.distributed import split_over_ranks
 
 
 @pytest.mark.parametrize("batches", [(4, 4, 4), (10, 3), (23, 5), (1,) * 12, (10, 10)])
@@ -72,7 +72,7 @@ def test_shuffled_keys_come_back_in_order():
         seen.append(x)
         return x * 2
 
-    assert torch.equal(shuffled_keys(key, images, share_out(8)), images * 2)
+    assert torch.equal(shuffled_keys(key, images, split_over_ranks(8)), images * 2)
     assert not torch.equal(seen[0], images)
 
 

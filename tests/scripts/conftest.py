@@ -13,7 +13,7 @@ import pytest
 
 from datasets.synthetic import generate
 from tests.recipes import ROOT
-from utils.errors import run_script
+from utils.script import run_script
 
 FRAME = ["--image_size", "72", "--image_crop", "4", "--model", "resnet18", "--num_workers", "0"]
 
@@ -55,7 +55,7 @@ def run_inside(script: str, *arguments, cwd: Path) -> Done:
 
 @pytest.fixture(scope="session")
 def faces(tmp_path_factory) -> Path:
-    """The root of a CelebA layout with 20 unlabelled, 10 training and 6 test pictures."""
+    """The root of a CelebA layout with 20 unlabelled, 10 training and 6 test images."""
     out = tmp_path_factory.mktemp("faces")
     generate(out, images=20, mafl_train=10, mafl_test=6, workers=1)
     return out / "celeba"

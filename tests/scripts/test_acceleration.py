@@ -47,8 +47,8 @@ def losses(cwd, name):
 def test_the_image_cache_changes_no_bit(faces, tmp_path, plain):
     first, built = train(faces, tmp_path, "a", "--image_cache")
     second, found = train(faces, tmp_path, "b", "--image_cache", "--num_workers", 2)
-    assert "image cache: built 20 pictures" in built.out
-    assert "image cache: found 20 pictures" in found.out and "runs_cache" in found.out
+    assert "image cache: built 20 images" in built.out
+    assert "image cache: found 20 images" in found.out and "runs_cache" in found.out
     assert_same(first, plain)
     assert_same(second, plain)
 

@@ -36,7 +36,7 @@ def test_birds_are_scored_by_pck_and_picked_on_the_validation_set(evaluated):
     picked = max(epochs, key=lambda e: e["Val_PCK"])
     assert best["best_val_pck"] == picked["Val_PCK"]
     assert best["best_test_pck"] == picked["Test_PCK"]
-    assert "10 training, 60 Val, 60 Test pictures" in done.out
+    assert "10 training, 60 Val, 60 Test images" in done.out
     assert "picked on the Val set;" in done.out
     # Distances are cut down to whole pixels for the published score.
     assert all(e["Test_PCK"] >= e["Test_PCK_exact"] for e in epochs)
@@ -45,19 +45,19 @@ def test_birds_are_scored_by_pck_and_picked_on_the_validation_set(evaluated):
 def test_vis_animal_draws_parts_and_components(evaluated):
     cwd, _ = evaluated
     arguments = [*FRAME, "--batch_size", 8, "--ckpt_path", "runs/cub/ckpt_epoch_2.pth"]
-    arguments += ["--vis_path", "pictures", "--vis_keypoints", "--vis_PCA"]
+    arguments += ["--vis_path", "images", "--vis_keypoints", "--vis_PCA"]
     done = run_inside("vis_animal.py", *arguments, cwd=cwd)
     assert done.status == 0, done.err
-    names = {p.name for p in (cwd / "pictures").iterdir()}
+    names = {p.name for p in (cwd / "images").iterdir()}
     drawn = {f"{i}_{kind}.png" for i in range(32) for kind in ("pred", "gt")}
     folders = {str(i) for i in range(8)}
     assert names == drawn | folders | {"contact_sheet.png", "pca_sheet.png"}
-    assert Image.open(cwd / "pictures/3_pred.png").size == (256, 256)
-    assert "60 test pictures: PCK" in done.out
+    assert Image.open(cwd / "images/3_pred.png").size == (256, 256)
+    assert "60 test images: PCK" in done.out
     same = run_inside("vis_animal.py", *[32 if a == 8 else a for a in arguments], cwd=cwd)
     last = json.loads((cwd / "runs/cub/result.json").read_text())["last"]["Test"]
     found = f"PCK {last['PCK']:.2f} % (as published), {last['PCK_exact']:.2f} % (exact)"
-    assert f"60 test pictures: {found}" in same.out
+    assert f"60 test images: {found}" in same.out
 
 
 def test_few_shot_flags_work_on_birds(tmp_path):

@@ -31,9 +31,9 @@ def whole(tmp_path_factory):
 
 @pytest.fixture
 def damaged(whole, tmp_path):
-    """A copy with a bad picture in each split, and one whose lists never named the two."""
+    """A copy with a bad image in each split, and one whose lists never named the two."""
     damaged, shorter = (shutil.copytree(whole, tmp_path / n) for n in ("damaged", "shorter"))
-    (damaged / "output/train_5.jpg").write_bytes(b"no picture")
+    (damaged / "output/train_5.jpg").write_bytes(b"no image")
     (damaged / "output/test_-7.jpg").unlink()
     for split, bad in (("train", "train_5.jpg"), ("test", "test_-7.jpg")):
         names = (whole / f"aflw_{split}_images.txt").read_text().split()
@@ -61,7 +61,7 @@ def fit(cwd, root, name, *arguments):
         ["--epochs", "1", "--restrict_annos", "7", "--TPS_aug"],
     ],
 )
-def test_scores_are_those_of_lists_without_the_bad_pictures(damaged, tmp_path, options):
+def test_scores_are_those_of_lists_without_the_bad_images(damaged, tmp_path, options):
     root, shorter = damaged
     plain = fit(tmp_path, shorter, "shorter", *options)
     assert plain.status == 0, plain.err
@@ -73,7 +73,7 @@ def test_scores_are_those_of_lists_without_the_bad_pictures(damaged, tmp_path, o
     assert results[0] == results[1] and results[0]["images"]["Test"] == 99
     listed = "runs/damaged/bad_images.txt"
     for split in ("training", "test"):
-        line = f"1 of 100 {split} pictures can't be read, left out: listed in {listed}"
+        line = f"1 of 100 {split} images can't be read, left out: listed in {listed}"
         assert line in done.out.splitlines()
     assert (tmp_path / listed).read_text().splitlines() == [
         f"{root}/output/train_5.jpg\tnot an image that Pillow can read",
@@ -92,15 +92,15 @@ def test_a_stopped_regressor_goes_on_without_what_went_bad(whole, tmp_path):
         root / "output/test_3.jpg"
     )
     done = fit(tmp_path, root, "a", *again, *SKIP)
-    assert done.status == 0 and "1 of 100 test pictures" in done.out, done.err
+    assert done.status == 0 and "1 of 100 test images" in done.out, done.err
     assert len((tmp_path / "runs/a/bad_images.txt").read_text().splitlines()) == 1
     (root / "output/test_4.jpg").unlink()
     over = fit(tmp_path, root, "a", *again, *SKIP)
     assert over.status == 2 and len(over.err.splitlines()) == 1
-    assert "2 of 100 test pictures can't be read, where --on_bad_image skip allows 1" in over.err
+    assert "2 of 100 test images can't be read, where --on_bad_image skip allows 1" in over.err
 
 
-def test_pictures_are_drawn_of_what_can_be_read(damaged, tmp_path):
+def test_images_are_drawn_of_what_can_be_read(damaged, tmp_path):
     root, _ = damaged
     options = [*FRAME, "--random_network", "--dataset", "AFLW", "--data_folder", root]
     options += ["--layer", 1, "--vis_keypoints", "--vis_path", "drawn"]
@@ -109,8 +109,8 @@ def test_pictures_are_drawn_of_what_can_be_read(damaged, tmp_path):
     assert not (tmp_path / "drawn").exists()
     done = run_inside("vis_face.py", *options, *SKIP, cwd=tmp_path)
     assert done.status == 0, done.err
-    assert "99 test pictures: error" in done.out
-    line = "1 of 100 test pictures can't be read, left out: listed in drawn/bad_images.txt"
+    assert "99 test images: error" in done.out
+    line = "1 of 100 test images can't be read, left out: listed in drawn/bad_images.txt"
     assert line in done.out.splitlines()
     assert "test_-7.jpg\tno such image" in (tmp_path / "drawn/bad_images.txt").read_text()
 
@@ -123,8 +123,8 @@ def birds(tmp_path):
     root, random = tmp_path / "birds", np.random.RandomState(0)
     (root / "a").mkdir(parents=True)
     for i in range(100):
-        picture = Image.fromarray(random.randint(256, size=(20, 24, 3), dtype=np.uint8))
-        picture.save(root / f"a/{i:02d}.jpg")
+        image = Image.fromarray(random.randint(256, size=(20, 24, 3), dtype=np.uint8))
+        image.save(root / f"a/{i:02d}.jpg")
     write_text(root / "list.txt", *(f"a/{i:02d}.jpg" for i in range(100)))
     return root
 
@@ -143,7 +143,7 @@ def assert_same_ends(cwd, *names):
                 assert torch.equal(value, other[part][key]), (part, key)
 
 
-def test_a_stopped_pretraining_goes_on_with_the_next_pictures(birds, tmp_path):
+def test_a_stopped_pretraining_goes_on_with_the_next_images(birds, tmp_path):
     assert train(tmp_path, birds, "a", "--epochs", 1).status == 0
     for name in ("b", "c"):
         shutil.copytree(tmp_path / "runs/a", tmp_path / "runs" / name)
@@ -155,7 +155,7 @@ def test_a_stopped_pretraining_goes_on_with_the_next_pictures(birds, tmp_path):
     assert stopped.status == 2 and message in stopped.err and len(stopped.err.splitlines()) == 1
     assert not (tmp_path / "runs/a/bad_images.txt").exists()
 
-    count = "1 of 100 pictures can't be read so far, replaced: listed in runs/a/bad_images.txt"
+    count = "1 of 100 images can't be read so far, replaced: listed in runs/a/bad_images.txt"
     done = train(tmp_path, birds, "a", *again, *SKIP)
     assert done.status == 0, done.err
     assert done.out.count(message) == 1 and done.out.splitlines().count(count) == 1
@@ -165,7 +165,7 @@ def test_a_stopped_pretraining_goes_on_with_the_next_pictures(birds, tmp_path):
     # The same with readers and a cache, and with a list that names the next one twice.
     options = ("--num_workers", 2, "--image_cache")
     done = train(tmp_path, birds, "b", *again, *SKIP, *options)
-    assert done.status == 0 and "built 100 pictures (1 can't be read)" in done.out, done.err
+    assert done.status == 0 and "built 100 images (1 can't be read)" in done.out, done.err
     assert (tmp_path / "runs/b/bad_images.txt").read_text().splitlines() == [line]
     names = (birds / "list.txt").read_text()
     (birds / "list.txt").write_text(names.replace("a/31.jpg", "a/32.jpg"))
@@ -176,6 +176,6 @@ def test_a_stopped_pretraining_goes_on_with_the_next_pictures(birds, tmp_path):
     absent.unlink()
     over = train(tmp_path, birds, "a", "--epochs", 3, "--resume", "auto", *SKIP)
     assert over.status == 2 and len(over.err.splitlines()) == 1
-    assert "2 of 100 pictures can't be read, where --on_bad_image skip allows 1" in over.err
+    assert "2 of 100 images can't be read, where --on_bad_image skip allows 1" in over.err
     listed = (tmp_path / "runs/a/bad_images.txt").read_text().splitlines()
     assert listed == [line, f"{absent}\tno such image"]

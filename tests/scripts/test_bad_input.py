@@ -38,7 +38,7 @@ def complaint(script, tmp_path, *arguments) -> str:
     assert len(done.err.strip().splitlines()) == 1 and done.err.isascii()
     after = stand(tmp_path)
     made = [path for path in after if path not in before and path.is_file()]
-    # A run may have begun when the first batch holds the damaged picture.
+    # A run may have begun when the first batch holds the damaged image.
     assert not [path for path in made if path.suffix in (".pth", ".png")], made
     assert all(after.get(path) == held for path, held in before.items() if path.is_file())
     return done.err
@@ -51,8 +51,8 @@ def bomb() -> bytes:
 
 @pytest.mark.parametrize("script", SCRIPTS)
 @pytest.mark.parametrize("damage", ["empty", "text", "bomb"])
-def test_damaged_pictures(root, tmp_path, script, damage):
-    content = {"empty": b"", "text": b"no picture\n" * 9, "bomb": bomb()}[damage]
+def test_damaged_images(root, tmp_path, script, damage):
+    content = {"empty": b"", "text": b"no image\n" * 9, "bomb": bomb()}[damage]
     for path in (root / IMAGES).iterdir():
         path.write_bytes(content)
     message = complaint(script, tmp_path, *SCRIPTS[script], "--data_folder", root)
@@ -78,12 +78,12 @@ def test_damaged_annotations(root, tmp_path, script, damage):
     assert str(path) in message
 
 
-def test_odd_pictures_and_editors_are_fine(root, tmp_path):
+def test_odd_images_and_editors_are_fine(root, tmp_path):
     kinds = ["CMYK", "L", "1", "P", "RGB", "RGBA", "I;16"]
     for kind, path in zip(kinds, sorted((root / IMAGES).iterdir()), strict=False):
-        picture = Image.open(path)
-        picture = picture.convert("L").convert(kind) if kind == "I;16" else picture.convert(kind)
-        picture.save(path, format="JPEG" if kind == "CMYK" else "PNG")
+        image = Image.open(path)
+        image = image.convert("L").convert(kind) if kind == "I;16" else image.convert(kind)
+        image.save(path, format="JPEG" if kind == "CMYK" else "PNG")
     for name in (LANDMARKS, "MAFL/training.txt", "MAFL/testing.txt"):
         content = (root / name).read_bytes().replace(b"\n", b"\r\n")
         (root / name).write_bytes(b"\xef\xbb\xbf" + content)
@@ -122,7 +122,7 @@ def test_damaged_checkpoints_to_resume(faces, tmp_path, damage):
         assert str(path) in complaint(script, tmp_path, *resumed)
 
 
-@pytest.mark.parametrize("damage", ["cut", "random", "pictures"])
+@pytest.mark.parametrize("damage", ["cut", "random", "images"])
 def test_damaged_birds(tmp_path, damage):
     write_cub(tmp_path / "cub")
     path = tmp_path / "cub/anno/train.dat"
@@ -132,8 +132,8 @@ def test_damaged_birds(tmp_path, damage):
         path.write_bytes(bytes(range(256)))
     else:
         path = tmp_path / "cub/images"
-        for picture in path.rglob("*.jpg"):
-            picture.write_bytes(picture.read_bytes()[:60])
+        for image in path.rglob("*.jpg"):
+            image.write_bytes(image.read_bytes()[:60])
     frame = ["--image_size", "64", "--model", "resnet18", "--num_workers", "0"]
     frame += ["--random_network", "--layer", "1", "--data_folder", tmp_path / "cub"]
     assert str(path) in complaint("eval_animal.py", tmp_path, *frame, *TRAIN)

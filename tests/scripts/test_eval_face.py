@@ -86,7 +86,7 @@ def test_few_shot_picks_are_kept_and_reused(faces, tmp_path):
     few = ["--random_network", "--restrict_annos", 4, "--repeat", "--num_per_epoch", 9, "--TPS_aug"]
     done = evaluate(faces, tmp_path, *few, "--epochs", 1, "--model_name", "few")
     assert done.status == 0, done.err
-    assert "8 training, 6 Test pictures" in done.out
+    assert "8 training, 6 Test images" in done.out
     names = (tmp_path / "runs/few/namelist.txt").read_text()
     assert len(set(names.split())) == 4
     resumed = evaluate(
@@ -124,18 +124,18 @@ def broken(faces, tmp_path, damage):
     shutil.copytree(faces, root)
     image = sorted((root / "Img/img_align_celeba_hq").iterdir())
     names = (root / "MAFL/training.txt").read_text().split()
-    picture = root / "Img/img_align_celeba_hq" / names[3]
+    photo = root / "Img/img_align_celeba_hq" / names[3]
     points = root / "Anno/list_landmarks_align_celeba.txt"
-    assert picture in image
+    assert photo in image
     if damage == "image absent":
-        picture.unlink()
-        return picture.name
+        photo.unlink()
+        return photo.name
     if damage == "image cut":
-        picture.write_bytes(picture.read_bytes()[:400])
-        return picture.name
+        photo.write_bytes(photo.read_bytes()[:400])
+        return photo.name
     if damage == "image is text":
-        picture.write_text("no picture")
-        return picture.name
+        photo.write_text("no image")
+        return photo.name
     if damage == "annotations absent":
         points.unlink()
     elif damage == "not a number":
@@ -202,14 +202,14 @@ def draw(faces, cwd, *arguments, start=run_inside):
 def test_vis_face_draws_landmarks_and_prints_their_error(faces, evaluated):
     cwd, _ = evaluated
     arguments = ["--random_network", "--ckpt_path", "runs/whole/ckpt_epoch_3.pth"]
-    done = draw(faces, cwd, *arguments, "--vis_keypoints", "--vis_path", "pictures")
+    done = draw(faces, cwd, *arguments, "--vis_keypoints", "--vis_path", "images")
     assert done.status == 0, done.err
     result = json.loads((cwd / "runs/whole/result.json").read_text())
     error = result["last"]["Test"]["InterOcularError"]
-    assert f"6 test pictures: error {error:.2f} % of" in done.out
-    names = {p.name for p in (cwd / "pictures").iterdir()}
+    assert f"6 test images: error {error:.2f} % of" in done.out
+    names = {p.name for p in (cwd / "images").iterdir()}
     assert names == {*(f"{i}.png" for i in range(6)), "contact_sheet.png"}
-    assert Image.open(cwd / "pictures/0.png").size == (256, 256)
+    assert Image.open(cwd / "images/0.png").size == (256, 256)
     assert "another encoder" not in done.out
     other = draw(
         *(faces, cwd, *arguments, "--vis_keypoints", "--vis_path", "other", "--seed", 3),

@@ -12,11 +12,11 @@ import eval_animal
 import eval_face
 import reproduce
 import train_moco
+from engine.reproduction.experiments import EXPERIMENTS
+from engine.run import plain_options
 from tests.recipes import ROOT
 from tests.scripts.conftest import run_inside
 from utils.checkpoint import save_checkpoint
-from utils.experiments import EXPERIMENTS
-from utils.run import plain_options
 
 PARSERS = {script.__name__ + ".py": script for script in (eval_face, eval_animal, train_moco)}
 SMOKE = ["--random_network", "--models", "resnet18", "--data", "data", "--scale", "0.01"]

@@ -5,14 +5,14 @@ import torch
 from PIL import Image
 
 from data_loader.landmark_dataset import LandmarkDataset
+from engine.feature_cache import FeatureCache
+from engine.features import Encoding, encode_dataset
 from models.encoders import weights_digest
-from utils.feature_cache import FeatureCache
-from utils.features import Encoding, encode_dataset
 from utils.log import RunLog
 
 
 class Dots(LandmarkDataset):
-    """Three coloured dots at random places of a grey picture."""
+    """Three coloured dots at random places of a grey image."""
 
     eyes = (0, 1)
     num_landmarks = 3
@@ -27,11 +27,11 @@ class Dots(LandmarkDataset):
         points[:, 1] = points[:, 0] + (0, 15)  # eyes at a distance of their own
         names = []
         for i, triple in enumerate(points.astype(int)):
-            picture = np.full((72, 72, 3), 90, np.uint8)
+            image = np.full((72, 72, 3), 90, np.uint8)
             for (x, y), colour in zip(triple, np.eye(3) * 255, strict=True):
-                picture[y - 2 : y + 3, x - 2 : x + 3] = colour
+                image[y - 2 : y + 3, x - 2 : x + 3] = colour
             names.append(f"{i}.png")
-            Image.fromarray(picture).save(root / names[-1])
+            Image.fromarray(image).save(root / names[-1])
         return root, names, {"keypoints": points}
 
     def square(self, image, points_orig, index):

@@ -5,12 +5,12 @@ import torch
 
 from tests.recipes import GOLDEN
 from utils.schedule import (
-    cosine_rate,
-    regressor_cosine_rate,
-    regressor_multistep_rate,
-    regressor_rate,
+    cosine_lr,
+    regressor_cosine_lr,
+    regressor_lr,
+    regressor_multistep_lr,
     set_learning_rate,
-    step_rate,
+    step_lr,
 )
 
 SCHEDULES = json.loads((GOLDEN / "schedules.json").read_text())
@@ -18,12 +18,12 @@ SCHEDULES = json.loads((GOLDEN / "schedules.json").read_text())
 
 @pytest.mark.parametrize(("epoch", "rate"), SCHEDULES["moco_cosine_800"].items())
 def test_moco_cosine(epoch, rate):
-    assert cosine_rate(int(epoch), 0.03, 800) == pytest.approx(rate, rel=1e-9, abs=1e-18)
+    assert cosine_lr(int(epoch), 0.03, 800) == pytest.approx(rate, rel=1e-9, abs=1e-18)
 
 
 @pytest.mark.parametrize(("epoch", "rate"), SCHEDULES["moco_step"].items())
 def test_moco_steps(epoch, rate):
-    assert step_rate(int(epoch), 0.03, (120, 160, 200), 0.1) == pytest.approx(rate, rel=1e-9)
+    assert step_lr(int(epoch), 0.03, (120, 160, 200), 0.1) == pytest.approx(rate, rel=1e-9)
 
 
 def torch_rates(make, epochs):
@@ -43,7 +43,7 @@ def test_regressor_cosine_is_torchs():
 
     floor = 0.01 * 0.2**3 * 0.1
     expected = torch_rates(lambda o: CosineAnnealingLR(o, 200, eta_min=floor), 200)
-    found = [regressor_cosine_rate(e, 0.01, 200, 0.2) for e in range(1, 201)]
+    found = [regressor_cosine_lr(e, 0.01, 200, 0.2) for e in range(1, 201)]
     assert found == pytest.approx(expected, rel=1e-6)
 
 
@@ -51,17 +51,17 @@ def test_regressor_multistep_is_torchs():
     from torch.optim.lr_scheduler import MultiStepLR
 
     expected = torch_rates(lambda o: MultiStepLR(o, [100, 250], gamma=0.1), 260)
-    found = [regressor_multistep_rate(e, 0.01) for e in range(1, 261)]
+    found = [regressor_multistep_lr(e, 0.01) for e in range(1, 261)]
     assert found == pytest.approx(expected)
 
 
 def test_flags_choose_the_regressors_schedule():
     def rate(cosine, multistep):
-        return regressor_rate(35, 0.1, 60, (30, 40, 50), 0.2, cosine, multistep)
+        return regressor_lr(35, 0.1, 60, (30, 40, 50), 0.2, cosine, multistep)
 
     assert rate(False, False) == pytest.approx(0.02)
     assert rate(False, True) == 0.1
-    assert rate(True, False) == rate(True, True) == regressor_cosine_rate(35, 0.1, 60, 0.2)
+    assert rate(True, False) == rate(True, True) == regressor_cosine_lr(35, 0.1, 60, 0.2)
 
 
 def test_set_learning_rate_reaches_every_group():

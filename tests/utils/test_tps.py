@@ -83,7 +83,7 @@ def test_design_rows_are_the_kernel_one_x_and_y():
         assert rows[i, 100:].tolist() == pytest.approx([1, x, y])
 
 
-def test_the_design_of_a_picture_runs_along_its_rows():
+def test_the_design_of_a_image_runs_along_its_rows():
     design = WarperSingle(H, W).F
     assert design.shape == (H * W, 103)
     for row, column in ((0, 0), (0, 59), (43, 0), (7, 31)):
@@ -192,10 +192,10 @@ def test_places_that_are_not_shown_go_to_the_nearest_edge():
     assert found.tolist() == [pytest.approx([1.0, 0.3])]
 
 
-# ---- pictures and their points ----
+# ---- images and their points ----
 
 
-def test_the_identity_gives_back_the_picture_and_the_points(use):
+def test_the_identity_gives_back_the_image_and_the_points(use):
     use(affine())
     # Smooth, so that the sampling's half pixel at the borders [SPEC: align_corners=False] is small.
     rows, columns = torch.meshgrid(torch.arange(H), torch.arange(W), indexing="ij")
@@ -235,7 +235,7 @@ def test_a_scale_above_one_shows_more_and_a_rotation_turns_as_the_recipe_says(us
     assert np.abs(centroid(warped) - moved[0]).max() < 0.5
 
 
-def test_outside_the_picture_is_zero(use):
+def test_outside_the_image_is_zero(use):
     use(affine(shift=(1.0, 0.0)))  # the result's right half looks beyond the source
     warped, _ = WarperSingle(H, W)(torch.full((3, H, W), 200.0), keypts=np.zeros((1, 2)))
     assert (warped[:, :, 31:] == 0).all()
@@ -252,7 +252,7 @@ def test_dots_are_found_under_their_points(use, seed):
     assert warped.shape == (3, H - 2 * crop, W - 2 * crop)
     spot = centroid(warped)
     assert np.abs(spot - moved[0]).max() < 0.75
-    # Exactly: in the sampling's frame, -1 and 1 are the picture's borders, not pixels' centres.
+    # Exactly: in the sampling's frame, -1 and 1 are the image's borders, not pixels' centres.
     sampled = torch.tensor([[(2 * x + 1) / W - 1, (2 * y + 1) / H - 1]])
     place = (inverse_warp(sampled, weights, control_points())[0].numpy() + 1) / 2
     assert np.abs(spot - (place * (W - 1, H - 1) - crop)).max() < 0.15
@@ -263,7 +263,7 @@ def test_points_move_to_the_pixel_that_a_search_finds(use, seed):
     weights = drawn(seed, bend=0.001)
     use(weights)
     warper = WarperSingle(H, W)
-    # All over the picture, also where the warp pushes them out of it.
+    # All over the image, also where the warp pushes them out of it.
     points = np.random.RandomState(seed).uniform((0, 0), (W - 1, H - 1), (40, 2))
     grid = ((warper.F @ weights).numpy() + 1) / 2 * (W - 1, H - 1)  # (H * W, 2) in pixels
     wanted = []
@@ -286,14 +286,14 @@ def test_the_crop_cuts_what_the_whole_result_shows(use):
     assert np.allclose(shifted, moved - 5)
 
 
-def test_the_picture_is_sampled_at_the_grid_of_the_recipe(use):
+def test_the_image_is_sampled_at_the_grid_of_the_recipe(use):
     weights = drawn(1, bend=0.001)
     use(weights)
     image = torch.rand(3, H, W, generator=torch.Generator().manual_seed(0)) * 255
     warped, _ = WarperSingle(H, W)(image, keypts=np.zeros((1, 2)))
     grid = (WarperSingle(H, W).F @ weights).view(H, W, 2)
     for row, column in ((0, 0), (10, 33), (43, 59), (22, 5)):
-        # Bilinear by hand, between pixels at ((g + 1) size - 1) / 2, zeros around the picture.
+        # Bilinear by hand, between pixels at ((g + 1) size - 1) / 2, zeros around the image.
         x = ((grid[row, column, 0].item() + 1) * W - 1) / 2
         y = ((grid[row, column, 1].item() + 1) * H - 1) / 2
         x0, y0 = math.floor(x), math.floor(y)
@@ -306,7 +306,7 @@ def test_the_picture_is_sampled_at_the_grid_of_the_recipe(use):
             assert warped[c, row, column].item() == pytest.approx(value, abs=0.02)
 
 
-def test_the_callers_picture_and_points_stay_as_they_are():
+def test_the_callers_image_and_points_stay_as_they_are():
     image, points = torch.full((3, H, W), 9.0), np.array([[10.0, 20.0]])
     torch.manual_seed(0)
     _, moved = WarperSingle(H, W)(image, keypts=points, crop=4)

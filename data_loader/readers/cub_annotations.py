@@ -1,0 +1,142 @@
+"""CUB's part annotations, from the Torch7 files or from those CUB itself ships [SPEC 6].
+
+Letters: N images, A = 15 parts. Points are (x, y) as shares of the image's size.
+"""
+
+import math
+from pathlib import Path
+
+import numpy as np
+
+from data_loader.readers.annotation_files import check_points, parse_number, read_lines
+from data_loader.readers.images import image_size
+from data_loader.readers.torch7 import read_torch7
+from utils.errors import ImageError, InputError
+from utils.files import check_is_file, reason
+
+PARTS = 15
+
+
+def read_part_annotations(
+    root: Path, filenames: list[str], skip_bad: bool = False
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the points (N, A, 2) and visibility (N, A) bool of the named images.
+
+    Reads ``anno/train.dat`` and ``anno/val.dat`` (which holds the test images too) where they
+    exist, else ``images.txt`` and ``parts/part_locs.txt``. With ``skip_bad``, an image whose
+    points need its size, and which can't be read, gets NaN.
+
+    Raises:
+        InputError: if neither is there, one is damaged, or an image isn't annotated or has a
+            visible part far outside.
+    """
+    dat_files = [root / "anno" / name for name in ("train.dat", "val.dat")]
+    if any(path.is_file() for path in dat_files):
+        rows = {}
+        for path in dat_files:
+            rows.update(read_dat(path))
+        annotated = [rows.get(Path(name).name) for name in filenames]
+        source = root / "anno"
+    elif (root / "parts/part_locs.txt").is_file():
+        rows = read_part_locations(root, set(filenames), skip_bad)
+        annotated = [rows.get(name) for name in filenames]
+        source = root / "parts/part_locs.txt"
+    else:
+        raise InputError(
+            f"{root}: no part annotations: expected anno/train.dat and anno/val.dat, "
+            "or CUB's own images.txt and parts/part_locs.txt"
+        )
+    for name, row in zip(filenames, annotated, strict=True):
+        if row is None:
+            raise InputError(f"{source}: has no parts of {name}")
+    parts = np.array(annotated)  # (N, A, 3)
+    points, visible = parts[..., :2], parts[..., 2] > 0
+    # Where an invisible part is said to be means nothing.
+    check_points(source, filenames, np.where(visible[..., None], points, 0), (1, 1))
+    return points, visible
+
+
+def read_dat(path: Path) -> dict[str, np.ndarray]:
+    """Return image's base name to (A, 3), x, y, visible, of a Torch7 file.
+
+    Raises:
+        InputError: if it is absent or built otherwise.
+    """
+    check_is_file(path, "no such file; CUB's layout has one there")
+    try:
+        return {
+            name.decode(): np.array([part_numbers(parts, a) for a in range(1, PARTS + 1)])
+            for name, parts in read_torch7(path.read_bytes()).items()
+        }
+    except Exception as error:  # a value of another type raises whatever it likes
+        raise InputError(
+            f"{path}: expected a Torch7 table of names with parts '1' to '{PARTS}' "
+            f"({reason(error)})"
+        ) from None
+
+
+def part_numbers(parts: dict, part: int) -> list[float]:
+    """Return x, y and visibility of a part, from a table or an array.
+
+    Raises:
+        Exception: of any kind, if they aren't three finite numbers.
+    """
+    numbers = parts[str(part).encode()]
+    if isinstance(numbers, dict):
+        numbers = [numbers[place] for place in range(1, len(numbers) + 1)]
+    x, y, visible = map(float, numbers)
+    if not all(map(math.isfinite, (x, y, visible))):
+        raise ValueError(f"part {part} is at ({x}, {y}), visible {visible}")
+    return [x, y, visible]
+
+
+def read_part_locations(root: Path, wanted: set[str], skip_bad: bool) -> dict[str, np.ndarray]:
+    """Return image's path below ``images`` to (A, 3), x, y, visible, of CUB's own files.
+
+    CUB gives pixels, so each wanted image's header is read for its size; x and y are NaN if it
+    can't be, and ``skip_bad`` is set.
+
+    Raises:
+        InputError: naming the file and line that doesn't fit.
+    """
+    names = read_image_ids(root / "images.txt")
+    path, rows, seen = root / "parts/part_locs.txt", {}, set()
+    for number, line in enumerate(read_lines(path), 1):
+        words = line.split()
+        try:
+            image_id, part, x, y, visible = words[0], int(words[1]), *map(parse_number, words[2:])
+            name = names[image_id]
+            if not 1 <= part <= PARTS:
+                raise ValueError
+        except (IndexError, KeyError, ValueError):
+            raise InputError(
+                f"{path}, line {number}: expected image id, part 1 to {PARTS}, x, y, visible"
+            ) from None
+        if (image_id, part) in seen:
+            raise InputError(f"{path}, line {number}: part {part} of {name} stands there twice")
+        seen.add((image_id, part))
+        if name in wanted:
+            rows.setdefault(name, np.zeros((PARTS, 3)))[part - 1] = x, y, visible
+    for name, row in rows.items():
+        try:
+            row[:, :2] /= image_size(root / "images" / name)
+        except ImageError:
+            if not skip_bad:
+                raise
+            row[:, :2] = math.nan
+    return rows
+
+
+def read_image_ids(path: Path) -> dict[str, str]:
+    """Return the image's id to its path below ``images``, of CUB's ``images.txt``.
+
+    Raises:
+        InputError: naming the line that doesn't fit.
+    """
+    names = {}
+    for number, line in enumerate(read_lines(path), 1):
+        words = line.split()
+        if len(words) != 2 or words[0] in names:
+            raise InputError(f"{path}, line {number}: expected an id, not one from above, and path")
+        names[words[0]] = words[1]
+    return names

@@ -1,0 +1,99 @@
+"""Opening of image files, of which some are damaged and some are meant to be."""
+
+import errno
+import io
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from utils.errors import ImageError, InputError
+from utils.files import check_is_file, reason
+
+# Pillow knows more: of them EPS starts another program, and TIFF, which Pillow turns by its note,
+# prints what is wrong with a file.
+FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "PPM")
+MAX_PIXELS = 2**28 // 3  # 256 MiB once decoded; from here on Pillow warns
+# What says nothing about the image: the machine has no more files to open, or no memory.
+SHORTAGES = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
+SIXTEEN_BIT = ("I;16", "I;16B", "I")  # the last one from PPM, and from PNG before Pillow 12
+# What its readers log on a damaged file would stand beside the one line that the scripts print.
+logging.getLogger("PIL").addHandler(logging.NullHandler())
+
+
+def open_image(path: Path, data: bytes | None = None) -> Image.Image:
+    """Read an image file of one of the `FORMATS` as RGB, its pixels in the order of the file.
+
+    With ``data``, the file's bytes, nothing is opened and ``path`` only says what to call them.
+
+    A note in the file that the camera was turned (EXIF) is not heeded: the benchmarks' points are
+    pixels of the stored image, and the published code reads them so. Grey of 16 bits keeps its
+    upper 8, as Pillow does for colours. What is transparent becomes black, like all that lies
+    beyond an image's edge where a benchmark's window does.
+
+    Raises:
+        ImageError: if the file is absent, cut short, no image or of more than `MAX_PIXELS`, which
+            is found out before decoding; the message starts with the path and a colon.
+        InputError: if the machine has no memory for it.
+    """
+    with _opened(path, data) as image:
+        if image.mode == "RGB" and "transparency" not in image.info:
+            return image.convert("RGB")
+        return _as_rgb(image)
+
+
+def image_size(path: Path) -> tuple[int, int]:
+    """Return the width and height that an image file's header tells.
+
+    Raises:
+        ImageError: if the file is absent, no image or of more than `MAX_PIXELS`; names the file.
+        InputError: if the machine has no memory for it.
+    """
+    with _opened(path) as image:
+        return image.size
+
+
+@contextmanager
+def _opened(path: Path, data: bytes | None = None) -> Iterator[Image.Image]:
+    """Yield an image whose header is read; turn what goes wrong into an `ImageError`."""
+    if data is None:
+        check_is_file(path, "no such image", ImageError)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            source = path if data is None else io.BytesIO(data)
+            with Image.open(source, formats=FORMATS) as image:
+                pixels = image.width * image.height
+                if pixels > MAX_PIXELS:
+                    raise ValueError(f"{pixels} pixels, more than {MAX_PIXELS}")
+                yield image
+    except UnidentifiedImageError:
+        raise ImageError(f"{path}: not an image that Pillow can read") from None
+    except Exception as error:  # Pillow's readers raise whatever a damaged file makes them
+        short = isinstance(error, MemoryError) or getattr(error, "errno", None) in SHORTAGES
+        kind = InputError if short else ImageError
+        raise kind(f"{path}: unreadable image ({reason(error)})") from None
+
+
+def _as_rgb(image: Image.Image) -> Image.Image:
+    """Return an image of any mode in RGB; Pillow's own conversion clips 16 bits to 8.
+
+    Raises:
+        ValueError: if pixels are fractions (in PFM files), which may have any range.
+    """
+    if image.mode == "F":
+        raise ValueError("its pixels are fractions")
+    if image.mode in SIXTEEN_BIT:
+        grey = np.array(image)
+        grey[grey == image.info.get("transparency", -1)] = 0
+        return Image.fromarray((grey >> 8).astype(np.uint8)).convert("RGB")
+    if not image.has_transparency_data:
+        return image.convert("RGB")
+    image = image.convert("RGBA")
+    opaque = Image.new("RGB", image.size)
+    opaque.paste(image, mask=image.getchannel("A"))
+    return opaque

@@ -1,0 +1,224 @@
+"""The decoded squares of a data set in one file, read by all worker processes and later runs.
+
+A folder ``images-KEY`` holds ``images.npy`` (N, S, S, 3), uint8, and ``points.npy`` (N, A, 2),
+both mapped into memory, and ``manifest.json``, which tells their sizes. If some images couldn't
+be read (`bad_images`), ``bad.json`` tells which and why; their rows are zeros. It is written
+elsewhere and renamed when whole. The key changes with all that the squares depend on, so an old
+cache is never taken for a new one, and any of these folders may be deleted.
+
+Letters: N images, A landmarks, S the side of a square.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import PIL
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from data_loader.bad_images import allowed, reason_of, too_many
+from data_loader.landmark_dataset import LandmarkDataset
+from data_loader.loaders import available_cores
+from utils.errors import ImageError, InputError
+from utils.files import fsync
+from utils.locks import find_or_build
+from utils.log import Stopwatch, progress
+
+FORMAT = 1  # to be raised when an image's square comes out otherwise, or the files do
+IMAGES, POINTS, MANIFEST, BAD = "images.npy", "points.npy", "manifest.json", "bad.json"
+BATCH = 64  # images that a process decodes at a time
+
+
+class ImageCache:
+    """The squares and points in a folder; a copy in another process maps the same memory.
+
+    ``bad`` maps the places of images that couldn't be read to the reason; see
+    `LandmarkDataset.cached`.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        # As plain arrays: indexing NumPy's memmap class takes longer.
+        self.images = np.asarray(np.load(folder / IMAGES, mmap_mode="r"))
+        self.points = np.asarray(np.load(folder / POINTS, mmap_mode="r"))
+        listed = json.loads((folder / BAD).read_text()) if (folder / BAD).exists() else {}
+        self.bad = {int(place): reason for place, reason in listed.items()}
+
+    def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return a square (S, S, 3), read-only, and its points (A, 2)."""
+        return self.images[index], np.array(self.points[index])
+
+    def __reduce__(self):
+        return ImageCache, (self.folder,)  # else the images would be pickled
+
+    def manifest(self) -> dict:
+        """Return what the manifest has to say."""
+        sizes = {name: (self.folder / name).stat().st_size for name in (IMAGES, POINTS)}
+        shapes = {IMAGES: list(self.images.shape), POINTS: list(self.points.shape)}
+        facts = {"format": FORMAT, "shapes": shapes, "bytes": sizes}
+        if self.bad:
+            facts["bad"] = {str(place): reason for place, reason in self.bad.items()}
+        return facts
+
+
+class BaseItems(Dataset):
+    """The squares and their points: (uint8 tensor (S, S, 3), float64 points (A, 2))."""
+
+    def __init__(self, dataset: LandmarkDataset) -> None:
+        self.dataset = dataset
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        image, points = self.dataset.base_item(index)
+        return torch.from_numpy(np.array(image)), torch.from_numpy(np.array(points, np.float64))
+
+
+class MarkedItems(BaseItems):
+    """What the cache is to hold: a base item, and why its image can't be read, nothing if it can.
+
+    A bad image ends it, or is zeros if the data set skips them.
+    """
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor, str]:
+        dataset = self.dataset
+        try:
+            return *super().__getitem__(index), ""
+        except ImageError as error:
+            if not dataset.skip_bad:
+                raise
+            blank = torch.zeros(dataset.imwidth, dataset.imwidth, 3, dtype=torch.uint8)
+            points = torch.zeros(dataset.annotations["keypoints"].shape[1:], dtype=torch.float64)
+            return blank, points, reason_of(error, dataset, index)
+
+
+def cache_images(
+    dataset: LandmarkDataset,
+    folder: Path,
+    num_workers: int,
+    log_line: Callable[[str], None] = print,
+) -> str:
+    """Let a data set read its squares from a cache, which is built if need be.
+
+    Args:
+        dataset: its `base_item` reads the cache from now on, until `select` picks other images.
+        folder: of all caches.
+        num_workers: processes that decode, capped at `available_cores`.
+        log_line: is told, at once, if another run is building this cache.
+
+    Returns:
+        A line for the log.
+
+    Raises:
+        InputError: if an image can't be read (more of them than `allowed` if the data set skips
+            bad ones), or the folder can't be written or is too small; nothing but a lock file is
+            left there then.
+    """
+    dataset.image_cache = None
+    path, watch = folder / f"images-{cache_key(dataset)}", Stopwatch()
+
+    def write(partial: Path) -> None:
+        write_arrays(partial, dataset, min(num_workers, available_cores()))
+        with (partial / MANIFEST).open("wb") as file:
+            file.write(json.dumps(ImageCache(partial).manifest()).encode())
+            fsync(file)
+
+    dataset.image_cache, built = find_or_build(
+        path,
+        "the image cache",
+        needed_bytes(dataset),
+        lambda: open_cache(path, dataset),
+        write,
+        log_line,
+    )
+    size, bad = dataset.image_cache.images.nbytes / 1e9, len(dataset.image_cache.bad)
+    how, took = ("built", f", in {watch.seconds():.0f} s") if built else ("found", "")
+    unread = f" ({bad:,} can't be read)" if bad else ""
+    return f"image cache: {how} {len(dataset):,} images{unread}, {size:.1f} GB{took}: {path}"
+
+
+def cache_key(dataset: LandmarkDataset) -> str:
+    """Return a name for all that the squares and points of a data set depend on.
+
+    Of an image that is its place, size and time of change: reading 200,000 images to digest
+    their content would take as long as building the cache.
+
+    Raises:
+        InputError: if an image is absent, unless the data set skips bad ones.
+    """
+    digest = hashlib.sha256()
+    kind = [FORMAT, PIL.__version__, type(dataset).__name__, dataset.split_name, dataset.imwidth]
+    digest.update(json.dumps([*kind, str(dataset.folder.resolve())]).encode())
+    for name in dataset.filenames:
+        try:
+            file = os.stat(dataset.folder / name)
+        except OSError:
+            if not dataset.skip_bad:
+                raise InputError(f"{dataset.folder / name}: no such image") from None
+            digest.update(f"{name}\0absent\0".encode())
+            continue
+        digest.update(f"{name}\0{file.st_size}\0{file.st_mtime_ns}\0".encode())
+    for name, rows in sorted(dataset.annotations.items()):
+        digest.update(f"{name}\0{rows.dtype.str}\0{rows.shape}\0".encode())
+        digest.update(np.ascontiguousarray(rows).tobytes())
+    return digest.hexdigest()[:20]
+
+
+def open_cache(path: Path, dataset: LandmarkDataset) -> ImageCache | None:
+    """Return the cache in a folder; None if it is absent, damaged or of other images."""
+    try:
+        cache = ImageCache(path)
+        whole = json.loads((path / MANIFEST).read_text()) == cache.manifest()
+    except Exception:  # NumPy raises whatever a damaged file makes it
+        return None
+    fits = cache.images.shape == (len(dataset), dataset.imwidth, dataset.imwidth, 3)
+    fits &= cache.images.dtype == np.uint8 and len(cache.points) == len(dataset)
+    return cache if whole and fits and cache.points.dtype == np.float64 else None
+
+
+def needed_bytes(dataset: LandmarkDataset) -> int:
+    """Return how much the files of a cache hold, but for some hundred bytes of headers."""
+    points = int(np.prod(dataset.annotations["keypoints"].shape[1:]))
+    return len(dataset) * (dataset.imwidth**2 * 3 + points * 8)
+
+
+def write_arrays(folder: Path, dataset: LandmarkDataset, workers: int) -> None:
+    """Write the squares and points in their order, however many processes decode.
+
+    Raises:
+        InputError: if more images can't be read than are allowed.
+    """
+    loader = DataLoader(
+        MarkedItems(dataset),
+        batch_size=BATCH,
+        num_workers=workers,
+        # Its own: DataLoader would draw its workers' seeds from the training's generator.
+        generator=torch.Generator(),
+    )
+    shape = (len(dataset), dataset.imwidth, dataset.imwidth, 3)
+    all_points, bad = [], {}
+    # Not by way of a memory map: on a full disk, writing into one ends the process.
+    with (folder / IMAGES).open("wb") as file:
+        header = {"descr": "|u1", "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(file, header)
+        for number, (images, points, reasons) in enumerate(progress(loader, "image cache")):
+            file.write(images.numpy().data)
+            all_points.append(points.numpy())
+            bad |= {number * BATCH + i: reason for i, reason in enumerate(reasons) if reason}
+            if len(bad) > allowed(len(dataset)):
+                first = min(bad)
+                raise too_many(len(bad), len(dataset), f"{dataset.path(first)}: {bad[first]}")
+        fsync(file)
+    with (folder / POINTS).open("wb") as file:
+        np.save(file, np.concatenate(all_points))
+        fsync(file)
+    if bad:
+        with (folder / BAD).open("wb") as file:
+            file.write(json.dumps(bad).encode())
+            fsync(file)

@@ -1,0 +1,305 @@
+"""Batches from shards, for any number of processes: who reads which images, and when.
+
+An epoch's order depends on the seed, the epoch, the number of ranks R and the images a step B,
+and not on the worker processes; nor does its part after any step depend on where a run resumed.
+The shards, in random order, make a sequence of N places. It is cut into ranges, one for each of
+R * LANES lanes. Lane l of rank r has the images that r is to take in the steps l, l + LANES,
+l + 2 * LANES, ...: just as many as its range has places, however short the last step is. Within a
+lane, each `BLOCK` of places is in random order. So a lane reads its shards from end to end, and
+one that resumes begins with the block that it was at.
+
+WebDataset's own split_by_node and split_by_worker deal out whole shards. Ranks would have unequal
+numbers of steps, at the end of which some wait for the others for good, and where in its order a
+run stopped would depend on its workers.
+
+Letters: N images, B images a step over all ranks, R ranks, W the side of the network input, S that
+of a square.
+"""
+
+import hashlib
+from bisect import bisect_right
+from collections.abc import Iterator
+from itertools import accumulate, chain, islice
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image
+from torch.utils.data import DataLoader, IterableDataset, default_collate, get_worker_info
+
+from data_loader.bad_images import allowed, too_many
+from data_loader.data_loaders_animal import InatAve
+from data_loader.data_loaders_face import CelebAPrunedAligned_MAFLVal
+from data_loader.items import Items, PairItem, SquareItem, SubstitutedItem
+from data_loader.landmark_dataset import LandmarkDataset
+from data_loader.loaders import SeededItems, own_workers
+from data_loader.readers.images import open_image
+from data_loader.storage.shards import Shard, ShardImage, images
+from utils.distributed import chunk_size
+from utils.errors import ImageError, InputError
+from utils.interruption import ignore_signals
+
+Item = PairItem | SquareItem | SubstitutedItem
+LANES = 12  # of a rank; 1, 2, 3, 4, 6 or 12 workers can share them
+BLOCK = 512  # places in random order; their files' bytes are held in memory, for each lane
+
+
+class FromShards(LandmarkDataset):
+    """Makes a benchmark's class take its images from shards.
+
+    Whoever reads through shards hands each image over before its item is made; any other is
+    looked for, which takes long.
+
+    Args:
+        shards: all of them; every one of their images is used.
+        options: of the benchmark's class, but for ``root``.
+    """
+
+    has_files = False
+    handed: tuple[int, ShardImage] | None = None  # its place in the shards as listed, and the image
+
+    def __init__(self, shards: list[Shard], **options) -> None:
+        self.shards = shards
+        self.starts = [0, *accumulate(shard.count for shard in shards)]
+        super().__init__(shards[0].path.parent, **options)
+
+    def read(self, root: Path, train: bool) -> tuple[Path, list[str], dict[str, np.ndarray]]:
+        """See `LandmarkDataset.read`; the names are in the shards."""
+        return root, [shard.path.name for shard in self.shards], {"keypoints": np.empty((0, 0, 2))}
+
+    def __len__(self) -> int:
+        return self.starts[-1]
+
+    def image(self, index: int) -> ShardImage:
+        """Return the image at a place in the shards."""
+        if self.handed is not None and self.handed[0] == index:
+            return self.handed[1]
+        shard = bisect_right(self.starts, index) - 1
+        place = index - self.starts[shard]
+        return next(images(self.shards[shard], place, place + 1))
+
+    def path(self, index: int) -> Path:
+        """Return a name that tells an image's shard, too."""
+        return self.image(index).path
+
+    def base_item(self, index: int) -> tuple[Image.Image, np.ndarray]:
+        """Return an image's square, and no points."""
+        return self.square(open_image(*self.image(index)), np.empty((0, 2)), index)
+
+
+class ShardedInatAve(FromShards, InatAve):
+    """Images of birds."""
+
+
+class ShardedCelebA(FromShards, CelebAPrunedAligned_MAFLVal):
+    """CelebA's aligned images; to leave out MAFL's is up to who writes the shards."""
+
+
+def mixed(*numbers: int) -> int:
+    """Return a number below 2**62 that differs, as if drawn, for all other numbers."""
+    digest = hashlib.blake2b(repr(numbers).encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big") >> 2
+
+
+def permutation(length: int, *numbers: int) -> list[int]:
+    """Return a random order that depends on the numbers."""
+    generator = torch.Generator().manual_seed(mixed(*numbers))
+    return torch.randperm(length, generator=generator).tolist()
+
+
+class Lanes(NamedTuple):
+    """How an epoch's N places are divided."""
+
+    total: int  # N
+    batch_size: int  # B
+    ranks: int  # R
+
+    @property
+    def steps(self) -> int:
+        """How many there are in an epoch; the last one may be smaller."""
+        return -(-self.total // self.batch_size)
+
+    def share(self, rank: int, step: int) -> int:
+        """Return how many images of a step are a rank's: as many as `torch.chunk` gives it."""
+        images = min(self.batch_size, self.total - step * self.batch_size)
+        return chunk_size(images, self.ranks, rank)
+
+    def taken(self, rank: int, lane: int, step: int) -> int:
+        """Return how many places of a lane belong to the steps before this one."""
+        turns = len(range(lane, step, LANES))
+        if turns and lane + (turns - 1) * LANES == self.steps - 1:
+            return (turns - 1) * self.share(rank, 0) + self.share(rank, self.steps - 1)
+        return turns * self.share(rank, 0)
+
+    def bounds(self, rank: int, lane: int) -> tuple[int, int]:
+        """Return the first place of a lane, and that after its last."""
+        lanes = ((r, l) for r in range(self.ranks) for l in range(LANES))  # noqa: E741
+        before = islice(lanes, rank * LANES + lane)
+        first = sum(self.taken(*other, self.steps) for other in before)
+        return first, first + self.taken(rank, lane, self.steps)
+
+
+class ShardedImages(IterableDataset):
+    """A rank's batches of an epoch, for `build_sharded_loader`.
+
+    A batch is what `DataLoader` makes of items, see `data_loader.items`; their index is the
+    image's place in the shards. An image's random samples depend on the seed, the epoch and its
+    place alone. A rank that has no image in the last step still gets a batch, of one image, to
+    take the step with the others: `share` tells.
+
+    If the data set skips bad images, the next good one of the block takes their place and their
+    draws (after the last one the first, and then those of the first shard). Items are
+    those of `bad_images.Replacing`: with the place asked for, and 1 if its image is bad.
+
+    Args:
+        dataset: makes the items.
+        squares: yield `SquareItem`, whose views are made elsewhere, in place of `PairItem`.
+        seed: of order and draws.
+        batch_size: B.
+        rank: whose images, of those of each step.
+        ranks: R.
+    """
+
+    def __init__(
+        self,
+        dataset: FromShards,
+        *,
+        squares: bool,
+        seed: int,
+        batch_size: int,
+        rank: int = 0,
+        ranks: int = 1,
+    ) -> None:
+        make = dataset.square_item if squares else dataset.pair_item
+        self.dataset, self.items = dataset, SeededItems(Items(dataset, make))
+        self.shards, self.seed, self.rank = dataset.shards, seed, rank
+        self.lanes = Lanes(len(dataset), batch_size, ranks)
+        # Epoch and first step, in memory that the workers, which outlive an epoch, see change.
+        self.position = torch.zeros(2, dtype=torch.int64).share_memory_()
+
+    def set_epoch(self, epoch: int, skip: int = 0) -> None:
+        """Choose the epoch that comes next, but for its first ``skip`` images over all ranks.
+
+        Raises:
+            InputError: if the images to skip aren't those of whole steps.
+        """
+        step = -(-skip // self.lanes.batch_size)
+        if skip != min(step * self.lanes.batch_size, self.lanes.total) or skip < 0:
+            raise InputError(
+                f"the {skip} images that were taken of an epoch are no whole steps of "
+                f"{self.lanes.batch_size}: go on from the end of an epoch to change --batch_size"
+            )
+        self.position.copy_(torch.tensor([epoch, step]))
+
+    def share(self, step: int) -> int:
+        """Return how many images of a step, counted from 0, are this rank's."""
+        return self.lanes.share(self.rank, step)
+
+    def __len__(self) -> int:
+        """Return how many steps remain of the epoch."""
+        return self.lanes.steps - int(self.position[1])
+
+    def __iter__(self) -> Iterator[tuple]:
+        worker = get_worker_info()
+        number, workers = (worker.id, worker.num_workers) if worker else (0, 1)
+        if LANES % workers:
+            raise ValueError(f"{workers} workers can't share {LANES} lanes")
+        epoch, first = self.position.tolist()
+        return self.batches(epoch, first, number, workers)
+
+    def batches(self, epoch: int, first: int, number: int, workers: int) -> Iterator[tuple]:
+        """Yield every batch that one of the workers is to make, beginning at a step."""
+        lanes = {}
+        # DataLoader takes its first batch from worker 0, the next from worker 1, and so on. As
+        # their count divides LANES, each has lanes to itself.
+        for step in range(first + number, self.lanes.steps, workers):
+            lane = step % LANES
+            if lane not in lanes:
+                lanes[lane] = self.lane_items(epoch, lane, first)
+            items = list(islice(lanes[lane], self.share(step)))
+            yield default_collate(items or [self.stand_in(epoch)])
+
+    def lane_items(self, epoch: int, lane: int, step: int) -> Iterator[Item]:
+        """Yield the items of a lane, but for those of the steps before one."""
+        first, end = self.lanes.bounds(self.rank, lane)
+        skip = self.lanes.taken(self.rank, lane, step)
+        block = skip // BLOCK
+        within = skip - block * BLOCK
+        source = self.read(epoch, first + block * BLOCK, end)
+        while held := list(islice(source, BLOCK)):
+            order = permutation(len(held), self.seed, epoch, self.rank, lane, block)
+            block_images = [held[place] for place in order]
+            for turn in range(within, len(order)):
+                yield self.item(epoch, block_images[turn:] + block_images[:turn])
+            block, within = block + 1, 0
+
+    def read(self, epoch: int, first: int, end: int) -> Iterator[tuple[int, ShardImage]]:
+        """Yield what stands at some places of an epoch: place in the shards as listed, image."""
+        order = permutation(len(self.shards), self.seed, epoch)
+        starts = [0, *accumulate(self.shards[i].count for i in order)]
+        while first < end:
+            turn = bisect_right(starts, first) - 1
+            stop, shard = min(end, starts[turn + 1]), order[turn]
+            span = (first - starts[turn], stop - starts[turn])
+            start = self.dataset.starts[shard] + span[0]
+            yield from enumerate(images(self.shards[shard], *span), start)
+            first = stop
+
+    def item(self, epoch: int, candidates: list[tuple[int, ShardImage]]) -> Item:
+        """Return the item of the first image; or, if bad ones are skipped, of the next good one.
+
+        Raises:
+            ImageError: if it can't be read.
+            InputError: if there are more bad ones than are allowed before a good one.
+        """
+        index = candidates[0][0]
+        key = (index, mixed(self.seed, epoch, index))
+        if not self.dataset.skip_bad:
+            self.dataset.handed = candidates[0]
+            return self.items[key]
+        first = None
+        tried = islice(chain(candidates, self.spares()), allowed(len(self.dataset)) + 1)
+        for bad, (_, image) in enumerate(tried):
+            self.dataset.handed = (index, image)
+            try:
+                return SubstitutedItem(self.items[key], torch.tensor([index, min(bad, 1)]))
+            except ImageError as error:
+                first = first or str(error)
+        raise too_many(bad + 1, len(self.dataset), first)
+
+    def stand_in(self, epoch: int) -> Item:
+        """Return the item of the first image there is."""
+        return self.item(epoch, [next(self.spares())])
+
+    def spares(self) -> Iterator[tuple[int, ShardImage]]:
+        """Yield places and images of the first shard."""
+        yield from enumerate(images(self.shards[0], 0, min(self.shards[0].count, BLOCK)))
+
+
+def fitting_workers(most: int) -> int:
+    """Return how many workers to start: at most so many, and such that they can share lanes."""
+    return max((n for n in range(1, LANES + 1) if n <= most and LANES % n == 0), default=0)
+
+
+def build_sharded_loader(
+    images: ShardedImages, *, num_workers: int, device: torch.device
+) -> DataLoader:
+    """Return the batches; call `loaders.set_epoch` before each epoch.
+
+    Args:
+        images: the batches of a rank.
+        num_workers: processes, see `own_workers` and `fitting_workers`.
+        device: where the batches will go; memory is pinned for a GPU.
+    """
+    workers = fitting_workers(own_workers(num_workers))
+    return DataLoader(
+        images,
+        batch_size=None,
+        num_workers=workers,
+        persistent_workers=workers > 0,
+        worker_init_fn=ignore_signals,
+        pin_memory=device.type == "cuda",
+        # Its own: DataLoader would draw its workers' seeds from the training's generator.
+        generator=torch.Generator(),
+    )

@@ -1,0 +1,202 @@
+"""The random views of contrastive pre-training [SPEC 6; Thewlis et al. 2019].
+
+All draws come from torch's default generator, so one seed fixes a view. The stages are those of
+torchvision's RandomResizedCrop, ColorJitter, ToTensor and Normalize with the same draws, and give
+the same numbers to the bit (tests/data_loader/views/test_random_view.py writes them out). They take
+less time because what the network doesn't see is cut off as early as that allows, see
+`colour_jitter`, and because each works on what the last one left without checking or copying it.
+
+Letters: S the side of the square image, W that of the view, S - 2 * crop.
+"""
+
+import io
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from data_loader.geometry import resize_square
+
+FACE_MEAN, FACE_STD = (0.5084, 0.4224, 0.3769), (0.2599, 0.2371, 0.2323)
+BIRD_MEAN, BIRD_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's
+JPEG_QUALITY = (30, 98)
+JPEG_BLOCK = 16  # pixels: 8x8 coefficients, and colours at half the resolution
+LOG_ASPECT = torch.tensor([3 / 4, 4 / 3]).log().tolist()  # of width to height [RandomResizedCrop]
+JITTER = 0.4  # brightness, contrast and saturation
+BRIGHTNESS, CONTRAST, SATURATION, HUE = range(4)  # ColorJitter's numbers; hue stays as it is
+PCA_ALPHA = 0.1
+# Principal components of ImageNet's colours [Krizhevsky et al. 2012, Sec. 4.1].
+PCA_VALUES = torch.tensor([0.2175, 0.0188, 0.0045])
+PCA_VECTORS = torch.tensor(
+    [[-0.5675, 0.7192, 0.4009], [-0.5808, -0.0045, -0.8140], [-0.5836, -0.6948, 0.4203]]
+)
+
+Box = tuple[int, int, int, int]  # left, top, right, bottom in pixels
+
+
+class ViewDraws(NamedTuple):
+    """The random choices of a view, in the order in which they are drawn."""
+
+    jpeg_side: int  # of the square that is compressed
+    jpeg_quality: int
+    box: Box  # what the view shows
+    order: list[int]  # of BRIGHTNESS, CONTRAST, SATURATION and HUE
+    factors: list[float]  # of the first three, by their numbers
+    alpha: Tensor  # (3,), by how much the colours move along each principal component
+
+
+class RandomView:
+    """The random pipeline from a square RGB image to a view (3, W, W), standardised.
+
+    Args:
+        side: S; an image of another size is resized to it by the random crop.
+        smallest_scale: least share of the image's area that the random crop keeps.
+        crop: pixels cut off each side at the end.
+        mean: of each colour in [0, 1].
+        std: of each colour in [0, 1].
+    """
+
+    def __init__(
+        self,
+        side: int,
+        smallest_scale: float,
+        crop: int = 0,
+        mean: Sequence[float] = (0.0, 0.0, 0.0),
+        std: Sequence[float] = (1.0, 1.0, 1.0),
+    ) -> None:
+        self.side, self.smallest_scale, self.crop = side, smallest_scale, crop
+        self.mean, self.std = (torch.tensor(values)[:, None, None] for values in (mean, std))
+
+    def __call__(self, image: Image.Image) -> Tensor:
+        """Return a new view of the image, which stays as it is."""
+        draws = draw_view(image.width, self.smallest_scale)
+        image = jpeg_noise(image, draws.jpeg_side, draws.jpeg_quality, draws.box)
+        image = resize_square(image, self.side)
+        image = colour_jitter(image, draws.order, draws.factors, self.crop)
+        view = channels(image).float().div_(255)  # (3, W, W)
+        return view.add_(pca_shift(draws.alpha)).sub_(self.mean).div_(self.std)
+
+
+def draw_view(side: int, smallest_scale: float) -> ViewDraws:
+    """Draw a view of a (side, side) image."""
+    scale = 1 + 0.5 * torch.randn(()).item()
+    return ViewDraws(
+        jpeg_side=max(int(0.8 * side), int(side * scale)),
+        jpeg_quality=int(torch.randint(JPEG_QUALITY[0], JPEG_QUALITY[1] + 1, ())),
+        box=draw_box(side, smallest_scale),
+        order=torch.randperm(4).tolist(),
+        factors=torch.empty(3).uniform_(1 - JITTER, 1 + JITTER).tolist(),
+        alpha=PCA_ALPHA * torch.randn(3),
+    )
+
+
+def draw_box(side: int, smallest_scale: float) -> Box:
+    """Draw which part of a (side, side) image RandomResizedCrop shows: all if no draw fits."""
+    for _ in range(10):
+        area = side * side * torch.empty(1).uniform_(smallest_scale, 1).item()
+        aspect = torch.empty(1).uniform_(*LOG_ASPECT).exp_().item()
+        width, height = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
+        if 0 < width <= side and 0 < height <= side:
+            top = int(torch.randint(side - height + 1, ()))
+            left = int(torch.randint(side - width + 1, ()))
+            return left, top, left + width, top + height
+    return 0, 0, side, side
+
+
+def jpeg_noise(image: Image.Image, jpeg_side: int, quality: int, box: Box) -> Image.Image:
+    """Shrink or enlarge a square, compress it as JPEG, come back to the first size, and crop.
+
+    Only the blocks that reach into the box are compressed: they don't depend on the others.
+    """
+    side = image.width
+    spans = (source_span(box[axis], box[axis + 2], jpeg_side, side) for axis in (0, 1))
+    (left, right), (top, bottom) = (whole_blocks(*span, jpeg_side) for span in spans)
+    resized = resized_window(image, (0, 0), side, jpeg_side, (left, top, right, bottom))
+    with io.BytesIO() as buffer:
+        resized.save(buffer, format="JPEG", quality=quality)
+        with Image.open(buffer) as compressed:
+            return resized_window(compressed, (left, top), jpeg_side, side, box)
+
+
+def resized_window(
+    image: Image.Image, at: tuple[int, int], frame: int, side: int, window: Box
+) -> Image.Image:
+    """Return the window of a (frame, frame) image resized to (side, side).
+
+    Pillow resizes along the rows, then along the columns, and rounds in between. So each can be
+    left out where the window doesn't need it, and every number stays the same. (That isn't so with
+    Pillow's own ``box``, which it rounds to float32.)
+
+    Args:
+        image: the part of the image that is at hand; all that the window depends on.
+        at: (x, y) of that part in the image.
+        frame: side of the image.
+        side: what that is resized to.
+        window: of the resized image.
+    """
+    left, top, right, bottom = window
+    first, end = source_span(top, bottom, frame, side)
+    # Outside of an image Pillow's crop puts zeros, here where nothing depends on them.
+    rows = image.crop((-at[0], first - at[1], frame - at[0], end - at[1]))
+    rows = rows.resize((side, end - first), Image.Resampling.BILINEAR)
+    columns = rows.crop((left, -first, right, frame - first))
+    columns = columns.resize((right - left, side), Image.Resampling.BILINEAR)
+    return columns.crop((0, top, right - left, bottom))
+
+
+def source_span(first: int, end: int, frame: int, side: int) -> tuple[int, int]:
+    """Return from where to where ``frame`` pixels determine some of ``side`` resized ones."""
+    scale = frame / side
+    reach = max(scale, 1)  # of the triangle that Pillow's bilinear resize weights by
+    low, high = math.floor((first + 0.5) * scale - reach), math.ceil((end - 0.5) * scale + reach)
+    return max(low, 0), min(high, frame)
+
+
+def whole_blocks(first: int, end: int, frame: int) -> tuple[int, int]:
+    """Return the JPEG blocks that some pixels depend on: their own, and that of the next colour."""
+    low, high = (first - 1) // JPEG_BLOCK, -((end + 1) // -JPEG_BLOCK)
+    return max(low, 0) * JPEG_BLOCK, min(high * JPEG_BLOCK, frame)
+
+
+def colour_jitter(
+    image: Image.Image, order: Sequence[int], factors: Sequence[float], crop: int
+) -> Image.Image:
+    """Blend (S, S) with black, with its mean grey and with itself in grey, in the given order.
+
+    Factor 1 leaves it as it is. Pixels change one by one, but for the contrast, whose mean is that
+    of the whole square: only what comes before it has to work on more than the (W, W) that are
+    returned.
+    """
+    inside = (crop, crop, image.width - crop, image.height - crop)
+    for stage in order:
+        if stage == BRIGHTNESS:
+            image = Image.blend(Image.new("RGB", image.size), image, factors[stage])
+        elif stage == CONTRAST:
+            grey = mean_grey(image)
+            image = image.crop(inside)
+            other = Image.new("RGB", image.size, (grey, grey, grey))
+            image = Image.blend(other, image, factors[stage])
+        elif stage == SATURATION:
+            image = Image.blend(image.convert("L").convert("RGB"), image, factors[stage])
+    return image
+
+
+def mean_grey(image: Image.Image) -> int:
+    """Return the mean brightness of an image, 0 to 255, rounded as Pillow's contrast does."""
+    grey = np.frombuffer(image.convert("L").tobytes(), dtype=np.uint8)
+    return int(int(grey.sum(dtype=np.int64)) / grey.size + 0.5)
+
+
+def channels(image: Image.Image) -> Tensor:
+    """Return an RGB image's bytes as (3, H, W), uint8."""
+    pixels = torch.frombuffer(bytearray(image.tobytes()), dtype=torch.uint8)
+    return pixels.view(image.height, image.width, 3).permute(2, 0, 1).contiguous()
+
+
+def pca_shift(alpha: Tensor) -> Tensor:
+    """Return AlexNet's colour (3, 1, 1), to be added to an image in [0, 1]."""
+    return (PCA_VECTORS @ (alpha * PCA_VALUES))[:, None, None]

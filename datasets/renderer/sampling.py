@@ -1,0 +1,229 @@
+"""Draws by lot everything that decides a synthetic image but its strokes of the brush."""
+
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from datasets.renderer.scene import BACKDROPS, OCCLUDERS
+from datasets.renderer.shape import (
+    Expression,
+    Identity,
+    five_points,
+    frontal_points,
+    sample_expression,
+    sample_identity,
+)
+from datasets.renderer.surface import Pose, Surface
+
+BACKDROP_ODDS = (0.26, 0.24, 0.14, 0.12, 0.10, 0.14)
+
+
+@dataclass(frozen=True)
+class Framing:
+    """Where in an image a face may lie.
+
+    Args:
+        size: Width and height in pixels.
+        window: Bounds of the 5 points in pixels: x0, y0, x1, y1.
+        eyes: Smallest and largest distance between the eye centres in pixels.
+        spread: Standard deviation of the face's place about the window's middle, pixels.
+        whole: Whether all 68 points must lie in the image.
+    """
+
+    size: tuple[int, int]
+    window: tuple[float, float, float, float]
+    eyes: tuple[float, float]
+    spread: float
+    whole: bool = False
+
+    def holds(self, points: np.ndarray) -> bool:
+        """Whether the face with these 68 points (68, 2) lies where it may."""
+        five, (low, high) = five_points(points), np.array(self.window).reshape(2, 2)
+        fits = ((five >= low) & (five <= high)).all()
+        if self.whole:
+            fits &= ((points >= 0) & (points <= np.array(self.size) - 1)).all()
+        return bool(fits)
+
+
+@dataclass(frozen=True)
+class Light:
+    """One distant lamp and the light from everywhere.
+
+    Args:
+        direction: Unit vector to the lamp in the camera's axes, (3,).
+        ambient: RGB factor of the light from everywhere, 0-1.
+        lamp: RGB factor of the lamp, 0-1.
+    """
+
+    direction: np.ndarray
+    ambient: np.ndarray
+    lamp: np.ndarray
+
+    def shade(self, normal: np.ndarray) -> np.ndarray:
+        """RGB factors, 0-1, for unit normals (..., 3) in the camera's axes."""
+        facing = np.clip(0.15 + 0.85 * (normal @ self.direction), 0, 1)[..., None]
+        return np.clip(self.ambient + self.lamp * facing, 0, 1)
+
+    def gloss(self, normal: np.ndarray) -> np.ndarray:
+        """Brightness, 0-1, that the lamp's reflection adds for unit normals (..., 3)."""
+        half = self.direction + np.array([0.0, 0.0, 1.0])
+        half = half / np.linalg.norm(half)
+        return 0.22 * self.lamp.mean() * np.clip(normal @ half, 0, 1) ** 14
+
+
+@dataclass(frozen=True)
+class Finish:
+    """What the camera does to an image.
+
+    Args:
+        gain: Factor on the brightness.
+        contrast: Factor on the distance from middle grey.
+        saturation: Factor on the distance from grey of the same brightness.
+        slope: Change of the brightness from the middle to an edge, (x, y), as a share.
+        blur: Standard deviation of the blur in pixels.
+        noise: Standard deviation of the sensor noise in grey levels.
+    """
+
+    gain: float = 1.0
+    contrast: float = 1.0
+    saturation: float = 1.0
+    slope: tuple[float, float] = (0.0, 0.0)
+    blur: float = 0.0
+    noise: float = 0.0
+
+
+@dataclass(frozen=True)
+class Scene:
+    """Everything that decides an image.
+
+    Args:
+        size: Width and height in pixels.
+        identity: The person.
+        expression: What the face does.
+        pose: How the head is turned and where it lies.
+        light: The lighting.
+        backdrop: One of `BACKDROPS`.
+        glasses: "none", "clear" or "dark".
+        occluder: One of `OCCLUDERS` or "none".
+        finish: What the camera does.
+        seed: Decides the small strokes.
+    """
+
+    size: tuple[int, int]
+    identity: Identity
+    expression: Expression
+    pose: Pose
+    light: Light
+    backdrop: str = "plain"
+    glasses: str = "none"
+    occluder: str = "none"
+    finish: Finish = field(default_factory=Finish)
+    seed: int = 0
+
+
+def celeba_framing(size: tuple[int, int] = (178, 218)) -> Framing:
+    """The framing of an unaligned CelebA, stretched to another size.
+
+    Its window is what remains of a 178 x 218 image when rows 30-208 are kept, resized to
+    136 x 136 and cut by 20 pixels on each side, less a margin of 3 pixels.
+    """
+    width, height = size
+    x, y = width / 178, height / 218
+    window = (29.5 * x, 59.5 * y, 148.5 * x, 178.5 * y)
+    return Framing(size, window, (22.0 * min(x, y), 50.0 * min(x, y)), 9.0 * min(x, y))
+
+
+def _truncated(rng: np.random.Generator, sigma: float, limit: float) -> float:
+    """A normal draw of mean 0, drawn again until it is within ``limit``."""
+    while True:
+        value = rng.normal(0, sigma)
+        if abs(value) <= limit:
+            return float(value)
+
+
+def sample_pose(
+    rng: np.random.Generator, identity: Identity, expression: Expression, framing: Framing
+) -> Pose:
+    """Draw a pose that keeps the 5 points within the framing's window.
+
+    Args:
+        rng: The only source of chance.
+        identity: The person.
+        expression: What the face does.
+        framing: Where the face may lie.
+
+    Returns:
+        The pose.
+    """
+    degrees = [_truncated(rng, *limits) for limits in ((15, 35), (8, 20), (17, 40))]
+    yaw, pitch, roll = np.radians(degrees)
+    pose = Pose(yaw, pitch, roll, rng.uniform(9, 22), 1.0, (0.0, 0.0))
+    points = pose.project(
+        Surface(identity, expression).positions(frontal_points(identity, expression))
+    )
+    five = five_points(points)
+    middle = five.mean(0)
+    wanted = framing.eyes[0] + rng.beta(2.0, 2.0) * np.ptp(framing.eyes)
+    scale = wanted / np.linalg.norm(five[1] - five[0])
+    low, high = np.array(framing.window).reshape(2, 2)
+    while True:
+        place = (low + high) / 2 + rng.normal(0, framing.spread, 2)
+        offset = place - middle * scale
+        if framing.holds(points * scale + offset):
+            return replace(pose, scale=float(scale), offset=tuple(offset.tolist()))
+
+
+def _sample_light(rng: np.random.Generator) -> Light:
+    """Draw a lamp, mostly from above and from the front or the side."""
+    turn, rise = rng.normal(0, 0.75), rng.normal(0.45, 0.35)
+    direction = np.array([np.sin(turn) * np.cos(rise), -np.sin(rise), np.cos(turn) * np.cos(rise)])
+    ambient = rng.uniform(0.30, 0.60)
+    warm = 1 + 0.10 * rng.normal() * np.array([1.0, 0.1, -1.0])
+    cool = 1 + 0.06 * rng.normal() * np.array([1.0, 0.1, -1.0])
+    return Light(direction, ambient * cool, (1.02 - ambient) * rng.uniform(0.8, 1.1) * warm)
+
+
+def _sample_finish(rng: np.random.Generator) -> Finish:
+    """Draw a camera: mostly sharp and clean, sometimes blurred, noisy or nearly grey."""
+    return Finish(
+        gain=float(rng.uniform(0.85, 1.22)),
+        contrast=float(rng.uniform(0.75, 1.2)),
+        saturation=float(rng.uniform(0.6, 1.2) if rng.random() > 0.06 else 0.0),
+        slope=tuple(rng.normal(0, 0.14, 2).clip(-0.35, 0.35).tolist()),
+        blur=float(rng.uniform(0.4, 1.1) if rng.random() < 0.35 else 0.0),
+        noise=float(rng.uniform(1.0, 7.0)),
+    )
+
+
+def sample_scene(
+    rng: np.random.Generator, identity: Identity | None = None, framing: Framing | None = None
+) -> Scene:
+    """Draw everything that decides an image.
+
+    Args:
+        rng: The only source of chance.
+        identity: The person; drawn, too, if None.
+        framing: Where the face may lie; `celeba_framing` if None.
+
+    Returns:
+        The scene.
+    """
+    framing = framing or celeba_framing()
+    identity = identity or sample_identity(rng)
+    expression = sample_expression(rng)
+    pose = sample_pose(rng, identity, expression, framing)
+    wears = rng.random() < (0.8 if identity.glasses else 0.03)
+    glasses = str(rng.choice(["clear", "dark"], p=[0.85, 0.15])) if wears else "none"
+    occluder = str(rng.choice(OCCLUDERS)) if rng.random() < 0.13 else "none"
+    return Scene(
+        size=framing.size,
+        identity=identity,
+        expression=expression,
+        pose=pose,
+        light=_sample_light(rng),
+        backdrop=str(rng.choice(BACKDROPS, p=BACKDROP_ODDS)),
+        glasses=glasses,
+        occluder=occluder,
+        finish=_sample_finish(rng),
+        seed=int(rng.integers(2**31)),
+    )

@@ -1,0 +1,249 @@
+"""An experiment's run as a job: its command line, its folder, and how far it got there."""
+
+import json
+import math
+import shlex
+import zipfile
+from argparse import ArgumentParser
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from engine.reproduction.experiments import BIRDS, FEW_FACES, PER_EPOCH, Run
+from engine.reproduction.results import read_record, read_row
+from engine.run import plain_options
+from models.encoders import RESNETS
+from utils.checkpoint import load_checkpoint
+from utils.errors import InputError
+
+CHECKPOINTS = 5  # [ours] a run: at most a fifth of it is lost when it is interrupted
+# Options that say how a run is carried out, not what it computes.
+ASIDE = {"model_path", "model_name", "log_path", "resume", "overwrite"}
+ASIDE |= {"num_workers", "device", "gpu", "print_freq", "tb_freq", "save_freq"}
+
+# The roots of README.md below datasets/, then shorter names.
+ROOTS = {
+    "MAFLAligned": ("celeba",),
+    "AFLW_MTFL": ("face_datasets/aflw-mtfl", "aflw-mtfl"),
+    "AFLW": ("face_datasets/aflw/aflw_release-2", "aflw/aflw_release-2", "aflw"),
+    "ThreeHundredW": ("face_datasets/300w/300w", "300w/300w", "300w"),
+    "CUB": ("CUB_200_2011", "CUB-200-2011", "cub"),
+}
+# [ref: README of the published code, "Train MoCo"]
+PRETRAIN = "--batch_size 256 --num_workers 12 --nce_k 4096 --cosine --epochs 800"
+INAT_LIST = "inat_aves_100K.txt"  # as datasets/download.py names it
+
+FINISHED, INTERRUPTED, MISSING = "finished", "interrupted", "missing"
+OTHER = "run with other options"
+STATES = (FINISHED, INTERRUPTED, MISSING, OTHER)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the user decides for all runs.
+
+    Args:
+        out: folder of the runs' folders.
+        data: folder of the data sets.
+        face_encoders: model to checkpoint.
+        bird_encoders: likewise.
+        random_network: untrained encoders instead.
+        scale: of the epochs.
+        num_per_epoch: images an epoch of a few-shot run.
+        num_workers: of each run.
+        device: of each run.
+    """
+
+    out: Path
+    data: Path
+    face_encoders: dict[str, str]
+    bird_encoders: dict[str, str]
+    random_network: bool
+    scale: float
+    num_per_epoch: int
+    num_workers: int
+    device: str
+
+
+class Stand(NamedTuple):
+    """How far a job got: a state, and the checkpoint to resume or what differs."""
+
+    state: str
+    checkpoint: Path | None = None
+    differences: str = ""
+
+
+@dataclass(frozen=True)
+class Job:
+    """A run with its command line and its folder.
+
+    Args:
+        run: what is run.
+        options: of its script.
+        folder: where it writes.
+        data_folder: what it reads.
+        encoder: the checkpoint it needs; None for an untrained one.
+        encoder_given: whether the user named that file.
+    """
+
+    run: Run
+    options: list[str]
+    folder: Path
+    data_folder: Path
+    encoder: Path | None
+    encoder_given: bool
+
+    @property
+    def log_path(self) -> Path:
+        """The file with all that it prints."""
+        return self.folder / "log.txt"
+
+    def stand(self, parser: ArgumentParser) -> Stand:
+        """Return how far it got.
+
+        Args:
+            parser: of its script.
+        """
+        begun = any(self.folder.glob("*.pth"))
+        if not begun and read_record(self.folder / "result.json") is None:
+            return Stand(MISSING)
+        checkpoint = newest_checkpoint(self.folder)
+        if differences := self.differences(parser, checkpoint):
+            return Stand(OTHER, differences=differences)
+        if read_row(self.folder) is not None:
+            return Stand(FINISHED)
+        return Stand(INTERRUPTED, checkpoint) if checkpoint is not None else Stand(MISSING)
+
+    def differences(self, parser: ArgumentParser, checkpoint: Path | None) -> str:
+        """Return in which options the run in the folder differs from this one, in words."""
+        record = read_record(self.folder / "options.json")
+        if record is not None and "options" in record:
+            held = record["options"]
+        elif checkpoint is not None:  # a kill may have cut options.json off
+            held = vars(load_checkpoint(checkpoint, ("opt",))["opt"])
+        else:
+            return "options.json is missing or damaged"
+        held = json.loads(json.dumps(held))
+        wanted = json.loads(json.dumps(vars(plain_options(parser.parse_args(self.options)))))
+        # What an older record doesn't know was at its default.
+        held = {name: held.get(name, parser.get_default(name)) for name in wanted}
+        return ", ".join(
+            f"--{name} {held[name]}, wanted {value}"
+            for name, value in wanted.items()
+            if name not in ASIDE and held[name] != value
+        )
+
+    def options_from(self, stand: Stand) -> list[str]:
+        """Return the options that carry it out from where it stands."""
+        if stand.checkpoint is not None:
+            return [*self.options, "--resume", str(stand.checkpoint)]
+        if stand.state != FINISHED and self.folder.exists():
+            return [*self.options, "--overwrite"]
+        return self.options
+
+    def clear(self) -> None:
+        """Remove an earlier result, which would be taken for this run's if it is killed."""
+        (self.folder / "result.json").unlink(missing_ok=True)
+
+    def last_line(self) -> str:
+        """Return the last line of its log, which names a mistake."""
+        try:
+            lines = self.log_path.read_text(errors="replace").split("\n")
+        except OSError:
+            lines = []
+        return next((line for line in reversed(lines) if line.strip()), "(empty)")
+
+
+def find_root(data: Path, dataset: str) -> Path:
+    """Return a data set's folder below another one; its usual place if it isn't there."""
+    places = [data / place for place in ROOTS[dataset]]
+    return next((place for place in places if place.is_dir()), places[0])
+
+
+def pretraining(run: Run, data: Path, out: Path) -> tuple[list[str] | None, Path]:
+    """Return the published pre-training of a run's encoder and the checkpoint it leaves.
+
+    There is no command for an encoder that `train_moco.py` doesn't train.
+    """
+    if run.recipe is BIRDS:
+        name, images = f"moco_InatAve_{run.model}", data / "inat"
+        options = ["--image_crop", "0", "--image_size", "96", "--dataset", "InatAve"]
+        options += ["--data_folder", str(images), "--imagelist", str(images / INAT_LIST)]
+    else:
+        name, images = f"moco_CelebA_{run.model}", find_root(data, "MAFLAligned")
+        options = ["--image_crop", "20", "--image_size", "136", "--dataset", "CelebA"]
+        options += ["--data_folder", str(images)]
+    command = None
+    if run.model in RESNETS:
+        command = ["train_moco.py", *PRETRAIN.split(), "--model", run.model, *options]
+        command += ["--model_name", name, "--model_path", str(out)]
+    return command, out / name / "ckpt_epoch_800.pth"
+
+
+def newest_checkpoint(folder: Path) -> Path | None:
+    """Return the checkpoint of the last epoch kept, among those that aren't cut off."""
+    numbered = {
+        int(path.stem.removeprefix("ckpt_epoch_")): path
+        for path in folder.glob("ckpt_epoch_*.pth")
+        if path.stem.removeprefix("ckpt_epoch_").isdecimal()
+    }
+    paths = (numbered[epoch] for epoch in sorted(numbered, reverse=True))
+    return next((path for path in paths if zipfile.is_zipfile(path)), None)
+
+
+def make_job(run: Run, settings: Settings) -> Job:
+    """Return the command line and the folder of a run."""
+    data_folder, folder = find_root(settings.data, run.dataset), settings.out / run.name
+    options = run.options(data_folder)
+    given = settings.bird_encoders if run.recipe is BIRDS else settings.face_encoders
+    encoder = None
+    if settings.random_network:
+        options += ["--random_network"]
+    else:
+        _, made = pretraining(run, settings.data, settings.out)
+        encoder = Path(given.get(run.model, made))
+        options += ["--trained_model_path", str(encoder)]
+    if run.recipe is FEW_FACES and settings.num_per_epoch != PER_EPOCH:
+        options += ["--num_per_epoch", str(settings.num_per_epoch)]
+    epochs = max(1, round(run.recipe.epochs * settings.scale))
+    options += ["--epochs", str(epochs), "--save_freq", str(math.ceil(epochs / CHECKPOINTS))]
+    options += ["--print_freq", "1000", "--num_workers", str(settings.num_workers)]
+    options += ["--device", settings.device, "--model_path", str(settings.out)]
+    options += ["--model_name", run.name, "--log_path", str(folder / "log.txt")]
+    return Job(run, options, folder, data_folder, encoder, run.model in given)
+
+
+def missing_pretraining(jobs: list[Job], settings: Settings) -> list[list[str]]:
+    """Return the pre-trainings that jobs wait for, each a script with its options."""
+    commands = []
+    for job in jobs:
+        command, _ = pretraining(job.run, settings.data, settings.out)
+        waits = job.encoder is not None and not job.encoder_given and not job.encoder.is_file()
+        if waits and command is not None and command not in commands:
+            commands.append(command)
+    return commands
+
+
+def check_inputs(jobs: list[Job], settings: Settings) -> None:
+    """Raise an `InputError` if the data set or the encoder of a job isn't there."""
+    for job in jobs:
+        run, folder = job.run, job.data_folder
+        if not folder.is_dir():
+            raise InputError(
+                f"{folder}: no such folder, {run.dataset} should be there: --data names the "
+                "folder of all data sets, --datasets leaves some out"
+            )
+        images = run.imagelist(folder)
+        if images is not None and not images.is_file():
+            raise InputError(f"{images}: no such list of birds; --annotations leaves numbers out")
+        if job.encoder is None or job.encoder.is_file():
+            continue
+        flag = f"--{'bird_' if run.recipe is BIRDS else ''}checkpoint {run.model}="
+        if job.encoder_given:
+            raise InputError(f"{flag}{job.encoder}: no such file")
+        command, _ = pretraining(run, settings.data, settings.out)
+        first = f"; or pre-train it: python {shlex.join(command)}" if command else ""
+        raise InputError(
+            f"no encoder for {run.name}: give {flag}FILE (published ones: see "
+            f"datasets/download.py), or --random_network for a smoke run{first}"
+        )

@@ -1,0 +1,191 @@
+"""The checkpoints that a run goes on from: which one, and whether its options are the same."""
+
+import argparse
+import json
+import os
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+from engine.run import lock_folder, plain_options
+from utils.checkpoint import load_checkpoint, save_checkpoint
+from utils.distributed import broadcast_from_first, is_first_rank
+from utils.errors import InputError
+from utils.files import UNFINISHED, write_text
+
+AUTO = "auto"
+CURRENT = "current.pth"
+OURS = {"random_states", "encoder_digest"}  # entries that published checkpoints lack
+# Options that don't change the numbers of a run, or not beyond rounding. All others have to be
+# those of the checkpoint.
+FREE = {
+    "print_freq",
+    "tb_freq",
+    "save_freq",
+    "save_minutes",
+    "keep_last",
+    "num_workers",
+    "data_folder",
+    "model_name",
+    "model_path",
+    "log_path",
+    "resume",
+    "override",
+    "overwrite",
+    "gpu",
+    "device",
+    "image_cache",
+    "on_bad_image",
+    "feature_cache",
+    "cache_gb",
+    "cache_folder",
+    "compile",
+    "recompute",
+    "trained_model_path",  # judged by its content, the digest of the weights
+}
+
+
+def open_checkpoint(
+    options: argparse.Namespace, folder: Path, keys: tuple[str, ...], notices: list[str]
+) -> tuple[Path, dict] | None:
+    """Return the checkpoint to go on from, whose options are the run's; None to start afresh.
+
+    The first rank reads it, and hands it to the others.
+
+    Args:
+        options: of the run: ``resume``, ``override`` and all that `check_options` compares.
+        folder: the run's.
+        keys: entries that the checkpoint must have.
+        notices: receives what the user should know.
+
+    Raises:
+        InputError: if it can't be loaded, or is of another run.
+    """
+    return broadcast_from_first(lambda: _open(options, folder, keys, notices))
+
+
+def _open(
+    options: argparse.Namespace, folder: Path, keys: tuple[str, ...], notices: list[str]
+) -> tuple[Path, dict] | None:
+    if options.resume == AUTO and folder.is_dir():
+        lock_folder(folder)  # before looking: another run may still be writing
+    found = find_checkpoint(options.resume, folder, keys, notices.append)
+    if found is not None:
+        path, content = found
+        # A published checkpoint can't be gone on from exactly: whoever takes one may change more.
+        insisted = options.override or OURS.isdisjoint(content)
+        notices += check_options(path, content["opt"], plain_options(options), insisted)
+        begun = content.get("progress")
+        step = begun.get("steps") if isinstance(begun, dict) else None
+        within = f", step {step}" if step else ""
+        notices.append(f"resumed from {path} after epoch {content['epoch']}{within}")
+    return found
+
+
+def find_checkpoint(
+    resume: str, folder: Path, keys: tuple[str, ...], log_line: Callable[[str], None]
+) -> tuple[Path, dict] | None:
+    """Return the checkpoint to go on from and its path; None to start from the beginning.
+
+    Args:
+        resume: of ``--resume``: a file, ``auto`` for the newest whole one of the run, or nothing.
+        folder: the run's.
+        keys: entries that the checkpoint must have.
+        log_line: is told of damaged ones.
+
+    Raises:
+        InputError: if the file can't be loaded, or none of the run's can.
+    """
+    if not resume:
+        return None
+    if resume != AUTO:
+        return Path(resume), load_checkpoint(resume, keys)
+    # Of the same time, as a coarse clock gives: the one that is rewritten most often.
+    patterns = (CURRENT, "previous_*.pth", "ckpt_epoch_*.pth")
+    paths = [path for pattern in patterns for path in folder.glob(pattern)]
+    paths.sort(key=lambda path: path.stat().st_mtime_ns, reverse=True)
+    for path in paths:
+        try:
+            return path, load_checkpoint(path, keys)
+        except InputError as error:
+            log_line(f"{error}; trying the one before")
+    if paths:
+        raise InputError(f"{folder}: none of its {len(paths)} checkpoints can be read")
+    log_line(f"--resume auto: no checkpoint in {folder} yet, starting from the beginning")
+    return None
+
+
+def check_options(
+    path: Path, saved: argparse.Namespace, options: argparse.Namespace, override: bool
+) -> list[str]:
+    """Return a line for each option that differs from the checkpoint's and was insisted on.
+
+    Options that only one of the two knows aren't compared: published checkpoints have fewer.
+
+    Raises:
+        InputError: naming the options that differ, unless they are insisted on.
+    """
+    free = set(FREE)
+    if not getattr(options, "cosine", False):
+        free.add("epochs")  # without a cosine, more epochs change nothing about the earlier ones
+    differing = [
+        f"--{name} {json.dumps(_plain(vars(options)[name]))} (was {json.dumps(_plain(value))})"
+        for name, value in sorted(vars(saved).items())
+        if name in vars(options)
+        and name not in free
+        and _plain(vars(options)[name]) != _plain(value)
+    ]
+    if differing and not override:
+        raise InputError(
+            f"{path}: was made with other options: {', '.join(differing)}; --override to insist"
+        )
+    return [f"going on with {option}" for option in differing]
+
+
+def _plain(value: object) -> object:
+    """Return a value as it compares: sequences as lists, paths and lists in words as such."""
+    if isinstance(value, tuple | list):
+        return [_plain(v) for v in value]
+    return value if isinstance(value, bool | int | float | None) else str(value)
+
+
+def save_current(folder: Path, content: dict, keep_last: int) -> None:
+    """Write ``current.pth``; the ones before stay as ``previous_1.pth`` and so on.
+
+    At every instant there is a whole one under one of these names. Until the new one is on the
+    disk nothing is renamed, so that a disk too full for it leaves all of them as they were.
+    """
+    save_checkpoint(folder / CURRENT, content, before=partial(_rename_older, folder, keep_last))
+
+
+def _rename_older(folder: Path, keep_last: int) -> None:
+    current = folder / CURRENT
+    kept = [current, *(folder / f"previous_{age}.pth" for age in range(1, keep_last))]
+    for older, newer in zip(kept[:1:-1], kept[-2:0:-1], strict=True):
+        if newer.exists():
+            newer.replace(older)
+    if current.exists() and keep_last > 1:
+        link = folder / f".{kept[1].name}{UNFINISHED}"
+        link.unlink(missing_ok=True)
+        try:
+            os.link(current, link)
+            link.replace(kept[1])
+        except OSError:  # a file system without links
+            current.replace(kept[1])
+
+
+def forget_later_epochs(jsonl: Path, done: int) -> None:
+    """Drop the records of epochs that a resumed run will make again."""
+    if not is_first_rank() or not jsonl.is_file():
+        return
+    found = jsonl.read_text()
+    kept = "".join(f"{line}\n" for line in found.splitlines() if _epoch_of(line) <= done)
+    if kept != found:  # also if but the last line's end is missing
+        write_text(jsonl, kept)
+
+
+def _epoch_of(line: str) -> float:
+    try:
+        return json.loads(line)["epoch"]
+    except (ValueError, KeyError, TypeError):  # cut short by a kill or a full disk
+        return float("inf")

@@ -1,0 +1,225 @@
+"""A run's beginning: its device, its folder, and the record of what was asked."""
+
+import argparse
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import torch
+from filelock import FileLock, Timeout
+
+from utils.arguments import natural, positive_int
+from utils.distributed import is_first_rank, local_rank, world_size
+from utils.errors import InputError
+from utils.files import remove_unfinished, write_text
+
+# The reader processes of a run that was killed hold its lock until they notice, after 5 seconds.
+LOCK_SECONDS = 8
+_locks: dict[Path, FileLock] = {}  # held until the process ends
+
+
+def add_device_arguments(parser: argparse.ArgumentParser):
+    """Declare where to compute and from which seed; return the group."""
+    group = parser.add_argument_group("machine")
+    group.add_argument(
+        "--device",
+        choices=["auto", "cpu", "cuda"],
+        default="auto",
+        help="auto takes all visible GPUs (under torchrun each process its own), or the CPU where "
+        "there is none",
+    )
+    group.add_argument(
+        "--gpu", type=natural, metavar="N", help="use this one of the visible GPUs only"
+    )
+    group.add_argument(
+        "--seed",
+        type=natural,
+        default=0,
+        help="of all random draws: same seed, same device, same numbers",
+    )
+    return group
+
+
+def add_output_arguments(parser: argparse.ArgumentParser, *, save_freq: int):
+    """Declare where a training run writes and how often; return the group."""
+    group = parser.add_argument_group("output")
+    group.add_argument(
+        "--model_path", type=Path, required=True, metavar="DIR", help="folder of all runs"
+    )
+    group.add_argument(
+        "--model_name",
+        required=True,
+        help="this run's folder in --model_path: checkpoints, options.json, log.jsonl",
+    )
+    group.add_argument(
+        "--save_freq",
+        type=positive_int,
+        default=save_freq,
+        metavar="EPOCHS",
+        help="keep a ckpt_epoch_{e}.pth every so many epochs",
+    )
+    group.add_argument(
+        "--print_freq",
+        type=positive_int,
+        default=10,
+        metavar="STEPS",
+        help="print a line every so many steps (where a progress bar can't be shown)",
+    )
+    group.add_argument(
+        "--resume",
+        default="",
+        metavar="FILE",
+        help="go on from this checkpoint, or, given auto, from the newest whole one of this run "
+        "(from the beginning if there is none)",
+    )
+    group.add_argument(
+        "--override",
+        action="store_true",
+        help="resume although options differ from the checkpoint's",
+    )
+    group.add_argument(
+        "--keep_last",
+        type=positive_int,
+        default=2,
+        metavar="N",
+        help="versions of current.pth that stay: itself, previous_1.pth and so on",
+    )
+    group.add_argument(
+        "--overwrite",
+        action="store_true",
+        help="start afresh in a folder that holds checkpoints, and replace them",
+    )
+    return group
+
+
+def add_log_argument(parser: argparse.ArgumentParser) -> None:
+    """Declare the file that receives everything printed."""
+    parser.add_argument(
+        "--log_path",
+        type=Path,
+        default=Path("log_tmp"),
+        metavar="FILE",
+        help="file that receives every printed line too; appended to",
+    )
+
+
+def choose_device(device: str, gpu: int | None) -> torch.device:
+    """Return the first device to compute on; under torchrun the one of this process.
+
+    Raises:
+        InputError: if the wanted GPU isn't visible.
+    """
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if device == "cpu" or (device == "auto" and not count):
+        return torch.device("cpu")
+    if not count:
+        raise InputError("--device cuda: no GPU is visible to PyTorch")
+    if local_rank() is not None:
+        if gpu is not None:
+            raise InputError(f"--gpu {gpu}: torchrun gives each process a GPU of its own")
+        if local_rank() >= count:
+            raise InputError(
+                f"{count} GPUs are visible, too few for --nproc_per_node of torchrun: each of its "
+                "processes takes one"
+            )
+        return torch.device("cuda", local_rank())
+    if gpu is not None and gpu >= count:
+        raise InputError(f"--gpu {gpu}: {count} GPUs are visible, counted from 0")
+    return torch.device("cuda", gpu or 0)
+
+
+def describe_device(device: torch.device, gpu: int | None) -> str:
+    """Return what the run computes on, in words."""
+    over = f" each of {world_size()} processes" if local_rank() is not None else ""
+    if device.type == "cpu":
+        asked = " (--gpu: no GPU is visible)" if gpu is not None else ""
+        return f"CPU, {torch.get_num_threads()} threads{over}{asked}"
+    count = 1 if gpu is not None or over else torch.cuda.device_count()
+    return f"{count} x {torch.cuda.get_device_name(device)}{over}"
+
+
+def start_folder(
+    model_path: Path, model_name: str, args: argparse.Namespace, derived: dict
+) -> Path:
+    """Make the run's folder and write ``options.json`` into it; the first rank does.
+
+    Args:
+        model_path: folder of all runs.
+        model_name: the run's name in it.
+        args: recorded as they are; ``resume`` and ``overwrite`` allow a used folder.
+        derived: further values to record.
+
+    Raises:
+        InputError: if the folder holds checkpoints and neither resuming nor overwriting was
+            asked, or it can't be made.
+    """
+    folder = model_path / model_name
+    if not is_first_rank():
+        return folder
+    held = sorted(folder.glob("*.pth"))
+    if held and not (args.resume or args.overwrite):
+        raise InputError(
+            f"{folder}: holds checkpoints already ({held[0].name}): give --resume FILE to go on, "
+            "--overwrite to start afresh, or another --model_name"
+        )
+    lock_folder(folder)
+    try:
+        remove_unfinished(folder)
+        if args.overwrite and not args.resume:
+            for path in [*held, folder / "log.jsonl"]:
+                path.unlink(missing_ok=True)
+    except OSError as error:
+        raise InputError(f"{folder}: can't write there ({error.strerror})") from None
+    record = {
+        "command": sys.argv,
+        "options": vars(plain_options(args)),
+        "derived": derived,
+        "torch": torch.__version__,
+        "git": git_revision(),
+    }
+    write_text(folder / "options.json", json.dumps(record, indent=1) + "\n")
+    return folder
+
+
+def lock_folder(folder: Path) -> None:
+    """Keep other runs out of a folder until this process ends.
+
+    Raises:
+        InputError: if another run writes there, or the folder can't be made.
+    """
+    folder = folder.absolute()
+    if folder in _locks:  # this process writes there already
+        return
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / ".lock")
+        lock.acquire(timeout=LOCK_SECONDS)
+    except Timeout:
+        raise InputError(f"{folder}: another run writes there") from None
+    except (OSError, NotImplementedError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(f"{folder}: can't write there ({reason})") from None
+    _locks[folder] = lock
+
+
+def scalar_folder(model_path: Path, model_name: str) -> Path:
+    """Return where a run's TensorBoard files go: beside the folder of all runs [SPEC 7]."""
+    return Path(f"{model_path}_tensorboard") / model_name
+
+
+def git_revision() -> str | None:
+    """Return this code's commit, with ``+`` if files were changed since, or None."""
+    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty=+"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()
+
+
+def plain_options(args: argparse.Namespace) -> argparse.Namespace:
+    """Return the options as a Namespace of plain types, for a checkpoint's ``opt``."""
+    return argparse.Namespace(
+        **{name: str(v) if isinstance(v, Path) else v for name, v in vars(args).items()}
+    )

@@ -1,0 +1,245 @@
+"""What the two visualization scripts share: their options, and images of hypercolumns.
+
+Letters: B images, C channels, h and w rows and columns of a map, P principal components.
+"""
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from sklearn.decomposition import PCA
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from data_loader.bad_images import leave_out, list_left_out
+from data_loader.items import Items
+from data_loader.landmark_dataset import LandmarkDataset
+from data_loader.loaders import add_loader_arguments, build_loader, worker_notice
+from engine.encoder_loading import load_frozen_encoder
+from engine.regression import build_regressor, load_regressor_for
+from engine.run import add_device_arguments, add_log_argument, choose_device
+from models.encoders import add_encoder_arguments, encode
+from utils.arguments import ArgumentParser, add_ignored_arguments
+from utils.drawing import render_heatmap, render_rgb, save_png, sheet, to_pil
+from utils.errors import InputError
+from utils.log import RunLog, progress
+from utils.randomness import seed_everything
+
+COMPONENTS = 25  # [SPEC 7]
+DRAWN_BATCHES = 4  # [SPEC 7]
+SHEET_PICTURES, SHEET_COLUMNS = 24, 6
+CONTRAST = (1, 99)  # percentiles of a component that become black and white
+
+# The training flags that the published visualization scripts take and ignore.
+TRAINING_FLAGS = {
+    "print_freq": 10,
+    "tb_freq": 500,
+    "save_freq": 5,
+    "epochs": 60,
+    "learning_rate": 0.1,
+    "lr_decay_epochs": "30,40,50",
+    "lr_decay_rate": 0.2,
+    "momentum": 0.9,
+    "weight_decay": 0.0,
+    "beta1": 0.5,
+    "beta2": 0.999,
+    "crop": 0.2,
+    "restrict_annos": -1,
+    "repeat": False,
+    "num_per_epoch": 1000,
+    "model_name": "",
+    "model_path": "",
+    "resume": "",
+    "TPS_aug": False,
+    "bn": False,
+    "cosine": False,
+    "multistep": False,
+    "adam": False,
+    "amsgrad": False,
+}
+
+
+# (folder, index, image (3, H, W) in [0, 1], prediction (A, 2), truth (A, 2), visible (A,))
+# to the images it wrote
+Draw = Callable[[Path, int, Tensor, Tensor, Tensor, Tensor], list[Image.Image]]
+# (predictions (B, A, 2), truths (B, A, 2), visible (B, A)) of all batches, to words
+Score = Callable[[list[tuple[Tensor, Tensor, Tensor]]], str]
+
+
+def add_visualization_arguments(parser: ArgumentParser) -> None:
+    """Declare the options that `run_visualization` reads [SPEC 8]."""
+    group = parser.add_argument_group("images")
+    group.add_argument(
+        "--vis_path",
+        type=Path,
+        default=Path("Visualization"),
+        metavar="DIR",
+        help="folder of the images; those of an earlier run with the same names are replaced",
+    )
+    group.add_argument(
+        "--vis_keypoints", action="store_true", help="draw predicted and true landmarks"
+    )
+    group.add_argument(
+        "--vis_PCA", action="store_true", help="draw the principal components of the features"
+    )
+    group.add_argument("--ckpt_path", metavar="FILE", help="checkpoint of the regressor")
+    add_loader_arguments(parser, batch_size=32, num_workers=32)
+    add_encoder_arguments(parser, layer=3)
+    add_log_argument(add_device_arguments(parser))
+    add_ignored_arguments(parser, **TRAINING_FLAGS)
+
+
+def run_visualization(
+    args: argparse.Namespace,
+    dataset: LandmarkDataset,
+    draw: Draw,
+    score: Score,
+    legend: str,
+) -> None:
+    """Draw landmarks, components or both of a test set.
+
+    Args:
+        args: the options that `add_visualization_arguments` declares.
+        dataset: the test images.
+        draw: writes one image's landmarks.
+        score: puts the whole set's score into words.
+        legend: of the contact sheet.
+    """
+    check_wishes(args.vis_keypoints, args.vis_PCA, args.ckpt_path, args.random_network)
+    device = choose_device(args.device, args.gpu)
+    seed_everything(args.seed)
+    encoder = load_frozen_encoder(
+        args.model,
+        dataset.side,
+        args.trained_model_path,
+        args.random_network,
+        args.layer,
+        args.seed,
+    ).to(device)
+    layers, notices = (args.layer, args.use_hypercol), worker_notice(args.num_workers)
+    notices += dataset.count_notice()
+    if dataset.skip_bad:
+        notices += list_left_out(leave_out({"test": dataset}, args.num_workers), args.vis_path)
+    if args.vis_keypoints:
+        regressor = build_regressor(encoder.feature_channels(*layers), dataset.num_landmarks)
+        hint = f"--model {args.model} --layer {args.layer} on {args.dataset}"
+        notices += load_regressor_for(args.ckpt_path, regressor, encoder, hint)
+        regressor.to(device).eval()
+    loader = build_loader(
+        Items(dataset, dataset.annotated_item),
+        batch_size=args.batch_size,
+        num_workers=args.num_workers,
+        seed=args.seed,
+        shuffle=False,
+        device=device,
+    )
+    log = RunLog(args.log_path)
+    for notice in notices:
+        log.line(notice)
+    if args.vis_PCA:
+        images = next(iter(loader)).image  # (B, 3, H, W)
+        with torch.no_grad():
+            features = encoder(images.to(device), *layers)  # (B, C, h, w)
+        path = draw_components(dataset.denormalize(images), principal_maps(features), args.vis_path)
+        log.line(f"components of {len(images)} images: {path}")
+    if args.vis_keypoints:
+        found, path = draw_landmarks(
+            loader, encoder, layers, regressor, device, draw, score, args.vis_path, legend
+        )
+        log.line(f"{len(dataset)} test images: {found}")
+        log.line(f"landmarks of the first images: {path}")
+
+
+@torch.no_grad()
+def draw_landmarks(
+    loader: DataLoader,
+    encoder: nn.Module,
+    layers: tuple[int, bool],
+    regressor: nn.Module,
+    device: torch.device,
+    draw: Draw,
+    score: Score,
+    folder: Path,
+    legend: str,
+) -> tuple[str, Path]:
+    """Draw the first batches and a contact sheet; return all images' score and the sheet."""
+    dataset = loader.dataset.dataset.dataset
+    batches, drawings = [], []
+    for number, batch in enumerate(progress(loader, "predicting")):
+        pred = regressor(encode(encoder, batch.image.to(device), *layers))[0].cpu()  # (B, A, 2)
+        batches.append((pred, batch.points_norm, batch.visible))
+        if number < DRAWN_BATCHES:
+            for i, index in enumerate(batch.index.tolist()):
+                image = dataset.denormalize(batch.image[i])
+                points, visible = batch.points_norm[i], batch.visible[i]
+                drawings += draw(folder, index, image, pred[i], points, visible)
+    found = score(batches)
+    page = sheet(drawings[:SHEET_PICTURES], SHEET_COLUMNS, f"{legend}; {found}")
+    save_png(page, folder / "contact_sheet.png")
+    return found, folder / "contact_sheet.png"
+
+
+def check_wishes(vis_keypoints: bool, vis_pca: bool, ckpt_path: str | None, random: bool) -> None:
+    """Raise an `InputError` if there is nothing to draw, or nothing to draw it with."""
+    if not (vis_keypoints or vis_pca):
+        raise InputError("nothing to draw: give --vis_keypoints, --vis_PCA or both")
+    if vis_keypoints and ckpt_path is None and not random:
+        raise InputError("--vis_keypoints needs the regressor: give --ckpt_path FILE")
+
+
+def principal_maps(features: Tensor, components: int = COMPONENTS) -> np.ndarray:
+    """Return the leading principal components of all pixels' features, as maps.
+
+    Args:
+        features: (B, C, h, w); the B * h * w pixels are the samples.
+        components: P; fewer if there are fewer channels or pixels.
+
+    Returns:
+        (B, P, h, w).
+    """
+    b, c, h, w = features.shape
+    pixels = features.permute(0, 2, 3, 1).reshape(-1, c).cpu().numpy()  # (B * h * w, C)
+    count = min(components, *pixels.shape)
+    solver = "covariance_eigh" if c <= 4096 and len(pixels) > c else "randomized"
+    projected = PCA(count, svd_solver=solver, random_state=0).fit_transform(pixels)
+    return projected.reshape(b, h, w, count).transpose(0, 3, 1, 2)
+
+
+def draw_components(images: Tensor, maps: np.ndarray, folder: Path) -> Path:
+    """Write the components of a batch; return the contact sheet's path.
+
+    For image i: ``{i}/orig.png``, ``{i}/{p}.png`` for each component, ``{i}/rgb.png`` with the
+    three leading ones as colours, and ``{i}/sheet.png`` with all of them. ``pca_sheet.png`` shows
+    the first images and their colours.
+
+    Args:
+        images: (B, 3, H, W) in [0, 1].
+        maps: (B, P, h, w).
+        folder: is made.
+    """
+    side = images.shape[-1]
+    # One scale for the batch, so that a colour means the same in all images.
+    low, high = np.percentile(maps, CONTRAST, axis=(0, 2, 3))  # (P,), (P,)
+    overview = []
+    for i, (image, components) in enumerate(zip(images, maps, strict=True)):
+        original = to_pil(image)
+        greys = [
+            render_heatmap(m, a, b, side) for m, a, b in zip(components, low, high, strict=True)
+        ]
+        three = [min(c, len(components) - 1) for c in range(3)]
+        rgb = render_rgb(components[three], low[three], high[three], side)
+        save_png(original, folder / str(i) / "orig.png")
+        save_png(rgb, folder / str(i) / "rgb.png")
+        for p, grey in enumerate(greys):
+            save_png(grey, folder / str(i) / f"{p}.png")
+        tiles = [original, rgb, *(grey.convert("RGB") for grey in greys)]
+        title = f"image, components 1-3 as RGB, components 1-{len(greys)}"
+        save_png(sheet(tiles, 9, title), folder / str(i) / "sheet.png")
+        overview += [original, rgb]
+    path = folder / "pca_sheet.png"
+    title = "images and their three leading components as red, green, blue"
+    save_png(sheet(overview[: 2 * SHEET_PICTURES], 2 * SHEET_COLUMNS, title), path)
+    return path

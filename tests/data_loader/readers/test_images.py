@@ -1,0 +1,210 @@
+import io
+import os
+import struct
+import warnings
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image
+from PIL.PngImagePlugin import PngImageFile
+
+from data_loader.readers.images import image_size, open_image
+from tests.data_loader.layouts import complaint
+
+
+def noise(width=31, height=23) -> Image.Image:
+    values = np.random.RandomState(0).randint(0, 256, (height, width, 3), dtype=np.uint8)
+    return Image.fromarray(values)
+
+
+def encoded(image, **options) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, **options)
+    return buffer.getvalue()
+
+
+def test_images_open_as_rgb_whatever_their_mode_and_name(tmp_path):
+    image, path = noise(), tmp_path / "a.jpg"
+    path.write_bytes(encoded(image, format="PNG"))
+    assert np.array_equal(np.asarray(open_image(path)), np.asarray(image))
+    for mode in ("L", "P", "RGBA", "1"):
+        path.write_bytes(encoded(image.convert(mode), format="PNG"))
+        opened = open_image(path)
+        assert opened.mode == "RGB" and opened.size == (31, 23)
+    path.write_bytes(encoded(image.convert("CMYK"), format="JPEG"))
+    assert open_image(path).mode == "RGB"
+
+
+def test_size_is_width_and_height(tmp_path):
+    (tmp_path / "a.png").write_bytes(encoded(noise(), format="PNG"))
+    assert image_size(tmp_path / "a.png") == (31, 23)
+
+
+def test_absent_images_and_folders(tmp_path):
+    for action in (open_image, image_size):
+        assert f"{tmp_path / 'a.jpg'}: no such image" in complaint(action, tmp_path / "a.jpg")
+        assert str(tmp_path) in complaint(action, tmp_path)
+
+
+@pytest.mark.parametrize("content", [b"", b"this is text\n" * 50, b"\0" * 100, b"GIF89a"])
+def test_files_that_are_no_images(tmp_path, content):
+    path = tmp_path / "a.jpg"
+    path.write_bytes(content)
+    for action in (open_image, image_size):
+        assert str(path) in complaint(action, path)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF", "BMP", "WEBP"])
+def test_images_cut_short(tmp_path, kind):
+    whole, path = encoded(noise(), format=kind), tmp_path / "a.jpg"
+    for share in (0.02, 0.3, 0.7, 0.95):
+        path.write_bytes(whole[: int(len(whole) * share)])
+        assert str(path) in complaint(open_image, path)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        TypeError,
+        IndexError,
+        KeyError,
+        EOFError,
+        OverflowError,
+        MemoryError,
+        struct.error,
+        zlib.error,
+    ],
+)
+@pytest.mark.parametrize("place", ["open", "load"])
+def test_whatever_a_reader_of_pillows_raises_names_the_file(tmp_path, monkeypatch, error, place):
+    path = tmp_path / "a.png"
+    path.write_bytes(encoded(noise(), format="PNG"))
+
+    def broken(*_, **__):
+        raise error("odd bytes")
+
+    if place == "open":
+        monkeypatch.setattr(Image, "open", broken)
+    else:
+        monkeypatch.setattr(PngImageFile, "load", broken)
+    message = complaint(open_image, path)
+    assert str(path) in message and "odd bytes" in message
+
+
+def huge_png(width, height) -> bytes:
+    def chunk(kind, data):
+        return (
+            struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        )
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    data = zlib.compress(bytes(100))
+    return (
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", data) + chunk(b"IEND", b"")
+    )
+
+
+@pytest.mark.parametrize("side", [10_000, 30_000])  # Pillow warns of the first, refuses the second
+def test_images_too_large_for_the_memory_are_refused_without_a_warning(tmp_path, side):
+    path = tmp_path / "a.png"
+    path.write_bytes(huge_png(side, side))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        message = complaint(open_image, path)
+    assert str(path) in message and str(side**2) in message
+
+
+# ---- modes ----
+
+
+def opened(tmp_path, data: bytes) -> np.ndarray:
+    (tmp_path / "a.jpg").write_bytes(data)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        return np.asarray(open_image(tmp_path / "a.jpg")).astype(int)
+
+
+def test_grey_of_16_bits_keeps_its_upper_8(tmp_path):
+    grey = np.arange(31 * 23, dtype=np.uint16).reshape(23, 31) * 91
+    for kind in ("PNG", "PPM"):
+        rgb = opened(tmp_path, encoded(Image.fromarray(grey), format=kind))
+        assert np.array_equal(rgb, np.repeat(grey[..., None] >> 8, 3, axis=2))
+    key = encoded(Image.fromarray(grey), format="PNG", transparency=int(grey[5, 7]))
+    assert opened(tmp_path, key)[5, 7].tolist() == [0, 0, 0]
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA"])
+def test_what_is_transparent_becomes_black(tmp_path, mode):
+    image = noise().convert(mode)
+    alpha = np.linspace(0, 255, 31 * 23).reshape(23, 31).astype(np.uint8)
+    image.putalpha(Image.fromarray(alpha))
+    rgb = opened(tmp_path, encoded(image, format="PNG"))
+    colours = np.asarray(image.convert("RGB")).astype(int)
+    assert np.abs(rgb - colours * alpha[..., None] / 255).max() <= 1
+    image.putalpha(255)
+    assert np.array_equal(opened(tmp_path, encoded(image, format="PNG")), colours)
+
+
+def test_a_palette_and_a_colour_may_be_transparent(tmp_path):
+    palette = noise().convert("P")
+    colours = np.asarray(palette.convert("RGB"))
+    places = np.asarray(palette)
+    first = places == places[0, 0]
+    for transparency in (
+        int(places[0, 0]),
+        bytes(0 if i == places[0, 0] else 255 for i in range(256)),
+    ):
+        for kind in ("PNG", "GIF"):
+            if kind == "GIF" and isinstance(transparency, bytes):
+                continue
+            rgb = opened(tmp_path, encoded(palette, format=kind, transparency=transparency))
+            assert (rgb[first] == 0).all() and np.array_equal(rgb[~first], colours[~first])
+    colour = tuple(int(v) for v in np.asarray(noise())[2, 3])
+    rgb = opened(tmp_path, encoded(noise(), format="PNG", transparency=colour))
+    assert (rgb[2, 3] == 0).all()
+
+
+def test_one_pixel_and_one_bit(tmp_path):
+    for kind in ("PNG", "JPEG", "GIF", "BMP"):
+        assert opened(tmp_path, encoded(Image.new("L", (1, 1), 255), format=kind)).tolist() == [
+            [[255, 255, 255]]
+        ]
+    bits = noise().convert("1")
+    white = np.asarray(bits)[..., None] * np.array([255, 255, 255])
+    assert np.array_equal(opened(tmp_path, encoded(bits, format="PNG")), white)
+
+
+def test_cmyk_has_about_the_colours_it_was_made_of(tmp_path):
+    smooth = noise(4, 4).resize((31, 23), Image.Resampling.BICUBIC)
+    rgb = opened(tmp_path, encoded(smooth.convert("CMYK"), format="JPEG", quality=98))
+    assert np.abs(rgb - np.asarray(smooth)).mean() < 4
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+@pytest.mark.parametrize("orientation", [3, 6])
+def test_images_are_not_turned(tmp_path, kind, orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    plain = opened(tmp_path, encoded(noise(), format=kind, lossless=True))
+    turned = opened(tmp_path, encoded(noise(), format=kind, lossless=True, exif=exif))
+    assert Image.open(tmp_path / "a.jpg").getexif()[0x0112] == orientation
+    assert np.array_equal(turned, plain)
+    assert image_size(tmp_path / "a.jpg") == (31, 23)
+
+
+@pytest.mark.parametrize("kind", ["TIFF", "EPS", "PDF", "ICO", "TGA"])
+def test_other_formats_are_refused(tmp_path, kind):
+    (tmp_path / "a.jpg").write_bytes(encoded(noise(), format=kind))
+    assert "not an image that Pillow can read" in complaint(open_image, tmp_path / "a.jpg")
+
+
+def test_fractions_are_refused(tmp_path):
+    image = Image.fromarray(np.ones((3, 4), np.float32))
+    (tmp_path / "a.jpg").write_bytes(encoded(image, format="PPM"))
+    assert "fractions" in complaint(open_image, tmp_path / "a.jpg")
+
+
+def test_pipes_are_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "a.jpg")
+    assert "not a file" in complaint(open_image, tmp_path / "a.jpg")

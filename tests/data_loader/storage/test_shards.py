@@ -1,0 +1,408 @@
+"""Shards are found, counted and read; what is in them is not trusted."""
+
+import gzip
+import io
+import json
+import os
+import pickle
+import struct
+import tarfile
+import zlib
+
+import pytest
+from PIL import Image
+
+from data_loader.readers.images import open_image
+from data_loader.storage import shards
+from data_loader.storage.shards import (
+    Shard,
+    count_images,
+    find_shards,
+    holds_shards,
+    image_key,
+    images,
+)
+from tests.data_loader.layouts import complaint
+from tests.data_loader.shard_files import image, write_index, write_shards, write_tar
+
+
+def read_all(path, count=None):
+    shard = Shard(path, count_images(path) if count is None else count)
+    return list(images(shard, 0, shard.count))
+
+
+# ---- finding ----
+
+
+def test_a_pattern_a_tar_a_folder_and_an_index_name_shards(tmp_path, monkeypatch):
+    pattern = write_shards(tmp_path, [3, 1, 2])
+    paths = [tmp_path / f"birds-00{i}.tar" for i in range(3)]
+    expected = [Shard(path, count) for path, count in zip(paths, [3, 1, 2], strict=True)]
+    entries = [(path.name, count) for path, count in expected]
+    for name in (pattern, str(tmp_path), write_index(tmp_path / "all.json", *entries)):
+        assert holds_shards(name)
+        assert find_shards(name) == expected
+    assert find_shards(str(paths[0])) == expected[:1]
+    assert find_shards(str(tmp_path / "birds-{001,000}.tar")) == [expected[1], expected[0]]
+    monkeypatch.chdir(tmp_path)
+    assert find_shards("birds-{000..002}.tar") == expected
+    assert find_shards("all.json") == expected
+    (tmp_path / "x{1,2}.tar").write_bytes(paths[0].read_bytes())
+    assert find_shards("x{1,2}.tar") == [Shard(tmp_path / "x{1,2}.tar", 3)]
+
+
+def test_the_folder_of_a_benchmark_is_none_of_shards(tmp_path):
+    assert not holds_shards(str(tmp_path))
+    assert not holds_shards(str(tmp_path / "absent"))
+    write_shards(tmp_path, [1])
+    (tmp_path / ".cache").mkdir()
+    assert holds_shards(str(tmp_path))
+    (tmp_path / "Img").mkdir()
+    assert not holds_shards(str(tmp_path))
+
+
+def test_an_index_saves_counting(tmp_path, monkeypatch):
+    write_shards(tmp_path, [3])
+    monkeypatch.setattr(shards, "image_offsets", None)
+    index = write_index(tmp_path / "i.json", ("birds-000.tar", 3))
+    assert find_shards(index) == [Shard(tmp_path / "birds-000.tar", 3)]
+
+
+@pytest.mark.parametrize("name", ["a.tar", "b-{0..2}.tar", "a.json", ""])
+def test_absent_shards(tmp_path, name):
+    assert str(tmp_path) in complaint(find_shards, str(tmp_path / name))
+
+
+@pytest.mark.parametrize("pattern", ["a{0..1.tar", "a{0..99999999999}.tar", "a{0..%s}.tar"])
+def test_patterns_that_cannot_be_expanded(pattern):
+    pattern = pattern.replace("%s", "9" * 5000)
+    assert complaint(find_shards, pattern).startswith(pattern[:9])
+
+
+def test_a_shard_named_twice(tmp_path):
+    write_shards(tmp_path, [3])
+    entry = ("birds-000.tar", 3)
+    assert "twice" in complaint(find_shards, write_index(tmp_path / "i.json", entry, entry))
+    assert "twice" in complaint(find_shards, str(tmp_path / "birds-{000,000}.tar"))
+
+
+def test_nothing_is_run_or_fetched(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    canary = tmp_path / "canary"
+    commands = [
+        f"pipe:touch {canary}",
+        f"pipe:touch {canary} #.tar",
+        f"pipe:touch {canary}{{a,b}}.tar",
+    ]
+    others = ["http://localhost:9/a.tar", "s3://a/b.tar", "file:///etc/passwd", "gs://{0..3}.tar"]
+    for name in commands + others:
+        assert "shards are files" in complaint(find_shards, name)
+        index = write_index(tmp_path / "i.json", (name, 1))
+        assert "shards are files" in complaint(find_shards, index)
+    for name in ("-", "\0", "a\nb.tar", "x" * 5000, ".", f" pipe:touch {canary}"):
+        complaint(find_shards, write_index(tmp_path / "i.json", (name, 1)))
+    os.mkfifo("fifo.tar")
+    assert "not a file" in complaint(find_shards, "fifo.tar")
+    # Even a file of such a name is only read.
+    os.mkdir(tmp_path / "pipe:touch ..")
+    write_tar(tmp_path / "pipe:touch .." / "a.tar", [("a.jpg", image(1))])
+    (path,) = find_shards(str(tmp_path / "pipe:touch .." / "a.tar"))
+    assert len(read_all(path.path)) == 1
+    assert not canary.exists()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        "[]",
+        "3",
+        "{",
+        "{}",
+        "[" * 100_000,
+        '{"wids_version": 2, "shardlist": [{"url": "birds-000.tar", "nsamples": 3}]}',
+        '{"wids_version": 1, "shardlist": []}',
+        '{"wids_version": 1, "shardlist": {"url": "birds-000.tar"}}',
+        *(
+            '{"wids_version": 1, "shardlist": [' + entry + "]}"
+            for entry in (
+                "3",
+                "[]",
+                "{}",
+                '{"url": "birds-000.tar"}',
+                '{"url": 3, "nsamples": 3}',
+                '{"url": null, "nsamples": 3}',
+                '{"url": "", "nsamples": 3}',
+                '{"url": ["birds-000.tar"], "nsamples": 3}',
+                '{"url": "absent.tar", "nsamples": 3}',
+                *(
+                    '{"url": "birds-000.tar", "nsamples": ' + count + "}"
+                    for count in ("-1", "0", "3.0", '"3"', "true", "null", "1e3", "99999999999999")
+                ),
+            )
+        ),
+    ],
+)
+def test_an_index_of_another_form(tmp_path, content):
+    write_shards(tmp_path, [3])
+    (tmp_path / "i.json").write_text(content)
+    assert str(tmp_path) in complaint(find_shards, str(tmp_path / "i.json"))
+
+
+def test_an_index_that_is_no_text(tmp_path):
+    (tmp_path / "i.json").write_bytes(bytes(range(256)))
+    assert str(tmp_path / "i.json") in complaint(find_shards, str(tmp_path / "i.json"))
+
+
+# ---- reading ----
+
+
+def test_images_are_read_in_order_from_any_place(tmp_path):
+    write_shards(tmp_path, [5])
+    path = tmp_path / "birds-000.tar"
+    all_of_them = read_all(path)
+    assert [p.data for p in all_of_them] == [image(i) for i in range(5)]
+    assert [p.path for p in all_of_them] == [path / f"{i:06}.jpg" for i in range(5)]
+    for first in range(5):
+        for stop in range(first, 6):
+            assert list(images(Shard(path, 5), first, stop)) == all_of_them[first:stop]
+
+
+@pytest.mark.parametrize(
+    "options", [{"format": tarfile.GNU_FORMAT}, {"format": tarfile.PAX_FORMAT}]
+)
+def test_long_names_labels_folders_and_notes(tmp_path, options):
+    folder, long = tarfile.TarInfo("a"), "a/" + "b" * 110
+    folder.type = tarfile.DIRTYPE
+    members = [
+        ("__notes__/x.jpg", b"?"),
+        (folder, b""),
+        ("a/0.cls", b"1"),
+        ("a/0.JPG", image(0)),
+        ("a/0.seg.png", b"?"),
+        ("a/0.json", b"{}"),
+        (f"{long}.txt", b"?"),
+        (f"{long}.webp", image(1)),
+        (".hidden.jpg", b"?"),
+        ("b.jpeg", image(2)),
+    ]
+    path = write_tar(tmp_path / "a.tar", members, **options)
+    found = read_all(path)
+    assert [p.data for p in found] == [image(i) for i in range(3)]
+    assert [str(p.path) for p in found] == [
+        f"{path}/a/0.JPG",
+        f"{path}/{long}.webp",
+        f"{path}/b.jpeg",
+    ]
+    assert list(images(Shard(path, 3), 1, 3)) == found[1:]
+
+
+def test_keys_are_what_webdataset_takes_them_for():
+    assert image_key("a/b.jpg") == "a/b" and image_key("./a.d/b.PNG") == "./a.d/b"
+    for name in ("a.cls", "a.b.jpg", "a", "jpg", ".jpg", "a.jpg/b", "a.jpg\n", "__a__/b.jpg"):
+        assert image_key(name) is None
+
+
+def test_pickles_and_programs_are_never_loaded(tmp_path):
+    canary = tmp_path / "canary"
+
+    class Evil:
+        def __reduce__(self):
+            return os.mkdir, (str(canary),)
+
+    evil = pickle.dumps(Evil())
+    suffixes = ("pyd", "pkl", "pth", "pickle", "npy", "pt", "cls", "ten")
+    members = [(f"a.{suffix}", evil) for suffix in suffixes]
+    path = write_tar(tmp_path / "a.tar", [*members, ("a.jpg", image(7)), ("b.jpg", evil)])
+    first, second = read_all(path)
+    assert first.data == image(7)
+    assert f"{path}/b.jpg: not an image" in complaint(open_image, *second)
+    assert not canary.exists()
+
+
+def test_names_that_lead_elsewhere_are_only_names(tmp_path):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    names = ["../up.jpg", str(tmp_path / "absolute.jpg"), "../../\x1b[31m.jpg"]
+    path = write_tar(folder / "a.tar", [(name, image(i)) for i, name in enumerate(names)])
+    found = read_all(path)
+    assert [p.data for p in found] == [image(i) for i in range(3)]
+    assert all(str(p.path).startswith(f"{path}/") and str(p.path).isprintable() for p in found)
+    assert [p.name for p in tmp_path.iterdir()] == ["in"]
+    assert [p.name for p in folder.iterdir()] == ["a.tar"]
+
+
+@pytest.mark.parametrize(
+    "kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE, tarfile.CHRTYPE]
+)
+def test_links_and_devices_are_no_images(tmp_path, kind):
+    link = tarfile.TarInfo("b.jpg")
+    link.type, link.linkname = kind, "/etc/passwd"
+    path = write_tar(tmp_path / "a.tar", [("a.jpg", image(0)), (link, b""), ("c.jpg", image(1))])
+    assert f"{path}: " in complaint(count_images, path)
+    # By an index that counts the link they are too few.
+    assert "2 images, 3" in complaint(read_all, path, 3)
+
+
+def test_two_images_of_one_key(tmp_path):
+    for other in ("a.jpg", "a.png", "a.JPG"):
+        members = [("a.jpg", image(0)), (other, image(1)), ("c.jpg", image(2))]
+        apart = [members[0], members[2], members[1]]
+        for order in (members, apart):
+            path = write_tar(tmp_path / "a.tar", order)
+            for action, count in ((count_images, ()), (read_all, (3,))):
+                assert f"{path}: unusable shard (two images" in complaint(action, path, *count)
+
+
+@pytest.mark.parametrize("count", [1, 3, 5, 6])
+def test_counts_that_turn_out_wrong(tmp_path, count):
+    write_shards(tmp_path, [4])
+    path = tmp_path / "birds-000.tar"
+    assert str(path) in complaint(read_all, path, count)
+    assert str(path) in complaint(lambda: list(images(Shard(path, count), count - 1, count)))
+
+
+# ---- damage ----
+
+
+def test_files_that_are_no_shards(tmp_path):
+    path = tmp_path / "a.tar"
+    whole = write_tar(path, [("a.jpg", image(0))]).read_bytes()
+    contents = [b"", b"text\n" * 500, image(0), gzip.compress(whole), bytes(5), bytes(10240)]
+    for content in contents:
+        path.write_bytes(content)
+        assert str(path) in complaint(find_shards, str(path))
+        assert str(path) in complaint(read_all, path, 1)
+    write_tar(path, [("a.txt", b"?")])
+    assert "holds no image" in complaint(find_shards, str(path))
+    path.unlink()
+    assert f"{path}: no such shard" in complaint(read_all, path, 1)
+
+
+def test_a_compressed_file_that_looks_like_a_tar(tmp_path):
+    """Else all that it inflates to would be read."""
+    member = tarfile.TarInfo("BZh91AY&SY.jpg")
+    member.size = 3
+    path = write_tar(tmp_path / "a.tar", [("a.jpg", image(0)), (member, b"abc")])
+    assert "compressed" in complaint(lambda: list(images(Shard(path, 2), 1, 2)))
+
+
+def test_shards_cut_short(tmp_path):
+    write_shards(tmp_path, [4])
+    path = tmp_path / "birds-000.tar"
+    whole = path.read_bytes()
+    ends = len(whole.rstrip(b"\0")) // 512 * 512 + 512
+    for length in [*range(0, ends, 256), ends - 1, ends]:
+        path.write_bytes(whole[:length])
+        assert str(path) in complaint(count_images, path)
+        if length < ends - 1536:  # behind the last image there is a label
+            assert str(path) in complaint(read_all, path, 4)
+
+
+def test_shards_with_a_damaged_byte(tmp_path):
+    """All images come out, or one line does."""
+    write_shards(tmp_path, [3])
+    path = tmp_path / "birds-000.tar"
+    whole = path.read_bytes()
+    complaints = 0
+    for at in range(0, len(whole.rstrip(b"\0")), 7):
+        path.write_bytes(whole[:at] + bytes([whole[at] ^ 0x55]) + whole[at + 1 :])
+        for action, count in ((count_images, ()), (read_all, (3,))):
+            try:
+                action(path, *count)
+            except ValueError:
+                complaints += 1
+                assert str(path) in complaint(action, path, *count)
+    assert complaints > 100
+
+
+def header(name: str, size: bytes, kind: bytes = b"0") -> bytes:
+    """Return a header with a size field (12 bytes) of any content."""
+    block = bytearray(tarfile.TarInfo(name).tobuf(tarfile.USTAR_FORMAT))
+    block[124:136] = size
+    block[156:157] = kind
+    block[148:156] = b" " * 8
+    block[148:156] = b"%06o\0 " % sum(block)
+    return bytes(block)
+
+
+@pytest.mark.parametrize(
+    ("size", "kind"),
+    [
+        (b"\x80" + (2**62).to_bytes(11, "big"), b"0"),
+        (b"\x80" + (2**62).to_bytes(11, "big"), b"L"),  # a long name
+        (b"\x80" + (2**62).to_bytes(11, "big"), b"x"),  # pax
+        (b"\x80" + (2**62).to_bytes(11, "big"), b"S"),  # sparse
+        (b"\xff" * 11 + b"\x00", b"0"),  # -256, back into this header
+        (b"\xff" * 10 + b"\xfa\x00", b"0"),
+        (b"\xff" * 11 + b"\x00", b"x"),
+        (b"not octal\0\0\0", b"0"),
+    ],
+)
+def test_sizes_that_lie(tmp_path, size, kind):
+    path = tmp_path / "a.tar"
+    start = write_tar(path, [("a.jpg", image(0))]).read_bytes().rstrip(b"\0")
+    start += bytes(-len(start) % 512)
+    path.write_bytes(start + header("b.jpg", size, kind) + bytes(10240))
+    assert str(path) in complaint(count_images, path)
+    assert str(path) in complaint(read_all, path, 3)
+    path.write_bytes(header("b.jpg", size, kind) + bytes(10240))
+    assert str(path) in complaint(count_images, path)
+    assert str(path) in complaint(read_all, path, 3)
+
+
+@pytest.mark.parametrize("kind", [b"0", b"L", b"x"])
+def test_large_members_are_not_read(tmp_path, monkeypatch, kind):
+    """The file does hold as much, which costs nothing where files may have holes."""
+    monkeypatch.setattr(shards, "MAX_MEMBER", 100_000)
+    path = tmp_path / "a.tar"
+    start = write_tar(path, [("a.jpg", image(0))]).read_bytes().rstrip(b"\0")
+    start += bytes(-len(start) % 512)
+    path.write_bytes(start + header("b.jpg", b"%011o\0" % 10**6, kind))
+    os.truncate(path, 2 * 10**6)
+    for action in (count_images, lambda path: read_all(path, 3)):
+        assert "a member of " in complaint(action, path)
+
+
+def test_long_names_are_not_taken_apart(tmp_path):
+    path = write_tar(tmp_path / "a.tar", [("/" * 10**6 + "a.jpg", image(0))])
+    assert "a name of 1000005 characters" in complaint(count_images, path)
+    assert "a name of 1000005 characters" in complaint(read_all, path, 1)
+
+
+def test_a_decompression_bomb_is_found_before_decoding(tmp_path):
+    def chunk(kind, data):
+        return (
+            struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        )
+
+    size = struct.pack(">IIBBBBB", 60_000, 60_000, 8, 2, 0, 0, 0)
+    bomb = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", size) + chunk(b"IDAT", zlib.compress(bytes(1000)))
+    path = write_tar(tmp_path / "a.tar", [("a.png", bomb), ("b.jpg", b"text")])
+    first, second = read_all(path)
+    assert f"{path}/a.png: unreadable image (Image size (3600000000 pixels" in complaint(
+        open_image, *first
+    )
+    assert f"{path}/b.jpg: not an image" in complaint(open_image, *second)
+
+
+def test_images_in_shards_follow_the_rules_of_files(tmp_path):
+    buffer = io.BytesIO()
+    Image.new("I;16", (9, 5), 0x1234).save(buffer, format="PNG")
+    path = write_tar(tmp_path / "a.tar", [("a.png", buffer.getvalue())])
+    image = open_image(*read_all(path)[0])
+    assert (image.mode, image.size, image.getpixel((0, 0))) == ("RGB", (9, 5), (0x12,) * 3)
+
+
+def test_the_index_of_webdatasets_own_tool(tmp_path):
+    """As its documentation shows it, with what else it writes."""
+    write_shards(tmp_path, [2])
+    entry = {"url": "birds-000.tar", "md5sum": "0" * 32, "nsamples": 2, "filesize": 10240}
+    index = {
+        "__kind__": "wids-shard-index-v1",
+        "wids_version": 1,
+        "name": "x",
+        "shardlist": [entry],
+    }
+    (tmp_path / "i.json").write_text(json.dumps(index))
+    assert find_shards(str(tmp_path / "i.json")) == [Shard(tmp_path / "birds-000.tar", 2)]

@@ -1,0 +1,317 @@
+"""The bird benchmarks, on tiny ones written here and on the images where they are."""
+
+import argparse
+
+import numpy as np
+import pytest
+import torch
+import torchfile
+
+from data_loader.data_loaders_animal import (
+    CUB,
+    InatAve,
+    add_animal_arguments,
+    build_animal_dataset,
+)
+from tests.data_loader.layouts import (
+    CUB_NAMES,
+    CUB_SIZES,
+    CUB_SPLITS,
+    PREFIX,
+    bright_spot,
+    complaint,
+    dot_image,
+    save_image,
+    shown_part,
+    write_cub,
+    write_text,
+)
+from tests.recipes import FACES, SHARED, needs_faces, sub
+
+# ---- iNaturalist ----
+
+SPECIES = ["b species/2.jpg", "b species/10.jpg", "a/z.jpg", "a-b/1.jpg", "a/k.jpg"]
+
+
+def write_inat(root, names=SPECIES, size=(64, 40)):
+    for name in names:
+        save_image(root / name, dot_image(size, (20, 30)))
+
+
+def test_inat_takes_the_jpgs_one_folder_down_in_the_order_of_their_paths(tmp_path):
+    write_inat(tmp_path)
+    write_inat(tmp_path, ["top.jpg", "a/deep/er.jpg", "a/other.png"])
+    dataset = InatAve(tmp_path)
+    # As strings: "-" comes before "/" and "1" before "2".
+    wanted = ["a-b/1.jpg", "a/k.jpg", "a/z.jpg", "b species/10.jpg", "b species/2.jpg"]
+    assert dataset.filenames == wanted
+    assert len(dataset) == 5
+
+
+def test_inat_pairs_by_default_and_at_224_px(tmp_path):
+    write_inat(tmp_path, ["a/1.jpg"])
+    torch.manual_seed(0)
+    data, second, third, index = InatAve(tmp_path)[0]
+    assert data.shape == (6, 224, 224)
+    assert (int(second), int(third), index) == (-1, -1, 0)
+
+
+def test_inat_images_are_resized_to_a_square_and_cropped(tmp_path):
+    write_inat(tmp_path, ["a/1.jpg"], size=(120, 80))
+    dataset = InatAve(tmp_path, do_augmentations=False, imwidth=60, crop=5)
+    data, _, _, _ = dataset[0]
+    assert data.shape == (6, 50, 50)
+    assert torch.equal(data[:3], data[3:])
+    # (20 + .5) * 60 / 120 - .5 - 5 and (30 + .5) * 60 / 80 - .5 - 5.
+    assert np.abs(bright_spot(data[:3], dataset) - (4.75, 17.375)).max() < 0.1
+
+
+def test_birds_are_standardised_by_imagenets_colours(tmp_path):
+    write_inat(tmp_path, ["a/1.jpg"])
+    dataset = InatAve(tmp_path, do_augmentations=False, imwidth=32)
+    white, black = dataset.normalize(torch.ones(3, 2, 2)), dataset.normalize(torch.zeros(3, 2, 2))
+    mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
+    assert torch.allclose(white[:, 0, 0], (1 - mean) / std)
+    assert torch.allclose(black[:, 1, 1], -mean / std)
+    assert (CUB.mean, CUB.std) == (InatAve.mean, InatAve.std)
+
+
+def test_inat_list_is_tried_as_given_then_under_the_root_then_beside_the_list(
+    tmp_path, monkeypatch
+):
+    here, root, beside = tmp_path / "here", tmp_path / "root", tmp_path / "lists"
+    for folder, names in {
+        here: ["s/1.jpg"],
+        root: ["s/1.jpg", "s/2.jpg"],
+        beside: ["s/1.jpg", "s/2.jpg", "s/3.jpg"],
+        tmp_path: ["abs/with space.jpg"],
+    }.items():
+        write_inat(folder, names)
+    monkeypatch.chdir(here)
+    lines = ["s/3.jpg", "s/1.jpg", "s/2.jpg", str(tmp_path / "abs/with space.jpg"), "s/1.jpg"]
+    write_text(beside / "list.txt", *lines)
+    wanted = [beside / lines[0], here / lines[1], root / lines[2], tmp_path / lines[3]]
+    wanted.append(here / lines[1])  # the list's order, repeats included
+    for folder in (root, str(root)):
+        dataset = InatAve(folder, imagelist=beside / "list.txt", imwidth=32)
+        assert dataset.filenames == [str(path) for path in wanted]
+    write_text(beside / "list.txt", *lines, end="\r\n")
+    assert InatAve(root, imagelist=str(beside / "list.txt")).filenames == dataset.filenames
+    # The names are absolute: another working directory doesn't change what is read.
+    monkeypatch.chdir(tmp_path)
+    assert dataset[1][0].shape == (6, 32, 32)
+
+
+def test_inat_with_a_list_needs_no_root(tmp_path):
+    write_inat(tmp_path, ["s/1.jpg"])
+    write_text(tmp_path / "list.txt", "s/1.jpg")
+    dataset = InatAve(tmp_path / "absent", imagelist=tmp_path / "list.txt")
+    assert dataset.filenames == [str(tmp_path / "s/1.jpg")]
+
+
+@pytest.mark.parametrize("line", ["s/9.jpg", "s", "", "x" * 5000, '{"info": {}, "images": []}'])
+def test_inat_names_the_line_without_an_image(tmp_path, line):
+    write_inat(tmp_path, ["s/1.jpg"])
+    write_text(tmp_path / "list.txt", "s/1.jpg", line, "s/1.jpg")
+    message = complaint(InatAve, tmp_path, imagelist=tmp_path / "list.txt")
+    assert f"{tmp_path / 'list.txt'}, line 2" in message
+    assert len(message) < 1000
+
+
+def test_inat_without_images_or_list(tmp_path):
+    assert str(tmp_path) in complaint(InatAve, tmp_path)
+    assert str(tmp_path / "gone") in complaint(InatAve, tmp_path / "gone")
+    message = complaint(InatAve, tmp_path, imagelist=tmp_path / "list.txt")
+    assert str(tmp_path / "list.txt") in message and "no such file" in message
+    (tmp_path / "list.txt").write_text("\n")
+    message = complaint(InatAve, tmp_path, imagelist=tmp_path / "list.txt")
+    assert str(tmp_path / "list.txt") in message and "empty" in message
+
+
+# ---- CUB ----
+
+
+@pytest.fixture(params=[False, True], ids=["torch7", "native"])
+def cub(request, tmp_path):
+    return tmp_path, write_cub(tmp_path, native=request.param)
+
+
+@pytest.mark.parametrize("split", ["train", "val", "test"])
+def test_cub_splits_follow_their_lists_whatever_the_prefix(cub, split):
+    root, parts = cub
+    dataset = CUB(root, **{split: True})
+    rows = CUB_SPLITS[split]
+    assert dataset.filenames == [CUB_NAMES[i] for i in rows]
+    assert dataset.folder == root / "images"
+    assert np.allclose(dataset.annotations["keypoints"], parts[rows, :, :2], atol=1e-6)
+
+
+@pytest.mark.parametrize("crop", [0, 6])
+def test_cub_dot_under_its_part_though_the_images_are_no_squares(cub, crop):
+    root, parts = cub
+    checked = 0
+    for split, rows in CUB_SPLITS.items():
+        dataset = CUB(root, **{split: True}, imwidth=96, crop=crop)
+        for index, i in enumerate(rows):
+            data, _, points_norm, place = dataset[index]
+            part, side = shown_part(i), 96 - 2 * crop
+            assert place == index and data.shape == (3, side, side)
+            point = (points_norm[part].numpy() + 1) / 2 * (side - 1)
+            assert np.allclose(point, parts[i, part, :2] * 96 - crop, atol=1e-3)
+            offset = bright_spot(data, dataset) - point
+            # The part stands at s x, the pixel at s (x + 1/2) - 1/2.
+            assert np.abs(offset - (96 / np.array(CUB_SIZES[i]) - 1) / 2).max() < 0.12
+            assert np.abs(offset).max() < 0.6
+            checked += 1
+    assert checked == 5
+
+
+def test_cub_items_tell_which_parts_are_visible(cub):
+    root, parts = cub
+    dataset = CUB(root, train=True, imwidth=32)
+    for index, i in enumerate(CUB_SPLITS["train"]):
+        _, visible, points_norm, _ = dataset[index]
+        assert visible.shape == (15,) and visible.dtype == torch.bool
+        assert points_norm.shape == (15, 2) and points_norm.dtype == torch.float32
+        # The writer's rule: two of three parts, another two for each image.
+        assert visible.tolist() == [(a + i) % 3 != 0 for a in range(15)]
+
+
+def test_cub_annotations_at_once_are_those_of_the_items(cub):
+    dataset = CUB(cub[0], train=True, imwidth=32, crop=3)
+    points_norm, visible = dataset.annotation_tensors()
+    items = [dataset[i] for i in range(3)]
+    assert torch.allclose(points_norm, torch.stack([item[2] for item in items]), atol=1e-6)
+    assert visible.dtype == torch.bool
+    assert torch.equal(visible, torch.stack([item[1] for item in items]))
+
+
+def test_cub_can_be_warped(cub):
+    dataset, plain = (CUB(cub[0], train=True, imwidth=64, TPS_aug=w) for w in (True, False))
+    torch.manual_seed(0)
+    for index, i in enumerate(CUB_SPLITS["train"]):
+        data, visible, points_norm, _ = dataset[index]
+        point = (points_norm[shown_part(i)].numpy() + 1) / 2 * 63
+        assert np.abs(bright_spot(data, dataset) - point).max() < 0.9
+        assert torch.equal(visible, plain[index][1])
+        assert (points_norm - plain[index][2]).abs().max() > 1e-3
+
+
+def test_cub_from_the_command_line(cub, monkeypatch):
+    root, _ = cub
+    parser = argparse.ArgumentParser()
+    add_animal_arguments(parser)
+    args = parser.parse_args([])
+    assert (args.dataset, args.data_folder, args.imagelist) == ("CUB", None, None)
+    assert (args.image_size, args.image_crop) == (96, 0)
+    frame = {"image_size": 40, "image_crop": 3}
+    write_text(root / "few.txt", CUB_NAMES[1])
+    for split, rows in CUB_SPLITS.items():
+        dataset = build_animal_dataset(str(root), split, **frame, imagelist=root / "few.txt")
+        rows = [1] if split == "train" else rows
+        assert dataset.filenames == [CUB_NAMES[i] for i in rows]
+        assert dataset[0][0].shape == (3, 34, 34) and dataset.warper is None
+    # Without a root, either spelling of the folder, the first one first.
+    monkeypatch.chdir(root)
+    assert "datasets/CUB_200_2011" in complaint(build_animal_dataset, None, "val", **frame)
+    (root / "datasets").mkdir()
+    for name in ("CUB-200-2011", "CUB_200_2011"):
+        (root / "datasets" / name).symlink_to(root)
+        dataset = build_animal_dataset(None, "val", **frame)
+        assert str(dataset.folder) == f"datasets/{name}/images"
+
+
+def test_cub_pairs_have_no_parts(cub):
+    data, second, third, _ = CUB(cub[0], train=True, pair_image=True, imwidth=32)[1]
+    assert data.shape == (6, 32, 32) and int(second) == int(third) == -1
+
+
+def test_cub_list_replaces_that_of_training_only(cub):
+    root, _ = cub
+    # As people write them: with a prefix, without one, through another folder named images.
+    lines = [PREFIX + CUB_NAMES[4], CUB_NAMES[0], "/old/images/copy/images/" + CUB_NAMES[1]]
+    write_text(root / "few.txt", *lines)
+    train = CUB(root, train=True, imagelist=root / "few.txt")
+    assert train.filenames == [CUB_NAMES[4], CUB_NAMES[0], CUB_NAMES[1]]
+    for split in ("val", "test"):
+        other = CUB(root, **{split: True}, imagelist=str(root / "few.txt"))
+        assert other.filenames == [CUB_NAMES[i] for i in CUB_SPLITS[split]]
+
+
+@pytest.mark.parametrize("splits", [{}, {"train": True, "val": True}, {"val": True, "test": True}])
+def test_cub_takes_exactly_one_split(tmp_path, splits):
+    with pytest.raises(ValueError, match="exactly one"):
+        CUB(tmp_path, **splits)
+
+
+def test_cub_lists_and_images_that_are_wrong(cub):
+    root, _ = cub
+    split = root / "split/train.txt"
+    (root / "images" / CUB_NAMES[1]).unlink()
+    message = complaint(CUB, root, train=True)
+    assert str(root / "images" / CUB_NAMES[1]) in message and str(split) in message
+    assert len(CUB(root, val=True)) == 1
+    write_text(split, PREFIX + CUB_NAMES[0], "", PREFIX + CUB_NAMES[2])
+    assert f"{split}, line 2" in complaint(CUB, root, train=True)
+    split.write_text("")
+    assert str(split) in complaint(CUB, root, train=True)
+    split.unlink()
+    assert str(split) in complaint(CUB, root, train=True)
+    message = complaint(CUB, root, train=True, imagelist=root / "gone.txt")
+    assert str(root / "gone.txt") in message
+    assert str(root / "gone") in complaint(CUB, root / "gone", test=True)
+
+
+@needs_faces
+def test_images_of_cub_as_the_published_loader_gives_them():
+    truth = np.load(SHARED / "golden/loaders.npz", allow_pickle=False)
+    items = 0
+    for split in ("train", "val", "test"):
+        dataset = CUB(FACES / "cub", **{split: True}, imwidth=96)
+        assert len(dataset) == truth[f"CUB/{split}/len"]
+        indices = {k.split("/")[2] for k in truth.files if k.startswith(f"CUB/{split}/")} - {"len"}
+        for index in indices:
+            data, visible, points_norm, _ = dataset[int(index)]
+            start = f"CUB/{split}/{index}"
+            assert np.array_equal(visible.numpy(), truth[f"{start}/visible"])
+            assert np.abs(points_norm.numpy() - truth[f"{start}/kpn"]).max() < 1e-3
+            off = np.abs(sub(data, 6000) - truth[f"{start}/data"])
+            assert np.quantile(off, 0.999) < 2 / 255 / 0.22
+            items += 1
+    assert items == 9
+
+
+@needs_faces
+def test_images_of_cub_have_the_parts_of_both_torch7_files():
+    root = FACES / "cub"
+    tables = [torchfile.load(str(root / "anno" / name)) for name in ("train.dat", "val.dat")]
+    for split, table in {"train": tables[0], "val": tables[1], "test": tables[1]}.items():
+        dataset = CUB(root, **{split: True}, imwidth=96, crop=4)
+        lines = (root / "split" / f"{split}.txt").read_text().split()
+        for index in (0, 17, len(dataset) - 1):
+            parts = table[lines[index].rsplit("/", 1)[-1].encode()]
+            _, visible, points_norm, _ = dataset[index]
+            for a in range(15):
+                x, y, seen = parts[str(a + 1).encode()]
+                assert bool(visible[a]) == (seen > 0)
+                wanted = torch.tensor([x * 96.0 - 4, y * 96.0 - 4])
+                assert torch.allclose((points_norm[a] + 1) / 2 * 87, wanted, atol=1e-3)
+
+
+@needs_faces
+def test_images_of_inat_are_sorted():
+    dataset = InatAve(FACES / "inat/Aves", imwidth=32, do_augmentations=False)
+    found = sorted(str(p) for p in (FACES / "inat/Aves").iterdir())
+    wanted = [f"{f}/{n}" for f in found for n in sorted(p.name for p in (FACES / f).iterdir())]
+    assert [str(dataset.folder / name) for name in dataset.filenames] == wanted
+    assert dataset[3][0].shape == (6, 32, 32)
+
+
+def test_a_list_may_be_relative_to_a_folder_above_it(tmp_path):
+    for place in ("inat/Aves/Species_0", "elsewhere"):
+        (tmp_path / place).mkdir(parents=True)
+    save_image(tmp_path / "inat/Aves/Species_0/0000.jpg", dot_image((20, 16), (5, 5)))
+    write_text(tmp_path / "inat/list.txt", "inat/Aves/Species_0/0000.jpg")
+    for root in ("elsewhere", "inat/Aves", "inat"):
+        birds = InatAve(tmp_path / root, imagelist=tmp_path / "inat/list.txt", imwidth=32)
+        assert birds.filenames == [str(tmp_path / "inat/Aves/Species_0/0000.jpg")]

@@ -1,0 +1,626 @@
+"""The face benchmarks, on tiny ones written here and on the photographs where they are."""
+
+import argparse
+
+import numpy as np
+import pytest
+import scipy.io
+import torch
+from PIL import Image
+
+from data_loader import data_loaders_face as faces
+from data_loader.data_loaders_face import (
+    AFLW,
+    AFLW_MTFL,
+    CelebAPrunedAligned_MAFLVal,
+    MAFLAligned,
+    ThreeHundredW,
+)
+from tests.data_loader.layouts import (
+    AFLW_SIZES,
+    CELEBA_MAFL,
+    CELEBA_PARTS,
+    CSV_HEADER,
+    box_cells,
+    bright_spot,
+    complaint,
+    pts_lines,
+    write_300w,
+    write_aflw,
+    write_celeba,
+    write_mtfl,
+    write_text,
+)
+from tests.recipes import FACES, SHARED, needs_faces, sub
+
+SINGLE = {"pair_image": False, "do_augmentations": False, "imwidth": 100, "crop": 15}
+NAMES_300W = {
+    "afw": ["b_1.jpg", "a_2.jpg"],
+    "helen/trainset": ["h.3_1.jpg", "a_2.jpg"],
+    "lfpw/trainset": ["image_0001.png", "image_0000.png", "k.png"],
+    "helen/testset": ["t_2.jpg", "t_1.jpg"],
+    "lfpw/testset": ["u_2.png"],
+    "ibug": ["image_009_1.jpg", "indoor_001.jpg", "image_002.jpg", "xenon_image.jpg"],
+}
+TEST_FILES_300W = [
+    "helen/testset/t_2.jpg",
+    "helen/testset/t_1.jpg",
+    "lfpw/testset/u_2.png",
+    "ibug/image_009_1.jpg",
+    "ibug/image_002.jpg",
+]
+
+
+# ---- which images, in which order ----
+
+
+def test_celeba_training_is_partition_0_without_mafl_in_the_annotations_order(tmp_path):
+    points = write_celeba(tmp_path, CELEBA_PARTS, **CELEBA_MAFL)
+    dataset = CelebAPrunedAligned_MAFLVal(tmp_path, train=True, **SINGLE)
+    assert dataset.filenames == ["000002.jpg", "000003.jpg"]
+    assert len(dataset) == 2
+    assert np.array_equal(dataset.annotations["keypoints"], points[[1, 8]])
+
+
+def test_celeba_validation_is_partition_2_without_mafl(tmp_path):
+    write_celeba(tmp_path, CELEBA_PARTS, **CELEBA_MAFL)
+    dataset = CelebAPrunedAligned_MAFLVal(tmp_path, train=False, **SINGLE)
+    assert dataset.filenames == ["000008.jpg", "000006.jpg"]
+
+
+def test_celeba_validation_can_be_the_test_images_of_mafl(tmp_path):
+    write_celeba(tmp_path, CELEBA_PARTS, **CELEBA_MAFL)
+    dataset = CelebAPrunedAligned_MAFLVal(tmp_path, train=False, val_split="mafl", **SINGLE)
+    assert dataset.filenames == ["000005.jpg", "000004.jpg"]
+    train = CelebAPrunedAligned_MAFLVal(tmp_path, train=True, val_split="mafl", **SINGLE)
+    assert train.filenames == ["000002.jpg", "000003.jpg"]
+    with pytest.raises(ValueError, match="val_split"):
+        CelebAPrunedAligned_MAFLVal(tmp_path, val_split="test")
+
+
+def test_celeba_validation_is_the_first_2000_of_those(tmp_path):
+    names = [f"{i:06d}.jpg" for i in range(2010)]
+    write_celeba(
+        tmp_path,
+        dict.fromkeys(names, 2) | {"000001.jpg": 0},
+        mafl_train=["000000.jpg"],
+        mafl_test=["000005.jpg"],
+        images=False,
+    )
+    dataset = CelebAPrunedAligned_MAFLVal(tmp_path, train=False, **SINGLE)
+    wanted = [n for n in names if n not in ("000000.jpg", "000001.jpg", "000005.jpg")]
+    assert len(dataset) == 2000
+    assert dataset.filenames == wanted[:2000]
+
+
+def test_mafl_is_its_lists_in_the_annotations_order(tmp_path):
+    points = write_celeba(tmp_path, CELEBA_PARTS, **CELEBA_MAFL)
+    train = MAFLAligned(tmp_path, train=True, **SINGLE)
+    test = MAFLAligned(tmp_path, train=False, **SINGLE)
+    assert train.filenames == ["000009.jpg", "000001.jpg"]  # the list has them the other way
+    assert test.filenames == ["000005.jpg", "000004.jpg"]
+    assert np.array_equal(train.annotations["keypoints"], points[[0, 4]])
+
+
+def test_aflw_keeps_the_order_of_its_lists(tmp_path):
+    names, points = write_aflw(tmp_path)
+    for split in ("train", "test"):
+        dataset = AFLW(tmp_path, train=split == "train", **SINGLE)
+        assert dataset.filenames == names[split]
+        assert np.allclose(dataset.annotations["keypoints"], points)
+
+
+def test_mtfl_trains_on_the_rows_of_set_1_and_tests_on_the_list(tmp_path):
+    write_mtfl(tmp_path, sets=(1, 2, 1, 0, 1))
+    train, test = AFLW_MTFL(tmp_path, **SINGLE), AFLW_MTFL(tmp_path, train=False, **SINGLE)
+    assert train.filenames == ["crops/00000.jpg", "crops/00002.jpg", "crops/00004.jpg"]
+    assert train.folder == tmp_path / "aflw_cropped"
+    assert test.filenames == [f"AFLW/{9 - i}-image{20 + i}.jpg" for i in range(5)]
+    assert test.folder == tmp_path / "MTFL"
+
+
+def test_mtfl_refuses_a_training_image_that_is_tested_on(tmp_path):
+    write_mtfl(tmp_path, tests=2)
+    testing = tmp_path / "MTFL/testing.txt"
+    # image88.jpg is the third training original.
+    moved = testing.read_text().replace("9-image20.jpg", "some-thing-image88.jpg")
+    testing.write_text(moved)
+    message = complaint(AFLW_MTFL, tmp_path, **SINGLE)
+    assert "image88.jpg" in message and str(testing) in message and "facedata_cropped" in message
+
+
+def test_mtfl_overlap_counts_only_the_rows_of_set_1(tmp_path):
+    write_mtfl(tmp_path, sets=(1, 2, 1), tests=2)
+    testing = tmp_path / "MTFL/testing.txt"
+    testing.write_text(testing.read_text().replace("image20.jpg", "image89.jpg"))  # row of set 2
+    assert len(AFLW_MTFL(tmp_path, **SINGLE)) == 2
+
+
+def test_300w_joins_its_parts_in_the_boxes_order_and_takes_only_image_of_ibug(tmp_path):
+    points = write_300w(tmp_path, NAMES_300W)
+    train, test = ThreeHundredW(tmp_path, **SINGLE), ThreeHundredW(tmp_path, False, **SINGLE)
+    assert train.filenames == [
+        "afw/b_1.jpg",
+        "afw/a_2.jpg",
+        "helen/trainset/h.3_1.jpg",
+        "helen/trainset/a_2.jpg",
+        "lfpw/trainset/image_0001.png",
+        "lfpw/trainset/image_0000.png",
+        "lfpw/trainset/k.png",
+    ]
+    assert test.filenames == TEST_FILES_300W
+    for dataset in (train, test):
+        expected = np.array([points[name] for name in dataset.filenames])
+        assert np.allclose(dataset.annotations["keypoints"], expected, atol=1e-5)
+
+
+# ---- the dot is found under the point ----
+
+
+def assert_dots(dataset, shown, scale, margin=0.12):
+    """Hold each item's dot against its point.
+
+    Resizing puts pixel x, whose centre is at x + 1/2, at s (x + 1/2) - 1/2, where the benchmarks'
+    points go to s x: (s - 1) / 2 lies between the two, by the published conventions.
+    """
+    checked = 0
+    for i, landmark in enumerate(shown):
+        data, points, points_norm, index = dataset[i]
+        assert index == i and data.shape == (3, dataset.side, dataset.side)
+        assert points.shape == points_norm.shape == (dataset.num_landmarks, 2)
+        spot, point = bright_spot(data, dataset), points[landmark].numpy()
+        assert np.abs(spot - point).max() < 0.6
+        assert np.abs(spot - point - (np.asarray(scale(i)) - 1) / 2).max() < margin
+        checked += 1
+    assert checked == len(dataset)
+
+
+@pytest.mark.parametrize(("side", "crop"), [(100, 15), (136, 20), (178, 9)])
+def test_celeba_dot_under_its_point(tmp_path, side, crop):
+    names = {f"{i}.jpg": 0 for i in range(5)}
+    points = write_celeba(tmp_path, names)
+    options = SINGLE | {"imwidth": side, "crop": crop}
+    dataset = CelebAPrunedAligned_MAFLVal(tmp_path, **options)
+    assert_dots(dataset, range(5), lambda i: side / 178)
+    # (x, y - 30) * size / 178 - crop, written out for one point.
+    x, y = points[2][3]
+    expected = torch.tensor([x * side / 178 - crop, (y - 30) * side / 178 - crop])
+    assert torch.allclose(dataset[2][1][3], expected.float(), atol=1e-4)
+
+
+def test_celeba_square_is_rows_30_to_208_of_the_image(tmp_path):
+    write_celeba(tmp_path, {"a.jpg": 0})
+    rows = np.arange(218, dtype=np.uint8)[:, None, None]
+    columns = np.arange(178, dtype=np.uint8)[None, :, None]
+    image = np.concatenate([np.broadcast_to(v, (218, 178, 1)) for v in (rows, columns, 0)], 2)
+    path = tmp_path / "Img/img_align_celeba_hq/a.jpg"
+    Image.fromarray(image.astype(np.uint8)).save(path, format="PNG")
+    dataset = CelebAPrunedAligned_MAFLVal(tmp_path, **SINGLE | {"imwidth": 178, "crop": 0})
+    square, _ = dataset.base_item(0)  # at 178 px the resize changes nothing
+    assert np.array_equal(np.asarray(square), image[30:208])
+
+
+def test_aflw_dot_under_its_point_though_the_images_are_no_squares(tmp_path):
+    write_aflw(tmp_path)
+    for train in (True, False):
+        dataset = AFLW(tmp_path, train=train, **SINGLE)
+        assert_dots(dataset, range(5), lambda i: 100 / np.array(AFLW_SIZES[i]))
+
+
+def test_aflw_scales_by_the_size_that_the_file_tells(tmp_path):
+    write_aflw(tmp_path)
+    gt = np.array([[[30.0, 80.0]] * 5] * 5)  # y, x
+    hw = np.array([[60.0, 200.0]] * 5)
+    scipy.io.savemat(tmp_path / "aflw_test_keypoints.mat", {"gt": gt, "hw": hw})
+    dataset = AFLW(tmp_path, train=False, **SINGLE)
+    # x = 80 of 200 and y = 30 of 60 of a 100 px square, less the crop of 15.
+    assert torch.allclose(dataset[0][1], torch.tensor([[25.0, 35.0]] * 5))
+
+
+def test_mtfl_dot_under_its_point(tmp_path):
+    write_mtfl(tmp_path, sets=(1, 1, 1, 1, 1))
+    for train in (True, False):
+        dataset = AFLW_MTFL(tmp_path, train=train, **SINGLE)
+        assert_dots(dataset, range(5), lambda i: 100 / 150)
+
+
+def test_mtfl_points_are_one_based_shares_of_150(tmp_path):
+    train_points, test_points = write_mtfl(tmp_path)
+    train = AFLW_MTFL(tmp_path, **SINGLE | {"imwidth": 75, "crop": 5})
+    test = AFLW_MTFL(tmp_path, train=False, **SINGLE | {"imwidth": 75, "crop": 5})
+    assert np.allclose(train[0][1], (train_points[0] - 1) / 2 - 5, atol=1e-4)
+    assert np.allclose(test[3][1], (test_points[3] - 1) / 2 - 5, atol=1e-4)
+
+
+def test_300w_dot_under_its_point(tmp_path):
+    names = {part: [f"image_{i}.png" for i in range(4)] for part in ("afw", "ibug")}
+    write_300w(tmp_path, names)
+    # One pixel of the file is f of the window, and the window's frame starts at its first pixel:
+    # f x - x0 for the point, f (x - 1/2) - 1/2 - (x0 - 1) for the dot of a 1-based x.
+    factors = [52 / 52, 52 / 104, 52 / 70, 52 / 61.5]
+    for train in (True, False):
+        dataset = ThreeHundredW(tmp_path, train=train, **SINGLE)
+        spread = {}
+        for i, landmark in enumerate((0, 36, 45, 67)):
+            data, points, _, _ = dataset[i]
+            offset = bright_spot(data, dataset) - points[landmark].numpy()
+            spread[i] = np.abs(offset - (1 - factors[i]) / 2).max()
+            assert np.abs(offset).max() < 0.6
+        # int(w * f) rounds the first resize: at most 1 in 100 of a place within 100 px.
+        assert max(spread.values()) < 0.5
+        assert spread[0] < 0.05  # f = 1: nothing is rounded
+
+
+@pytest.mark.parametrize(("cls", "eyes"), [(MAFLAligned, (0, 1)), (AFLW, (0, 1))])
+def test_eyes_of_five_points(cls, eyes):
+    assert cls.eyes == CelebAPrunedAligned_MAFLVal.eyes == AFLW_MTFL.eyes == eyes
+    assert cls.num_landmarks == AFLW_MTFL.num_landmarks == 5
+
+
+def test_eyes_of_300w_are_the_outer_corners():
+    assert ThreeHundredW.eyes == (36, 45)
+    assert ThreeHundredW.num_landmarks == 68
+
+
+# ---- files that are wrong ----
+
+
+def change(path, old, new):
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new, 1))
+
+
+@pytest.fixture
+def celeba(tmp_path):
+    write_celeba(tmp_path, CELEBA_PARTS, **CELEBA_MAFL)
+    return tmp_path
+
+
+ANNO, EVAL = "Anno/list_landmarks_align_celeba.txt", "Eval/list_eval_partition.txt"
+
+
+@pytest.mark.parametrize("gone", [ANNO, EVAL, "MAFL/training.txt", "MAFL/testing.txt"])
+def test_celeba_names_the_absent_file(celeba, gone):
+    (celeba / gone).unlink()
+    message = complaint(CelebAPrunedAligned_MAFLVal, celeba, **SINGLE)
+    assert str(celeba / gone) in message and "no such file" in message
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("9\n", "10\n", "says 10 images, has 9"),
+        ("9\n", "nine\n", "expected a count"),
+        ("9\n", "²\n", "expected a count"),
+        ("righteye_x ", "", "expected a count, a header"),
+        ("000002.jpg   61", "000002.jpg", "line 4"),
+        ("000002.jpg   61", "000002.jpg   61,", "line 4"),
+        ("000002.jpg   61", "000002.jpg   inf", "line 4"),
+        ("000002.jpg   61", "000002.jpg   NaN", "line 4"),
+        ("000002.jpg", "", "line 4"),
+        ("000002.jpg", "000007.jpg", "000007.jpg stands there twice"),
+    ],
+)
+def test_celeba_annotations_that_do_not_fit(celeba, old, new, said):
+    change(celeba / ANNO, old, new)
+    message = complaint(MAFLAligned, celeba, **SINGLE)
+    assert str(celeba / ANNO) in message and said in message
+
+
+def test_celeba_annotations_may_have_a_bom_and_crlf(celeba):
+    wanted = MAFLAligned(celeba, **SINGLE)
+    for name in (ANNO, EVAL, "MAFL/training.txt"):
+        text = (celeba / name).read_text()
+        (celeba / name).write_bytes(b"\xef\xbb\xbf" + text.replace("\n", "\r\n").encode())
+    found = MAFLAligned(celeba, **SINGLE)
+    assert found.filenames == wanted.filenames
+    assert np.array_equal(found.annotations["keypoints"], wanted.annotations["keypoints"])
+    assert CelebAPrunedAligned_MAFLVal(celeba, **SINGLE).filenames == ["000002.jpg", "000003.jpg"]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("000006.jpg 2\n", "", "000006.jpg of " + ANNO),
+        ("000002.jpg 0", "000002.jpg", "line 2"),
+        ("000002.jpg 0", "000002.jpg zero", "line 2"),
+        ("000002.jpg 0", "000001.jpg 0", "000001.jpg stands there twice"),
+    ],
+)
+def test_celeba_partitions_that_do_not_fit(celeba, old, new, said):
+    change(celeba / EVAL, old, new)
+    message = complaint(CelebAPrunedAligned_MAFLVal, celeba, **SINGLE)
+    assert str(celeba / EVAL) in message and said in message
+
+
+def test_mafl_names_an_image_without_annotation_and_an_empty_list(celeba):
+    path = celeba / "MAFL/testing.txt"
+    write_text(path, "000005.jpg", "999999.jpg")
+    message = complaint(MAFLAligned, celeba, train=False, **SINGLE)
+    assert str(path) in message and "999999.jpg" in message
+    path.write_text("\n\n")
+    message = complaint(MAFLAligned, celeba, train=False, **SINGLE)
+    assert str(path) in message and "empty" in message
+    write_text(path, "000005.jpg", "", "000004.jpg")
+    message = complaint(MAFLAligned, celeba, train=False, **SINGLE)
+    assert f"{path}, line 2" in message
+
+
+def test_celeba_without_a_image_of_the_split(tmp_path):
+    write_celeba(tmp_path, {"a.jpg": 1}, mafl_train=["a.jpg"], mafl_test=["a.jpg"])
+    assert str(tmp_path) in complaint(CelebAPrunedAligned_MAFLVal, tmp_path, **SINGLE)
+
+
+def test_an_absent_image_is_named_at_the_start(celeba):
+    folder = celeba / "Img/img_align_celeba_hq"
+    (folder / "000001.jpg").unlink()
+    message = complaint(MAFLAligned, celeba, **SINGLE)
+    assert str(folder / "000001.jpg") in message and ANNO in message
+    assert len(MAFLAligned(celeba, train=False, **SINGLE)) == 2  # it isn't in the other split
+    folder.rename(celeba / "elsewhere")
+    assert str(folder) in complaint(MAFLAligned, celeba, **SINGLE)
+
+
+@pytest.mark.parametrize("cls", [MAFLAligned, AFLW, AFLW_MTFL, ThreeHundredW])
+def test_an_absent_or_empty_root_is_named(tmp_path, cls):
+    assert str(tmp_path / "gone") in complaint(cls, tmp_path / "gone", **SINGLE)
+    (tmp_path / "file").write_text("a file")
+    assert str(tmp_path / "file") in complaint(cls, tmp_path / "file", **SINGLE)
+    assert str(tmp_path) in complaint(cls, tmp_path, **SINGLE)
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"gt": np.ones((5, 5, 2))}, "'hw'"),
+        ({"hw": np.ones((5, 2))}, "'gt'"),
+        ({"gt": np.ones((4, 5, 2)), "hw": np.ones((4, 2))}, "(4, 5, 2)"),
+        ({"gt": np.ones((5, 2, 5)), "hw": np.ones((5, 2))}, "(5, 2, 5)"),
+        ({"gt": np.full((5, 5, 2), np.nan), "hw": np.ones((5, 2))}, "finite"),
+        ({"gt": np.ones((5, 5, 2)), "hw": np.zeros((5, 2))}, "positive"),
+        ({"gt": "words", "hw": np.ones((5, 2))}, "'gt'"),
+    ],
+)
+def test_aflw_points_that_do_not_fit(tmp_path, values, said):
+    write_aflw(tmp_path)
+    path = tmp_path / "aflw_train_keypoints.mat"
+    scipy.io.savemat(path, values)
+    message = complaint(AFLW, tmp_path, **SINGLE)
+    assert str(path) in message and said in message
+
+
+def test_aflw_names_absent_files(tmp_path):
+    write_aflw(tmp_path)
+    (tmp_path / "output/train_9.jpg").unlink()
+    assert str(tmp_path / "output/train_9.jpg") in complaint(AFLW, tmp_path, **SINGLE)
+    (tmp_path / "aflw_train_keypoints.mat").unlink()
+    message = complaint(AFLW, tmp_path, **SINGLE)
+    assert str(tmp_path / "aflw_train_keypoints.mat") in message and "no such file" in message
+    (tmp_path / "aflw_train_images.txt").unlink()
+    assert str(tmp_path / "aflw_train_images.txt") in complaint(AFLW, tmp_path, **SINGLE)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        (CSV_HEADER, CSV_HEADER.replace("crop_file", "file"), "expected a header"),
+        (CSV_HEADER + "\n", "", "expected a header"),
+        (",1,", ",one,", "line 2"),
+        (",1,", ",", "line 2"),
+        ("55.2500", "nan", "line 2"),
+        ("55.2500", "x", "line 2"),
+        ("0,image90", '0,"image90', "line 2"),
+        ("1,image89", "1," + "x" * 200_000, "line 3"),  # a field beyond the csv reader's limit
+        (CSV_HEADER, "x" * 200_000, "expected a header"),
+        ("crops/00002.jpg", "crops/00000.jpg", "crops/00000.jpg stands there twice"),
+    ],
+)
+def test_mtfl_csv_that_does_not_fit(tmp_path, old, new, said):
+    write_mtfl(tmp_path)
+    path = tmp_path / "aflw_cropped/facedata_cropped.csv"
+    change(path, old, new)
+    message = complaint(AFLW_MTFL, tmp_path, **SINGLE)
+    assert str(path) in message and said in message
+
+
+def test_mtfl_csv_may_be_quoted_and_have_a_bom_and_crlf(tmp_path):
+    write_mtfl(tmp_path)
+    path = tmp_path / "aflw_cropped/facedata_cropped.csv"
+    wanted = AFLW_MTFL(tmp_path, **SINGLE).filenames
+    change(path, "crops/00002.jpg", '"crops/00002.jpg"')
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes().replace(b"\n", b"\r\n"))
+    assert AFLW_MTFL(tmp_path, **SINGLE).filenames == wanted
+
+
+def test_mtfl_lists_and_images_that_are_wrong(tmp_path):
+    write_mtfl(tmp_path)
+    testing, crop = tmp_path / "MTFL/testing.txt", tmp_path / "aflw_cropped/crops/00003.jpg"
+    crop.unlink()
+    assert str(crop) in complaint(AFLW_MTFL, tmp_path, **SINGLE)
+    change(testing, "55.2500 ", "")
+    change(testing, " 1 1 2 3", "")
+    for train in (True, False):
+        message = complaint(AFLW_MTFL, tmp_path, train=train, **SINGLE)
+        assert f"{testing}, line 1" in message
+    testing.write_text("")
+    assert str(tmp_path) in complaint(AFLW_MTFL, tmp_path, train=False, **SINGLE)
+    testing.unlink()
+    assert str(testing) in complaint(AFLW_MTFL, tmp_path, **SINGLE)
+
+
+def test_300w_files_that_are_wrong(tmp_path):
+    names = {part: ["image_0.jpg"] for part in ("afw", "helen/trainset", "ibug")}
+    points = write_300w(tmp_path, names)
+    pts, image = tmp_path / "afw/image_0.pts", tmp_path / "helen/trainset/image_0.jpg"
+    write_text(pts, *pts_lines(points["afw/image_0.jpg"][:67]))
+    assert str(pts) in complaint(ThreeHundredW, tmp_path, **SINGLE)
+    pts.unlink()
+    assert str(pts) in complaint(ThreeHundredW, tmp_path, **SINGLE)
+    image.unlink()
+    assert str(image) in complaint(ThreeHundredW, tmp_path, **SINGLE)
+    boxes = tmp_path / "Bounding Boxes/bounding_boxes_afw.mat"
+    scipy.io.savemat(boxes, {"bounding_boxes": box_cells({"image_0.jpg": (5, 5, 5, 90)})})
+    assert str(boxes) in complaint(ThreeHundredW, tmp_path, **SINGLE)
+    boxes.unlink()
+    message = complaint(ThreeHundredW, tmp_path, **SINGLE)
+    assert str(boxes) in message and "no such file" in message
+
+
+def test_300w_without_any_box(tmp_path):
+    write_300w(tmp_path, {})
+    assert str(tmp_path) in complaint(ThreeHundredW, tmp_path, **SINGLE)
+
+
+# ---- from the command line ----
+
+
+def test_benchmarks_by_name_with_the_published_roots():
+    assert faces.FACE_BENCHMARKS == {
+        "MAFLAligned": (MAFLAligned, "datasets/celeba"),
+        "AFLW_MTFL": (AFLW_MTFL, "datasets/face_datasets/aflw-mtfl"),
+        "AFLW": (AFLW, "datasets/face_datasets/aflw/aflw_release-2"),
+        "ThreeHundredW": (ThreeHundredW, "datasets/face_datasets/300w/300w"),
+    }
+    parser = argparse.ArgumentParser()
+    faces.add_face_arguments(parser)
+    args = parser.parse_args([])
+    assert (args.dataset, args.data_folder) == ("MAFLAligned", None)
+    assert (args.image_size, args.image_crop) == (100, 15)
+    args = parser.parse_args(["--dataset", "ThreeHundredW", "--image_size", "136"])
+    assert (args.dataset, args.image_size) == ("ThreeHundredW", 136)
+
+
+def test_build_face_dataset_reads_the_default_root_or_the_given_one(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    options = {"train": True, "image_size": 50, "image_crop": 4}
+    assert "datasets/celeba" in complaint(faces.build_face_dataset, "MAFLAligned", None, **options)
+    write_celeba(tmp_path / "datasets/celeba", CELEBA_PARTS, **CELEBA_MAFL)
+    dataset = faces.build_face_dataset("MAFLAligned", None, **options)
+    assert dataset.filenames == ["000009.jpg", "000001.jpg"] and dataset.warper is None
+    assert dataset[0][0].shape == (3, 42, 42) and dataset[0][1].shape == (5, 2)
+    write_aflw(tmp_path / "other")
+    dataset = faces.build_face_dataset(
+        "AFLW", tmp_path / "other", **options | {"train": False}, TPS_aug=True
+    )
+    assert dataset.filenames[0] == "test_9.jpg" and dataset.warper is not None
+
+
+# ---- the photographs ----
+
+
+@needs_faces
+def test_photographs_as_the_published_loaders_give_them():
+    truth = np.load(SHARED / "golden/loaders.npz", allow_pickle=False)
+    roots = {"MAFLAligned": "celeba", "AFLW": "aflw", "AFLW_MTFL": "aflw-mtfl"}
+    roots["ThreeHundredW"] = "300w"
+    options = SINGLE | {"imwidth": 136, "crop": 20}
+    items = 0
+    for name, root in roots.items():
+        for train in (True, False):
+            dataset = getattr(faces, name)(FACES / root, train=train, **options)
+            start = f"{name}/{train}"
+            assert len(dataset) == truth[f"{start}/len"]
+            indices = {k.split("/")[2] for k in truth.files if k.startswith(start + "/")} - {"len"}
+            for index in indices:
+                data, points, points_norm, _ = dataset[int(index)]
+                assert np.abs(points.numpy() - truth[f"{start}/{index}/kp"]).max() < 1e-3
+                assert np.abs(points_norm.numpy() - truth[f"{start}/{index}/kpn"]).max() < 1e-3
+                off = np.abs(sub(data, 6000) - truth[f"{start}/{index}/data"])
+                assert np.quantile(off, 0.999) < 2 / 255 / 0.22  # two grey levels, standardised
+                items += 1
+    assert items == 24
+
+
+@needs_faces
+def test_celeba_photographs_are_those_that_a_plain_reading_finds():
+    root = FACES / "celeba"
+    mafl = {
+        line.split()[0]
+        for name in ("training.txt", "testing.txt")
+        for line in (root / "MAFL" / name).read_text().splitlines()
+    }
+    parts = [line.split() for line in (root / EVAL).read_text().splitlines()]
+    wanted = [name for name, part in parts if part == "0" and name not in mafl]
+    dataset = CelebAPrunedAligned_MAFLVal(root, **SINGLE)
+    assert dataset.filenames == wanted
+    assert wanted and not mafl & set(dataset.filenames)
+
+
+@needs_faces
+@pytest.mark.parametrize(
+    ("cls", "root", "chin_or_mouth"),
+    [
+        (MAFLAligned, "celeba", (3, 4)),
+        (AFLW, "aflw", (3, 4)),
+        (AFLW_MTFL, "aflw-mtfl", (3, 4)),
+        (ThreeHundredW, "300w", (48, 54)),
+    ],
+)
+def test_eyes_of_photographs_are_left_of_each_other_and_above_the_mouth(cls, root, chin_or_mouth):
+    dataset = cls(FACES / root, train=False, **SINGLE)
+    left, right = dataset.eyes
+    for index in range(0, len(dataset), max(1, len(dataset) // 12)):
+        _, points, _, _ = dataset[index]
+        apart = points[right] - points[left]
+        assert apart[0] > 8 and abs(apart[1]) < apart[0]
+        mouth = points[list(chin_or_mouth), 1].mean()
+        assert mouth > points[[left, right], 1].mean() + 5
+
+
+# ---- what can't be ----
+
+
+def test_points_far_outside_are_named(tmp_path):
+    write_celeba(tmp_path / "celeba", CELEBA_PARTS, **CELEBA_MAFL)
+    path = tmp_path / "celeba/Anno/list_landmarks_align_celeba.txt"
+    path.write_text(path.read_text().replace("000001.jpg   64", "000001.jpg 6464"))
+    assert " 6464 " in path.read_text()
+    message = complaint(MAFLAligned, tmp_path / "celeba", **SINGLE)
+    assert f"{path}: point 1 of 000001.jpg is at (6464, 100)" in message
+    write_aflw(tmp_path / "aflw")
+    path = tmp_path / "aflw/aflw_train_keypoints.mat"
+    mat = {k: v for k, v in scipy.io.loadmat(path).items() if not k.startswith("_")}
+    scipy.io.savemat(path, {**mat, "gt": mat["gt"] * 10})
+    assert f"{path}: point" in complaint(AFLW, tmp_path / "aflw", **SINGLE)
+    write_mtfl(tmp_path / "mtfl")
+    for name, train in (("aflw_cropped/facedata_cropped.csv", True), ("MTFL/testing.txt", False)):
+        path = tmp_path / "mtfl" / name
+        path.write_text(path.read_text().replace("70.5000", "70500"))
+        assert f"{path}: point" in complaint(AFLW_MTFL, tmp_path / "mtfl", train=train, **SINGLE)
+        path.write_text(path.read_text().replace("70500", "70.5"))
+    write_300w(tmp_path / "300w", {"afw": ["a.jpg"]})
+    dataset = ThreeHundredW(tmp_path / "300w", **SINGLE)
+    dataset.annotations["keypoints"][0, 3] = 7000
+    message = complaint(dataset.__getitem__, 0)
+    assert f"{tmp_path / '300w/afw/a.pts'}: point 4 of a.jpg" in message
+
+
+def test_a_image_too_small_for_its_face_is_named(tmp_path):
+    write_300w(tmp_path, {"afw": ["a.jpg"]})
+    Image.new("RGB", (1, 1)).save(tmp_path / "afw/a.jpg")
+    assert str(tmp_path / "afw/a.") in complaint(ThreeHundredW(tmp_path, **SINGLE).__getitem__, 0)
+
+
+def test_names_that_stand_there_twice(tmp_path):
+    write_celeba(tmp_path / "celeba", CELEBA_PARTS, **CELEBA_MAFL)
+    path = tmp_path / "celeba/MAFL/training.txt"
+    write_text(path, "000001.jpg", "000009.jpg", "000001.jpg")
+    for cls in (MAFLAligned, CelebAPrunedAligned_MAFLVal):
+        message = complaint(cls, tmp_path / "celeba", **SINGLE)
+        assert f"{path}: 000001.jpg stands there twice" in message
+    names, _ = write_aflw(tmp_path / "aflw")
+    path = tmp_path / "aflw/aflw_train_images.txt"
+    write_text(path, *names["train"][:-1], names["train"][0])
+    message = complaint(AFLW, tmp_path / "aflw", **SINGLE)
+    assert f"{names['train'][0]} stands there twice" in message
+
+
+def test_a_count_with_more_digits_than_python_reads(tmp_path):
+    write_celeba(tmp_path, CELEBA_PARTS, **CELEBA_MAFL)
+    path = tmp_path / "Anno/list_landmarks_align_celeba.txt"
+    text = path.read_text()
+    path.write_text("9" * 5000 + text[1:])
+    assert f"{path}: says 999" in complaint(MAFLAligned, tmp_path, **SINGLE)
+    path.write_text("00" + text)
+    assert len(MAFLAligned(tmp_path, **SINGLE)) == 2

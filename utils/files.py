@@ -1,0 +1,92 @@
+"""Files that are there as a whole or not at all."""
+
+import os
+import secrets
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+from utils.errors import InputError
+
+UNFINISHED = ".unfinished"  # ends the names of files that haven't taken their place
+
+
+def fsync(file: BinaryIO) -> None:
+    """Wait until a file's content would outlive a power cut."""
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def write_atomically(
+    path: Path, write: Callable[[BinaryIO], None], before: Callable[[], None] | None = None
+) -> None:
+    """Write a file beside its place, then rename: a kill leaves the old one whole.
+
+    Args:
+        path: the file.
+        write: writes its content; an exception of it, or of the file system, is let through.
+        before: is called when all is written, just before the file takes its place.
+    """
+    # Not by tempfile, whose files are their owner's alone.
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}{UNFINISHED}")
+    try:
+        with temporary.open("xb") as file:
+            write(file)
+            fsync(file)
+        if before is not None:
+            before()
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_file(path: Path, write: Callable[[BinaryIO], None]) -> None:
+    """Write a file by `write_atomically`.
+
+    Raises:
+        InputError: if it can't be written; names the file.
+    """
+    with writing(path):
+        write_atomically(path, write)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file as `write_file` does."""
+    write_file(path, lambda file: file.write(text.encode()))
+
+
+@contextmanager
+def writing(path: Path | str) -> Iterator[None]:
+    """Turn what a file system says, a full one above all, into an `InputError` with the name."""
+    try:
+        yield
+    except OSError as error:
+        raise InputError(f"{path}: can't write it ({error.strerror or error})") from None
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Remove what runs that were killed while writing left in a folder that no other run uses."""
+    for path in folder.glob(f".*{UNFINISHED}"):
+        path.unlink(missing_ok=True)
+
+
+def check_is_file(
+    path: str | Path, absent: str = "no such file", kind: type[InputError] = InputError
+) -> None:
+    """Raise an `InputError` unless a path leads to a plain file; opening a pipe would wait.
+
+    Args:
+        path: may be too long for a path, as what a damaged list names.
+        absent: what to say if nothing is there.
+        kind: of the error.
+    """
+    if not os.path.isfile(path):
+        there = os.path.lexists(path)
+        raise kind(f"{path}: {'not a file' if there else absent}")
+
+
+def reason(error: Exception) -> str:
+    """Return what a library's exception says, in one line of at most 200 characters."""
+    words = " ".join(str(error).split())
+    return words[:200] if words.isprintable() and words else type(error).__name__
