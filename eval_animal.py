@@ -8,7 +8,7 @@ The published run on CUB, whose lists of training images give its number of anno
     --adam --cosine --learning_rate 0.001 --weight_decay 0.0005 --epochs 2000 --batch_size 32
     --model_path runs --model_name CUB_regressor
 
-[SPEC 5; Cheng et al. 2020, Sec. 4, table 3.]
+[spec 5; Cheng et al. 2020, Sec. 4, table 3.]
 """
 
 from data_loader.data_loaders_animal import add_animal_arguments, build_animal_dataset
@@ -21,11 +21,11 @@ from utils.arguments import ArgumentParser
 from utils.distributed import join_process_group
 from utils.script import run_script
 
-PCK_BOX = 48  # [SPEC 6]
+PCK_BOX = 48  # [spec 6]
 
 
 def build_parser() -> ArgumentParser:
-    """Return the parser of all options [SPEC 8]."""
+    """Return the parser of all options [spec 8]."""
     parser = ArgumentParser(__doc__)
     add_animal_arguments(parser)
     add_evaluation_arguments(parser, batch_size=32, num_workers=32, save_freq=5)

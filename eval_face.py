@@ -9,7 +9,7 @@ The published run on AFLW_M, and the one with 50 annotated images:
   python eval_face.py ... --restrict_annos 50 --repeat --TPS_aug --epochs 1000
     --learning_rate 0.01 --weight_decay 0.05
 
-[SPEC 5; Cheng et al. 2020, Sec. 4, tables 1 and 2.]
+[spec 5; Cheng et al. 2020, Sec. 4, tables 1 and 2.]
 """
 
 from data_loader.data_loaders_face import add_face_arguments, build_face_dataset
@@ -24,7 +24,7 @@ from utils.script import run_script
 
 
 def build_parser() -> ArgumentParser:
-    """Return the parser of all options [SPEC 8]."""
+    """Return the parser of all options [spec 8]."""
     parser = ArgumentParser(__doc__)
     add_face_arguments(parser)
     add_evaluation_arguments(parser, batch_size=256, num_workers=32, save_freq=20)

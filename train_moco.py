@@ -10,7 +10,7 @@ The published runs, on CelebA and on iNaturalist Aves:
     --nce_k 4096 --cosine --epochs 800 --dataset InatAve --imagelist inat_train_100K.txt
     --model_path runs --model_name moco_InatAve
 
-[SPEC 4; Cheng et al. 2020, Sec. 3.1; He et al. 2020.] Letters: B images a step, of which b are
+[spec 4; Cheng et al. 2020, Sec. 3.1; He et al. 2020.] Letters: B images a step, of which b are
 this process's; K keys in the queue, of D dimensions.
 """
 
@@ -94,12 +94,12 @@ from utils.schedule import (
 )
 from utils.script import run_script
 
-EMBEDDING_DIM = 128  # [SPEC 2]
+EMBEDDING_DIM = 128  # [spec 2]
 IGNORED = {"nce_m": 0.5, "beta1": 0.5, "beta2": 0.999, "tb_freq": 500}
 
 
 def build_parser() -> ArgumentParser:
-    """Return the parser of all options [SPEC 8]."""
+    """Return the parser of all options [spec 8]."""
     parser = ArgumentParser(__doc__)
     add_unlabelled_arguments(parser)
     add_loader_arguments(parser, batch_size=128, num_workers=18)
@@ -300,7 +300,7 @@ def train_one_epoch(
 
 
 def check_side(image_size: int, image_crop: int) -> None:
-    """Raise an `InputError` unless the last map pools to a single vector [SPEC 2]."""
+    """Raise an `InputError` unless the last map pools to a single vector [spec 2]."""
     side = image_size - 2 * image_crop
     if side > 0 and side % STRIDE:  # without any pixels, the data set says so
         raise InputError(

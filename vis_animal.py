@@ -7,7 +7,7 @@
 
 Parts go to {vis_path}/{index}_pred.png and {index}_gt.png, a colour a part, visible ones only,
 with the first of them in contact_sheet.png; components to {vis_path}/{i}/, with an overview in
-pca_sheet.png. [SPEC 7; Cheng et al. 2020, figures 3 and 4.]
+pca_sheet.png. [spec 7; Cheng et al. 2020, figures 3 and 4.]
 """
 
 from pathlib import Path
@@ -27,7 +27,7 @@ from utils.script import run_script
 
 
 def build_parser() -> ArgumentParser:
-    """Return the parser of all options [SPEC 8]."""
+    """Return the parser of all options [spec 8]."""
     parser = ArgumentParser(__doc__)
     add_animal_arguments(parser)
     add_visualization_arguments(parser)
@@ -48,7 +48,7 @@ def draw(
 
 
 def score(batches: list[tuple[Tensor, Tensor, Tensor]]) -> str:
-    """Return the test set's score in words: the mean over batches by their size [SPEC 6]."""
+    """Return the test set's score in words: the mean over batches by their size [spec 6]."""
     sizes = torch.tensor([float(len(pred)) for pred, _, _ in batches])
     pck, exact = (
         float(torch.stack([calc_pck(*batch, PCK_BOX, cut) for batch in batches]) @ sizes)

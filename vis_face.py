@@ -7,7 +7,7 @@
 
 Landmarks go to {vis_path}/{index}.png, predictions blue and truth green, with the first of them
 in contact_sheet.png; components to {vis_path}/{i}/, with an overview in pca_sheet.png.
-[SPEC 7; Cheng et al. 2020, figures 3 and 4.]
+[spec 7; Cheng et al. 2020, figures 3 and 4.]
 """
 
 from functools import partial
@@ -27,7 +27,7 @@ from utils.script import run_script
 
 
 def build_parser() -> ArgumentParser:
-    """Return the parser of all options [SPEC 8]."""
+    """Return the parser of all options [spec 8]."""
     parser = ArgumentParser(__doc__)
     add_face_arguments(parser)
     add_visualization_arguments(parser)

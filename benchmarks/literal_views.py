@@ -1,4 +1,4 @@
-"""The published random views, by torchvision's transforms [SPEC 6]: what ours are compared with.
+"""The published random views, by torchvision's transforms [spec 6]: what ours are compared with.
 
 Letters: W the side of a view.
 """
@@ -41,7 +41,7 @@ class PairDataset(Dataset):
 
 
 def jpeg_noise(image: Image.Image) -> Image.Image:
-    """Resize, compress as JPEG and resize back, all at random [SPEC 6]."""
+    """Resize, compress as JPEG and resize back, all at random [spec 6]."""
     side = image.width
     scaled = max(int(0.8 * side), int(side * (1 + 0.5 * torch.randn(1).item())))
     quality = int(torch.randint(30, 99, (1,)))
@@ -51,7 +51,7 @@ def jpeg_noise(image: Image.Image) -> Image.Image:
 
 
 def colour_noise(image: Tensor) -> Tensor:
-    """Add a random colour along the principal components of natural images [SPEC 6]."""
+    """Add a random colour along the principal components of natural images [spec 6]."""
     values = torch.tensor([0.2175, 0.0188, 0.0045])
     vectors = torch.tensor(
         [[-0.5675, 0.7192, 0.4009], [-0.5808, -0.0045, -0.8140], [-0.5836, -0.6948, 0.4203]]

@@ -1,4 +1,4 @@
-"""The bird benchmarks: iNaturalist Aves for pre-training, CUB for landmarks [SPEC 6].
+"""The bird benchmarks: iNaturalist Aves for pre-training, CUB for landmarks [spec 6].
 
 `LandmarkDataset` says what their arguments and items are. Letters: N images, A = 15 parts.
 """
@@ -170,7 +170,7 @@ class CUB(Birds):
         return item.image, item.visible, item.points_norm, item.index
 
 
-# Both spellings of CUB's folder are in use [SPEC 8].
+# Both spellings of CUB's folder are in use [spec 8].
 CUB_ROOTS = ("datasets/CUB_200_2011", "datasets/CUB-200-2011")
 
 

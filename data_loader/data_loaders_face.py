@@ -1,4 +1,4 @@
-"""The face benchmarks, each read from its own layout on disk [SPEC 6].
+"""The face benchmarks, each read from its own layout on disk [spec 6].
 
 `LandmarkDataset` says what their arguments and items are. Letters: N images, A landmarks.
 """
@@ -23,7 +23,7 @@ from data_loader.readers.annotation_files import (
 from data_loader.readers.matlab_files import check_face_box, read_face_boxes, read_mat, read_pts
 from utils.errors import InputError
 
-VAL_IMAGES = 2000  # [SPEC 6] CelebA's validation set is the first ones of its test partition
+VAL_IMAGES = 2000  # [spec 6] CelebA's validation set is the first ones of its test partition
 
 
 class CelebA(LandmarkDataset):
@@ -223,7 +223,7 @@ def csv_fields(line: str) -> list[str]:
 
 
 class ThreeHundredW(LandmarkDataset):
-    """300-W: 68 points; a window around each face box [SPEC 6; golden/RECIPES.md]."""
+    """300-W: 68 points; a window around each face box [spec 6]."""
 
     eyes = (36, 45)
     num_landmarks = 68
@@ -263,7 +263,7 @@ class ThreeHundredW(LandmarkDataset):
         return face_window(image, points_orig, box, self.imwidth)
 
 
-# Name of --dataset to the class and its default root [SPEC 8].
+# Name of --dataset to the class and its default root [spec 8].
 FACE_BENCHMARKS: dict[str, tuple[type[LandmarkDataset], str]] = {
     "MAFLAligned": (MAFLAligned, "datasets/celeba"),
     "AFLW_MTFL": (AFLW_MTFL, "datasets/face_datasets/aflw-mtfl"),

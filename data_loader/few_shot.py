@@ -1,4 +1,4 @@
-"""Training on a few annotated images [Cheng et al. 2020, Sec. 4.3; SPEC 6]."""
+"""Training on a few annotated images [Cheng et al. 2020, Sec. 4.3; spec 6]."""
 
 from pathlib import Path
 from typing import NamedTuple

@@ -3,16 +3,16 @@
 Frames: ``_orig`` pixels of the file on disk, ``_px`` pixels of the square or cropped network
 input, ``_norm`` in [-1, 1]. Points are (..., 2), x before y. A pixel's coordinate is that of its
 centre; the first pixel is 0 in ``_px``; -1 and 1 in ``_norm`` are the centres of the first and
-the last pixel, hence the ``side - 1`` [SPEC 5, 6].
+the last pixel, hence the ``side - 1`` [spec 5, 6].
 """
 
 import numpy as np
 from PIL import Image
 from torch import Tensor
 
-# [SPEC 6] CelebA's rows above and below this square show background.
+# [spec 6] CelebA's rows above and below this square show background.
 CELEBA_TOP, CELEBA_SIDE = 30, 178
-# [SPEC 6; golden/RECIPES.md] 300-W: the face box's width becomes 52 px of a 100 px window.
+# [spec 6] 300-W: the face box's width becomes 52 px of a 100 px window.
 WINDOW_SIDE, WINDOW_FACE = 100, 52
 
 
@@ -35,7 +35,7 @@ def face_window(
 ) -> tuple[Image.Image, np.ndarray]:
     """Cut 300-W's window around the face and resize it to (side, side).
 
-    The arithmetic is MATLAB's, 1-based, with the roundings of golden/RECIPES.md.
+    The arithmetic is MATLAB's, 1-based, with the roundings of the published files [spec 6].
 
     Args:
         image: the whole image.

@@ -42,7 +42,7 @@ def add_image_arguments(parser, *, image_size: int, image_crop: int) -> None:
 
 
 class LandmarkDataset(Dataset):
-    """Annotated images as (data, keypoints, keypoints_normalized, index) [SPEC 6].
+    """Annotated images as (data, keypoints, keypoints_normalized, index) [spec 6].
 
     A subclass reads its benchmark's files, says in `square` how an image becomes a square, and
     names its eyes and colour statistics. In a pair item ``data`` is (6, W, W), two views, and

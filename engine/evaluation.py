@@ -1,4 +1,4 @@
-"""The run that the evaluation scripts share: encode, fit, score, record [SPEC 5, 7]."""
+"""The run that the evaluation scripts share: encode, fit, score, record [spec 5, 7]."""
 
 import argparse
 import json
@@ -55,7 +55,7 @@ IGNORED = {"bn": False, "crop": 0.2, "tb_freq": 500}
 def add_evaluation_arguments(
     parser: ArgumentParser, *, batch_size: int, num_workers: int, save_freq: int
 ) -> None:
-    """Declare the options that `run_evaluation` reads [SPEC 8]."""
+    """Declare the options that `run_evaluation` reads [spec 8]."""
     add_loader_arguments(parser, batch_size=batch_size, num_workers=num_workers)
     add_encoder_arguments(parser, layer=3)
     add_feature_cache_arguments(parser)

@@ -1,4 +1,4 @@
-"""The unlabelled images of pre-training, and who draws their random views [SPEC 6]."""
+"""The unlabelled images of pre-training, and who draws their random views [spec 6]."""
 
 import argparse
 import hashlib

@@ -1,6 +1,6 @@
 """What a pre-training run is made of between two steps: kept in checkpoints, and restored.
 
-[SPEC 4, 7.]
+[spec 4, 7.]
 """
 
 import signal
@@ -74,7 +74,7 @@ def save_run(
     progress_state: Progress,
     kept: bool = False,
 ) -> None:
-    """Write ``current.pth``, and the epoch's own file if it is to be kept [SPEC 7].
+    """Write ``current.pth``, and the epoch's own file if it is to be kept [spec 7].
 
     ``epoch`` counts whole epochs, as the published code reads it; what stands under ``progress``
     belongs to the one after. The first rank writes, after all have compared what they hold.

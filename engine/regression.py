@@ -1,4 +1,4 @@
-"""Fitting of a landmark regressor on frozen features, and its evaluation [SPEC 5].
+"""Fitting of a landmark regressor on frozen features, and its evaluation [spec 5].
 
 The face and the bird scripts share all of it; a `Task` says what differs between them.
 Letters: B images of a batch, A landmarks.
@@ -22,9 +22,9 @@ from utils.errors import InputError
 from utils.log import RunLog, Stopwatch, progress
 from utils.schedule import add_schedule_arguments, set_learning_rate
 
-INTERMEDIATE_POINTS = 50  # [SPEC 5] for each landmark
-SOFTARGMAX_MUL = 100.0  # [SPEC 5]
-REGRESSOR_KEYS = ("opt", "epoch", "regressor", "optimizer")  # of a checkpoint [SPEC 7]
+INTERMEDIATE_POINTS = 50  # [spec 5] for each landmark
+SOFTARGMAX_MUL = 100.0  # [spec 5]
+REGRESSOR_KEYS = ("opt", "epoch", "regressor", "optimizer")  # of a checkpoint [spec 7]
 
 # (prediction (B, A, 2), truth (B, A, 2), visible (B, A)) to a scalar
 Score = Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -243,7 +243,7 @@ def fit(
 
 
 def named_scalars(task: Task, trained: Scores, last: dict[str, Scores]) -> Scores:
-    """Return an epoch's scores under the scalars' published names [SPEC 7]."""
+    """Return an epoch's scores under the scalars' published names [spec 7]."""
     named = {"train_loss": trained["loss"], **{name: trained[name] for name in task.metrics}}
     for split, values in last.items():
         named[f"{split.lower()}_loss"] = values["loss"]
@@ -265,7 +265,7 @@ def baseline(task: Task, shape: Tensor, images: EncodedImages) -> Scores:
 def regressor_states(
     regressor: nn.Module, optimizer: torch.optim.Optimizer, **entries: object
 ) -> dict:
-    """Return a regressor's checkpoint [SPEC 7] with further entries."""
+    """Return a regressor's checkpoint [spec 7] with further entries."""
     return {**entries, "regressor": regressor.state_dict(), "optimizer": optimizer.state_dict()}
 
 

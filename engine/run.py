@@ -204,7 +204,7 @@ def lock_folder(folder: Path) -> None:
 
 
 def scalar_folder(model_path: Path, model_name: str) -> Path:
-    """Return where a run's TensorBoard files go: beside the folder of all runs [SPEC 7]."""
+    """Return where a run's TensorBoard files go: beside the folder of all runs [spec 7]."""
     return Path(f"{model_path}_tensorboard") / model_name
 
 

@@ -28,8 +28,8 @@ from utils.errors import InputError
 from utils.log import RunLog, progress
 from utils.randomness import seed_everything
 
-COMPONENTS = 25  # [SPEC 7]
-DRAWN_BATCHES = 4  # [SPEC 7]
+COMPONENTS = 25  # [spec 7]
+DRAWN_BATCHES = 4  # [spec 7]
 SHEET_PICTURES, SHEET_COLUMNS = 24, 6
 CONTRAST = (1, 99)  # percentiles of a component that become black and white
 
@@ -70,7 +70,7 @@ Score = Callable[[list[tuple[Tensor, Tensor, Tensor]]], str]
 
 
 def add_visualization_arguments(parser: ArgumentParser) -> None:
-    """Declare the options that `run_visualization` reads [SPEC 8]."""
+    """Declare the options that `run_visualization` reads [spec 8]."""
     group = parser.add_argument_group("images")
     group.add_argument(
         "--vis_path",

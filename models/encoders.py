@@ -1,4 +1,4 @@
-"""The encoders by the names of ``--model``, and how their features are asked for [SPEC 2, 3, 8]."""
+"""The encoders by the names of ``--model``, and how their features are asked for [spec 2, 3, 8]."""
 
 import hashlib
 from collections.abc import Sequence

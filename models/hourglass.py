@@ -1,4 +1,4 @@
-"""The hourglass encoder of DVE checkpoints [SPEC 3; Newell et al. 2016; Thewlis et al. 2019].
+"""The hourglass encoder of DVE checkpoints [spec 3; Newell et al. 2016; Thewlis et al. 2019].
 
 Letters: B images, H and W input rows and columns (multiples of 32).
 """
@@ -65,7 +65,7 @@ class Hourglass(nn.Module):
         """Map (B, C, H, W) to the same shape."""
         level = self.depth if level is None else level
         up = getattr(self, f"layer{level}_1")(x)
-        # [SPEC 3] DVE pools the shortcut's output, where the usual hourglass pools x.
+        # [spec 3] DVE pools the shortcut's output, where the usual hourglass pools x.
         low = getattr(self, f"layer{level}_2")(F.max_pool2d(up, 2))
         low = self.layer1_4(low) if level == 1 else self.forward(low, level - 1)
         low = getattr(self, f"layer{level}_3")(low)
@@ -97,7 +97,7 @@ class HourglassNet(nn.Module):
     def forward(self, x: Tensor, *_layer_arguments, **_hypercolumn_arguments) -> Tensor:
         """Map images (B, 3, H, W) to features (B, 64, H / 2, W / 2).
 
-        The ResNets' layer and hypercolumn arguments are taken and ignored [SPEC 3].
+        The ResNets' layer and hypercolumn arguments are taken and ignored [spec 3].
         """
         out = F.relu(self.bn1(self.conv1(x)))
         out = self.layer3(self.layer2(self.layer1(out)))

@@ -1,4 +1,4 @@
-"""The landmark regressor: soft-argmax over learned virtual points [SPEC 5; Thewlis et al. 2019].
+"""The landmark regressor: soft-argmax over learned virtual points [spec 5; Thewlis et al. 2019].
 
 Letters: B images, A annotated landmarks, I virtual ("intermediate") points for each of them,
 C feature channels, H and W rows and columns of the map the soft-argmax runs on. Coordinates are

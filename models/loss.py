@@ -1,4 +1,4 @@
-"""Losses of the landmark regressor [SPEC 5]. Letters: B images, A landmarks."""
+"""Losses of the landmark regressor [spec 5]. Letters: B images, A landmarks."""
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -20,7 +20,7 @@ def selected_regression_loss(
 ) -> Tensor:
     """Return `regression_loss` with invisible points zeroed on both sides, inputs left alone.
 
-    The mean still runs over all points, so an image with few visible ones weighs less [SPEC 5].
+    The mean still runs over all points, so an image with few visible ones weighs less [spec 5].
 
     Args:
         pred: (B, A, 2), in [-1, 1].

@@ -1,4 +1,4 @@
-"""Errors and scores of predicted landmarks [SPEC 6]. Letters: B images, A landmarks.
+"""Errors and scores of predicted landmarks [spec 6]. Letters: B images, A landmarks.
 
 Everything is in percent. Coordinates are normalised: x before y, in [-1, 1].
 """
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-# [SPEC 6] A point is right within this share of the box's side.
+# [spec 6] A point is right within this share of the box's side.
 PCK_THRESHOLD = 0.05
 
 

@@ -1,4 +1,4 @@
-"""The key encoder: a slow average of the query encoder [SPEC 4; He et al. 2020, Sec. 3.1, 3.3]."""
+"""The key encoder: a slow average of the query encoder [spec 4; He et al. 2020, Sec. 3.1, 3.3]."""
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +17,7 @@ def copy_parameters(source: nn.Module, target: nn.Module) -> None:
 def momentum_update(query: nn.Module, key: nn.Module, alpha: float) -> None:
     """Set each key parameter to ``alpha * key + (1 - alpha) * query``.
 
-    Buffers are left alone: the key encoder's BatchNorm statistics are its own [SPEC 4].
+    Buffers are left alone: the key encoder's BatchNorm statistics are its own [spec 4].
     """
     # One pass over the parameters, in one kernel on a GPU: key + (1 - alpha) * (query - key).
     torch._foreach_lerp_(list(key.parameters()), list(query.parameters()), 1 - alpha)

@@ -1,4 +1,4 @@
-"""The momentum-contrast queue and its loss [SPEC 4; He et al. 2020, Sec. 3].
+"""The momentum-contrast queue and its loss [spec 4; He et al. 2020, Sec. 3].
 
 Letters: B images, K queue entries, D embedding dimensions.
 """

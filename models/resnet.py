@@ -1,6 +1,6 @@
 """ResNet encoders whose intermediate maps make hypercolumns.
 
-[SPEC 2; He et al. 2016 for the network; Cheng et al. 2020, Sec. 3.2 for the hypercolumn.]
+[spec 2; He et al. 2016 for the network; Cheng et al. 2020, Sec. 3.2 for the hypercolumn.]
 Letters: B images, C channels, H and W rows and columns. Layer numbers are those of ``--layer``:
 1 the max pool, 2 to 5 the four stages, 6 the pooled vector, 7 the unit embedding.
 """
@@ -199,35 +199,35 @@ class InsResNet(nn.Module):
 
 
 class InsResNet18(InsResNet):
-    """ResNet-18 encoder [SPEC 2]; ``pool_size`` is the input side / 32."""
+    """ResNet-18 encoder [spec 2]; ``pool_size`` is the input side / 32."""
 
     def __init__(self, width: float = 1, pool_size: int = 7) -> None:
         super().__init__(ResNet(BasicBlock, (2, 2, 2, 2), width=width, pool_size=pool_size))
 
 
 class InsResNet34(InsResNet):
-    """ResNet-34 encoder [SPEC 2]; ``pool_size`` is the input side / 32."""
+    """ResNet-34 encoder [spec 2]; ``pool_size`` is the input side / 32."""
 
     def __init__(self, width: float = 1, pool_size: int = 7) -> None:
         super().__init__(ResNet(BasicBlock, (3, 4, 6, 3), width=width, pool_size=pool_size))
 
 
 class InsResNet50(InsResNet):
-    """ResNet-50 encoder [SPEC 2]; ``pool_size`` is the input side / 32."""
+    """ResNet-50 encoder [spec 2]; ``pool_size`` is the input side / 32."""
 
     def __init__(self, width: float = 1, pool_size: int = 7) -> None:
         super().__init__(ResNet(Bottleneck, (3, 4, 6, 3), width=width, pool_size=pool_size))
 
 
 class InsResNet101(InsResNet):
-    """ResNet-101 encoder [SPEC 2]; ``pool_size`` is the input side / 32."""
+    """ResNet-101 encoder [spec 2]; ``pool_size`` is the input side / 32."""
 
     def __init__(self, width: float = 1, pool_size: int = 7) -> None:
         super().__init__(ResNet(Bottleneck, (3, 4, 23, 3), width=width, pool_size=pool_size))
 
 
 class InsResNet152(InsResNet):
-    """ResNet-152 encoder [SPEC 2]; ``pool_size`` is the input side / 32."""
+    """ResNet-152 encoder [spec 2]; ``pool_size`` is the input side / 32."""
 
     def __init__(self, width: float = 1, pool_size: int = 7) -> None:
         super().__init__(ResNet(Bottleneck, (3, 8, 36, 3), width=width, pool_size=pool_size))

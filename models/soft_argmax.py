@@ -1,4 +1,4 @@
-"""Soft-argmax positions of a projected hypercolumn, in the order that costs least [SPEC 5].
+"""Soft-argmax positions of a projected hypercolumn, in the order that costs least [spec 5].
 
 What is computed is ``soft_argmax(conv1x1(hypercolumn(maps), weight))``. On a GPU the steps run
 as whole-batch products. On a CPU one function does them image by image, so that the largest

@@ -71,7 +71,7 @@ def epoch_list(text: str) -> tuple[int, ...]:
 
 
 def add_ignored_arguments(parser: argparse.ArgumentParser, **defaults) -> None:
-    """Declare flags that the published scripts parse and ignore [SPEC 8], as these do."""
+    """Declare flags that the published scripts parse and ignore [spec 8], as these do."""
     group = parser.add_argument_group("accepted and ignored, as published")
     for name, default in defaults.items():
         if default is False:

@@ -25,7 +25,7 @@ PLAIN_CLASSES = [
     (np._core.multiarray.scalar, "numpy.core.multiarray.scalar"),
 ]
 
-# What the entries of the published layout are [SPEC 7]; `state_dict` is DVE's.
+# What the entries of the published layout are [spec 7]; `state_dict` is DVE's.
 STATES = ("model", "model_ema", "contrast", "regressor", "optimizer", "state_dict")
 KINDS = {"opt": argparse.Namespace, "epoch": int, **dict.fromkeys(STATES, dict)}
 

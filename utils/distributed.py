@@ -1,7 +1,7 @@
 """Processes that work as one, started by PyTorch's own ``torchrun``; their number a process's rank.
 
 A batch is split as DataParallel splits it, so that R processes compute what one process does on
-R GPUs [SPEC 4]. In a process of its own, everything here is trivial: one rank, which is the first.
+R GPUs [spec 4]. In a process of its own, everything here is trivial: one rank, which is the first.
 
 Letters: R ranks, B rows of a batch over all of them, b of this rank's share.
 """

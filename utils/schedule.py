@@ -1,4 +1,4 @@
-"""Learning rates by epoch, as pure functions; epochs count from 1 [SPEC 4, 5]."""
+"""Learning rates by epoch, as pure functions; epochs count from 1 [spec 4, 5]."""
 
 import argparse
 import math
@@ -78,7 +78,7 @@ def regressor_lr(
     cosine: bool,
     multistep: bool,
 ) -> float:
-    """Return the regressor's rate under the flags of the evaluation scripts [SPEC 5]."""
+    """Return the regressor's rate under the flags of the evaluation scripts [spec 5]."""
     if cosine:
         return regressor_cosine_lr(epoch, base, epochs, rate)
     if multistep:

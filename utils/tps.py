@@ -1,4 +1,4 @@
-"""Random thin-plate-spline warps of annotated images [SPEC 6; golden/RECIPES.md].
+"""Random thin-plate-spline warps of annotated images [spec 6].
 
 Letters: P control points (a 10x10 grid), N points of the image. A warp is ``design @ weights``:
 it maps a place of the *result* to the place of the source that is shown there, both as (x, y) in
@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 GRID_SIDE = 10
-EPSILON = 1e-5  # [golden/RECIPES.md] inside the logarithm of the kernel
+EPSILON = 1e-5  # [spec 6] inside the logarithm of the kernel
 NEWTON_STEPS = 12
 TOLERANCE = 1e-9  # of a step, in [-1, 1] units
 

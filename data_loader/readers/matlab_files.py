@@ -1,4 +1,4 @@
-"""Reading of the MATLAB-born files of AFLW and 300-W [SPEC 6]."""
+"""Reading of the MATLAB-born files of AFLW and 300-W [spec 6]."""
 
 from pathlib import Path
 

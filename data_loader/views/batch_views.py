@@ -1,4 +1,4 @@
-"""The random views of `random_view` for whole batches, on a CPU or a GPU [SPEC 6].
+"""The random views of `random_view` for whole batches, on a CPU or a GPU [spec 6].
 
 The same steps with the same distributions and, given the same parameters, the same pixels but for
 a few in a million (of JPEG, by a level). Parameters are drawn on the CPU, from a generator of the

@@ -1,4 +1,4 @@
-"""The random views of contrastive pre-training [SPEC 6; Thewlis et al. 2019].
+"""The random views of contrastive pre-training [spec 6; Thewlis et al. 2019].
 
 All draws come from torch's default generator, so one seed fixes a view. The stages are those of
 torchvision's RandomResizedCrop, ColorJitter, ToTensor and Normalize with the same draws, and give

@@ -1,4 +1,4 @@
-"""The random choices of many views at once [SPEC 6], from a generator of the caller's, on the CPU.
+"""The random choices of many views at once [spec 6], from a generator of the caller's, on the CPU.
 
 Letters: B views, S the side of the images.
 """

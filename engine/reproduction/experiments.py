@@ -36,7 +36,7 @@ BIRDS = Recipe(
     f"--image_size 96 --image_crop 0 {FIT} --learning_rate 0.001 --weight_decay 0.0005",
     epochs=2000,
 )
-PER_EPOCH = 1000  # [SPEC 8] images an epoch of a few-shot run
+PER_EPOCH = 1000  # [spec 8] images an epoch of a few-shot run
 
 Features = tuple[int, bool]
 """``--layer`` and ``--use_hypercol``."""

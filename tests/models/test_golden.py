@@ -1,4 +1,4 @@
-"""The models against numbers of the published implementation (tests/golden, see RECIPES.md)."""
+"""The models against numbers of the published implementation (tests/golden, see docs/specification.md)."""
 
 import json
 

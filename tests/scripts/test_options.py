@@ -14,7 +14,7 @@ from tests.recipes import ROOT
 SCRIPTS = [train_moco, eval_face, eval_animal, vis_face, vis_animal]
 PACKAGES = ["models", "data_loader", "utils", "datasets"]
 
-# [SPEC 8] name to default, of the flags that have one.
+# [spec 8] name to default, of the flags that have one.
 EVAL = {
     "print_freq": 10,
     "tb_freq": 500,
