@@ -1,4 +1,4 @@
-"""The published arithmetic, step by step as SPEC 2, 4 and 5 tell it: what ours is compared with.
+"""The published arithmetic, step by step as docs/specification.md tells it: what ours is compared with.
 
 Letters: B images, A landmarks, I virtual points, H = W = 48.
 """

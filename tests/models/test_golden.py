@@ -1,4 +1,4 @@
-"""The models against numbers of the published implementation (tests/golden, see docs/specification.md)."""
+"""The models against numbers of the published implementation, in tests/golden [spec 10]."""
 
 import json
 

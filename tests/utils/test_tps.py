@@ -197,7 +197,7 @@ def test_places_that_are_not_shown_go_to_the_nearest_edge():
 
 def test_the_identity_gives_back_the_image_and_the_points(use):
     use(affine())
-    # Smooth, so that the sampling's half pixel at the borders [SPEC: align_corners=False] is small.
+    # Smooth, so that the sampling's half pixel at the borders (align_corners=False) is small.
     rows, columns = torch.meshgrid(torch.arange(H), torch.arange(W), indexing="ij")
     image = torch.stack([columns * 2.0, rows * 3.0, columns + rows * 1.0])
     points = np.array([[0.0, 0.0], [59.0, 43.0], [20.5, 11.25]])

@@ -361,7 +361,7 @@ def batch_stages(source_images: list[Image.Image]) -> list[torch.Tensor]:
 
 
 def pillow_stages(source_images: list[Image.Image]) -> list[torch.Tensor]:
-    """Return the same with Pillow, torchvision's draws and those written out in docs/specification.md."""
+    """Return the same with Pillow, torchvision's draws and those of the specification."""
     crop = tv_transforms.RandomResizedCrop(SIDE, scale=(SMALLEST, 1.0))
     jitter = tv_transforms.ColorJitter(0.4, 0.4, 0.4)
     vectors = [[-0.5675, 0.7192, 0.4009], [-0.5808, -0.0045, -0.814], [-0.5836, -0.6948, 0.4203]]
