@@ -46,8 +46,10 @@ def jpeg_noise(image: Image.Image) -> Image.Image:
     scaled = max(int(0.8 * side), int(side * (1 + 0.5 * torch.randn(1).item())))
     quality = int(torch.randint(30, 99, (1,)))
     buffer = io.BytesIO()
-    image.resize((scaled, scaled), Image.BILINEAR).save(buffer, format="JPEG", quality=quality)
-    return Image.open(buffer).convert("RGB").resize((side, side), Image.BILINEAR)
+    image.resize((scaled, scaled), Image.Resampling.BILINEAR).save(
+        buffer, format="JPEG", quality=quality
+    )
+    return Image.open(buffer).convert("RGB").resize((side, side), Image.Resampling.BILINEAR)
 
 
 def colour_noise(image: Tensor) -> Tensor:

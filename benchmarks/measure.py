@@ -9,14 +9,15 @@ import resource
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-Ways = dict[str, Callable[[], object]]
+Ways = Mapping[str, Callable[[], object]]
 
 
 def interleaved(ways: Ways, rounds: int, warm_up: int = 1) -> dict[str, list[float]]:
@@ -70,7 +71,7 @@ class Peak(NamedTuple):
     growth: float
 
 
-def peak_memory(way: Callable[..., Iterator[None]], *arguments) -> Peak:
+def peak_memory(way: Callable[..., Iterator[None]], *arguments: object) -> Peak:
     """Return the memory of a fresh process that runs ``way(*arguments)``.
 
     ``way`` is a module's function, which yields once when it is set up and from where on growth
@@ -89,7 +90,7 @@ def peak_memory(way: Callable[..., Iterator[None]], *arguments) -> Peak:
         process.join()
 
 
-def _measure(pipe, way: Callable[..., Iterator[None]], arguments: Sequence) -> None:
+def _measure(pipe: Connection, way: Callable[..., Iterator[None]], arguments: Sequence) -> None:
     steps = way(*arguments)
     next(steps)
     before = _highest()
@@ -99,7 +100,12 @@ def _measure(pipe, way: Callable[..., Iterator[None]], arguments: Sequence) -> N
 
 
 def _highest() -> float:
-    """Return this process's highest resident memory so far, in MB."""
+    """Return this process's highest resident memory, in MB."""
+    status = Path("/proc/self/status")
+    if status.exists():
+        # getrusage's peak would include the parent's memory, which a new process starts with.
+        (line,) = [line for line in status.read_text().splitlines() if line.startswith("VmHWM")]
+        return int(line.split()[1]) * 1024 / 1e6
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / 1e6 if sys.platform == "darwin" else peak / 1e3
 

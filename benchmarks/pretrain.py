@@ -102,7 +102,11 @@ def literal_epochs(
     """Return a function that trains for an epoch as published."""
     dataset = PairDataset(images_of(root, count))
     loader = DataLoader(
-        dataset, batch_size, shuffle=True, num_workers=num_workers, persistent_workers=True
+        dataset,
+        batch_size,
+        shuffle=True,
+        num_workers=num_workers,
+        persistent_workers=num_workers > 0,
     )
     query, key = (build_random_encoder(model, SIDE, 0).to(device) for _ in range(2))
     copy_parameters(query, key)

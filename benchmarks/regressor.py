@@ -11,11 +11,12 @@ and the 1x1 convolution over all channels at every step. Ours is the code of the
 import argparse
 import copy
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from torch.utils.data import DataLoader
 
 from benchmarks import literal
 from benchmarks.measure import Peak, interleaved, largest_difference, machine, peak_memory, report
@@ -106,7 +107,7 @@ class Setting:
             log=Quiet(),
         )
 
-    def loader(self):
+    def loader(self) -> DataLoader:
         """Return a loader of the images, in the order that `encoded` has."""
         return build_loader(
             self.dataset,
@@ -117,16 +118,16 @@ class Setting:
             device=CPU,
         )
 
-    def literal_epoch(self, batches) -> None:
+    def literal_epoch(self, batches: Iterable[tuple[Tensor, Tensor]]) -> None:
         """Train for an epoch as published."""
         literal.train_one_epoch(self.encoder, *self.literal_side, batches, LAYER)
 
-    def our_epoch(self, images) -> None:
+    def our_epoch(self, images: EncodedImages) -> None:
         """Train for an epoch as the scripts do."""
         epoch = next(self.epochs)
         train_one_epoch(*self.our_side, self.task, images, epoch, Quiet(), 1000)
 
-    def compare_results(self, batches) -> None:
+    def compare_results(self, batches: Sequence[tuple[Tensor, Tensor]]) -> None:
         """Print how far both sides are from the literal arithmetic in float64."""
         pixels, points = batches[0][0][:8], batches[0][1][:8]
         literal_regressor = self.literal_side[0]

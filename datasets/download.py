@@ -3,7 +3,7 @@
     python datasets/download.py
     python datasets/download.py cub cub-lists moco-resnet50-celeba
 
-A broken download goes on where it stopped when the same command is given again. What is there
+A broken download resumes where it stopped when the same command is given again. What is there
 already is left alone.
 """
 
@@ -27,7 +27,7 @@ from utils.script import run_script
 class _HelpFormatter(argparse.RawDescriptionHelpFormatter):
     """Shows the defaults that say something."""
 
-    def _get_help_string(self, action: argparse.Action) -> str:
+    def _get_help_string(self, action: argparse.Action) -> str | None:
         shown = action.default not in (None, False, argparse.SUPPRESS, [])
         return f"{action.help} (default: %(default)s)" if shown else action.help
 
@@ -99,8 +99,14 @@ def describe(item: Item) -> str:
     if item.checksum:
         lines.append(f"  checksum: {item.checksum}")
     if item.steps:
-        style = {"break_long_words": False, "break_on_hyphens": False, "subsequent_indent": "  "}
-        lines += textwrap.wrap(item.steps, 98, initial_indent="  ", **style)
+        lines += textwrap.wrap(
+            item.steps,
+            98,
+            initial_indent="  ",
+            subsequent_indent="  ",
+            break_long_words=False,
+            break_on_hyphens=False,
+        )
     return "\n".join(lines)
 
 

@@ -30,7 +30,7 @@ from utils.script import run_script
 
 RECORD = "synthetic.json"
 VERSION = 1  # raise it when the same options give other images
-PICTURES_PER_PERSON = 5
+IMAGES_PER_PERSON = 5
 NUMBERS = ("images", "mafl_train", "mafl_test", "identities", "seed")
 
 
@@ -54,7 +54,7 @@ def make_plan(
         if value < 1:
             raise InputError(f"--{flag}: {value} is too few, expected at least 1")
     if identities is None:
-        identities = max(2, (images + mafl_train + mafl_test) // PICTURES_PER_PERSON)
+        identities = max(2, (images + mafl_train + mafl_test) // IMAGES_PER_PERSON)
     if identities < 2:
         raise InputError(f"--identities: {identities} is too few, expected at least 2")
     if seed < 0:
@@ -187,7 +187,7 @@ def write_sheet(path: str | Path, layout: str, plan: Plan, count: int = 24) -> N
         pixels, points = render_job(job)
         zoom = min(wide / pixels.shape[1], tall / pixels.shape[0])
         size = (round(zoom * pixels.shape[1]), round(zoom * pixels.shape[0]))
-        image = Image.fromarray(pixels).resize(size, Image.BICUBIC)
+        image = Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC)
         pen = ImageDraw.Draw(image)
         for group, colour, radius in ((points, "lime", 1), (five_points(points), "red", 2)):
             for x, y in (group + 0.5) * zoom - 0.5:
@@ -218,8 +218,13 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     )
     add("--seed", type=int, default=0, help="decides everything")
     add("--workers", type=int, default=None, help="processes; None: one per processor")
-    layouts = {"nargs": "+", "default": ["celeba"], "choices": list(LAYOUTS)}
-    add("--layouts", **layouts, help="benchmarks whose folder layout to write")
+    add(
+        "--layouts",
+        nargs="+",
+        default=["celeba"],
+        choices=list(LAYOUTS),
+        help="benchmarks whose folder layout to write",
+    )
     add("--overwrite", action="store_true", help="replace other or unfinished sets")
     add("--sheet", help="also save this image: the first 24 images with their landmarks")
     return parser.parse_args(arguments)

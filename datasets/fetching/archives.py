@@ -14,7 +14,7 @@ import tarfile
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import IO, Any, BinaryIO, NamedTuple
 
 from tqdm import tqdm
 
@@ -40,13 +40,13 @@ class _Entry(NamedTuple):
     name: str
     refused: str | None  # what it is, if neither file nor folder
     is_folder: bool
-    source: object  # the library's own record, with which to open it
+    source: Any  # the library's own record, with which to open it
 
 
 class _Meter:
     """A readable stream that stops at ``limit`` bytes and at absurd single reads."""
 
-    def __init__(self, stream: BinaryIO, limit: int):
+    def __init__(self, stream: IO[bytes] | gzip.GzipFile, limit: int):
         self.stream, self.limit = stream, limit
         self.last = b""
 
@@ -74,7 +74,7 @@ class _Tar:
         is_packed = file.read(2) == GZIP_MAGIC
         file.seek(0)
         self.meter = _Meter(gzip.GzipFile(fileobj=file) if is_packed else file, limit)
-        self.tar = tarfile.open(fileobj=self.meter, mode="r:")
+        self.tar = tarfile.open(fileobj=self.meter, mode="r:")  # type: ignore[call-overload] # it reads, seeks
 
     def __iter__(self) -> Iterator[_Entry]:
         while (member := self.tar.next()) is not None:
@@ -89,7 +89,7 @@ class _Tar:
         if len(self.meter.last) < tarfile.BLOCKSIZE or self.meter.last.strip(b"\0"):
             raise InputError("is damaged or cut off")
 
-    def open(self, entry: _Entry) -> BinaryIO:
+    def open(self, entry: _Entry) -> IO[bytes]:
         return self.tar.extractfile(entry.source)
 
 
@@ -111,7 +111,7 @@ class _Zip:
                 refused = "encrypted"
             yield _Entry(info.orig_filename, refused, info.is_dir(), info)
 
-    def open(self, entry: _Entry) -> BinaryIO:
+    def open(self, entry: _Entry) -> IO[bytes]:
         return self.zip.open(entry.source)
 
 

@@ -35,12 +35,16 @@ def curve(points: np.ndarray, closed: bool = False, steps: int = 4) -> np.ndarra
 def noise_tile(across: float, along: float) -> Image.Image:
     """A fixed 1024 x 1024 image ("L", mean 128) of noise with the given blur, in pixels."""
     noise = np.random.default_rng(20).normal(0, 1, (1024, 1024)).astype(np.float32)
-    wide = Image.fromarray(noise).resize((int(1024 / across), int(1024 / along)), Image.BOX)
-    wide = np.asarray(wide.resize((1024, 1024), Image.BICUBIC))
+    coarse = Image.fromarray(noise).resize(
+        (int(1024 / across), int(1024 / along)), Image.Resampling.BOX
+    )
+    wide = np.asarray(coarse.resize((1024, 1024), Image.Resampling.BICUBIC))
     return Image.fromarray(np.clip(128 + 48 * wide / wide.std(), 0, 255).astype(np.uint8))
 
 
-def noise(rng: np.random.Generator, size: tuple[int, int], across: float, along: float):
+def noise(
+    rng: np.random.Generator, size: tuple[int, int], across: float, along: float
+) -> Image.Image:
     """A random piece of `noise_tile` of the size (width, height), each at most 1024."""
     x, y = (int(rng.integers(0, 1025 - length)) for length in size)
     return noise_tile(across, along).crop((x, y, x + size[0], y + size[1]))
@@ -48,4 +52,5 @@ def noise(rng: np.random.Generator, size: tuple[int, int], across: float, along:
 
 def tint(colour: np.ndarray) -> tuple[int, int, int]:
     """A colour as Pillow wants it: three whole numbers from 0 to 255."""
-    return tuple(min(max(round(value), 0), 255) for value in np.asarray(colour).tolist())
+    red, green, blue = (min(max(round(value), 0), 255) for value in np.asarray(colour).tolist())
+    return red, green, blue

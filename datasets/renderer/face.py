@@ -48,21 +48,24 @@ class Wrapping:
             factor: On the number of the painting's pixels along each side.
         """
         width, height = self.size
-        part = np.array(box) * (2 * painting.size)
-        size = tuple(np.rint(factor * (part[2:] - part[:2])).astype(int).tolist())
+        bounds = np.array(box) * (2 * painting.size)
+        wide, tall = np.rint(factor * (bounds[2:] - bounds[:2])).astype(int).tolist()
+        size = (wide, tall)
         if factor != 1:
-            painting = painting.resize(size, Image.BILINEAR, tuple(part))
+            painting = painting.resize(size, Image.Resampling.BILINEAR, _corners(bounds))
         colour = np.asarray(painting).view(np.uint32)[..., 0]
-        part = tuple(np.array(box) * (2 * self._facing.size))
-        x, y = (np.asarray(plane.resize(size, Image.BICUBIC, part)) for plane in self._planes)
-        front = np.asarray(self._facing.resize(size, Image.BILINEAR, part)) > 128
+        part = _corners(np.array(box) * (2 * self._facing.size))
+        x, y = (
+            np.asarray(plane.resize(size, Image.Resampling.BICUBIC, part)) for plane in self._planes
+        )
+        front = np.asarray(self._facing.resize(size, Image.Resampling.BILINEAR, part)) > 128
         column, row = np.rint(x).astype(np.int32), np.rint(y).astype(np.int32)
         inside = front & (column >= 0) & (column < width) & (row >= 0) & (row < height)
         index = np.where(inside, row * width + column, width * height)
         self._pixels[index[self._order].ravel()] = colour[self._order].ravel()
 
     def image(self) -> Image.Image:
-        """What has been laid so far, RGBA of the image's size, without gaps of one pixel."""
+        """Return all that was laid, RGBA of the image's size, without gaps of one pixel."""
         pixels = self._pixels[:-1].reshape(self.size[::-1])
         for axis in (0, 1):
             one, other = np.roll(pixels, 1, axis), np.roll(pixels, -1, axis)
@@ -70,21 +73,29 @@ class Wrapping:
         return Image.frombuffer("RGBA", self.size, pixels.tobytes(), "raw", "RGBA", 0, 1)
 
 
-def _head(canvas: Image.Image, surface: Surface, scene: Scene, pose: Pose, rng) -> None:
+def _corners(bounds: np.ndarray) -> tuple[float, float, float, float]:
+    left, top, right, bottom = bounds.tolist()
+    return left, top, right, bottom
+
+
+def _head(
+    canvas: Image.Image, surface: Surface, scene: Scene, pose: Pose, rng: np.random.Generator
+) -> None:
     """Paint the head's front surface and lay it over the canvas."""
     s, t, bare = surface.grid()
     space = hair_relief(surface, s, t, bare, rng)
     normal = normals(space) @ pose.rotation().T
     seen = pose.view(space)
     facing = (normal * (np.array([0, 0, pose.distance]) - seen)).sum(-1)
-    size = tuple(int(DENSITY * pose.scale * length) for length in (3.9, 4.3))
+    size = (int(DENSITY * pose.scale * 3.9), int(DENSITY * pose.scale * 4.3))
     painting = FacePainter(surface, size, rng).paint(bare[..., 0], bare[..., 1])
     shade = np.rint(255 * scene.light.shade(normal)).astype(np.uint8)
-    shade = Image.fromarray(shade).resize(size, Image.BICUBIC)
-    painting = ImageChops.multiply(painting, shade)
+    painting = ImageChops.multiply(
+        painting, Image.fromarray(shade).resize(size, Image.Resampling.BICUBIC)
+    )
     gloss = np.rint(255 * scene.light.gloss(normal)).astype(np.uint8)
-    gloss = Image.fromarray(gloss).resize(size, Image.BILINEAR)
-    painting = ImageChops.add(painting, Image.merge("RGB", [gloss] * 3))
+    band = Image.fromarray(gloss).resize(size, Image.Resampling.BILINEAR)
+    painting = ImageChops.add(painting, Image.merge("RGB", [band] * 3))
     painting = painting.convert("RGBA")
     wrapping = Wrapping(canvas.size, pose.project(space), facing, pose)
     wrapping.lay(painting, (0, 0, 1, 1), 1)
@@ -130,8 +141,8 @@ def render_scene(scene: Scene) -> tuple[np.ndarray, np.ndarray]:
     width, height = scene.size
     canvas = backdrop(scene.backdrop, (FINE * width, FINE * height), rng)
     surface = Surface(scene.identity, scene.expression)
-    shift = tuple(FINE * value + (FINE - 1) / 2 for value in scene.pose.offset)
-    pose = replace(scene.pose, scale=FINE * scene.pose.scale, offset=shift)
+    x, y = (FINE * value + (FINE - 1) / 2 for value in scene.pose.offset)
+    pose = replace(scene.pose, scale=FINE * scene.pose.scale, offset=(x, y))
     scenery = Scenery(canvas, surface, pose, scene.light.shade, rng)
     scenery.behind()
     _head(canvas, surface, scene, pose, rng)

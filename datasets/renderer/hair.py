@@ -40,7 +40,9 @@ def hairline(surface: Surface, s: np.ndarray) -> np.ndarray:
     return surface.row(y)
 
 
-def hair_relief(surface: Surface, s, t, space: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def hair_relief(
+    surface: Surface, s: np.ndarray, t: np.ndarray, space: np.ndarray, rng: np.random.Generator
+) -> np.ndarray:
     """Let the hair stand off the head.
 
     Args:
@@ -59,7 +61,9 @@ def hair_relief(surface: Surface, s, t, space: np.ndarray, rng: np.random.Genera
     stand = HAIRLINES[style][3] * smoothstep((hairline(surface, s) - t) / 0.07)
     if style == "curly":
         lumps = Image.fromarray(rng.normal(0, 1, (10, 9)).astype(np.float32))
-        stand = stand * (1 + 0.15 * np.asarray(lumps.resize(s.shape[::-1], Image.BICUBIC)))
+        rows, columns = s.shape
+        relief = np.asarray(lumps.resize((columns, rows), Image.Resampling.BICUBIC))
+        stand = stand * (1 + 0.15 * relief)
     away = space - np.array([0, -0.3, 0.0])
     return space + stand[..., None] * away / np.linalg.norm(away, axis=-1, keepdims=True)
 
@@ -123,5 +127,5 @@ def paint_beard(
     alpha = np.clip(fields[identity.beard], 0, 1) * ~lips * 0.9
     mask = Image.fromarray(np.rint(255 * alpha).astype(np.uint8))
     strands = noise(rng, image.size, 1.5, 5.0).point([min(255, 80 + v) for v in range(256)])
-    mask = ImageChops.multiply(mask.resize(image.size, Image.BILINEAR), strands)
+    mask = ImageChops.multiply(mask.resize(image.size, Image.Resampling.BILINEAR), strands)
     image.paste(tint(0.8 * identity.hair), (0, 0), mask)

@@ -94,8 +94,8 @@ def draw(root: Path, job: Job) -> np.ndarray:
         The 68 points in pixels from 0, (68, 2).
     """
     pixels, points = render_job(job)
-    options = {"quality": JPEG_QUALITY} if job.path.endswith(".jpg") else {}
-    Image.fromarray(pixels).save(root / job.path, **options)
+    # Other formats ignore the quality.
+    Image.fromarray(pixels).save(root / job.path, quality=JPEG_QUALITY)
     return points
 
 
@@ -199,12 +199,13 @@ def _plan_300w(plan: Plan) -> list[Job]:
     sizes = plan.sizes(3, 160, 260)
     if min(plan.train, plan.test) < 3:
         raise InputError("--mafl_train, --mafl_test: 300w needs at least 3 images each")
-    jobs, left = [], {"train": plan.train, "test": plan.test}
+    jobs: list[Job] = []
+    left = {"train": plan.train, "test": plan.test}
     seen = {"train": 0, "test": 0}
-    for folder, (name, split, share) in _FOLDERS.items():
+    for folder, (name, split, fraction) in _FOLDERS.items():
         last = folder in ("lfpw/trainset", "ibug")
         total = getattr(plan, split)
-        count = left[split] if last else max(1, min(round(share * total), total - 2))
+        count = left[split] if last else max(1, min(round(fraction * total), total - 2))
         left[split] -= count
         for number in range(count):
             width, height = sizes[len(jobs)].tolist()
@@ -219,7 +220,7 @@ def _plan_300w(plan: Plan) -> list[Job]:
 
 
 def _write_300w(root: Path, jobs: list[Job], points: list[np.ndarray], plan: Plan) -> None:
-    boxes = {folder: [] for folder in _FOLDERS}
+    boxes: dict[str, list[dict]] = {folder: [] for folder in _FOLDERS}
     rng = np.random.default_rng([plan.seed, 3])
     for job, shape in zip(jobs, points, strict=True):
         shape = shape + 1  # MATLAB counts pixels from 1

@@ -3,6 +3,7 @@
 Everything is drawn in place on a Pillow canvas; a `Pose` given here already maps to its pixels.
 """
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -39,11 +40,11 @@ def backdrop(kind: str, size: tuple[int, int], rng: np.random.Generator) -> Imag
     first, second = (PALETTE[rng.integers(len(PALETTE), size=2)] + rng.normal(0, 9, (2, 3))).clip(0)
     ramp = rng.uniform(0, 1, (3, 2, 1)) * 0.6
     colours = np.clip(first * (1 - ramp) + second * ramp, 0, 255).astype(np.uint8)
-    image = Image.fromarray(colours).resize(small, Image.BICUBIC)
+    image = Image.fromarray(colours).resize(small, Image.Resampling.BICUBIC)
     draw = ImageDraw.Draw(image)
     if kind == "clouds":
         mask = Image.fromarray(rng.integers(0, 256, (7, 6), dtype=np.uint8))
-        image.paste(tint(second), (0, 0), mask.resize(small, Image.BICUBIC))
+        image.paste(tint(second), (0, 0), mask.resize(small, Image.Resampling.BICUBIC))
     elif kind == "panels":
         edges = np.cumsum(rng.integers(8, 30, 8))
         for left, right in zip(edges[::2], edges[1::2], strict=False):
@@ -65,7 +66,7 @@ def backdrop(kind: str, size: tuple[int, int], rng: np.random.Generator) -> Imag
         hills = [*zip(x.tolist(), y.tolist(), strict=True), small, (0, small[1])]
         draw.polygon(hills, fill=tint(0.8 * PALETTE[4] * rng.uniform(0.6, 1.1)))
     image = image.filter(ImageFilter.GaussianBlur(rng.uniform(0.3, 2.5)))
-    return image.resize(size, Image.BILINEAR)
+    return image.resize(size, Image.Resampling.BILINEAR)
 
 
 class Scenery:
@@ -79,7 +80,14 @@ class Scenery:
         rng: The only source of chance.
     """
 
-    def __init__(self, canvas: Image.Image, surface: Surface, pose: Pose, shade, rng):
+    def __init__(
+        self,
+        canvas: Image.Image,
+        surface: Surface,
+        pose: Pose,
+        shade: Callable[[np.ndarray], np.ndarray],
+        rng: np.random.Generator,
+    ):
         self.canvas, self.surface, self.pose, self.rng = canvas, surface, pose, rng
         self.shade = shade
         self.identity: Identity = surface.identity
@@ -211,7 +219,7 @@ class Scenery:
             self._line(np.concatenate([rim, rim[:2]]), frame, thick)
             if side * self.pose.yaw < 0.14:
                 hinge = middle + [side * wide, -0.06, -0.12]
-                self._line([hinge, (side * self.surface.width, 0.0, 0.0)], frame, thick)
+                self._line(np.array([hinge, (side * self.surface.width, 0, 0)]), frame, thick)
         bridge = np.array([[-0.17, 0, front], [0, -0.04, front + 0.03], [0.17, 0, front]])
         self._line(curve(bridge), frame, thick)
 
@@ -253,7 +261,7 @@ class Scenery:
             body = np.concatenate([edge + [0, 0, 0.06], low])
             self._fill(self.pose, body, GARMENTS[rng.integers(6)] * 0.9)
         else:
-            self._line([(0.1, 1.5, 1.9), (0.5, 3.6, 1.9)], np.array([40, 40, 42]), 0.12)
+            self._line(np.array([(0.1, 1.5, 1.9), (0.5, 3.6, 1.9)]), np.array([40, 40, 42]), 0.12)
             x, y = self.pose.project(np.array([0.1, 1.35, 1.9]))
             r = 0.24 * unit
             self.draw.ellipse([x - r, y - r, x + r, y + r], fill=(58, 58, 62, 255))
@@ -274,5 +282,5 @@ class Scenery:
                 box = [*(end - r).tolist(), *(end + r).tolist()]
                 self.draw.ellipse(box, fill=tint(tone * skin))
         palm = [(-1.6, 0.0), (1.6, 0.0), (1.7, -3.2), (1.2, -14), (-1.2, -14), (-1.7, -3.2)]
-        path = where + unit * np.array([0.28 * a * across + 0.25 * b * up for a, b in palm])
-        self.draw.polygon(path.ravel().tolist(), fill=tint(0.94 * skin))
+        outline = where + unit * np.array([0.28 * a * across + 0.25 * b * up for a, b in palm])
+        self.draw.polygon(outline.ravel().tolist(), fill=tint(0.94 * skin))

@@ -86,11 +86,11 @@ class FacePainter:
             (0.10 * np.ones(3), np.exp(-((x / 0.05) ** 2)) * (y > 0.1) * (y < tip)),
         ]
         factor = 1 + sum(hill[..., None] * colour for colour, hill in layers)
-        blotch = Image.fromarray(self.rng.normal(1, 0.025, (8, 7)).astype(np.float32))
-        blotch = np.asarray(blotch.resize(x.shape[::-1], Image.BICUBIC))
+        small = Image.fromarray(self.rng.normal(1, 0.025, (8, 7)).astype(np.float32))
+        blotch = np.asarray(small.resize(x.shape[::-1], Image.Resampling.BICUBIC))
         albedo = np.clip(skin * factor * blotch[..., None], 0, 255)
         coarse = Image.fromarray(np.rint(albedo).astype(np.uint8))
-        self.image = coarse.resize(self.size, Image.BILINEAR)
+        self.image = coarse.resize(self.size, Image.Resampling.BILINEAR)
         self.draw = ImageDraw.Draw(self.image)
 
     def _brow(self, middle: np.ndarray) -> None:
@@ -118,7 +118,8 @@ class FacePainter:
         self.line(crease + [0, -0.012], 0.62 * skin, 0.018)
         outline = self.at(np.concatenate([upper, lower[1:-1]]))
         low = np.floor(outline.min(0)).astype(int) - 2
-        size = tuple(int(v) for v in np.ceil(outline.max(0)) - low + 3)
+        wide, tall = (int(v) for v in np.ceil(outline.max(0)) - low + 3)
+        size = (wide, tall)
         mask = Image.new("L", size)
         ImageDraw.Draw(mask).polygon((outline - low).ravel().tolist(), fill=255)
         ball = Image.new("RGB", size, tint(np.array([226, 222, 216]) * (0.82 + 0.18 * self.white)))
@@ -136,7 +137,7 @@ class FacePainter:
         disc((-0.035, -0.04), 0.022, np.array([250, 250, 250]))
         shade = self.at(np.concatenate([upper, (upper + [0, 0.03])[::-1]]))
         pen.polygon((shade - low).ravel().tolist(), fill=tint(0.5 * skin * 0.6))
-        self.image.paste(ball, tuple(int(v) for v in low), mask)
+        self.image.paste(ball, (int(low[0]), int(low[1])), mask)
         self.line(lower, 0.62 * skin, 0.016)
         self.line(upper, lash, 0.040)
         corner = lids[0] if lids[0, 0] < -0.5 else lids[3]

@@ -1,0 +1,27 @@
+"""The demo: all its steps run, and everything it writes lies below demo/."""
+
+import importlib
+import shlex
+import sys
+
+from benchmarks import demo
+
+
+def test_demo_writes_below_its_folder_alone(tmp_path, monkeypatch, capsys):
+    def run(script, options):
+        """Run a script in this process, which spares it the seconds of importing torch."""
+        module = importlib.import_module(script.removesuffix(".py").replace("/", "."))
+        monkeypatch.setattr(sys, "argv", [script, *shlex.split(options)])
+        module.main()
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(demo, "run", run)
+    monkeypatch.setattr(sys, "argv", ["demo.py", "--quick"])
+    demo.main()
+    assert [path.name for path in tmp_path.iterdir()] == ["demo"]
+    assert (tmp_path / "demo" / "runs_tensorboard" / "moco").is_dir()
+    printed = capsys.readouterr().out
+    assert "pre-trained encoder" in printed and "4 faces" in printed
+    for name in ("random", "pretrained"):
+        for sheet in ("contact_sheet.png", "pca_sheet.png"):
+            assert (tmp_path / "demo" / "images" / name / sheet).is_file()
