@@ -24,7 +24,9 @@ from engine.regression import (
     baseline,
     build_optimizer,
     build_regressor,
+    check_judged,
     fit,
+    mean_shape,
     regressor_states,
     resume_regressor,
 )
@@ -106,6 +108,7 @@ def run_evaluation(
         args.random_network,
         args.layer,
         args.seed,
+        notices,
     ).to(device)
     digest = weights_digest(encoder)
     regressor, optimizer, done, best = prepare_regressor(
@@ -133,8 +136,10 @@ def run_evaluation(
     train, held_out = encode_splits(args, encoding, train_set, held_out_sets, log)
     if not leave_process_group():
         return  # the rest is little work, done by the first rank
-    mean_shape = baseline(task, task.mean_shape(*train.annotations()), held_out["Test"])
-    log.line(f"mean shape: {in_words(task, {'Test': mean_shape})}")
+    for notice in check_judged(task, held_out):
+        log.line(notice)
+    shape_scores = baseline(task, mean_shape(*train.annotations()), held_out["Test"])
+    log.line(f"mean shape: {in_words(task, {'Test': shape_scores})}")
     with Interruption() as interruption:
         last, best = fit(
             regressor,
@@ -161,7 +166,7 @@ def run_evaluation(
         "epochs": epochs,
         "last": last,
         "best": best,
-        "mean_shape": mean_shape,
+        "mean_shape": shape_scores,
         "encoder_digest": digest,
     }
     write_text(folder / "result.json", json.dumps(result, indent=1) + "\n")
