@@ -19,8 +19,8 @@ from models.keypoint_prediction import IntermediateKeypointPredictor
 from utils.arguments import share
 from utils.checkpoint import load_checkpoint, load_weights
 from utils.errors import InputError
-from utils.log import RunLog, Stopwatch, progress
-from utils.schedule import add_schedule_arguments, set_learning_rate
+from utils.log import RunLog, progress
+from utils.schedule import add_schedule_arguments
 
 INTERMEDIATE_POINTS = 50  # [spec 5] for each landmark
 SOFTARGMAX_MUL = 100.0  # [spec 5]
@@ -180,86 +180,6 @@ class WeightedMean:
         """Return the means; NaN where all weights are 0."""
         weights = {name: float(weight) for name, weight in self.weights.items()}
         return {n: float(v) / weights[n] if weights[n] else math.nan for n, v in self.sums.items()}
-
-
-def fit(
-    regressor: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    task: Task,
-    train: EncodedImages,
-    held_out: dict[str, EncodedImages],
-    *,
-    lr_of_epoch: Callable[[int], float],
-    first_epoch: int,
-    epochs: int,
-    best: Scores,
-    log: RunLog,
-    print_freq: int,
-    save: Callable[[int, Scores, bool], None],
-) -> tuple[dict[str, Scores], Scores]:
-    """Train and evaluate epoch by epoch.
-
-    Args:
-        regressor: is trained.
-        optimizer: of the regressor.
-        task: losses and scores.
-        train: training images.
-        held_out: split to its images.
-        lr_of_epoch: learning rate of an epoch.
-        first_epoch: counted from 1.
-        epochs: the last one.
-        best: entries of ``task.best`` so far, and ``best_epoch``.
-        log: receives lines and scalars.
-        print_freq: steps between lines.
-        save: called with the epoch, the best entries and whether this epoch improved on them.
-
-    Returns:
-        The last epoch's scores by split, and the best entries with ``best_epoch``.
-    """
-    last: dict[str, Scores] = {}
-    for epoch in range(first_epoch, epochs + 1):
-        rate, watch = lr_of_epoch(epoch), Stopwatch()
-        set_learning_rate(optimizer, rate)
-        trained = train_one_epoch(regressor, optimizer, task, train, epoch, log, print_freq)
-        if not math.isfinite(trained["loss"]):
-            raise InputError(
-                f"the loss is {trained['loss']} after epoch {epoch}: not saved; try a smaller "
-                "--learning_rate"
-            )
-        last = {split: evaluate(regressor, task, images) for split, images in held_out.items()}
-        entries = {entry: last[split][name] for entry, (split, name) in task.best.items()}
-        split, name = next(iter(task.best.values()))
-        if not math.isfinite(last[split][name]):
-            raise InputError(
-                f"{split} {name} is {last[split][name]} after epoch {epoch}: not saved; try a "
-                "smaller --learning_rate"
-            )
-        improved = task.improves(entries, best)
-        if improved:
-            best = {**entries, "best_epoch": epoch}
-        log.record(epoch, learning_rate=rate, **named_scalars(task, trained, last))
-        log.line(
-            f"epoch {epoch}/{epochs}  loss {trained['loss']:.5f}  "
-            + "  ".join(
-                f"{split} {name} {values[name]:.2f} %"
-                for split, values in {"train": trained, **last}.items()
-                for name in task.metrics
-            )
-            + f"  rate {rate:.5f}  {watch.seconds():.1f} s"
-        )
-        save(epoch, best, improved)
-    if not last:  # all epochs lay behind the checkpoint already
-        last = {split: evaluate(regressor, task, images) for split, images in held_out.items()}
-    return last, best
-
-
-def named_scalars(task: Task, trained: Scores, last: dict[str, Scores]) -> Scores:
-    """Return an epoch's scores under the scalars' published names [spec 7]."""
-    named = {"train_loss": trained["loss"], **{name: trained[name] for name in task.metrics}}
-    for split, values in last.items():
-        named[f"{split.lower()}_loss"] = values["loss"]
-        named.update({f"{split}_{name}": values[name] for name in task.metrics})
-    return named
 
 
 def mean_shape(points: Tensor, visible: Tensor) -> Tensor:
