@@ -11,12 +11,14 @@ The published run on CUB, whose lists of training images give its number of anno
 [spec 5; Cheng et al. 2020, Sec. 4, table 3.]
 """
 
+from torch import Tensor
+
 from data_loader.data_loaders_animal import add_animal_arguments, build_animal_dataset
 from engine.evaluation import add_evaluation_arguments, run_evaluation
 from engine.regression import Task
 from engine.run import choose_device
 from models.loss import selected_regression_loss
-from models.metric import calc_pck
+from models.metric import calc_pck, pck_points
 from utils.arguments import ArgumentParser
 from utils.distributed import join_process_group
 from utils.script import run_script
@@ -33,21 +35,25 @@ def build_parser() -> ArgumentParser:
 
 
 def animal_task() -> Task:
-    """Return how birds are judged: by the share of their visible parts that is right."""
+    """Return how birds are judged: by the fraction of their visible parts that is right."""
+
+    def pck(pred: Tensor, truth: Tensor, visible: Tensor) -> Tensor:
+        return calc_pck(pred, truth, visible, PCK_BOX)
+
+    def exact_pck(pred: Tensor, truth: Tensor, visible: Tensor) -> Tensor:
+        return calc_pck(pred, truth, visible, PCK_BOX, truncate=False)
+
+    def judged_images(truth: Tensor, visible: Tensor) -> Tensor:
+        # All of a batch or none of it: published scores are weighted by the batch's size.
+        return len(truth) * pck_points(truth, visible).any()
+
     return Task(
         loss=selected_regression_loss,
-        metrics={
-            "PCK": lambda pred, truth, visible: calc_pck(pred, truth, visible, PCK_BOX),
-            "PCK_exact": lambda pred, truth, visible: calc_pck(
-                pred, truth, visible, PCK_BOX, truncate=False
-            ),
-        },
+        metrics={"PCK": pck, "PCK_exact": exact_pck},
+        judged=judged_images,
         best={"best_val_pck": ("Val", "PCK"), "best_test_pck": ("Test", "PCK")},
         lower_is_better=False,
         unit="% of the visible parts; PCK truncates distances to pixels, as published",
-        mean_shape=lambda points, visible: (
-            (points * visible[..., None]).sum(dim=0) / visible.sum(dim=0).clamp(min=1)[:, None]
-        ),
     )
 
 

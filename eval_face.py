@@ -12,12 +12,14 @@ The published run on AFLW_M, and the one with 50 annotated images:
 [spec 5; Cheng et al. 2020, Sec. 4, tables 1 and 2.]
 """
 
+from torch import Tensor
+
 from data_loader.data_loaders_face import add_face_arguments, build_face_dataset
 from engine.evaluation import add_evaluation_arguments, run_evaluation
 from engine.regression import Task
 from engine.run import choose_device
-from models.loss import regression_loss
-from models.metric import inter_ocular_error
+from models.loss import selected_regression_loss
+from models.metric import inter_ocular_error, inter_ocular_points
 from utils.arguments import ArgumentParser
 from utils.distributed import join_process_group
 from utils.script import run_script
@@ -33,13 +35,20 @@ def build_parser() -> ArgumentParser:
 
 def face_task(eyes: tuple[int, int]) -> Task:
     """Return how faces are judged: by their error relative to the distance of the eyes."""
+
+    def error(pred: Tensor, truth: Tensor, visible: Tensor) -> Tensor:
+        return inter_ocular_error(pred, truth, eyes, visible)
+
+    def judged_images(truth: Tensor, visible: Tensor) -> Tensor:
+        return inter_ocular_points(truth, eyes, visible).sum() / truth.shape[1]
+
     return Task(
-        loss=lambda pred, truth, _: regression_loss(pred, truth),
-        metrics={"InterOcularError": lambda pred, truth, _: inter_ocular_error(pred, truth, eyes)},
+        loss=selected_regression_loss,
+        metrics={"InterOcularError": error},
+        judged=judged_images,
         best={"best_error": ("Test", "InterOcularError")},
         lower_is_better=True,
         unit="% of the inter-ocular distance",
-        mean_shape=lambda points, _: points.mean(dim=0),
     )
 
 

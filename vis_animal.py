@@ -12,15 +12,14 @@ pca_sheet.png. [spec 7; Cheng et al. 2020, figures 3 and 4.]
 
 from pathlib import Path
 
-import torch
 from PIL import Image
 from torch import Tensor
 
 from data_loader.data_loaders_animal import add_animal_arguments, build_animal_dataset
 from data_loader.geometry import denormalize_points
+from engine.regression import WeightedMean
 from engine.visualization import add_visualization_arguments, run_visualization
-from eval_animal import PCK_BOX
-from models.metric import calc_pck
+from eval_animal import animal_task
 from utils.arguments import ArgumentParser
 from utils.drawing import draw_parts, save_png
 from utils.script import run_script
@@ -49,12 +48,10 @@ def draw(
 
 def score(batches: list[tuple[Tensor, Tensor, Tensor]]) -> str:
     """Return the test set's score in words: the mean over batches by their size [spec 6]."""
-    sizes = torch.tensor([float(len(pred)) for pred, _, _ in batches])
-    pck, exact = (
-        float(torch.stack([calc_pck(*batch, PCK_BOX, cut) for batch in batches]) @ sizes)
-        / float(sizes.sum())
-        for cut in (True, False)
-    )
+    mean, task = WeightedMean(), animal_task()
+    for pred, truth, visible in batches:
+        mean.add_metrics(task, pred, truth, visible)
+    pck, exact = mean.result().values()
     return f"PCK {pck:.2f} % (as published), {exact:.2f} % (exact)"
 
 

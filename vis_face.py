@@ -35,10 +35,10 @@ def build_parser() -> ArgumentParser:
 
 
 def draw(
-    folder: Path, index: int, image: Tensor, pred: Tensor, truth: Tensor, _: Tensor
+    folder: Path, index: int, image: Tensor, pred: Tensor, truth: Tensor, visible: Tensor
 ) -> list[Image.Image]:
-    """Write a test image with its predicted and true landmarks; return it."""
-    side = image.shape[-1]
+    """Write a test image with its predicted and its annotated landmarks; return it."""
+    side, truth = image.shape[-1], truth[visible]
     pred_px, truth_px = (denormalize_points(points, side).numpy() for points in (pred, truth))
     drawing = draw_predictions(image, pred_px, truth_px)
     save_png(drawing, folder / f"{index}.png")
@@ -47,8 +47,9 @@ def draw(
 
 def score(eyes: tuple[int, int], batches: list[tuple[Tensor, Tensor, Tensor]]) -> str:
     """Return the error on the whole test set in words."""
-    pred, truth, _ = (torch.cat(parts) for parts in zip(*batches, strict=True))
-    return f"error {inter_ocular_error(pred, truth, eyes):.2f} % of the inter-ocular distance"
+    pred, truth, visible = (torch.cat(parts) for parts in zip(*batches, strict=True))
+    error = inter_ocular_error(pred, truth, eyes, visible)
+    return f"error {error:.2f} % of the inter-ocular distance"
 
 
 def main() -> None:

@@ -1,10 +1,14 @@
 """The frozen encoder of an evaluation, from a checkpoint or drawn at random."""
 
-from torch import nn
+from torch import Tensor, nn
 
 from models.encoders import LAST_MAP, build_random_encoder, freeze
 from utils.checkpoint import load_checkpoint, load_weights
 from utils.errors import InputError
+
+# Where checkpoints keep an encoder's weights, in the order in which they are looked for: ours and
+# the published ones, ours without DataParallel, MoCo v1 and v2, DVE, torchvision.
+PREFIXES = ("encoder.module.", "encoder.", "module.encoder_q.", "encoder_q.", "module.", "")
 
 
 def new_encoder(name: str, side: int, seed: int) -> nn.Module:
@@ -20,18 +24,24 @@ def new_encoder(name: str, side: int, seed: int) -> nn.Module:
 
 
 def load_frozen_encoder(
-    name: str, side: int, path: str | None, random_network: bool, layer: int, seed: int
+    name: str,
+    side: int,
+    path: str | None,
+    random_network: bool,
+    layer: int,
+    seed: int,
+    notices: list[str],
 ) -> nn.Module:
     """Return an encoder in eval mode, without gradients.
 
     Args:
-        name: of ``--model``.
+        name: a key of `models.encoders.RESNETS`, or ``hourglass``.
         side: of the square input, in pixels.
-        path: checkpoint of `train_moco.py` or of the published code (``model``), or of DVE
-            (``state_dict`` with a ``module.`` prefix).
+        path: a checkpoint that `read_encoder_state` understands.
         random_network: draw the weights from the seed instead.
-        layer: checked for existence.
+        layer: to be read, 0 to 5.
         seed: of a random network.
+        notices: receives what the user should know about the checkpoint.
 
     Raises:
         InputError: if the flags don't fit together or the checkpoint doesn't fit the model.
@@ -47,9 +57,53 @@ def load_frozen_encoder(
         raise InputError("--trained_model_path and --random_network exclude each other")
     encoder = new_encoder(name, side, seed)
     if path is not None:
-        key = "state_dict" if name == "hourglass" else "model"
-        state = load_checkpoint(path, (key,))[key]
-        if name == "hourglass":
-            state = {str(k).removeprefix("module."): v for k, v in state.items()}
+        state = read_encoder_state(path, encoder, name, notices)
         load_weights(encoder, state, path, f"--model {name}")
     return freeze(encoder)
+
+
+def read_encoder_state(
+    path: str, encoder: nn.Module, name: str, notices: list[str]
+) -> dict[str, Tensor]:
+    """Return an encoder's weights from a checkpoint, under the encoder's own keys.
+
+    Understood are the checkpoints of `train_moco.py`, of the published code and of DVE; those of
+    MoCo v1 and v2, of which the query encoder is taken; and a bare state dict, such as
+    torchvision's. A head that doesn't fit keeps its initial weights, since no map depends on it.
+
+    Args:
+        path: the file.
+        encoder: gives the expected keys and shapes.
+        name: of the architecture, for the message.
+        notices: receives which prefix was mapped and whether the head was left out.
+
+    Raises:
+        InputError: if the file is no checkpoint, or doesn't hold an encoder.
+    """
+    content = load_checkpoint(path, ())
+    if not isinstance(content, dict):
+        raise InputError(f"{path}: expected a checkpoint; found {type(content).__name__}")
+    entry = next((key for key in ("model", "state_dict") if key in content), None)
+    state = content if entry is None else load_checkpoint(path, (entry,))[entry]
+    state = {str(key): value for key, value in state.items()}
+    own = encoder.state_dict()
+    first = next(iter(own))
+    stem = first.rsplit(".", 2)[0] + "." if first.startswith("encoder.") else ""
+    bare = first.removeprefix(stem)
+    prefix = next((p for p in PREFIXES if p + bare in state), None)
+    if prefix is None:
+        found = ", ".join(list(state)[:4]).encode("unicode_escape").decode()[:200]
+        raise InputError(f"{path}: holds no encoder for --model {name}: no {bare}; found {found}")
+    mapped = {stem + k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
+    if prefix not in (stem, "module.") or (prefix == "module." and stem):
+        under = f"under {prefix}" if prefix else "without a prefix"
+        notices.append(f"{path}: the weights {under} are taken as {name}'s")
+    head = [key for key in {**own, **mapped} if key.startswith(f"{stem}fc.")]
+    if stem and any(
+        key not in mapped or key not in own or getattr(mapped[key], "shape", None) != own[key].shape
+        for key in head
+    ):
+        notices.append(f"{path}: its head (fc) doesn't fit {name}'s and is ignored")
+        mapped = {key: value for key, value in mapped.items() if key not in head}
+        mapped |= {key: own[key] for key in head if key in own}
+    return mapped

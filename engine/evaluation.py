@@ -2,7 +2,6 @@
 
 import argparse
 import json
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -16,19 +15,19 @@ from data_loader.loaders import add_loader_arguments, check_same_images, worker_
 from engine.encoder_loading import load_frozen_encoder
 from engine.feature_cache import FeatureCache, add_feature_cache_arguments
 from engine.features import EncodedImages, Encoding, encode_dataset
+from engine.fitting import FitSettings, RegressorRun, in_words
 from engine.regression import (
     REGRESSOR_KEYS,
-    Scores,
     Task,
     add_regressor_arguments,
     baseline,
     build_optimizer,
     build_regressor,
-    fit,
-    regressor_states,
+    check_judged,
+    mean_shape,
     resume_regressor,
 )
-from engine.resumption import forget_later_epochs, open_checkpoint, save_current
+from engine.resumption import forget_later_epochs, open_checkpoint
 from engine.run import (
     add_device_arguments,
     add_log_argument,
@@ -40,11 +39,9 @@ from engine.run import (
 )
 from models.encoders import add_encoder_arguments, weights_digest
 from utils.arguments import ArgumentParser, add_ignored_arguments, ignored_notices
-from utils.checkpoint import save_checkpoint
 from utils.distributed import leave_process_group
 from utils.errors import InputError
 from utils.files import write_text
-from utils.interruption import Interruption
 from utils.log import RunLog
 from utils.randomness import seed_everything
 from utils.schedule import regressor_lr
@@ -106,15 +103,14 @@ def run_evaluation(
         args.random_network,
         args.layer,
         args.seed,
+        notices,
     ).to(device)
     digest = weights_digest(encoder)
-    regressor, optimizer, done, best = prepare_regressor(
-        args, task, encoder, digest, train_set, device, found
-    )
+    run = prepare_run(args, task, encoder, digest, train_set, device, found)
 
     # ---- the run's folder and log ----
     start_folder(args.model_path, args.model_name, args, {"encoder_digest": digest})
-    forget_later_epochs(folder / "log.jsonl", done)
+    forget_later_epochs(folder / "log.jsonl", run.done)
     save_picks(folder, picks)
     notices += list_left_out(left_out, folder)
     scalars = scalar_folder(args.model_path, args.model_name)
@@ -133,41 +129,29 @@ def run_evaluation(
     train, held_out = encode_splits(args, encoding, train_set, held_out_sets, log)
     if not leave_process_group():
         return  # the rest is little work, done by the first rank
-    mean_shape = baseline(task, task.mean_shape(*train.annotations()), held_out["Test"])
-    log.line(f"mean shape: {in_words(task, {'Test': mean_shape})}")
-    with Interruption() as interruption:
-        last, best = fit(
-            regressor,
-            optimizer,
-            task,
-            train,
-            held_out,
-            lr_of_epoch=lr_of_epoch(args),
-            first_epoch=done + 1,
-            epochs=args.epochs,
-            best=best,
-            log=log,
-            print_freq=args.print_freq,
-            save=partial(save_epoch, args, folder, regressor, optimizer, digest, interruption),
-        )
+    for notice in check_judged(task, held_out):
+        log.line(notice)
+    shape_scores = baseline(task, mean_shape(*train.annotations()), held_out["Test"])
+    log.line(f"mean shape: {in_words(task, {'Test': shape_scores})}")
+    last = run.fit(train, held_out, log)
 
-    epochs = max(done, args.epochs)
+    epochs = max(run.done, args.epochs)
     log.line(f"after the last epoch ({epochs}): {in_words(task, last)}")
-    log.line(best_in_words(task, best, folder / f"{args.model}.pth"))
+    log.line(run.best_in_words())
     result = {
         "dataset": args.dataset,
         "unit": task.unit,
         "images": counts,
         "epochs": epochs,
         "last": last,
-        "best": best,
-        "mean_shape": mean_shape,
+        "best": run.best,
+        "mean_shape": shape_scores,
         "encoder_digest": digest,
     }
     write_text(folder / "result.json", json.dumps(result, indent=1) + "\n")
 
 
-def prepare_regressor(
+def prepare_run(
     args: argparse.Namespace,
     task: Task,
     encoder: nn.Module,
@@ -175,8 +159,8 @@ def prepare_regressor(
     train_set: LandmarkDataset,
     device: torch.device,
     found: tuple[Path, dict] | None,
-) -> tuple[nn.Module, torch.optim.Optimizer, int, Scores]:
-    """Return regressor, optimizer, epochs done and best entries, fresh or from a checkpoint."""
+) -> RegressorRun:
+    """Return a fresh regressor with its optimizer, or one that resumes from a checkpoint."""
     channels = encoder.feature_channels(args.layer, args.use_hypercol)
     regressor = build_regressor(channels, train_set.num_landmarks).to(device)
     optimizer = build_optimizer(
@@ -188,15 +172,34 @@ def prepare_regressor(
         amsgrad=args.amsgrad,
         betas=(args.beta1, args.beta2),
     )
-    if found is None:
-        return regressor, optimizer, 0, task.worst()
-    path, content = found
-    if content.get("encoder_digest", digest) != digest and not args.override:
-        raise InputError(
-            f"{path}: was trained on the features of another encoder; --override to insist"
-        )
-    hint = f"--model {args.model} --layer {args.layer} on {args.dataset}"
-    return regressor, optimizer, *resume_regressor(*found, regressor, optimizer, task, hint)
+    settings = FitSettings(
+        epochs=args.epochs,
+        lr_of_epoch=partial(
+            regressor_lr,
+            base=args.learning_rate,
+            epochs=args.epochs,
+            decay_epochs=args.lr_decay_epochs,
+            rate=args.lr_decay_rate,
+            cosine=args.cosine,
+            multistep=args.multistep,
+        ),
+        print_freq=args.print_freq,
+        save_freq=args.save_freq,
+        keep_last=args.keep_last,
+        folder=args.model_path / args.model_name,
+        best_name=f"{args.model}.pth",
+        entries={"opt": plain_options(args), "encoder_digest": digest},
+    )
+    run = RegressorRun(task, regressor, optimizer, settings)
+    if found is not None:
+        path, content = found
+        if content.get("encoder_digest", digest) != digest and not args.override:
+            raise InputError(
+                f"{path}: was trained on the features of another encoder; --override to insist"
+            )
+        hint = f"--model {args.model} --layer {args.layer} on {args.dataset}"
+        run.done, run.best = resume_regressor(path, content, regressor, optimizer, task, hint)
+    return run
 
 
 def encode_splits(
@@ -222,64 +225,3 @@ def encode_splits(
     )
     held_out = {split: encoded(images, shuffle=False) for split, images in held_out_sets.items()}
     return encoded(train_set, shuffle=True), held_out
-
-
-def lr_of_epoch(args: argparse.Namespace) -> Callable[[int], float]:
-    """Return the learning rate as a function of the epoch."""
-    return partial(
-        regressor_lr,
-        base=args.learning_rate,
-        epochs=args.epochs,
-        decay_epochs=args.lr_decay_epochs,
-        rate=args.lr_decay_rate,
-        cosine=args.cosine,
-        multistep=args.multistep,
-    )
-
-
-def save_epoch(
-    args: argparse.Namespace,
-    folder: Path,
-    regressor: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    digest: str,
-    interruption: Interruption,
-    epoch: int,
-    best: Scores,
-    improved: bool,
-) -> None:
-    """Write ``current.pth``, the best epoch's ``{model}.pth``, and files to be kept.
-
-    After a signal the run ends here.
-    """
-    entries = {"opt": plain_options(args), "epoch": epoch, "encoder_digest": digest, **best}
-    content = regressor_states(regressor, optimizer, **entries)
-    if improved:
-        save_checkpoint(folder / f"{args.model}.pth", content)
-    if epoch % args.save_freq == 0 or epoch == args.epochs:
-        save_checkpoint(folder / f"ckpt_epoch_{epoch}.pth", content)
-    save_current(folder, content, args.keep_last)
-    if interruption.received:
-        interruption.leave(interruption.received)
-
-
-def in_words(task: Task, scores: dict[str, Scores]) -> str:
-    """Return each split's metrics as one line."""
-    return (
-        "  ".join(
-            f"{split} {name} {values[name]:.2f}"
-            for split, values in scores.items()
-            for name in task.metrics
-        )
-        + f" ({task.unit})"
-    )
-
-
-def best_in_words(task: Task, best: Scores, path: Path) -> str:
-    """Return the best epoch's entries as one line, and by what it was picked."""
-    entries = "  ".join(f"{entry} {best[entry]:.2f}" for entry in task.best)
-    split, _ = next(iter(task.best.values()))
-    caution = ", as published: too good to quote" if split == "Test" else ""
-    return (
-        f"best epoch ({best['best_epoch']}): {entries}; picked on the {split} set{caution}; {path}"
-    )

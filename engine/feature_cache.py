@@ -5,6 +5,7 @@ that the features depend on, so a folder is either right or not looked at; it ge
 is complete. Letters: N images.
 """
 
+import argparse
 import errno
 import hashlib
 import json
@@ -25,12 +26,14 @@ from utils.files import fsync
 from utils.locks import find_or_build
 
 FORMAT = 2  # raised when files of an earlier version wouldn't fit any more
-MEMORY_SHARE = 0.5  # of what is free may hold features, where --cache_gb doesn't say
-DISK_SHARE = 0.9  # of what is free may be filled
+MEMORY_FRACTION = 0.5  # of what is free may hold features, where --cache_gb doesn't say
+DISK_FRACTION = 0.9  # of what is free may be filled
 SUMMARY = "summary.json"
 
 
-def add_feature_cache_arguments(parser):
+def add_feature_cache_arguments(
+    parser: argparse.ArgumentParser,
+) -> argparse._ArgumentGroup:
     """Declare where features are kept; return the group."""
     group = parser.add_argument_group("feature cache")
     group.add_argument(
@@ -70,12 +73,62 @@ class Stored(NamedTuple):
     visible: Tensor
 
 
-# Makes a tensor to be filled, given its name (map0, map1, …, points or visible), shape and dtype.
-Make = Callable[[str, tuple[int, ...], torch.dtype], Tensor]
+class Storage:
+    """Tensors in memory that features are written into: map0, map1, …, points and visible.
+
+    Args:
+        device: of the maps; points and visible stay on the CPU.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.tensors: dict[str, Tensor] = {}
+
+    def allocate(self, name: str, shape: tuple[int, ...], dtype: torch.dtype) -> None:
+        """Make an uninitialised tensor."""
+        device = self.device if name.startswith("map") else torch.device("cpu")
+        self.tensors[name] = torch.empty(shape, dtype=dtype, device=device)
+
+    def commit(self) -> Stored:
+        """Return the tensors, which are full now."""
+        return in_order(self.tensors)
+
+
+class DiskStorage(Storage):
+    """Tensors that are NumPy files of a folder, mapped into memory.
+
+    Args:
+        folder: exists and is empty.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(torch.device("cpu"))
+        self.folder = folder
+        self.files: dict[str, np.memmap] = {}
+
+    def allocate(self, name: str, shape: tuple[int, ...], dtype: torch.dtype) -> None:
+        """Make a file and set its bytes aside."""
+        path, numpy_dtype = self.folder / f"{name}.npy", torch.empty(0, dtype=dtype).numpy().dtype
+        self.files[name] = np.lib.format.open_memmap(path, "w+", numpy_dtype, shape)
+        # Writing into a mapped file's hole would end the process when the disk is full.
+        reserve(path)
+        self.tensors[name] = torch.from_numpy(self.files[name])
+
+    def commit(self) -> Stored:
+        """Wait until the files would outlive a power cut, and add their summary."""
+        for name, array in self.files.items():
+            array.flush()
+            with (self.folder / f"{name}.npy").open("rb") as file:
+                fsync(file)
+        with (self.folder / SUMMARY).open("wb") as file:
+            shapes = {name: list(array.shape) for name, array in self.files.items()}
+            file.write(json.dumps(shapes).encode())
+            fsync(file)
+        return super().commit()
 
 
 def in_order(tensors: dict[str, Tensor]) -> Stored:
-    """Return tensors by their names in a `Make`."""
+    """Return tensors by their names in a `Storage`."""
     maps = [tensors[f"map{i}"] for i in range(len(tensors) - 2)]
     return Stored(maps, tensors["points"], tensors["visible"])
 
@@ -84,9 +137,9 @@ class FeatureCache:
     """The place of a run's features.
 
     Args:
-        mode: of ``--feature_cache``.
-        folder: of ``--cache_folder``; made when it is needed.
-        gigabytes: of ``--cache_gb``, over all data sets of the run; None for half of the free ones.
+        mode: ``auto``, ``memory``, ``disk`` or ``off``.
+        folder: of the features on disk; made when it is needed.
+        gigabytes: memory that all data sets of the run may take; None for half of what is free.
         device: of the encoder.
     """
 
@@ -115,7 +168,7 @@ class FeatureCache:
                 f"--feature_cache memory: the features take {in_bytes(needed)}, "
                 f"{in_bytes(self.room('cpu'))} may be used (--cache_gb)"
             )
-        if needed <= DISK_SHARE * free:
+        if needed <= DISK_FRACTION * free:
             return "disk"
         if self.mode == "disk":
             raise InputError(
@@ -127,7 +180,7 @@ class FeatureCache:
         """Return the bytes that features may take on a kind of device."""
         if self.left is not None:
             return self.left
-        return MEMORY_SHARE * (free_memory() if kind == "cpu" else free_gpu_memory(self.device))
+        return MEMORY_FRACTION * (free_memory() if kind == "cpu" else free_gpu_memory(self.device))
 
     def may_hold(self) -> bool:
         """Tell whether features could lie on disk already."""
@@ -149,61 +202,33 @@ class FeatureCache:
             return None
 
     def keep(
-        self, place: str, needed: int, key: Callable[[], str], fill: Callable[[Make], None]
-    ) -> Stored:
-        """Return features after making them at a place that `place` returned.
+        self, place: str, needed: int, key: str, encode_into: Callable[[Storage], None]
+    ) -> tuple[Stored, bool]:
+        """Return features, and whether they were encoded: another run may have been quicker.
 
         Args:
-            place: a device's type, or ``disk``.
+            place: a device's type or ``disk``, as `place` returned it.
             needed: bytes of the features.
-            key: returns the features' key, for the disk.
-            fill: makes each tensor with the function it is handed, and fills it.
+            key: of the features on disk.
+            encode_into: allocates the tensors of a storage and fills them.
 
         Raises:
             InputError: if the folder can't be written, or is full.
         """
-        if place == "disk":
-            name = key()
-            return find_or_build(
-                self.folder / f"features-{name}",
-                "features",
-                needed,
-                lambda: self.find(name),
-                lambda partial: write_features(partial, fill),
-            )[0]
-        made: dict[str, Tensor] = {}
+        if place != "disk":
+            storage = Storage(self.device if place != "cpu" else torch.device("cpu"))
+            encode_into(storage)
+            if self.left is not None:
+                self.left -= needed
+            return storage.commit(), True
 
-        def make(name: str, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-            device = self.device if place != "cpu" and name.startswith("map") else "cpu"
-            made[name] = torch.empty(shape, dtype=dtype, device=device)
-            return made[name]
+        def write(folder: Path) -> None:
+            storage = DiskStorage(folder)
+            encode_into(storage)
+            storage.commit()
 
-        fill(make)
-        if self.left is not None:
-            self.left -= needed
-        return in_order(made)
-
-
-def write_features(folder: Path, fill: Callable[[Make], None]) -> None:
-    """Write the tensors that ``fill`` makes and fills into a folder, one file each."""
-    files: dict[str, np.memmap] = {}
-
-    def make(name: str, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-        path, numpy_dtype = folder / f"{name}.npy", torch.empty(0, dtype=dtype).numpy().dtype
-        files[name] = np.lib.format.open_memmap(path, "w+", numpy_dtype, shape)
-        # Writing into a mapped file's hole would end the process when the disk is full.
-        reserve(path)
-        return torch.from_numpy(files[name])
-
-    fill(make)
-    for name, array in files.items():
-        array.flush()
-        with (folder / f"{name}.npy").open("rb") as file:
-            fsync(file)
-    with (folder / SUMMARY).open("wb") as file:
-        shapes = {name: list(array.shape) for name, array in files.items()}
-        file.write(json.dumps(shapes).encode())
-        fsync(file)
+        path = self.folder / f"features-{key}"
+        return find_or_build(path, "features", needed, lambda: self.find(key), write)
 
 
 def features_key(

@@ -5,8 +5,8 @@ All three kinds have the same three members: ``len(images)`` batches an epoch,
 them, B of a batch, A landmarks.
 """
 
-import functools
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -24,7 +24,7 @@ from data_loader.loaders import (
     set_epoch,
 )
 from data_loader.storage.image_cache import BaseItems
-from engine.feature_cache import FeatureCache, Make, Stored, features_key, in_bytes
+from engine.feature_cache import FeatureCache, Storage, Stored, features_key, in_bytes
 from models.encoders import Features, as_maps, encode
 from utils.distributed import (
     broadcast_from_first,
@@ -70,6 +70,11 @@ class Encoding:
         """Return the features of (B, 3, H, W) on the encoder's device."""
         images = images.to(self.device, non_blocking=True)
         return encode(self.encoder, images, self.layer, self.use_hypercol)
+
+    def facts(self) -> dict[str, object]:
+        """Return what the features depend on beside weights and images."""
+        device = self.device.type
+        return {"layer": self.layer, "use_hypercol": self.use_hypercol, "device": device}
 
     def blank(self, side: int) -> Features:
         """Return the features of one blank image, for their shapes."""
@@ -146,7 +151,7 @@ class StoredImages:
 class WarpedImages:
     """Images warped anew each epoch, a batch at a time on the encoder's device.
 
-    The draws are those that the data set's own items would make.
+    The random warps are those that the data set's own items would make.
 
     Args:
         encoding: of the warped images.
@@ -240,25 +245,31 @@ def encode_dataset(
     chosen, rows = distinct(dataset)
     blank = encoding.blank(dataset.side)
     needed = len(chosen) * sum(m.nbytes for m in as_maps(blank))
-    loading = {"batch_size": batch_size, "num_workers": num_workers, "seed": seed}
-    loading["device"] = encoding.device
     items = Items(dataset, dataset.annotated_item)
-    loader = build_loader(Subset(items, chosen), shuffle=False, **loading)
-    helped = False
-
-    def fill(make: Make | None) -> None:
-        nonlocal helped
-        helped = broadcast_from_first(lambda: True)  # the other ranks wait to hear whether to help
-        if helped:
-            encode_into(make, encoding, loader, rows, len(chosen))
-
+    load = partial(
+        build_loader,
+        batch_size=batch_size,
+        num_workers=num_workers,
+        seed=seed,
+        device=encoding.device,
+    )
+    loader = load(Subset(items, chosen), shuffle=False)
     if not is_first_rank():
-        return fill(None)
-    stored = keep_features(encoding, dataset, chosen, needed, cache, fill, log)
-    if not helped:  # they were found, or fit nowhere
+        if broadcast_from_first(lambda: True):  # the first rank's word: whether it encodes
+            encode_into(None, encoding, loader, rows, len(chosen))
+        return None
+
+    def encode_with_all(storage: Storage) -> None:
+        broadcast_from_first(lambda: True)
+        encode_into(storage, encoding, loader, rows, len(chosen))
+
+    stored, was_encoded = keep_features(
+        encoding, dataset, chosen, needed, cache, encode_with_all, log
+    )
+    if not was_encoded:  # they were found, or fit nowhere
         broadcast_from_first(lambda: False)
     if stored is None:
-        loader = build_loader(items, shuffle=shuffle, shared=False, **loading)
+        loader = load(items, shuffle=shuffle, shared=False)
         return StreamedImages(encoding, dataset, loader)
     is_dense = isinstance(blank, Tensor)
     return StoredImages(stored, rows, sampler, batch_size, is_dense, encoding.device)
@@ -270,53 +281,57 @@ def keep_features(
     chosen: list[int],
     needed: int,
     cache: FeatureCache,
-    fill: Callable[[Make], None],
+    encode_with_all: Callable[[Storage], None],
     log: RunLog,
-) -> Stored | None:
-    """Return the features of a data set's distinct images, found or made; None if nowhere fits.
+) -> tuple[Stored | None, bool]:
+    """Return the features of a data set's distinct images, and whether they had to be encoded.
 
     Args:
         encoding: of the images.
         dataset: unwarped images.
         chosen: see `distinct`.
         needed: bytes of the features.
-        cache: where they go.
-        fill: see `FeatureCache.keep`.
-        log: is told.
+        cache: where they go; None is returned where it has no room for them.
+        encode_with_all: fills a storage, helped by all ranks.
+        log: says what was found or encoded.
     """
     watch = Stopwatch()
     what = f"features of {len(chosen)} images, {in_bytes(needed)}"
-    how = {"layer": encoding.layer, "use_hypercol": encoding.use_hypercol}
-    how["device"] = encoding.device.type
-
-    @functools.cache  # reads all images
-    def key() -> str:
-        return features_key(dataset, chosen, encoding.digest, **how)
-
-    if cache.may_hold() and (stored := cache.find(key())) is not None:
-        log.line(f"{what}: found in {cache.folder}")
-        return stored
+    key = ""
+    if may_hold := cache.may_hold():  # the key needs all images to be read
+        key = features_key(dataset, chosen, encoding.digest, **encoding.facts())
+        if (stored := cache.find(key)) is not None:
+            log.line(f"{what}: found in {cache.folder}")
+            return stored, False
     place = cache.place(needed)
     if place is None:
         alone = " by the first process alone" if world_size() > 1 else ""
         why = "" if cache.mode == "off" else "more than memory and disk have room for; "
         if why or alone:
             log.line(f"{what}: {why}encoded anew each epoch{alone}")
-        return None
-    stored = cache.keep(place, needed, key, fill)
+        return None, False
+    if place == "disk" and not may_hold:
+        key = features_key(dataset, chosen, encoding.digest, **encoding.facts())
+    stored, was_encoded = cache.keep(place, needed, key, encode_with_all)
     where = f"on disk, in {cache.folder}" if place == "disk" else f"in memory ({place})"
     log.line(f"{what}: encoded in {watch.seconds():.1f} s, kept {where}")
-    return stored
+    return stored, was_encoded
 
 
 def encode_into(
-    make: Make | None, encoding: Encoding, loader: DataLoader, rows: Tensor, count: int
+    storage: Storage | None, encoding: Encoding, loader: DataLoader, rows: Tensor, count: int
 ) -> None:
-    """Encode the images of a loader into tensors that ``make`` makes, in the data set's order.
+    """Encode the images of a loader into a storage, in the data set's order.
 
-    Each rank encodes its shares of the batches; ``make`` is that of the first one.
+    All ranks call it: each encodes its chunks of the batches, the first one stores them.
+
+    Args:
+        storage: of the first rank; None in the others.
+        encoding: of the images.
+        loader: yields this rank's chunks.
+        rows: (N,), the row of the storage for each image of the data set.
+        count: M, the images to be encoded.
     """
-    kept: list[Tensor] = []
     batch_size = loader.batch_sampler.batch_size
     for step, item in enumerate(progress(loader, "encoding")):
         batch_split = split_over_ranks(min(batch_size, count - step * batch_size))
@@ -326,11 +341,12 @@ def encode_into(
         parts |= {"points": item.points_norm, "visible": item.visible}
         parts = {name: gather_rows(part, batch_split) for name, part in parts.items()}
         indices = gather_rows(item.index, batch_split)
-        if make is None:
+        if storage is None:
             continue
-        if not kept:
-            kept = [make(name, (count, *p.shape[1:]), p.dtype) for name, p in parts.items()]
-        for tensor, part in zip(kept, parts.values(), strict=True):
+        for name, part in parts.items():
+            if name not in storage.tensors:
+                storage.allocate(name, (count, *part.shape[1:]), part.dtype)
+            tensor = storage.tensors[name]
             tensor[rows[indices].to(tensor.device)] = part.to(tensor.device)
 
 

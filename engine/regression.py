@@ -19,8 +19,8 @@ from models.keypoint_prediction import IntermediateKeypointPredictor
 from utils.arguments import share
 from utils.checkpoint import load_checkpoint, load_weights
 from utils.errors import InputError
-from utils.log import RunLog, Stopwatch, progress
-from utils.schedule import add_schedule_arguments, set_learning_rate
+from utils.log import RunLog, progress
+from utils.schedule import add_schedule_arguments
 
 INTERMEDIATE_POINTS = 50  # [spec 5] for each landmark
 SOFTARGMAX_MUL = 100.0  # [spec 5]
@@ -38,19 +38,20 @@ class Task:
     Args:
         loss: what is minimised.
         metrics: name to score.
+        judged: truth (B, A, 2) and visible (B, A) to the number of images, a scalar, that a
+            batch's metrics stand for: its weight in the mean over a data set.
         best: checkpoint entry to the (split, metric) it keeps; the first one decides which epoch
             is the best.
         lower_is_better: how it decides.
         unit: of the metrics, in words.
-        mean_shape: points (N, A, 2) and visible (N, A) of the training images to a shape (A, 2).
     """
 
     loss: Score
     metrics: dict[str, Score]
+    judged: Callable[[Tensor, Tensor], Tensor]
     best: dict[str, tuple[str, str]]
     lower_is_better: bool
     unit: str
-    mean_shape: Callable[[Tensor, Tensor], Tensor]
 
     def improves(self, new: Scores, old: Scores) -> bool:
         """Compare two epochs by the first entry of ``best``."""
@@ -58,8 +59,9 @@ class Task:
         return new[entry] < old[entry] if self.lower_is_better else new[entry] > old[entry]
 
     def worst(self) -> Scores:
-        """Return entries that any epoch improves on."""
-        return dict.fromkeys(self.best, math.inf if self.lower_is_better else -math.inf)
+        """Return entries that any epoch improves on, of no epoch yet."""
+        worst = math.inf if self.lower_is_better else -math.inf
+        return {**dict.fromkeys(self.best, worst), "best_epoch": 0}
 
 
 def add_regressor_arguments(parser: argparse.ArgumentParser) -> None:
@@ -126,11 +128,12 @@ def train_one_epoch(
     regressor.train()
     mean = WeightedMean()
     for step, batch in enumerate(progress(images.batches(epoch), f"epoch {epoch}"), 1):
-        pred, loss, count = predict(regressor, task, batch)
+        pred, loss = predict(regressor, task, batch)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        mean.add(scores(pred.detach(), loss.detach(), task, batch), count)
+        mean.add({"loss": loss.detach()}, len(batch.points))
+        mean.add_metrics(task, pred.detach(), batch.points, batch.visible)
         if step % print_freq == 0:
             log.step(f"epoch {epoch}  step {step}/{len(images)}  loss {mean.result()['loss']:.5f}")
     return mean.result()
@@ -142,113 +145,47 @@ def evaluate(regressor: nn.Module, task: Task, images: EncodedImages) -> Scores:
     regressor.eval()
     mean = WeightedMean()
     for batch in images.batches(epoch=0):
-        pred, loss, count = predict(regressor, task, batch)
-        mean.add(scores(pred, loss, task, batch), count)
+        pred, loss = predict(regressor, task, batch)
+        mean.add({"loss": loss}, len(batch.points))
+        mean.add_metrics(task, pred, batch.points, batch.visible)
     return mean.result()
 
 
-def predict(regressor: nn.Module, task: Task, batch: Batch) -> tuple[Tensor, Tensor, int]:
-    """Return the landmarks (B, A, 2) in [-1, 1], their loss and B."""
+def predict(regressor: nn.Module, task: Task, batch: Batch) -> tuple[Tensor, Tensor]:
+    """Return the landmarks (B, A, 2) in [-1, 1] and their loss."""
     pred, _ = regressor(batch.features)
-    return pred, task.loss(pred, batch.points, batch.visible), len(batch.points)
-
-
-def scores(pred: Tensor, loss: Tensor, task: Task, batch: Batch) -> dict[str, Tensor]:
-    """Return loss and metrics of a batch, still on the device."""
-    metrics = task.metrics.items()
-    return {"loss": loss} | {n: metric(pred, batch.points, batch.visible) for n, metric in metrics}
+    return pred, task.loss(pred, batch.points, batch.visible)
 
 
 class WeightedMean:
-    """Mean of batches' scores by their size, read from the device only when asked for."""
+    """Weighted mean of batches' scores, read from the device only when asked for."""
 
     def __init__(self) -> None:
         self.sums: dict[str, Tensor] = {}
-        self.count = 0
+        self.weights: dict[str, Tensor | float] = {}
 
-    def add(self, values: dict[str, Tensor], count: int) -> None:
-        """Add a batch of ``count`` images."""
+    def add(self, values: dict[str, Tensor], weight: Tensor | float) -> None:
+        """Add a batch's scalars; those of weight 0 may be NaN and count for nothing."""
         for name, value in values.items():
-            self.sums[name] = self.sums.get(name, 0) + value * count
-        self.count += count
+            weighted = torch.where(torch.as_tensor(weight, device=value.device) > 0, value, 0)
+            self.sums[name] = self.sums.get(name, 0) + weighted * weight
+            self.weights[name] = self.weights.get(name, 0) + weight
+
+    def add_metrics(self, task: Task, pred: Tensor, truth: Tensor, visible: Tensor) -> None:
+        """Add the metrics of predictions (B, A, 2), given truth (B, A, 2) and visible (B, A)."""
+        values = {name: metric(pred, truth, visible) for name, metric in task.metrics.items()}
+        self.add(values, task.judged(truth, visible))
 
     def result(self) -> Scores:
-        """Return the means so far."""
-        return {name: float(value) / self.count for name, value in self.sums.items()}
+        """Return the means; NaN where all weights are 0."""
+        weights = {name: float(weight) for name, weight in self.weights.items()}
+        return {n: float(v) / weights[n] if weights[n] else math.nan for n, v in self.sums.items()}
 
 
-def fit(
-    regressor: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    task: Task,
-    train: EncodedImages,
-    held_out: dict[str, EncodedImages],
-    *,
-    lr_of_epoch: Callable[[int], float],
-    first_epoch: int,
-    epochs: int,
-    best: Scores,
-    log: RunLog,
-    print_freq: int,
-    save: Callable[[int, Scores, bool], None],
-) -> tuple[dict[str, Scores], Scores]:
-    """Train and evaluate epoch by epoch.
-
-    Args:
-        regressor: is trained.
-        optimizer: of the regressor.
-        task: losses and scores.
-        train: training images.
-        held_out: split to its images.
-        lr_of_epoch: learning rate of an epoch.
-        first_epoch: counted from 1.
-        epochs: the last one.
-        best: entries of ``task.best`` so far, and ``best_epoch``.
-        log: receives lines and scalars.
-        print_freq: steps between lines.
-        save: called with the epoch, the best entries and whether this epoch improved on them.
-
-    Returns:
-        The last epoch's scores by split, and the best entries with ``best_epoch``.
-    """
-    last: dict[str, Scores] = {}
-    for epoch in range(first_epoch, epochs + 1):
-        rate, watch = lr_of_epoch(epoch), Stopwatch()
-        set_learning_rate(optimizer, rate)
-        trained = train_one_epoch(regressor, optimizer, task, train, epoch, log, print_freq)
-        if not math.isfinite(trained["loss"]):
-            raise InputError(
-                f"the loss is {trained['loss']} after epoch {epoch}: not saved; try a smaller "
-                "--learning_rate"
-            )
-        last = {split: evaluate(regressor, task, images) for split, images in held_out.items()}
-        entries = {entry: last[split][name] for entry, (split, name) in task.best.items()}
-        improved = task.improves(entries, best)
-        if improved:
-            best = {**entries, "best_epoch": epoch}
-        log.record(epoch, learning_rate=rate, **named_scalars(task, trained, last))
-        log.line(
-            f"epoch {epoch}/{epochs}  loss {trained['loss']:.5f}  "
-            + "  ".join(
-                f"{split} {name} {values[name]:.2f} %"
-                for split, values in {"train": trained, **last}.items()
-                for name in task.metrics
-            )
-            + f"  rate {rate:.5f}  {watch.seconds():.1f} s"
-        )
-        save(epoch, best, improved)
-    if not last:  # all epochs lay behind the checkpoint already
-        last = {split: evaluate(regressor, task, images) for split, images in held_out.items()}
-    return last, best
-
-
-def named_scalars(task: Task, trained: Scores, last: dict[str, Scores]) -> Scores:
-    """Return an epoch's scores under the scalars' published names [spec 7]."""
-    named = {"train_loss": trained["loss"], **{name: trained[name] for name in task.metrics}}
-    for split, values in last.items():
-        named[f"{split.lower()}_loss"] = values["loss"]
-        named.update({f"{split}_{name}": values[name] for name in task.metrics})
-    return named
+def mean_shape(points: Tensor, visible: Tensor) -> Tensor:
+    """Return the mean (A, 2) of points (N, A, 2) over the images where they are visible (N, A)."""
+    total = (points * visible[..., None]).sum(dim=0)  # (A, 2)
+    return total / visible.sum(dim=0).clamp(min=1)[:, None]
 
 
 def baseline(task: Task, shape: Tensor, images: EncodedImages) -> Scores:
@@ -256,10 +193,31 @@ def baseline(task: Task, shape: Tensor, images: EncodedImages) -> Scores:
     mean = WeightedMean()
     for batch in images.batches(epoch=0):
         pred = shape.to(batch.points).expand_as(batch.points)
-        metrics = task.metrics.items()
-        values = {name: metric(pred, batch.points, batch.visible) for name, metric in metrics}
-        mean.add(values, len(batch.points))
+        mean.add_metrics(task, pred, batch.points, batch.visible)
     return mean.result()
+
+
+def check_judged(task: Task, held_out: dict[str, EncodedImages]) -> list[str]:
+    """Return a line for each split of which some landmarks aren't judged.
+
+    Raises:
+        InputError: if a split has no image that the metrics can judge.
+    """
+    notices = []
+    for split, images in held_out.items():
+        points, visible = images.annotations()
+        unjudged = [not task.judged(p[None], v[None]) for p, v in zip(points, visible, strict=True)]
+        if all(unjudged):
+            raise InputError(
+                f"{split}: none of its {len(points)} images can be judged: no landmark, or no "
+                "pair of eyes, is annotated"
+            )
+        if any(unjudged) or not visible.all():
+            notices.append(
+                f"{split}: {int((~visible).sum())} of {visible.numel()} landmarks aren't "
+                f"annotated; {sum(unjudged)} of {len(points)} images can't be judged"
+            )
+    return notices
 
 
 def regressor_states(
@@ -323,4 +281,4 @@ def resume_regressor(
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path}: the optimizer's state doesn't fit ({error})") from None
     best = {entry: float(content.get(entry, worst)) for entry, worst in task.worst().items()}
-    return content["epoch"], {**best, "best_epoch": content.get("best_epoch", 0)}
+    return content["epoch"], {**best, "best_epoch": int(best["best_epoch"])}

@@ -1,5 +1,6 @@
 """The encoders by the names of ``--model``, and how their features are asked for [spec 2, 3, 8]."""
 
+import argparse
 import hashlib
 from collections.abc import Sequence
 from functools import partial
@@ -32,7 +33,9 @@ Features = Tensor | tuple[Tensor, ...]
 """A dense map (B, C, H, W), or the native maps of a hypercolumn, deepest first."""
 
 
-def add_encoder_arguments(parser, *, layer: int):
+def add_encoder_arguments(
+    parser: argparse.ArgumentParser, *, layer: int
+) -> argparse._ArgumentGroup:
     """Declare which frozen encoder and which of its layers to use; return the group."""
     group = parser.add_argument_group("frozen encoder")
     group.add_argument(
@@ -42,7 +45,9 @@ def add_encoder_arguments(parser, *, layer: int):
         help="architecture; hourglass is DVE's, which has one layer only",
     )
     group.add_argument(
-        "--trained_model_path", metavar="FILE", help="checkpoint of train_moco.py, or of DVE"
+        "--trained_model_path",
+        metavar="FILE",
+        help="checkpoint of train_moco.py, DVE, or MoCo v1 or v2, or torchvision's state dict",
     )
     group.add_argument(
         "--random_network",

@@ -5,27 +5,50 @@ Everything is in percent. Coordinates are normalised: x before y, in [-1, 1].
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 
-# [spec 6] A point is right within this share of the box's side.
-PCK_THRESHOLD = 0.05
+PCK_THRESHOLD = 0.05  # [spec 6] a point is right within this fraction of the box's side
 
 
-def inter_ocular_error(pred: Tensor, gt: Tensor, eyeidxs: Sequence[int]) -> Tensor:
+def inter_ocular_error(
+    pred: Tensor, gt: Tensor, eyeidxs: Sequence[int], visible: Tensor | None = None
+) -> Tensor:
     """Return the mean landmark error as a percentage of each face's eye distance.
 
     Args:
         pred: (B, A, 2).
         gt: (B, A, 2), in the same frame.
         eyeidxs: indices among the A landmarks of the two eyes.
+        visible: (B, A), bool, the annotated landmarks; None if all are.
 
     Returns:
-        A scalar: 100 times the mean over images and landmarks of |pred - gt| / |eye - eye|.
+        A scalar: 100 times the mean of |pred - gt| / |eye - eye| over the landmarks that
+        `inter_ocular_points` selects. NaN if there are none.
     """
     left, right = eyeidxs
+    judged = inter_ocular_points(gt, eyeidxs, visible)  # (B, A)
     eye_distance = (gt[:, left] - gt[:, right]).norm(dim=-1)  # (B,)
-    error = (pred - gt).norm(dim=-1)  # (B, A)
-    return 100 * (error / eye_distance[:, None]).mean()
+    error = (pred - gt).norm(dim=-1) / eye_distance[:, None]  # (B, A)
+    return 100 * (error.masked_fill(~judged, 0).sum() / judged.sum())
+
+
+def inter_ocular_points(gt: Tensor, eyeidxs: Sequence[int], visible: Tensor | None) -> Tensor:
+    """Return which landmarks the inter-ocular error runs over, (B, A) bool.
+
+    These are the visible ones of faces whose eyes are both visible and at different places:
+    without an eye distance nothing can be normalised.
+
+    Args:
+        gt: (B, A, 2).
+        eyeidxs: indices among the A landmarks of the two eyes.
+        visible: (B, A), bool; None if all are.
+    """
+    left, right = eyeidxs
+    if visible is None:
+        visible = torch.ones(gt.shape[:-1], dtype=torch.bool, device=gt.device)
+    has_distance = (gt[:, left] != gt[:, right]).any(dim=-1)  # (B,)
+    return visible & (has_distance & visible[:, left] & visible[:, right])[:, None]
 
 
 def calc_pck(
@@ -51,8 +74,13 @@ def calc_pck(
     distance = (pred_box - gt_box).norm(dim=-1)  # (B, A)
     if truncate:
         distance = distance.floor()
-    valid = (gt_box > 0).all(dim=-1)  # (B, A)
+    valid = pck_points(gt, visible)  # (B, A)
     right = (distance < PCK_THRESHOLD * boxsize) & valid
     judged = valid.any(dim=0)  # (A,)
-    share = right.sum(dim=0)[judged] / valid.sum(dim=0)[judged]
-    return 100 * share.mean()
+    fraction = right.sum(dim=0)[judged] / valid.sum(dim=0)[judged]
+    return 100 * fraction.mean()
+
+
+def pck_points(gt: Tensor, visible: Tensor) -> Tensor:
+    """Return which points (B, A) the PCK runs over: visible, with both coordinates above -1."""
+    return visible.bool() & ((gt + 1) > 0).all(dim=-1)

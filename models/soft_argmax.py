@@ -10,7 +10,6 @@ H and W rows and columns of the hypercolumn, K virtual points.
 """
 
 import functools
-import math
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
@@ -19,11 +18,10 @@ from torch import Tensor
 
 from models.hypercolumn import project_hypercolumn, resize_matrix
 
-POOLED = 16  # buffers kept for the next step
 CHUNK = 512  # virtual points at a time: 4.7 MB of scores at 48x48
 # Logits below the largest by more than this weigh less than 1e-26, far beyond float32. Their exact
 # exponentials would be subnormal numbers, which processors take ten times as long to make.
-LEAST = -60.0
+MIN_LOGIT = -60.0
 
 
 def soft_argmax(scores: Tensor) -> Tensor:
@@ -71,36 +69,6 @@ def hypercolumn_soft_argmax(
     return torch.cat(chunks, dim=1)
 
 
-class _Pool:
-    """Large CPU buffers that outlive a step.
-
-    The operating system clears fresh pages one by one, which takes longer than what is computed
-    into them. A buffer that is never given back is simply freed with its last user.
-    """
-
-    def __init__(self) -> None:
-        self.free: list[Tensor] = []
-
-    def take(self, like: Tensor, *shape: int) -> Tensor:
-        """Return an uninitialised tensor of this shape and the dtype of ``like``."""
-        count = math.prod(shape)
-        fitting = [b for b in self.free if b.numel() >= count and b.dtype == like.dtype]
-        if fitting:
-            buffer = min(fitting, key=Tensor.numel)
-            self.free = [b for b in self.free if b is not buffer]
-        else:
-            buffer = like.new_empty(count)
-        return buffer[:count].view(shape)
-
-    def give(self, *tensors: Tensor) -> None:
-        """Take back buffers; of those that wait, at most ``POOLED`` are kept."""
-        self.free += [t._base if t._base is not None else t.view(-1) for t in tensors]
-        self.free = sorted(self.free, key=Tensor.numel)[-POOLED:]
-
-
-_pool = _Pool()
-
-
 class _PointsOnCPU(torch.autograd.Function):
     """`hypercolumn_soft_argmax` for some of the points, channels last throughout."""
 
@@ -111,12 +79,12 @@ class _PointsOnCPU(torch.autograd.Function):
         (height, width), k, batch = output_shape, len(weight), len(maps[0])
         rows = [m.permute(0, 2, 3, 1).contiguous() for m in maps]  # (B, h, w, C)
         horizontal, vertical = _resizers(rows, output_shape)
-        projected = [_pool.take(weight, *r.shape[:3], k) for r in rows]  # (B, h, w, K)
+        projected = [weight.new_empty(*r.shape[:3], k) for r in rows]  # (B, h, w, K)
         weights = weight.split([r.shape[-1] for r in rows], dim=1)
         for p, r, w in zip(projected, rows, weights, strict=True):
             torch.mm(r.flatten(0, 2), w.t(), out=p.flatten(0, 2))
         x, y = (torch.linspace(-1, 1, n).to(weight)[None] for n in (width, height))
-        heat = _pool.take(weight, batch, height, width, k) if train else None
+        heat = weight.new_empty(batch, height, width, k) if train else None
         sums = weight.new_empty(batch, 3, k)  # of 1, x and y
 
         def some_images(indices: Iterable[int]) -> None:
@@ -128,14 +96,13 @@ class _PointsOnCPU(torch.autograd.Function):
                     torch.bmm(matrix, p[i], out=part)  # (h, W, K)
                 e = heat[i] if train else scratch  # (H, W, K)
                 torch.mm(vertical, widened.flatten(1), out=e.flatten(1))
-                e.sub_(e.amax(dim=0).amax(dim=0)).clamp_(min=LEAST).exp_()
+                e.sub_(e.amax(dim=0).amax(dim=0)).clamp_(min=MIN_LOGIT).exp_()
                 columns = e.sum(dim=0)  # (W, K)
                 sums[i, 0] = columns.sum(dim=0)
                 torch.mm(x, columns, out=sums[i, 1:2])
                 torch.mm(y, e.sum(dim=1), out=sums[i, 2:])
 
         _spread(batch, some_images)
-        _pool.give(*projected)
         if train:
             ctx.save_for_backward(heat, sums, *rows)
         return (sums[:, 1:] / sums[:, :1]).transpose(1, 2)  # (B, K, 2)
@@ -151,7 +118,7 @@ class _PointsOnCPU(torch.autograd.Function):
         slope = grad_points.transpose(1, 2) / sums[:, :1]  # (B, 2, K)
         offset = -(slope * sums[:, 1:] / sums[:, :1]).sum(dim=1, keepdim=True)  # (B, 1, K)
         factors = torch.cat([offset, slope], dim=1)  # (B, 3, K)
-        projected = [_pool.take(heat, *r.shape[:3], k) for r in rows]  # (B, h, w, K)
+        projected = [heat.new_empty(*r.shape[:3], k) for r in rows]  # (B, h, w, K)
 
         def some_images(indices: Iterable[int]) -> None:
             widened = heat.new_empty(vertical.shape[1], width, k)  # (S, W, K)
@@ -168,7 +135,6 @@ class _PointsOnCPU(torch.autograd.Function):
         grads = [
             p.flatten(0, 2).t() @ r.flatten(0, 2) for p, r in zip(projected, rows, strict=True)
         ]
-        _pool.give(heat, *projected)
         return torch.cat(grads, dim=1), None, None, *(None for _ in rows)
 
 
@@ -178,7 +144,7 @@ def _workers(threads: int) -> ThreadPoolExecutor:
 
 
 def _spread(count: int, work: Callable[[Iterable[int]], None]) -> None:
-    """Share images among as many threads as torch may use, each of them working alone.
+    """Split images over as many threads as torch may use, each of them working alone.
 
     The products of one image are too small to be split: threads that wait for each other after
     every one of them cost more than they save, and far more on a busy machine. Each thread takes

@@ -204,18 +204,19 @@ def test_what_a_killed_run_left_is_not_used(tmp_path, encoder):
 def test_an_interrupted_build_leaves_nothing(tmp_path):
     cache = FeatureCache("disk", tmp_path / "cache", None, CPU)
 
-    def fill(make):
-        make("map0", (4, 2), torch.float32)
+    def fill(storage):
+        storage.allocate("map0", (4, 2), torch.float32)
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        cache.keep("disk", 0, lambda: "k", fill)
+        cache.keep("disk", 0, "k", fill)
     assert entries(tmp_path / "cache") == [] and cache.find("k") is None
 
 
-def fill_ones(make, calls=None):
+def fill_ones(storage, calls=None):
     for name in ("map0", "points", "visible"):
-        make(name, (4, 2), torch.float32).fill_(1)
+        storage.allocate(name, (4, 2), torch.float32)
+        storage.tensors[name].fill_(1)
     if calls is not None:
         calls.append(1)
 
@@ -225,7 +226,7 @@ def test_two_runs_at_once_make_one_set(tmp_path):
 
     def run():
         cache = FeatureCache("disk", tmp_path / "cache", None, CPU)
-        found.append(cache.keep("disk", 0, lambda: "k", lambda make: fill_ones(make, calls)))
+        found.append(cache.keep("disk", 0, "k", lambda storage: fill_ones(storage, calls))[0])
 
     threads = [threading.Thread(target=run) for _ in range(4)]
     for thread in threads:
@@ -238,7 +239,7 @@ def test_two_runs_at_once_make_one_set(tmp_path):
 
 def test_training_cannot_change_the_files(tmp_path):
     cache = FeatureCache("disk", tmp_path / "cache", None, CPU)
-    cache.keep("disk", 0, lambda: "k", fill_ones).maps[0].zero_()
+    cache.keep("disk", 0, "k", fill_ones)[0].maps[0].zero_()
     assert torch.equal(cache.find("k").maps[0], torch.ones(4, 2))
 
 
@@ -250,7 +251,7 @@ def test_a_full_disk_is_named_and_leaves_nothing(tmp_path, monkeypatch):
 
     monkeypatch.setattr(feature_cache, "reserve", full)
     with pytest.raises(InputError, match="cache: can't hold features .No space left"):
-        cache.keep("disk", 0, lambda: "k", fill_ones)
+        cache.keep("disk", 0, "k", fill_ones)
     assert entries(tmp_path / "cache") == []
 
 
@@ -258,7 +259,7 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path):
     (tmp_path / "file").write_text("")
     cache = FeatureCache("disk", tmp_path / "file" / "cache", None, CPU)
     with pytest.raises(InputError, match="can't hold features"):
-        cache.keep("disk", 0, lambda: "k", fill_ones)
+        cache.keep("disk", 0, "k", fill_ones)
 
 
 def test_reserving_takes_the_room_of_a_file_with_holes(tmp_path):
@@ -293,7 +294,7 @@ def test_places_by_mode_and_room(tmp_path, monkeypatch):
 def test_the_budget_is_one_for_all_data_sets(tmp_path, encoder):
     cache = FeatureCache("auto", tmp_path, 40e-9, CPU)
     assert cache.place(32) == "cpu"
-    cache.keep("cpu", 32, lambda: "", fill_ones)  # a map of 4 x 2 float32
+    cache.keep("cpu", 32, "", fill_ones)  # a map of 4 x 2 float32
     assert cache.place(8) == "cpu" and cache.place(9) == "disk"
 
 
@@ -312,6 +313,6 @@ def test_features_without_any_room_are_encoded_anew(tmp_path, encoder, monkeypat
 
 def test_the_summary_is_readable(tmp_path):
     cache = FeatureCache("disk", tmp_path, None, CPU)
-    cache.keep("disk", 0, lambda: "k", fill_ones)
+    cache.keep("disk", 0, "k", fill_ones)
     summary = json.loads((tmp_path / "features-k" / "summary.json").read_text())
     assert summary == {"map0": [4, 2], "points": [4, 2], "visible": [4, 2]}

@@ -1,26 +1,32 @@
 """The shared fit on a small data set of drawn dots: landmarks that can be found exactly."""
 
+import math
 from argparse import Namespace
 
 import pytest
 import torch
 
-from engine.features import StoredImages, StreamedImages, WarpedImages
+from engine.features import Batch, StoredImages, StreamedImages, WarpedImages
 from engine.regression import (
     REGRESSOR_KEYS,
+    WeightedMean,
     baseline,
     build_optimizer,
     build_regressor,
+    check_judged,
     evaluate,
     load_regressor,
+    mean_shape,
     regressor_states,
     resume_regressor,
     train_one_epoch,
 )
+from eval_animal import animal_task
 from eval_face import face_task
 from models.encoders import build_random_encoder, freeze, weights_digest
 from tests.utils.dots import Dots, encoded
 from utils.checkpoint import load_checkpoint, save_checkpoint
+from utils.errors import InputError
 from utils.log import RunLog
 
 
@@ -94,8 +100,8 @@ def test_coloured_dots_are_found_in_the_pixels(tmp_path, encoder):
     for epoch in range(1, 21):
         train_one_epoch(regressor, optimizer, task, images, epoch, RunLog(), 100)
     error = evaluate(regressor, task, images)["InterOcularError"]
-    mean_shape = baseline(task, task.mean_shape(*images.annotations()), images)["InterOcularError"]
-    assert error < 0.05 * mean_shape
+    shape_error = baseline(task, mean_shape(*images.annotations()), images)["InterOcularError"]
+    assert error < 0.05 * shape_error
 
 
 def test_evaluation_weighs_batches_by_their_size(tmp_path, encoder):
@@ -140,3 +146,72 @@ def test_a_resumed_fit_is_the_uninterrupted_one(tmp_path, encoder):
     for name, value in regressor.state_dict().items():
         assert torch.equal(value, resumed.state_dict()[name]), name
     assert load_regressor(tmp_path / "r.pth", resumed, "")["epoch"] == 2
+
+
+class Annotated:
+    """Held-out images as batches of points and visibility, without features."""
+
+    def __init__(self, *batches):
+        self.parts = [Batch(torch.zeros(0), points, visible) for points, visible in batches]
+
+    def batches(self, epoch):
+        return iter(self.parts)
+
+    def annotations(self):
+        return tuple(torch.cat([p[i] for p in self.parts]) for i in (1, 2))
+
+
+def test_a_batch_without_a_visible_part_counts_for_nothing():
+    points, shape = torch.rand(3, 15, 2), torch.rand(15, 2)
+    seen, hidden = torch.ones(3, 15).bool(), torch.zeros(3, 15).bool()
+    alone = baseline(animal_task(), shape, Annotated((points, seen)))
+    both = Annotated((points, seen), (torch.rand(3, 15, 2), hidden))
+    assert baseline(animal_task(), shape, both) == alone and math.isfinite(alone["PCK"])
+    said = "Val: 45 of 90 landmarks aren't annotated; 3 of 6 images can't be judged"
+    assert check_judged(animal_task(), {"Val": both}) == [said]
+    assert check_judged(animal_task(), {"Val": Annotated((points, seen))}) == []
+
+
+@pytest.mark.parametrize("task", [animal_task(), face_task((0, 1))])
+def test_a_split_that_cannot_be_judged_is_refused(task):
+    nothing = Annotated((torch.rand(3, 15, 2), torch.zeros(3, 15).bool()))
+    with pytest.raises(InputError, match="Test: none of its 3 images can be judged"):
+        check_judged(task, {"Test": nothing})
+
+
+def test_a_mean_of_nothing_is_nan():
+    mean = WeightedMean()
+    mean.add({"a": torch.tensor(math.nan), "b": torch.tensor(2.0)}, 0)
+    assert all(math.isnan(value) for value in mean.result().values())
+    mean.add({"a": torch.tensor(3.0)}, torch.tensor(2))
+    assert mean.result()["a"] == 3
+
+
+def test_masked_faces_are_weighed_by_the_points_that_are_judged():
+    points, visible = torch.rand(4, 5, 2), torch.ones(4, 5).bool()
+    visible[0, 0] = False  # an eye: the image isn't judged
+    visible[1, 3] = visible[3, 4] = False
+    shape, task = torch.rand(5, 2), face_task((0, 1))
+    split = Annotated((points[:2], visible[:2]), (points[2:], visible[2:]))
+    errors = [
+        float((points[i, a] - shape[a]).norm() / (points[i, 0] - points[i, 1]).norm())
+        for i in (1, 2, 3)
+        for a in range(5)
+        if visible[i, a]
+    ]
+    wanted = 100 * sum(errors) / len(errors)
+    assert baseline(task, shape, split)["InterOcularError"] == pytest.approx(wanted, rel=1e-5)
+
+
+def test_the_mean_shape_is_that_of_annotated_points():
+    points = torch.tensor([[[1.0, 2.0], [9.0, 9.0]], [[3.0, 6.0], [5.0, 7.0]]])
+    visible = torch.tensor([[True, False], [True, True]])
+    assert mean_shape(points, visible).tolist() == [[2, 4], [5, 7]]
+
+
+def test_masked_points_teach_nothing():
+    pred, visible = torch.rand(2, 5, 2, requires_grad=True), torch.ones(2, 5).bool()
+    visible[1, 2] = False
+    truth = torch.rand(2, 5, 2)
+    face_task((0, 1)).loss(pred, truth, visible).backward()
+    assert not pred.grad[1, 2].any() and pred.grad[visible].all()

@@ -52,3 +52,21 @@ def test_losses_by_hand():
     two = torch.cat([pred, pred], dim=1)
     loss = selected_regression_loss(two, torch.zeros(1, 2, 2), torch.tensor([[True, False]]))
     assert float(loss) == pytest.approx((0.125 + 2.5) / 4)
+
+
+def test_faces_without_an_eye_distance_are_left_out():
+    gt = torch.tensor([[[0.0, 0.0], [0.0, 0.5], [0.3, 0.3]]]).repeat(3, 1, 1)
+    pred = gt + torch.tensor([0.1, 0.0])
+    gt[1] = pred[1] = 0  # unannotated: both eyes at one place
+    visible = torch.ones(3, 3).bool()
+    visible[2, 1] = False
+    assert inter_ocular_error(pred, gt, (0, 1), visible=visible) == pytest.approx(20)
+    assert inter_ocular_error(pred, gt, (0, 1)) == pytest.approx(20)
+    assert inter_ocular_error(pred[1:], gt[1:], (0, 1), visible[1:]).isnan()
+
+
+def test_only_visible_points_count():
+    gt = torch.tensor([[[0.0, 0.0], [0.0, 0.5], [0.3, 0.3], [-1.0, -1.0]]])
+    visible = torch.tensor([[True, True, True, False]])
+    pred = gt + torch.tensor([[[0.1, 0.0], [0.0, 0.0], [0.0, 0.05], [9.0, 9.0]]])
+    assert inter_ocular_error(pred, gt, (0, 1), visible) == pytest.approx(100 * 0.15 / 3 / 0.5)

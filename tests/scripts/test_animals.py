@@ -1,25 +1,25 @@
+"""The bird scripts on a CUB that the tests write: 3 training images, 1 for validation, 1 test."""
+
 import json
 
 import pytest
 from PIL import Image
 
+from tests.data_loader.layouts import write_cub
 from tests.recipes import FACES, needs_faces
-from tests.scripts.conftest import run, run_inside
+from tests.scripts.conftest import run_inside
 from utils.checkpoint import load_checkpoint
 
-BIRDS = FACES / "cub"
 FRAME = ["--image_size", "64", "--model", "resnet18", "--num_workers", "0", "--random_network"]
-FRAME += ["--data_folder", str(BIRDS), "--layer", "1", "--use_hypercol"]
-FEW = ["--imagelist", str(BIRDS / "split/train_10.txt")]
-
-pytestmark = needs_faces
+FRAME += ["--data_folder", "cub", "--layer", "1", "--use_hypercol"]
 
 
 @pytest.fixture(scope="module")
 def evaluated(tmp_path_factory):
     cwd = tmp_path_factory.mktemp("birds")
-    done = run(
-        *("eval_animal.py", *FRAME, *FEW, "--adam", "--learning_rate", 0.01, "--epochs", 2),
+    write_cub(cwd / "cub")
+    done = run_inside(
+        *("eval_animal.py", *FRAME, "--adam", "--learning_rate", 0.01, "--epochs", 2),
         *("--model_path", "runs", "--model_name", "cub"),
         cwd=cwd,
     )
@@ -36,7 +36,7 @@ def test_birds_are_scored_by_pck_and_picked_on_the_validation_set(evaluated):
     picked = max(epochs, key=lambda e: e["Val_PCK"])
     assert best["best_val_pck"] == picked["Val_PCK"]
     assert best["best_test_pck"] == picked["Test_PCK"]
-    assert "10 training, 60 Val, 60 Test images" in done.out
+    assert "3 training, 1 Val, 1 Test images" in done.out
     assert "picked on the Val set;" in done.out
     # Distances are cut down to whole pixels for the published score.
     assert all(e["Test_PCK"] >= e["Test_PCK_exact"] for e in epochs)
@@ -49,27 +49,42 @@ def test_vis_animal_draws_parts_and_components(evaluated):
     done = run_inside("vis_animal.py", *arguments, cwd=cwd)
     assert done.status == 0, done.err
     names = {p.name for p in (cwd / "images").iterdir()}
-    drawn = {f"{i}_{kind}.png" for i in range(32) for kind in ("pred", "gt")}
-    folders = {str(i) for i in range(8)}
+    drawn = {f"{i}_{kind}.png" for i in range(1) for kind in ("pred", "gt")}
+    folders = {"0"}
     assert names == drawn | folders | {"contact_sheet.png", "pca_sheet.png"}
-    assert Image.open(cwd / "images/3_pred.png").size == (256, 256)
-    assert "60 test images: PCK" in done.out
-    same = run_inside("vis_animal.py", *[32 if a == 8 else a for a in arguments], cwd=cwd)
+    assert Image.open(cwd / "images/0_pred.png").size == (256, 256)
     last = json.loads((cwd / "runs/cub/result.json").read_text())["last"]["Test"]
     found = f"PCK {last['PCK']:.2f} % (as published), {last['PCK_exact']:.2f} % (exact)"
-    assert f"60 test images: {found}" in same.out
+    assert f"1 test images: {found}" in done.out
 
 
-def test_few_shot_flags_work_on_birds(tmp_path):
+def test_few_shot_flags_work_on_birds(evaluated):
     done = run_inside(
-        *("eval_animal.py", *FRAME, "--epochs", 1, "--restrict_annos", 5, "--TPS_aug"),
+        *("eval_animal.py", *FRAME, "--epochs", 1, "--restrict_annos", 2, "--TPS_aug"),
         *("--model_path", "runs", "--model_name", "few"),
-        cwd=tmp_path,
+        cwd=evaluated[0],
     )
     assert done.status == 0, done.err
-    assert "5 training, 60 Val" in done.out
+    assert "2 training, 1 Val" in done.out
 
 
+def test_a_split_without_a_visible_part_is_refused_before_the_fit(tmp_path):
+    write_cub(tmp_path / "cub", native=True)
+    names = (tmp_path / "cub/images.txt").read_text().split("\n")
+    (bird,) = (line.split()[0] for line in names if line.endswith("a_4.jpg"))  # of val.txt
+    parts = tmp_path / "cub/parts/part_locs.txt"
+    lines = [line.split() for line in parts.read_text().splitlines()]
+    lines = [[*words[:4], "0"] if words[0] == bird else words for words in lines]
+    parts.write_text("".join(" ".join(words) + "\n" for words in lines))
+    done = run_inside(
+        *("eval_animal.py", *FRAME, "--epochs", 1, "--model_path", "runs", "--model_name", "a"),
+        cwd=tmp_path,
+    )
+    assert done.status == 2 and "epoch 1" not in done.out
+    assert "Val: none of its 1 images can be judged" in done.err and done.err.count("\n") == 1
+
+
+@needs_faces
 def test_moco_trains_on_a_list_of_birds(tmp_path):
     names = (FACES / "inat/inat_train.txt").read_text().split()[:8]
     (tmp_path / "list.txt").write_text("".join(f"{FACES / name}\n" for name in names))

@@ -1,0 +1,89 @@
+"""Encoders from the checkpoints that people have: the weights arrive, or the file is named."""
+
+import pytest
+import torch
+import torchvision
+
+from engine.encoder_loading import load_frozen_encoder
+from models.encoders import build_encoder
+from utils.errors import InputError
+
+
+@pytest.fixture(scope="module")
+def theirs():
+    torch.manual_seed(1)
+    return torchvision.models.resnet18().state_dict()
+
+
+def load(path, content, name="resnet18"):
+    torch.save(content, path)
+    notices = []
+    encoder = load_frozen_encoder(name, 64, str(path), False, 2, 0, notices)
+    return encoder.state_dict(), [line.removeprefix(f"{path}: ") for line in notices]
+
+
+def moco(state, head):
+    trunk = {k: v for k, v in state.items() if not k.startswith("fc.")}
+    state = {f"module.encoder_q.{k}": v for k, v in {**trunk, **head}.items()}
+    state |= {k.replace("_q", "_k"): torch.zeros_like(v) for k, v in state.items()}
+    return {"epoch": 200, "state_dict": state | {"module.queue": torch.rand(128, 8)}}
+
+
+HEAD = "its head (fc) doesn't fit resnet18's and is ignored"
+V1 = {"fc.weight": torch.rand(128, 512), "fc.bias": torch.rand(128)}
+V2 = {
+    f"fc.{i}.{k}": torch.rand(n, 512) for i, n in ((0, 512), (2, 128)) for k in ("weight", "bias")
+}
+
+
+@pytest.mark.parametrize(
+    ("wrap", "notices"),
+    [
+        (lambda s: s, ["the weights without a prefix are taken as resnet18's", HEAD]),
+        (
+            lambda s: moco(s, V1),
+            ["the weights under module.encoder_q. are taken as resnet18's"],
+        ),
+        (
+            lambda s: moco(s, V2),
+            ["the weights under module.encoder_q. are taken as resnet18's", HEAD],
+        ),
+    ],
+    ids=["torchvision", "MoCo v1", "MoCo v2"],
+)
+def test_other_peoples_trunks(tmp_path, theirs, wrap, notices):
+    state, found = load(tmp_path / "c.pth", wrap(theirs))
+    assert found == notices
+    for key, value in theirs.items():
+        if not key.startswith("fc."):
+            assert torch.equal(state[f"encoder.module.{key}"], value), key
+    if HEAD not in found:
+        assert torch.equal(state["encoder.module.fc.weight"], V1["fc.weight"])
+
+
+@pytest.mark.parametrize("prefix", ["encoder.module.", "encoder."])
+def test_our_own_with_and_without_data_parallel(tmp_path, prefix):
+    own = build_encoder("resnet18", 64).state_dict()
+    renamed = {k.replace("encoder.module.", prefix): v for k, v in own.items()}
+    state, notices = load(tmp_path / "c.pth", {"model": renamed})
+    assert all(torch.equal(state[key], value) for key, value in own.items())
+    mapped = ["the weights under encoder. are taken as resnet18's"]
+    assert notices == ([] if prefix == "encoder.module." else mapped)
+
+
+@pytest.mark.parametrize(
+    ("content", "name", "said"),
+    [
+        ({"epoch": 1}, "resnet18", "holds no encoder for --model resnet18: no conv1.weight; found"),
+        ([1], "resnet18", "expected a checkpoint; found list"),
+        ({"model": [1]}, "resnet18", "model is list, not dict"),
+        (None, "resnet34", "layer1.2.conv1.weight is missing"),
+        (None, "resnet50", "layer1.0.conv1.weight is .64, 64, 3, 3., expected .64, 64, 1, 1."),
+        (None, "hourglass", "conv1.bias is missing"),
+    ],
+)
+def test_what_does_not_fit_is_named(tmp_path, theirs, content, name, said):
+    path = tmp_path / "c.pth"
+    with pytest.raises(InputError, match=said) as caught:
+        load(path, theirs if content is None else content, name)
+    assert str(caught.value).startswith(f"{path}: ") and "\n" not in str(caught.value)
