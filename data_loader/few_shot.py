@@ -124,4 +124,5 @@ def restrict(
         places = draw_picks(total, count, seed)
     picks = Picks(places.tolist(), [dataset.filenames[i] for i in places])
     dataset.select(tile_picks(places, total, num_per_epoch) if repeat else places)
+    dataset.check_landmarks()
     return picks

@@ -52,7 +52,7 @@ def read_variables(data: bytes, names: set[str]) -> dict:
             raise ValueError(f"a variable of type {kind}")
         name = variable_name(content, order)
         if name in variables:
-            raise ValueError(f"{name} stands there twice")
+            raise ValueError(f"{name} appears twice")
         if name in names:
             variables[name] = matrix(content, order, depth=1)
     return variables
