@@ -297,7 +297,7 @@ def test_celeba_names_the_absent_file(celeba, gone):
         ("000002.jpg   61", "000002.jpg", "line 4"),
         ("000002.jpg   61", "000002.jpg   61,", "line 4"),
         ("000002.jpg   61", "000002.jpg   inf", "line 4"),
-        ("000002.jpg   61", "000002.jpg   NaN", "point 1 of 000002.jpg has one coordinate"),
+        ("000009.jpg   60", "000009.jpg   NaN", "point 1 of 000009.jpg has one coordinate"),
         ("000002.jpg", "", "line 4"),
         ("000002.jpg", "000007.jpg", "000007.jpg appears twice"),
     ],
@@ -705,6 +705,9 @@ def test_missing_points_of_the_other_benchmarks(tmp_path):
 
 @pytest.mark.parametrize("benchmark", ["MAFL", "CelebA", "AFLW", "MTFL"])
 def test_images_of_another_size_are_refused_at_the_start_or_when_read(tmp_path, benchmark):
+    def mafl(root):
+        write_celeba(root, CELEBA_PARTS, **CELEBA_MAFL)
+
     write, cls, expected = {
         "MAFL": (
             lambda root: write_celeba(root, CELEBA_PARTS, **CELEBA_MAFL),
