@@ -172,7 +172,7 @@ class CUB(Birds):
     """
 
     num_landmarks = PARTS
-    published_counts = {"train": 1_241, "val": 382, "test": 383}
+    published_counts: dict[str, int] | None = {"train": 1_241, "val": 382, "test": 383}
 
     def __init__(
         self,

@@ -3,8 +3,10 @@
 `LandmarkDataset` says what their arguments and items are. Letters: N images, A landmarks.
 """
 
+import argparse
 import csv
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -68,7 +70,7 @@ class CelebAPrunedAligned_MAFLVal(CelebA):  # noqa: N801 (published name)
     MAFL's test images (``'mafl'``).
     """
 
-    def __init__(self, *positional, val_split: str = "celeba", **options) -> None:
+    def __init__(self, *positional: Any, val_split: str = "celeba", **options: Any) -> None:
         if val_split not in ("celeba", "mafl"):
             raise ValueError(f"val_split is 'celeba' or 'mafl', not {val_split!r}")
         self.val_split = val_split
@@ -261,7 +263,8 @@ class ThreeHundredW(LandmarkDataset):
 
     def read(self, root: Path, train: bool) -> tuple[Path, list[str], dict[str, np.ndarray]]:
         """See `LandmarkDataset.read`; the lists of face boxes say which images there are."""
-        filenames, boxes = [], []
+        filenames: list[str] = []
+        boxes: list[np.ndarray] = []
         for folder, part, start in self.train_parts if train else self.test_parts:
             path = root / "Bounding Boxes" / f"bounding_boxes_{part}.mat"
             part_boxes = {k: v for k, v in read_face_boxes(path).items() if k.startswith(start)}
@@ -289,7 +292,7 @@ FACE_BENCHMARKS: dict[str, tuple[type[LandmarkDataset], str]] = {
 }
 
 
-def add_face_arguments(parser) -> None:
+def add_face_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare which benchmark to read, and from where."""
     group = parser.add_argument_group("images")
     group.add_argument(

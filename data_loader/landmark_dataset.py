@@ -5,8 +5,10 @@ Letters: A landmarks; S the side of the square a benchmark makes of its image
 """
 
 import argparse
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -81,8 +83,8 @@ class LandmarkDataset(Dataset):
     eyes: tuple[int, int] | None = None
     published_counts: dict[str, int] | None = None  # by split
     mean, std = FACE_MEAN, FACE_STD
-    split_name: str | None = None
-    image_cache = None  # see `image_cache.cache_images`
+    split_name = ""  # "train" or "test" if a subclass says nothing
+    image_cache: Any = None  # an `ImageCache`, see `image_cache.cache_images`
     has_files = True  # one for each image
 
     def __init__(
@@ -149,7 +151,8 @@ class LandmarkDataset(Dataset):
         self.annotations["visible"] = visible
         if not annotated:
             return
-        kind, empty = f"{type(self).__name__} {self.split_name}", ~visible.any(axis=1)
+        kind = f"{type(self).__name__} {self.split_name}"
+        empty = np.logical_not(visible.any(axis=1))  # (N,)
         if empty.any():
             count = f"{empty.sum():,} of {len(empty):,} images have no annotated point"
             if empty.all() or not skip:
@@ -328,7 +331,8 @@ class LandmarkDataset(Dataset):
 
     def _colours(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Return mean and standard deviation of each colour, (3, 1, 1), for images."""
-        return tuple(torch.tensor(v).to(images)[:, None, None] for v in (self.mean, self.std))
+        mean, std = (torch.tensor(v).to(images)[:, None, None] for v in (self.mean, self.std))
+        return mean, std
 
     def annotation_tensors(self) -> tuple[Tensor, Tensor]:
         """Return all unwarped points (N, A, 2) in [-1, 1] and which are annotated, (N, A) bool."""
@@ -338,6 +342,30 @@ class LandmarkDataset(Dataset):
         ]
         visible = torch.stack([self.visible(i) for i in range(len(self))])
         return normalize_points(torch.stack(points_px), self.side), visible
+
+    def digest(
+        self,
+        facts: object = None,
+        places: Sequence[int] | None = None,
+        describe_file: Callable[[Path], bytes] = lambda path: b"",
+    ) -> str:
+        """Return a hash of images' names and annotations, and of what else is given.
+
+        Args:
+            facts: what `repr` tells apart.
+            places: of the images; all if None.
+            describe_file: what to hash of an image's file, given its path.
+        """
+        chosen = list(range(len(self.filenames)) if places is None else places)
+        digest = hashlib.sha256(repr(facts).encode())
+        for name, rows in sorted(self.annotations.items()):
+            digest.update(f"{name} {rows.dtype} {len(chosen)} {rows.shape[1:]}\0".encode())
+            digest.update(np.ascontiguousarray(rows[chosen]).tobytes())
+        for place in chosen:
+            filename = self.filenames[place]
+            described = describe_file(self.folder / filename)
+            digest.update(f"{filename!r} {len(described)}\0".encode() + described)
+        return digest.hexdigest()
 
     def select(self, indices: Sequence[int]) -> None:
         """Keep the images at these places, in this order, repeats included."""

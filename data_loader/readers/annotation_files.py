@@ -157,8 +157,8 @@ def parse_table(
 def check_unique(path: Path, names: list[str]) -> None:
     """Raise an `InputError` that names the first name which appears twice in a file."""
     if len(set(names)) < len(names):
-        seen: set[str] = set()
-        twice = next(name for name in names if name in seen or seen.add(name))
+        places = {name: place for place, name in reversed(list(enumerate(names)))}  # the first
+        twice = next(name for place, name in enumerate(names) if places[name] < place)
         raise InputError(f"{path}: {twice} appears twice")
 
 

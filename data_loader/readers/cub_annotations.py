@@ -105,7 +105,8 @@ def read_part_locations(root: Path, wanted: set[str], skip_bad: bool) -> dict[st
         InputError: naming the file and line that doesn't fit.
     """
     names = read_image_ids(root / "images.txt")
-    path, rows, seen = root / "parts/part_locs.txt", {}, set()
+    path, rows = root / "parts/part_locs.txt", dict[str, np.ndarray]()
+    seen: set[tuple[str, int]] = set()
     for number, line in enumerate(read_lines(path), 1):
         words = line.split()
         try:

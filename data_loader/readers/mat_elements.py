@@ -11,6 +11,7 @@ bytes, and its content, filled up to whole eights; up to four bytes may stand in
 import math
 import struct
 import zlib
+from typing import Any
 
 import numpy as np
 
@@ -104,7 +105,7 @@ def variable_name(content: bytes, order: str) -> str:
     return elements.next()[1].decode("latin-1")
 
 
-def matrix(content: bytes, order: str, depth: int):
+def matrix(content: bytes, order: str, depth: int) -> Any:
     """Return the value of a matrix element; see `read_variables`."""
     if not content:
         return np.empty((0, 0))

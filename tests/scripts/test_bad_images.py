@@ -88,12 +88,7 @@ def test_a_stopped_regressor_goes_on_without_what_went_bad(whole, tmp_path):
     again = ("--epochs", 2, "--resume", "auto")
     stopped = fit(tmp_path, root, "a", *again)
     assert stopped.status == 2
-    assert (
-        stopped.err
-        == f"eval_face.py: error: {}: {NO_IMAGE}\n".format(
-            root / "output/test_3.jpg"
-        )
-    )
+    assert stopped.err == f"eval_face.py: error: {root}/output/test_3.jpg: {NO_IMAGE}\n"
     done = fit(tmp_path, root, "a", *again, *SKIP)
     assert done.status == 0 and "1 of 100 test images" in done.out, done.err
     assert len((tmp_path / "runs/a/bad_images.txt").read_text().splitlines()) == 1
