@@ -59,6 +59,7 @@ def main() -> None:
     join_process_group(device)
     frame = {"image_size": args.image_size, "image_crop": args.image_crop}
     frame["skip_bad"] = args.on_bad_image == "skip"
+    frame["skip_unannotated"] = args.on_unannotated == "skip"
     train_set = build_face_dataset(
         args.dataset, args.data_folder, train=True, TPS_aug=args.TPS_aug, **frame
     )

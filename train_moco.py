@@ -175,7 +175,7 @@ def main() -> None:
     forget_later_epochs(folder / "log.jsonl", progress_state.epochs)
     scalars = scalar_folder(args.model_path, args.model_name)
     log = RunLog(None, scalars, folder / "log.jsonl")
-    for notice in notices:
+    for notice in [*notices, *dataset.count_notice()]:
         log.line(notice)
     log.line(
         f"{len(dataset)} images of {args.dataset}, {dataset.side} px; "

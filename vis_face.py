@@ -62,6 +62,7 @@ def main() -> None:
         image_size=args.image_size,
         image_crop=args.image_crop,
         skip_bad=args.on_bad_image == "skip",
+        skip_unannotated=args.on_unannotated == "skip",
     )
     run_visualization(
         args, dataset, draw, partial(score, dataset.eyes), "prediction blue, truth green"

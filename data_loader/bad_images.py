@@ -6,6 +6,7 @@ isn't set raises at the first one. A list has one image a line: its path, a tab 
 Letters: B items of a batch.
 """
 
+import argparse
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -21,7 +22,7 @@ from data_loader.landmark_dataset import LandmarkDataset
 from data_loader.loaders import available_cores
 from utils.distributed import broadcast_from_first, is_first_rank
 from utils.errors import ImageError, InputError
-from utils.files import write_atomically
+from utils.files import write_text
 from utils.log import progress
 
 LIST = "bad_images.txt"
@@ -30,7 +31,7 @@ PASSED = "could be read only later"
 BATCH = 64  # images that a process checks at a time
 
 
-def add_bad_image_argument(parser) -> None:
+def add_bad_image_argument(parser: argparse._ActionsContainer) -> None:
     """Declare what to do about images that can't be read, on a parser or one of its groups."""
     parser.add_argument(
         "--on_bad_image",
@@ -99,7 +100,7 @@ def write_list(path: Path, entries: list[str]) -> None:
         if entries:
             path.parent.mkdir(parents=True, exist_ok=True)
             text = "".join(dict.fromkeys(entries))
-            write_atomically(path, lambda file: file.write(text.encode()))
+            write_text(path, text)
         else:
             path.unlink(missing_ok=True)
     except OSError as error:

@@ -3,7 +3,10 @@
 `LandmarkDataset` says what their arguments and items are. Letters: N images, A = 15 parts.
 """
 
+import argparse
 import os
+import re
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +18,7 @@ from data_loader.geometry import resize_square
 from data_loader.landmark_dataset import LandmarkDataset, add_image_arguments
 from data_loader.readers.annotation_files import read_lines, read_names
 from data_loader.readers.cub_annotations import PARTS, read_part_annotations
+from data_loader.readers.images import SUFFIXES
 from data_loader.views.random_view import BIRD_MEAN, BIRD_STD
 from utils.errors import InputError
 
@@ -32,10 +36,10 @@ class Birds(LandmarkDataset):
 
 
 class InatAve(Birds):
-    """Images of birds without annotation: ``root/*/*.jpg``, or those of a list.
+    """Images of birds without annotation: all below a folder, or those of a list.
 
     Args:
-        root: holds the species folders.
+        root: holds the images, at any depth; hidden files and folders, and macOS's, are ignored.
         train: unused, there is one split.
         pair_image: see `LandmarkDataset`, also for the rest.
         imwidth: side of the square in pixels.
@@ -76,7 +80,15 @@ class InatAve(Birds):
     def read(self, root: Path, train: bool) -> tuple[Path, list[str], dict[str, np.ndarray]]:
         """See `LandmarkDataset.read`; there are no points."""
         if self.imagelist is None:
-            filenames = sorted(str(path.relative_to(root)) for path in root.glob("*/*.jpg"))
+            filenames, left_out = find_images(root)
+            if left_out:
+                total = sum(left_out.values())
+                kinds = ", ".join(f"{count:,} {kind}" for kind, count in left_out.most_common(9))
+                self.notices.append(f"{root}: {total:,} files or folders left out: {kinds}")
+            if not filenames:
+                raise InputError(
+                    f"{root}: holds no image, at any depth, named *.{', *.'.join(sorted(SUFFIXES))}"
+                )
         else:
             imagelist = Path(self.imagelist)
             # Lists are often relative to a folder above the one that holds them.
@@ -90,11 +102,40 @@ class InatAve(Birds):
         return root, filenames, {"keypoints": np.empty((len(filenames), 0, 2))}
 
 
+def find_images(root: Path) -> tuple[list[str], Counter[str]]:
+    """Return the sorted paths of the images below a folder, and why other files were left out.
+
+    Links are followed, to each folder once. Raises nothing for folders that can't be read.
+
+    Returns:
+        Paths from ``root``; and, for each kind of what was left out, how many there are.
+    """
+    found, left_out, seen = [], Counter[str](), set()
+    for folder, subfolders, files in os.walk(root, followlinks=True):
+        real = os.path.realpath(folder)
+        if real in seen:
+            subfolders.clear()
+            continue
+        seen.add(real)
+        hidden = [name for name in subfolders if name.startswith(".") or name == "__MACOSX"]
+        subfolders[:] = sorted(set(subfolders) - set(hidden))
+        left_out.update({"hidden": len(hidden)} if hidden else {})
+        for name in files:
+            suffix = os.path.splitext(name)[1].lower()
+            if name.startswith("."):
+                left_out["hidden"] += 1
+            elif suffix[1:] in SUFFIXES:
+                found.append(os.path.relpath(os.path.join(folder, name), root))
+            else:
+                left_out[f"*{suffix}" if suffix else "without suffix"] += 1
+    return sorted(found), left_out
+
+
 def resolve_listed(imagelist: Path, folders: list[Path], absent_in: Path | None) -> list[str]:
     """Return the absolute paths of a list's images, each in the first folder that has it.
 
     Args:
-        imagelist: one image a line.
+        imagelist: one image a line; Windows' separators are replaced where that finds it.
         folders: where to look for them.
         absent_in: the folder to name for one that none has; None if that is an error.
     """
@@ -103,7 +144,8 @@ def resolve_listed(imagelist: Path, folders: list[Path], absent_in: Path | None)
         raise InputError(f"{imagelist}: empty, expected one image a line")
     for number, line in enumerate(lines, 1):
         # os.path.isfile is False, where Path.is_file raises, for a line too long to be a path.
-        found = next((f / line for f in folders if line and os.path.isfile(f / line)), None)
+        names = dict.fromkeys([line, line.replace("\\", "/")] if line else [])
+        found = next((f / n for n in names for f in folders if os.path.isfile(f / n)), None)
         if found is None and line and absent_in is not None:
             found = absent_in / line
         elif found is None:
@@ -114,7 +156,7 @@ def resolve_listed(imagelist: Path, folders: list[Path], absent_in: Path | None)
 
 
 class CUB(Birds):
-    """CUB-200-2011 with 15 parts; the second of an item is ``visible`` (15,) bool.
+    """CUB-200-2011 with 15 parts, some of them invisible.
 
     Args:
         root: holds ``images``, ``split`` and the annotations.
@@ -130,7 +172,7 @@ class CUB(Birds):
     """
 
     num_landmarks = PARTS
-    published_counts = {"train": 1_241, "val": 382, "test": 383}
+    published_counts: dict[str, int] | None = {"train": 1_241, "val": 382, "test": 383}
 
     def __init__(
         self,
@@ -155,26 +197,29 @@ class CUB(Birds):
         """See `LandmarkDataset.read`; points are shares of the image's width and height."""
         path = Path(self.imagelist or root / "split" / f"{self.split_name}.txt")
         # Listed paths carry other people's prefixes: what counts is what follows "/images/".
-        filenames = [name.rsplit("/images/", 1)[-1] for name in read_names(path)]
-        self.check_listed(root / "images", filenames, path)
+        filenames = [re.split(r"[/\\]images[/\\]", name)[-1] for name in read_names(path)]
+        filenames = self.check_listed(root / "images", filenames, path)
         if self.imagelist is not None:
             self.published_counts = None  # a list of one's own may be of any length
         keypoints, visible = read_part_annotations(root, filenames, self.skip_bad)
         return root / "images", filenames, {"keypoints": keypoints, "visible": visible}
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor, Tensor, int]:
-        """Return a pair as all data sets do; else (data, visible, keypoints_normalized, index)."""
+        """Return (data, visible, keypoints_normalized, index), or a pair as all data sets do."""
         if self.pair_image:
             return super().__getitem__(index)
         item = self.annotated_item(index)
         return item.image, item.visible, item.points_norm, item.index
+
+    def check_landmarks(self) -> None:
+        """Accept lists whose images show only some of the parts."""
 
 
 # Both spellings of CUB's folder are in use [spec 8].
 CUB_ROOTS = ("datasets/CUB_200_2011", "datasets/CUB-200-2011")
 
 
-def add_animal_arguments(parser) -> None:
+def add_animal_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare which benchmark to read, and from where."""
     group = parser.add_argument_group("images")
     group.add_argument("--dataset", choices=["CUB"], default="CUB", help="the benchmark")

@@ -3,8 +3,10 @@
 `LandmarkDataset` says what their arguments and items are. Letters: N images, A landmarks.
 """
 
+import argparse
 import csv
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -15,7 +17,7 @@ from data_loader.landmark_dataset import LandmarkDataset, add_image_arguments
 from data_loader.readers.annotation_files import (
     check_points,
     check_unique,
-    parse_number,
+    parse_coordinate,
     parse_table,
     read_lines,
     read_names,
@@ -23,6 +25,8 @@ from data_loader.readers.annotation_files import (
 from data_loader.readers.matlab_files import check_face_box, read_face_boxes, read_mat, read_pts
 from utils.errors import InputError
 
+# Width and height of the files, in pixels [spec 6].
+CELEBA_SIZE, MTFL_SIZE = (178, 218), (150, 150)
 VAL_IMAGES = 2000  # [spec 6] CelebA's validation set is the first ones of its test partition
 
 
@@ -31,7 +35,6 @@ class CelebA(LandmarkDataset):
 
     eyes = (0, 1)
     num_landmarks = 5
-    file_size = (178, 218)
     image_folder = "Img/img_align_celeba_hq"
     annotation_file = "Anno/list_landmarks_align_celeba.txt"
 
@@ -40,18 +43,23 @@ class CelebA(LandmarkDataset):
         names, keypoints = read_celeba_landmarks(root / self.annotation_file)
         rows = self.split(root, names, train)
         folder, filenames = root / self.image_folder, [names[row] for row in rows]
-        self.check_listed(folder, filenames, root / self.annotation_file)
-        check_points(root / self.annotation_file, filenames, keypoints[rows], self.file_size)
+        filenames = self.check_listed(folder, filenames, root / self.annotation_file)
+        check_points(root / self.annotation_file, filenames, keypoints[rows], CELEBA_SIZE)
         return folder, filenames, {"keypoints": keypoints[rows]}
 
     def split(self, root: Path, names: list[str], train: bool) -> list[int]:
         """Return the rows of the annotation file that belong to the split."""
         raise NotImplementedError
 
+    def expected_size(self, index: int) -> tuple[int, int]:
+        """Return the aligned images' size."""
+        return CELEBA_SIZE
+
     def square(
         self, image: Image.Image, points_orig: np.ndarray, index: int
     ) -> tuple[Image.Image, np.ndarray]:
         """See `celeba_square`."""
+        self.check_size(index, image.size)
         return celeba_square(image, points_orig, self.imwidth)
 
 
@@ -62,7 +70,7 @@ class CelebAPrunedAligned_MAFLVal(CelebA):  # noqa: N801 (published name)
     MAFL's test images (``'mafl'``).
     """
 
-    def __init__(self, *positional, val_split: str = "celeba", **options) -> None:
+    def __init__(self, *positional: Any, val_split: str = "celeba", **options: Any) -> None:
         if val_split not in ("celeba", "mafl"):
             raise ValueError(f"val_split is 'celeba' or 'mafl', not {val_split!r}")
         self.val_split = val_split
@@ -98,7 +106,7 @@ class MAFLAligned(CelebA):
 
 
 def read_celeba_landmarks(path: Path) -> tuple[list[str], np.ndarray]:
-    """Return the names and points (N, 5, 2) of ``list_landmarks_align_celeba.txt``.
+    """Return the names and points (N, 5, 2), NaN if absent, of ``list_landmarks_align_celeba.txt``.
 
     Raises:
         InputError: if the count, the header or a line doesn't fit.
@@ -110,7 +118,7 @@ def read_celeba_landmarks(path: Path) -> tuple[list[str], np.ndarray]:
         raise InputError(
             f"{path}: says {lines[0][:20]} images, has {len(lines) - 2} lines of points"
         )
-    names, numbers = parse_table(path, lines[2:], 10, first_line=3)
+    names, numbers = parse_table(path, lines[2:], 10, 3, parse_coordinate)
     return names, numbers.reshape(-1, 5, 2)
 
 
@@ -133,12 +141,13 @@ class AFLW(LandmarkDataset):
     def read(self, root: Path, train: bool) -> tuple[Path, list[str], dict[str, np.ndarray]]:
         """See `LandmarkDataset.read`."""
         split = "train" if train else "test"
-        names = read_names(root / f"aflw_{split}_images.txt")
+        list_path = root / f"aflw_{split}_images.txt"
+        names = read_names(list_path)
         mat_path = root / f"aflw_{split}_keypoints.mat"
-        mat = read_mat(mat_path, {"gt": (len(names), 5, 2), "hw": (len(names), 2)})
+        mat = read_mat(mat_path, {"gt": (len(names), 5, 2), "hw": (len(names), 2)}, absent={"gt"})
         if (mat["hw"] <= 0).any():
             raise InputError(f"{mat_path}: 'hw' holds a height or width that isn't positive")
-        self.check_listed(root / "output", names, root / f"aflw_{split}_images.txt")
+        names = self.check_listed(root / "output", names, list_path)
         keypoints = mat["gt"][:, :, ::-1]  # stored y before x
         check_points(mat_path, names, keypoints, mat["hw"][:, ::-1])
         faces = dict.fromkeys(zip(names, (face.tobytes() for face in mat["gt"]), strict=True))
@@ -148,9 +157,15 @@ class AFLW(LandmarkDataset):
     def square(
         self, image: Image.Image, points_orig: np.ndarray, index: int
     ) -> tuple[Image.Image, np.ndarray]:
-        """Resize to a square; points by the height and width that the file gives."""
-        width_height = self.annotations["hw"][index][::-1]
-        return resize_square(image, self.imwidth), points_orig * (self.imwidth / width_height)
+        """Resize to a square; see `LandmarkDataset.square`."""
+        self.check_size(index, image.size)
+        points = points_orig * (self.imwidth / np.array(image.size))
+        return resize_square(image, self.imwidth), points
+
+    def expected_size(self, index: int) -> tuple[int, int]:
+        """Return the width and height that the file of the points gives."""
+        height, width = self.annotations["hw"][index].tolist()
+        return width, height
 
 
 class AFLW_MTFL(LandmarkDataset):  # noqa: N801 (published name)
@@ -158,37 +173,43 @@ class AFLW_MTFL(LandmarkDataset):  # noqa: N801 (published name)
 
     eyes = (0, 1)
     num_landmarks = 5
-    file_size = (150, 150)
     published_counts = {"train": 10_122, "test": 2_995}
 
     def read(self, root: Path, train: bool) -> tuple[Path, list[str], dict[str, np.ndarray]]:
         """See `LandmarkDataset.read`; an image both trained and tested on is an error."""
         csv_path, test_path = root / "aflw_cropped/facedata_cropped.csv", root / "MTFL/testing.txt"
-        test_names, test_points = parse_table(test_path, read_lines(test_path), 10, first_line=1)
+        test_names, test_points = parse_table(
+            test_path, read_lines(test_path), 10, 1, parse_coordinate
+        )
         if not train:
-            self.check_listed(root / "MTFL", test_names, test_path)
+            test_names = self.check_listed(root / "MTFL", test_names, test_path)
             keypoints = test_points.reshape(-1, 2, 5).transpose(0, 2, 1)  # all x, then all y
-            check_points(test_path, test_names, keypoints, self.file_size)
+            check_points(test_path, test_names, keypoints, MTFL_SIZE)
             return root / "MTFL", test_names, {"keypoints": keypoints}
         originals, crops, keypoints = read_aflw_crops(csv_path)
-        tested = {name.rsplit("-", 1)[-1] for name in test_names}
+        tested = {name.rsplit("-", 1)[-1] for name in test_names}  # without folder and number
         overlap = next((name for name in originals if name in tested), None)
         if overlap is not None:
             raise InputError(f"{csv_path}: training image {overlap} is in {test_path} too")
-        self.check_listed(root / "aflw_cropped", crops, csv_path)
-        check_points(csv_path, crops, keypoints, self.file_size)
+        crops = self.check_listed(root / "aflw_cropped", crops, csv_path)
+        check_points(csv_path, crops, keypoints, MTFL_SIZE)
         return root / "aflw_cropped", crops, {"keypoints": keypoints}
 
     def square(
         self, image: Image.Image, points_orig: np.ndarray, index: int
     ) -> tuple[Image.Image, np.ndarray]:
         """Resize to a square; points are 1-based in a 150x150 image."""
-        points = (points_orig - 1) * (self.imwidth / self.file_size[0])
+        self.check_size(index, image.size)
+        points = (points_orig - 1) * (self.imwidth / MTFL_SIZE[0])
         return resize_square(image, self.imwidth), points
+
+    def expected_size(self, index: int) -> tuple[int, int]:
+        """Return the crops' size."""
+        return MTFL_SIZE
 
 
 def read_aflw_crops(path: Path) -> tuple[list[str], list[str], np.ndarray]:
-    """Return the original names, crop files and points (N, 5, 2) of the rows with set 1.
+    """Return the original names, crop files and points (N, 5, 2), NaN if absent, of set 1's rows.
 
     Raises:
         InputError: naming the line that doesn't fit.
@@ -199,7 +220,7 @@ def read_aflw_crops(path: Path) -> tuple[list[str], list[str], np.ndarray]:
         raise InputError(f"{path}: expected a header ..., image_file, crop_file, set, x1, y1, ...")
     for number, row in enumerate(rows[1:], 2):
         try:
-            numbers = [parse_number(word) for word in row[4:14]]
+            numbers = [parse_coordinate(word) for word in row[4:14]]
             fits = len(numbers) == 10
             used = fits and int(row[3]) == 1
         except ValueError:
@@ -242,13 +263,12 @@ class ThreeHundredW(LandmarkDataset):
 
     def read(self, root: Path, train: bool) -> tuple[Path, list[str], dict[str, np.ndarray]]:
         """See `LandmarkDataset.read`; the lists of face boxes say which images there are."""
-        filenames, boxes = [], []
+        filenames: list[str] = []
+        boxes: list[np.ndarray] = []
         for folder, part, start in self.train_parts if train else self.test_parts:
             path = root / "Bounding Boxes" / f"bounding_boxes_{part}.mat"
             part_boxes = {k: v for k, v in read_face_boxes(path).items() if k.startswith(start)}
-            part_names = [f"{folder}/{name}" for name in part_boxes]
-            self.check_listed(root, part_names, path)
-            filenames += part_names
+            filenames += self.check_listed(root, [f"{folder}/{name}" for name in part_boxes], path)
             boxes += part_boxes.values()
         points = [read_pts((root / name).with_suffix(".pts"), 68) for name in filenames]
         return root, filenames, {"keypoints": np.array(points), "face_box": np.array(boxes)}
@@ -272,7 +292,7 @@ FACE_BENCHMARKS: dict[str, tuple[type[LandmarkDataset], str]] = {
 }
 
 
-def add_face_arguments(parser) -> None:
+def add_face_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare which benchmark to read, and from where."""
     group = parser.add_argument_group("images")
     group.add_argument(
@@ -288,6 +308,13 @@ def add_face_arguments(parser) -> None:
     )
     add_image_arguments(group, image_size=100, image_crop=15)
     add_bad_image_argument(group)
+    group.add_argument(
+        "--on_unannotated",
+        choices=["stop", "skip"],
+        default="stop",
+        help="stop at an image without any point (all its numbers are 0, -1 or NaN), or leave such "
+        "images out of training and test set; points missing one by one are masked in any case",
+    )
 
 
 def build_face_dataset(
@@ -299,8 +326,9 @@ def build_face_dataset(
     image_crop: int,
     TPS_aug: bool = False,  # noqa: N803 (published name)
     skip_bad: bool = False,
+    skip_unannotated: bool = False,
 ) -> LandmarkDataset:
-    """Return a benchmark's annotated training or test images, one by one."""
+    """Return a benchmark's annotated training or test images, one by one; see `LandmarkDataset`."""
     benchmark, default_root = FACE_BENCHMARKS[name]
     return benchmark(
         root or default_root,
@@ -311,4 +339,5 @@ def build_face_dataset(
         do_augmentations=False,
         TPS_aug=TPS_aug,
         skip_bad=skip_bad,
+        skip_unannotated=skip_unannotated,
     )

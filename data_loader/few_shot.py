@@ -1,5 +1,6 @@
 """Training on a few annotated images [Cheng et al. 2020, Sec. 4.3; spec 6]."""
 
+import argparse
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,7 +23,7 @@ class Picks(NamedTuple):
     names: list[str]
 
 
-def add_few_shot_arguments(parser):
+def add_few_shot_arguments(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
     """Declare the options of training on few annotations; return the group."""
     group = parser.add_argument_group("few annotations")
     group.add_argument(
@@ -123,5 +124,7 @@ def restrict(
     else:
         places = draw_picks(total, count, seed)
     picks = Picks(places.tolist(), [dataset.filenames[i] for i in places])
-    dataset.select(tile_picks(places, total, num_per_epoch) if repeat else places)
+    kept = tile_picks(places, total, num_per_epoch) if repeat else places
+    dataset.select(kept.tolist())
+    dataset.check_landmarks()
     return picks

@@ -6,9 +6,13 @@ centre; the first pixel is 0 in ``_px``; -1 and 1 in ``_norm`` are the centres o
 the last pixel, hence the ``side - 1`` [spec 5, 6].
 """
 
+from typing import TypeVar
+
 import numpy as np
 from PIL import Image
 from torch import Tensor
+
+Points = TypeVar("Points", np.ndarray, Tensor)
 
 # [spec 6] CelebA's rows above and below this square show background.
 CELEBA_TOP, CELEBA_SIDE = 30, 178
@@ -62,11 +66,11 @@ def centre_crop(image: Tensor, crop: int) -> Tensor:
     return image[..., crop : image.shape[-2] - crop, crop : image.shape[-1] - crop]
 
 
-def normalize_points(points_px, side: int):
+def normalize_points(points_px: Points, side: int) -> Points:
     """Map pixels of a (side, side) image to [-1, 1]; array or tensor (..., 2)."""
     return 2.0 * points_px / (side - 1) - 1.0
 
 
-def denormalize_points(points_norm, side: int):
+def denormalize_points(points_norm: Points, side: int) -> Points:
     """Map [-1, 1] to pixels of a (side, side) image; array or tensor (..., 2)."""
     return (points_norm + 1.0) * (side - 1) / 2.0

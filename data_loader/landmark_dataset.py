@@ -4,8 +4,11 @@ Letters: A landmarks; S the side of the square a benchmark makes of its image
 (``imwidth``), W the side of the network input, S - 2 * crop.
 """
 
-from collections.abc import Sequence
+import argparse
+import hashlib
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,15 +18,23 @@ from torch.utils.data import Dataset
 
 from data_loader.geometry import centre_crop, normalize_points
 from data_loader.items import AnnotatedItem, PairItem, SquareItem
-from data_loader.readers.annotation_files import check_images
-from data_loader.readers.images import open_image
+from data_loader.readers.annotation_files import (
+    check_images,
+    find_annotated,
+    replace_backslashes,
+)
+from data_loader.readers.images import image_size, looks_dark, open_image
 from data_loader.views.random_view import FACE_MEAN, FACE_STD, RandomView, channels
 from utils.arguments import natural, positive_int
 from utils.errors import ImageError, InputError
 from utils.tps import WarperSingle
 
+INSPECTED = 8  # images, spread over a data set, that are looked at when it is opened
 
-def add_image_arguments(parser, *, image_size: int, image_crop: int) -> None:
+
+def add_image_arguments(
+    parser: argparse._ActionsContainer, *, image_size: int, image_crop: int
+) -> None:
     """Declare the frame of the network input, on a parser or one of its groups."""
     parser.add_argument(
         "--image_size",
@@ -59,6 +70,11 @@ class LandmarkDataset(Dataset):
         TPS_aug: warp a single image and its points by a random thin-plate spline.
         smallest_scale: see `RandomView`.
         skip_bad: listed images may be absent or damaged; see `bad_images`.
+        skip_unannotated: leave out annotated images without any point, else they are an error.
+
+    Attributes:
+        annotations: arrays of N rows: ``keypoints`` (N, A, 2), x before y, in the file's pixels;
+            ``visible`` (N, A) bool, if some points are missing, which are 0 then; and others.
 
     Raises:
         InputError: if a file of the benchmark is absent or doesn't fit.
@@ -67,8 +83,8 @@ class LandmarkDataset(Dataset):
     eyes: tuple[int, int] | None = None
     published_counts: dict[str, int] | None = None  # by split
     mean, std = FACE_MEAN, FACE_STD
-    split_name: str | None = None
-    image_cache = None  # see `image_cache.cache_images`
+    split_name = ""  # "train" or "test" if a subclass says nothing
+    image_cache: Any = None  # an `ImageCache`, see `image_cache.cache_images`
     has_files = True  # one for each image
 
     def __init__(
@@ -82,6 +98,7 @@ class LandmarkDataset(Dataset):
         TPS_aug: bool = False,  # noqa: N803 (published name)
         smallest_scale: float = 0.2,
         skip_bad: bool = False,
+        skip_unannotated: bool = False,
     ) -> None:
         if do_augmentations and not pair_image:
             raise ValueError("augmenting a single annotated image would leave its points behind")
@@ -90,10 +107,15 @@ class LandmarkDataset(Dataset):
         if not Path(root).is_dir():
             raise InputError(f"{root}: no such folder; --data_folder names the benchmark's root")
         self.skip_bad = skip_bad
+        self.notices: list[str] = []
         self.split_name = self.split_name or ("train" if train else "test")
         self.folder, self.filenames, self.annotations = self.read(Path(root), train)
         if not self.filenames:
             raise InputError(f"{root}: the lists name no image for {type(self).__name__}")
+        if "visible" not in self.annotations:
+            self._mask_missing(annotated=not pair_image, skip=skip_unannotated)
+        if self.has_files:
+            self._inspect_some_files()
         self.pair_image = pair_image
         self.imwidth = imwidth
         self.crop = crop
@@ -103,14 +125,89 @@ class LandmarkDataset(Dataset):
         self.warper = WarperSingle(imwidth, imwidth) if TPS_aug and not pair_image else None
 
     def count_notice(self) -> list[str]:
-        """Return a line if there are not as many images as in the published benchmark."""
+        """Return lines on what was left out or masked, and on how many images are published."""
         published = (self.published_counts or {}).get(self.split_name)
         if published is None or len(self) == published:
-            return []
+            return self.notices
         return [
+            *self.notices,
             f"{type(self).__name__} {self.split_name}: {len(self):,} images here, {published:,} "
-            "in the published benchmark"
+            "in the published benchmark",
         ]
+
+    def _mask_missing(self, annotated: bool, skip: bool) -> None:
+        """Find the points that aren't annotated; leave out images without any, or refuse them.
+
+        Args:
+            annotated: the points will be used.
+            skip: see `skip_unannotated`.
+        """
+        visible = find_annotated(self.annotations["keypoints"])  # (N, A)
+        if visible.all():
+            return
+        self.annotations["keypoints"] = np.where(
+            visible[..., None], self.annotations["keypoints"], 0
+        )
+        self.annotations["visible"] = visible
+        if not annotated:
+            return
+        kind = f"{type(self).__name__} {self.split_name}"
+        empty = np.logical_not(visible.any(axis=1))  # (N,)
+        if empty.any():
+            count = f"{empty.sum():,} of {len(empty):,} images have no annotated point"
+            if empty.all() or not skip:
+                raise InputError(
+                    f"{self.path(int(empty.argmax()))}: no point of it is annotated (all are 0, -1 "
+                    f"or NaN); {count}, which --on_unannotated skip leaves out"
+                )
+            self.notices.append(f"{kind}: {count}, left out")
+            self.select(np.flatnonzero(~empty).tolist())
+        visible = self.annotations["visible"]
+        if visible.all():
+            del self.annotations["visible"]
+            return
+        if self.split_name == "train":
+            self.check_landmarks()
+        self.notices.append(
+            f"{kind}: {(~visible).sum():,} of {visible.size:,} points aren't annotated, masked"
+        )
+
+    def check_landmarks(self) -> None:
+        """Raise an `InputError` if no image has one of the landmarks: none could teach it."""
+        seen = self.annotations.get("visible", np.ones((1, 1), bool)).any(axis=0)  # (A,)
+        if not seen.all():
+            raise InputError(
+                f"{self.folder}: none of the {len(self):,} training images has landmark "
+                f"{int(seen.argmin()) + 1} annotated"
+            )
+
+    def _inspect_some_files(self) -> None:
+        """Check the size of some images, and note if 16-bit values make them nearly black."""
+        for index in dict.fromkeys(np.linspace(0, len(self) - 1, INSPECTED, dtype=int).tolist()):
+            path = self.path(index)
+            try:
+                self.check_size(index, image_size(path))
+                if looks_dark(path):
+                    self.notices.append(
+                        f"{path}: its 16-bit values stay below 12 bits: nearly black, as the upper "
+                        "8 bits count; scale such images to the full range"
+                    )
+                    return
+            except ImageError:
+                continue  # said when the image is needed
+
+    def expected_size(self, index: int) -> tuple[int, int] | None:
+        """Return the width and height that an image must have; None if any will do."""
+        return None
+
+    def check_size(self, index: int, size: tuple[int, int]) -> None:
+        """Raise an `InputError` unless an image has its `expected_size`."""
+        expected = self.expected_size(index)
+        if expected is not None and size != expected:
+            raise InputError(
+                f"{self.path(index)}: {size[0]:g}x{size[1]:g} pixels, expected "
+                f"{expected[0]:g}x{expected[1]:g}, to which the benchmark's points belong"
+            )
 
     def read(self, root: Path, train: bool) -> tuple[Path, list[str], dict[str, np.ndarray]]:
         """Read the benchmark's files.
@@ -121,10 +218,15 @@ class LandmarkDataset(Dataset):
         """
         raise NotImplementedError
 
-    def check_listed(self, folder: Path, filenames: list[str], source: Path) -> None:
-        """See `check_images`; says nothing where images may be absent."""
+    def check_listed(self, folder: Path, filenames: list[str], source: Path) -> list[str]:
+        """Return listed names with Windows' separators replaced, after `check_images`.
+
+        Images may be absent where bad ones are skipped.
+        """
+        filenames = replace_backslashes(folder, filenames)
         if not self.skip_bad:
             check_images(folder, filenames, source)
+        return filenames
 
     @property
     def side(self) -> int:
@@ -229,7 +331,8 @@ class LandmarkDataset(Dataset):
 
     def _colours(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Return mean and standard deviation of each colour, (3, 1, 1), for images."""
-        return tuple(torch.tensor(v).to(images)[:, None, None] for v in (self.mean, self.std))
+        mean, std = (torch.tensor(v).to(images)[:, None, None] for v in (self.mean, self.std))
+        return mean, std
 
     def annotation_tensors(self) -> tuple[Tensor, Tensor]:
         """Return all unwarped points (N, A, 2) in [-1, 1] and which are annotated, (N, A) bool."""
@@ -239,6 +342,30 @@ class LandmarkDataset(Dataset):
         ]
         visible = torch.stack([self.visible(i) for i in range(len(self))])
         return normalize_points(torch.stack(points_px), self.side), visible
+
+    def digest(
+        self,
+        facts: object = None,
+        places: Sequence[int] | None = None,
+        describe_file: Callable[[Path], bytes] = lambda path: b"",
+    ) -> str:
+        """Return a hash of images' names and annotations, and of what else is given.
+
+        Args:
+            facts: what `repr` tells apart.
+            places: of the images; all if None.
+            describe_file: what to hash of an image's file, given its path.
+        """
+        chosen = list(range(len(self.filenames)) if places is None else places)
+        digest = hashlib.sha256(repr(facts).encode())
+        for name, rows in sorted(self.annotations.items()):
+            digest.update(f"{name} {rows.dtype} {len(chosen)} {rows.shape[1:]}\0".encode())
+            digest.update(np.ascontiguousarray(rows[chosen]).tobytes())
+        for place in chosen:
+            filename = self.filenames[place]
+            described = describe_file(self.folder / filename)
+            digest.update(f"{filename!r} {len(described)}\0".encode() + described)
+        return digest.hexdigest()
 
     def select(self, indices: Sequence[int]) -> None:
         """Keep the images at these places, in this order, repeats included."""

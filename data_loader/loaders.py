@@ -1,17 +1,16 @@
 """Batches whose content depends on the seed and the epoch alone, not on the worker processes."""
 
 import argparse
-import hashlib
 import os
 import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from data_loader.landmark_dataset import LandmarkDataset
 from utils.arguments import natural, positive_int
 from utils.distributed import broadcast_from_first, local_world_size, split_over_ranks, world_size
 from utils.errors import InputError
@@ -183,20 +182,15 @@ def worker_notice(num_workers: int) -> list[str]:
     return [f"--num_workers {num_workers} capped at this machine's {cores} cores"]
 
 
-def check_same_images(*datasets: Dataset) -> None:
-    """Compare the lists of images of `LandmarkDataset` on all machines.
+def check_same_images(*datasets: LandmarkDataset) -> None:
+    """Compare the names and annotations of data sets on all machines.
 
     Raises:
         InputError: in the ranks whose list isn't that of the first.
     """
     if world_size() == 1:
         return
-    digest = hashlib.sha256()
-    for dataset in datasets:
-        digest.update(repr((len(dataset), dataset.filenames)).encode())
-        for name, rows in sorted(dataset.annotations.items()):
-            digest.update(name.encode() + np.ascontiguousarray(rows).tobytes())
-    own = digest.hexdigest()
+    own = [dataset.digest(len(dataset)) for dataset in datasets]
     if broadcast_from_first(lambda: own) != own:
         raise InputError(
             f"{datasets[0].folder} on {platform.node()}: not the images, or annotations, that "

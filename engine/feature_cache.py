@@ -7,7 +7,6 @@ is complete. Letters: N images.
 
 import argparse
 import errno
-import hashlib
 import json
 import os
 import shutil
@@ -255,18 +254,14 @@ def features_key(
         "colours": [dataset.mean, dataset.std],
         **how,
     }
-    digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
-    for name, rows in dataset.annotations.items():
-        digest.update(f"{name} {rows.shape[1:]} {rows.dtype}".encode())
-        digest.update(np.ascontiguousarray(rows[list(chosen)]).tobytes())
-    for filename in (dataset.filenames[place] for place in chosen):
+
+    def content(path: Path) -> bytes:
         try:
-            content = (dataset.folder / filename).read_bytes()
+            return path.read_bytes()
         except OSError as error:
-            raise InputError(f"{dataset.folder / filename}: {error.strerror}") from None
-        digest.update(f"{filename} {len(content)}".encode())
-        digest.update(content)
-    return digest.hexdigest()[:32]
+            raise InputError(f"{path}: {error.strerror}") from None
+
+    return dataset.digest(sorted(facts.items()), chosen, content)[:32]
 
 
 def reserve(path: Path) -> None:

@@ -1,49 +1,70 @@
-"""Reading of the benchmarks' lists and tables, with errors that name the file and the line."""
+"""Reading of the benchmarks' lists and tables, with errors that name the file and the line.
 
+Letters: N images, A landmarks.
+"""
+
+import codecs
 import math
 import os
 import re
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 
+from data_loader.readers.images import SUFFIXES
 from utils.errors import InputError
 from utils.files import check_is_file
 
 LAYOUT = "no such file; the benchmark's layout has one there"
 # What no editor leaves in a text, and a terminal may obey.
 CONTROL = re.compile(r"[\0-\x08\x0e-\x1f\x7f-\x9f]")
+UTF16_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+# A line's name ends with the suffix of an image, and may hold spaces; else it is the first word.
+IMAGE_NAME = re.compile(rf"(?:.*?\.(?:{'|'.join(sorted(SUFFIXES))})(?!\S)|\S*)", re.IGNORECASE)
 
 
 def read_lines(path: Path) -> list[str]:
     """Return a text file's lines without their ends and without trailing blank lines.
 
-    A byte-order mark and Windows' line ends are no part of them.
+    A byte-order mark and Windows' line ends are no part of them. The text is UTF-8, or UTF-16
+    where the mark says so.
 
     Raises:
         InputError: if the file is absent or not text.
     """
     check_is_file(path, LAYOUT)
     try:
-        text = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError:
-        raise InputError(f"{path}: not a text file") from None
+        content = path.read_bytes()
+        text = content.decode("utf-16" if content.startswith(UTF16_MARKS) else "utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f"{path}: not a text file in UTF-8, nor in UTF-16 with a byte-order mark (byte "
+            f"{error.start} doesn't fit); save it as UTF-8"
+        ) from None
     except OSError as error:
         raise InputError(f"{path}: {error.strerror}") from None
+    if found := CONTROL.search(text):
+        guess = "; if it is UTF-16 or UTF-32, save it as UTF-8" if found[0] == "\0" else ""
+        raise InputError(f"{path}: not a text file, it holds control characters{guess}")
     lines = [line.strip() for line in text.splitlines()]
-    if CONTROL.search(text):
-        raise InputError(f"{path}: not a text file, it holds control characters")
     while lines and not lines[-1]:
         lines.pop()
     return lines
 
 
+def split_name(line: str) -> tuple[str, str]:
+    """Return the name that a line begins with, and the rest of the line."""
+    name = IMAGE_NAME.match(line)[0]  # type: ignore[index]  # it matches any text
+    return name, line[len(name) :]
+
+
 def read_names(path: Path, once: bool = False) -> list[str]:
-    """Return the first word of each line, at least one.
+    """Return the name that each line begins with (`split_name`), at least one.
 
     Args:
         path: the file.
-        once: no name may stand there twice.
+        once: no name may appear twice.
 
     Raises:
         InputError: if the file is absent, or has an empty line or none.
@@ -54,7 +75,7 @@ def read_names(path: Path, once: bool = False) -> list[str]:
     for number, line in enumerate(lines, 1):
         if not line:
             raise InputError(f"{path}, line {number}: empty, expected a name")
-    names = [line.split()[0] for line in lines]
+    names = [split_name(line)[0] for line in lines]
     if once:
         check_unique(path, names)
     return names
@@ -72,29 +93,54 @@ def parse_number(word: str) -> float:
     return number
 
 
+def parse_coordinate(word: str) -> float:
+    """Return the coordinate that a word writes; NaN where it says that there is none.
+
+    Raises:
+        ValueError: if it is neither a finite number nor "nan" nor empty.
+    """
+    return math.nan if word.strip().lower() in ("", "nan") else parse_number(word)
+
+
+def find_annotated(points: np.ndarray) -> np.ndarray:
+    """Return which points are annotated, (N, A) bool.
+
+    Missing ones are (-1, -1) or NaN in the benchmarks' files, or all of an image's points are 0.
+
+    Args:
+        points: (N, A, 2), x before y, as in the file.
+    """
+    missing = np.isnan(points).all(axis=-1) | (points == -1).all(axis=-1)
+    return ~(missing | (points == 0).all(axis=(1, 2))[:, None])
+
+
 def parse_table(
-    path: Path, lines: list[str], columns: int, first_line: int, separator: str | None = None
+    path: Path,
+    lines: list[str],
+    columns: int,
+    first_line: int,
+    parse: Callable[[str], float] = parse_number,
 ) -> tuple[list[str], np.ndarray]:
-    """Parse lines of one name and ``columns`` finite numbers.
+    """Parse lines of one name and ``columns`` numbers.
 
     Args:
         path: named in errors.
         lines: the lines to parse.
         columns: numbers that follow the name; further words are ignored.
         first_line: number in the file of the first of the lines.
-        separator: between words; white space if None.
+        parse: a word to its number.
 
     Returns:
         Names, and numbers (lines, columns).
 
     Raises:
-        InputError: naming the first line that doesn't fit, or a name that stands twice.
+        InputError: naming the first line that doesn't fit, or a name that appears twice.
     """
     names, rows = [], np.empty((len(lines), columns))
     for place, line in enumerate(lines):
-        words = line.split(separator)
+        name, rest = split_name(line)
         try:
-            numbers = [parse_number(word) for word in words[1 : columns + 1]]
+            numbers = [parse(word) for word in rest.split()[:columns]]
         except ValueError:
             numbers = []
         if len(numbers) != columns:
@@ -103,25 +149,27 @@ def parse_table(
                 f"numbers, found {line[:60]!r}"
             )
         rows[place] = numbers
-        names.append(words[0])
+        names.append(name)
     check_unique(path, names)
     return names, rows
 
 
 def check_unique(path: Path, names: list[str]) -> None:
-    """Raise an `InputError` that names the first name which stands twice in a file."""
+    """Raise an `InputError` that names the first name which appears twice in a file."""
     if len(set(names)) < len(names):
-        seen: set[str] = set()
-        twice = next(name for name in names if name in seen or seen.add(name))
-        raise InputError(f"{path}: {twice} stands there twice")
+        places = {name: place for place, name in reversed(list(enumerate(names)))}  # the first
+        twice = next(name for place, name in enumerate(names) if places[name] < place)
+        raise InputError(f"{path}: {twice} appears twice")
 
 
-def check_points(path: Path, names: list[str], points: np.ndarray, sizes) -> None:
+def check_points(
+    path: Path, names: list[str], points: np.ndarray, sizes: np.ndarray | Sequence[float]
+) -> None:
     """Raise an `InputError` if a point can't belong to its image.
 
     Published points may lie outside their image: of a face that is cut off, an annotator
     guesses the rest. None is further out than the image is large, as a digit too many or a
-    shifted column makes it.
+    shifted column makes it. Missing points (`find_annotated`) pass.
 
     Args:
         path: of the points, named in the error.
@@ -129,6 +177,10 @@ def check_points(path: Path, names: list[str], points: np.ndarray, sizes) -> Non
         points: (N, A, 2), x before y.
         sizes: width and height of all images (2,) or of each (N, 2), in the points' unit.
     """
+    half = np.isnan(points).any(axis=-1) & ~np.isnan(points).all(axis=-1)  # (N, A)
+    if half.any():
+        row, place = np.argwhere(half)[0]
+        raise InputError(f"{path}: point {place + 1} of {names[row]} has one coordinate alone")
     sizes = np.broadcast_to(np.asarray(sizes, dtype=np.float64), (len(points), 2))
     far = (points < -sizes[:, None]) | (points > 2 * sizes[:, None])  # (N, A, 2)
     if far.any():
@@ -138,6 +190,14 @@ def check_points(path: Path, names: list[str], points: np.ndarray, sizes) -> Non
             f"{path}: point {place + 1} of {names[row]} is at ({x:g}, {y:g}), further outside "
             f"the image than its size of {width:g} x {height:g}"
         )
+
+
+def replace_backslashes(folder: Path, filenames: list[str]) -> list[str]:
+    """Return listed names with Windows' separators replaced, but for files that have such names."""
+    return [
+        name.replace("\\", "/") if "\\" in name and not os.path.isfile(folder / name) else name
+        for name in filenames
+    ]
 
 
 def check_images(folder: Path, filenames: list[str], source: Path) -> None:

@@ -8,7 +8,12 @@ from pathlib import Path
 
 import numpy as np
 
-from data_loader.readers.annotation_files import check_points, parse_number, read_lines
+from data_loader.readers.annotation_files import (
+    check_points,
+    parse_number,
+    read_lines,
+    replace_backslashes,
+)
 from data_loader.readers.images import image_size
 from data_loader.readers.torch7 import read_torch7
 from utils.errors import ImageError, InputError
@@ -100,7 +105,8 @@ def read_part_locations(root: Path, wanted: set[str], skip_bad: bool) -> dict[st
         InputError: naming the file and line that doesn't fit.
     """
     names = read_image_ids(root / "images.txt")
-    path, rows, seen = root / "parts/part_locs.txt", {}, set()
+    path, rows = root / "parts/part_locs.txt", dict[str, np.ndarray]()
+    seen: set[tuple[str, int]] = set()
     for number, line in enumerate(read_lines(path), 1):
         words = line.split()
         try:
@@ -113,7 +119,7 @@ def read_part_locations(root: Path, wanted: set[str], skip_bad: bool) -> dict[st
                 f"{path}, line {number}: expected image id, part 1 to {PARTS}, x, y, visible"
             ) from None
         if (image_id, part) in seen:
-            raise InputError(f"{path}, line {number}: part {part} of {name} stands there twice")
+            raise InputError(f"{path}, line {number}: part {part} of {name} appears twice")
         seen.add((image_id, part))
         if name in wanted:
             rows.setdefault(name, np.zeros((PARTS, 3)))[part - 1] = x, y, visible
@@ -135,8 +141,9 @@ def read_image_ids(path: Path) -> dict[str, str]:
     """
     names = {}
     for number, line in enumerate(read_lines(path), 1):
-        words = line.split()
+        words = line.split(maxsplit=1)  # a path may hold spaces
         if len(words) != 2 or words[0] in names:
             raise InputError(f"{path}, line {number}: expected an id, not one from above, and path")
         names[words[0]] = words[1]
-    return names
+    folder = path.parent / "images"
+    return dict(zip(names, replace_backslashes(folder, list(names.values())), strict=True))

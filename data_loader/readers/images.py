@@ -17,6 +17,8 @@ from utils.files import check_is_file, reason
 # Pillow knows more: of them EPS starts another program, and TIFF, which Pillow turns by its note,
 # prints what is wrong with a file.
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "PPM")
+SUFFIXES = {"jpg", "jpeg", "png", "gif", "bmp", "webp", "ppm", "pgm", "pbm"}  # theirs
+KNOWN = ", ".join(FORMATS)
 MAX_PIXELS = 2**28 // 3  # 256 MiB once decoded; from here on Pillow warns
 # What says nothing about the image: the machine has no more files to open, or no memory.
 SHORTAGES = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
@@ -46,6 +48,16 @@ def open_image(path: Path, data: bytes | None = None) -> Image.Image:
         return _as_rgb(image)
 
 
+def looks_dark(path: Path) -> bool:
+    """Tell whether an image's 16-bit values stay below 12 bits, of which `open_image` keeps 4.
+
+    Raises:
+        ImageError: if the file can't be read.
+    """
+    with _opened(path) as image:
+        return image.mode in SIXTEEN_BIT and 0 < int(np.array(image).max()) < 2**12
+
+
 def image_size(path: Path) -> tuple[int, int]:
     """Return the width and height that an image file's header tells.
 
@@ -72,7 +84,7 @@ def _opened(path: Path, data: bytes | None = None) -> Iterator[Image.Image]:
                     raise ValueError(f"{pixels} pixels, more than {MAX_PIXELS}")
                 yield image
     except UnidentifiedImageError:
-        raise ImageError(f"{path}: not an image that Pillow can read") from None
+        raise ImageError(f"{path}: not an image of an accepted format ({KNOWN})") from None
     except Exception as error:  # Pillow's readers raise whatever a damaged file makes them
         short = isinstance(error, MemoryError) or getattr(error, "errno", None) in SHORTAGES
         kind = InputError if short else ImageError
@@ -80,7 +92,7 @@ def _opened(path: Path, data: bytes | None = None) -> Iterator[Image.Image]:
 
 
 def _as_rgb(image: Image.Image) -> Image.Image:
-    """Return an image of any mode in RGB; Pillow's own conversion clips 16 bits to 8.
+    """Return an image of any mode as RGB; Pillow's own conversion clips 16 bits to 8.
 
     Raises:
         ValueError: if pixels are fractions (in PFM files), which may have any range.

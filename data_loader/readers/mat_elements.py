@@ -11,6 +11,7 @@ bytes, and its content, filled up to whole eights; up to four bytes may stand in
 import math
 import struct
 import zlib
+from typing import Any
 
 import numpy as np
 
@@ -52,7 +53,7 @@ def read_variables(data: bytes, names: set[str]) -> dict:
             raise ValueError(f"a variable of type {kind}")
         name = variable_name(content, order)
         if name in variables:
-            raise ValueError(f"{name} stands there twice")
+            raise ValueError(f"{name} appears twice")
         if name in names:
             variables[name] = matrix(content, order, depth=1)
     return variables
@@ -104,7 +105,7 @@ def variable_name(content: bytes, order: str) -> str:
     return elements.next()[1].decode("latin-1")
 
 
-def matrix(content: bytes, order: str, depth: int):
+def matrix(content: bytes, order: str, depth: int) -> Any:
     """Return the value of a matrix element; see `read_variables`."""
     if not content:
         return np.empty((0, 0))

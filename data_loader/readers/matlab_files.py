@@ -1,11 +1,12 @@
 """Reading of the MATLAB-born files of AFLW and 300-W [spec 6]."""
 
+from collections.abc import Collection
 from pathlib import Path
 
 import numpy as np
 
 from data_loader.geometry import WINDOW_FACE
-from data_loader.readers.annotation_files import LAYOUT, parse_number, read_lines
+from data_loader.readers.annotation_files import LAYOUT, parse_coordinate, read_lines
 from data_loader.readers.images import MAX_PIXELS
 from data_loader.readers.mat_elements import MAX_BYTES, read_variables
 from utils.errors import InputError
@@ -27,12 +28,15 @@ def load_mat(path: Path, names: set[str]) -> dict:
         raise InputError(f"{path}: unreadable .mat file ({reason(error)})") from None
 
 
-def read_mat(path: Path, shapes: dict[str, tuple[int, ...]]) -> dict[str, np.ndarray]:
+def read_mat(
+    path: Path, shapes: dict[str, tuple[int, ...]], absent: Collection[str] = ()
+) -> dict[str, np.ndarray]:
     """Return numeric arrays of a ``.mat`` file as float64.
 
     Args:
         path: the file.
         shapes: the arrays wanted and their shapes.
+        absent: those of them that may hold NaN.
 
     Raises:
         InputError: if an array is absent, has another shape or isn't finite.
@@ -46,7 +50,7 @@ def read_mat(path: Path, shapes: dict[str, tuple[int, ...]]) -> dict[str, np.nda
         array = mat[name].astype(np.float64)
         if array.shape != shape:
             raise InputError(f"{path}: {name!r} is {array.shape}, expected {shape}")
-        if not np.isfinite(array).all():
+        if not (np.isfinite(array) | (np.isnan(array) & (name in absent))).all():
             raise InputError(f"{path}: {name!r} holds a number that isn't finite")
         arrays[name] = array
     return arrays
@@ -59,7 +63,7 @@ def read_face_boxes(path: Path) -> dict[str, np.ndarray]:
     ``bb_ground_truth``.
 
     Raises:
-        InputError: if the file is absent or built otherwise, a name stands there twice, or a box
+        InputError: if the file is absent or built otherwise, a name appears twice, or a box
             is empty.
     """
     mat, boxes = load_mat(path, {"bounding_boxes"}), {}
@@ -69,7 +73,7 @@ def read_face_boxes(path: Path) -> dict[str, np.ndarray]:
             if not name.isprintable():
                 raise ValueError(name)
             if name in boxes:
-                raise InputError(f"{path}: {name} stands there twice")
+                raise InputError(f"{path}: {name} appears twice")
             boxes[name] = box.astype(np.float64).reshape(4)
     except InputError:
         raise
@@ -95,7 +99,7 @@ def check_face_box(path: Path, box: np.ndarray, size: tuple[int, int]) -> None:
 
 
 def read_pts(path: Path, count: int) -> np.ndarray:
-    """Return the points (count, 2) of a ``.pts`` file, 1-based, x before y.
+    """Return the points (count, 2) of a ``.pts`` file, 1-based, x before y, NaN if absent.
 
     Raises:
         InputError: if the file is absent or hasn't just that many points between its braces.
@@ -105,7 +109,9 @@ def read_pts(path: Path, count: int) -> np.ndarray:
     points = []
     for line in lines[start : start + count]:
         try:
-            x, y = map(parse_number, line.split())
+            x, y = map(parse_coordinate, line.split())
+            if np.isnan(x) != np.isnan(y):
+                raise ValueError(line)
         except ValueError:
             break
         points.append((x, y))

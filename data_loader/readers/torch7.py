@@ -7,6 +7,7 @@ storage. [Torch7, File.lua and Tensor.c.]
 """
 
 import struct
+from typing import Any
 
 import numpy as np
 
@@ -15,7 +16,7 @@ MAX_DEPTH = 16
 DTYPES = {"Double": "<f8", "Float": "<f4", "Long": "<i8", "Int": "<i4", "Byte": "u1"}
 
 
-def read_torch7(data: bytes):
+def read_torch7(data: bytes) -> Any:
     """Return the value in a file: dict, bytes, float, bool, array (N,) or None.
 
     Raises:
@@ -27,7 +28,7 @@ def read_torch7(data: bytes):
 class _Reader:
     def __init__(self, data: bytes) -> None:
         self.data, self.at = data, 0
-        self.known: dict[int, object] = {}
+        self.known: dict[int, Any] = {}
 
     def numbers(self, code: str) -> tuple:
         """Return the next numbers of a `struct` format."""
@@ -47,7 +48,7 @@ class _Reader:
         self.at += size
         return self.data[self.at - size : self.at]
 
-    def value(self, depth: int):
+    def value(self, depth: int) -> Any:
         """Return the next value, which lies so many tables deep."""
         (kind,) = self.numbers("i")
         if kind == 0:

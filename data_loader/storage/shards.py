@@ -21,10 +21,10 @@ import webdataset
 from braceexpand import braceexpand
 from webdataset.tariterators import base_plus_ext, group_by_keys, tar_file_expander
 
+from data_loader.readers.images import SUFFIXES
 from utils.errors import InputError
 from utils.files import check_is_file, reason
 
-SUFFIXES = {"jpg", "jpeg", "png", "gif", "bmp", "webp", "ppm", "pgm", "pbm"}
 MAX_MEMBER = 2**28  # bytes; no image of `images.MAX_PIXELS` needs as many in its file
 MAX_NAME = 1000  # characters; to take a name apart, WebDataset needs their square
 READS_AT_END = 8  # more than it takes to notice the end

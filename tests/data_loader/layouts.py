@@ -14,6 +14,8 @@ from PIL import Image
 
 from utils.errors import InputError
 
+NO_IMAGE = "not an image of an accepted format (JPEG, PNG, GIF, BMP, WEBP, PPM)"
+
 
 def complaint(action, *args, **options) -> str:
     """Return the one-line message of the `InputError` that a call raises."""

@@ -30,6 +30,7 @@ from tests.data_loader.layouts import (
     CELEBA_MAFL,
     CELEBA_PARTS,
     CUB_NAMES,
+    NO_IMAGE,
     complaint,
     write_300w,
     write_aflw,
@@ -49,9 +50,15 @@ CPU = torch.device("cpu")
 
 # What to make of a good file's content, and what is said of it then.
 KINDS = {
-    "text": (lambda good: b"no image\n" * 9, "not an image that Pillow can read"),
+    "text": (
+        lambda good: b"no image\n" * 9,
+        NO_IMAGE,
+    ),
     "cut": (lambda good: good[:-40], "unreadable image (image file is truncated"),
-    "empty": (lambda good: b"", "not an image that Pillow can read"),
+    "empty": (
+        lambda good: b"",
+        NO_IMAGE,
+    ),
     "bomb": (
         lambda good: b"P6 10000 10000 255\n" + bytes(99),
         "unreadable image (100000000 pixels, more than",
@@ -165,7 +172,7 @@ def test_one_in_a_hundred_may_be_bad_and_no_more(root):
     message = complaint(leave_out, {"training": birds(root, count=299)}, 0)
     assert message == (
         "3 of 299 training images can't be read, where --on_bad_image skip allows 2 (1 in 100); "
-        f"the first: {name(root, 30)}: not an image that Pillow can read"
+        f"the first: {name(root, 30)}: {NO_IMAGE}"
     )
     assert "1 of 99 test" in complaint(leave_out, {"Test": birds(root, count=99)}, 0)
 
@@ -319,7 +326,7 @@ def test_stop_ends_at_the_first_one_in_a_line(root, workers, capsys, monkeypatch
     damage(root, 3)
     with pytest.raises(SystemExit):
         run_script(lambda: list(DataLoader(birds(root, skip_bad=False), num_workers=workers)))
-    message = f"train.py: error: {name(root, 3)}: not an image that Pillow can read\n"
+    message = f"train.py: error: {name(root, 3)}: {NO_IMAGE}\n"
     assert capsys.readouterr().err == message
 
 
@@ -343,7 +350,7 @@ def test_each_is_listed_once_and_the_first_is_said(root, tmp_path):
     assert [path for path, _ in lines(tmp_path)] == [str(name(root, i)) for i in (299, 0, 5)]
     assert lines(tmp_path)[1][1].startswith("unreadable image (100000000 pixels")
     (line,) = log
-    assert line.startswith(f"{name(root, 299)}: not an image that Pillow can read; the next")
+    assert line.startswith(f"{name(root, 299)}: {NO_IMAGE}; the next")
     bad.report()
     path = tmp_path / "bad_images.txt"
     said = f"3 of 300 images can't be read so far, replaced: listed in {path}"
@@ -362,7 +369,7 @@ def test_the_count_stops_past_the_limit_and_at_once(root, tmp_path):
     message = complaint(bad.note, noted([250, 1]))
     assert message == (
         "4 of 300 images can't be read, where --on_bad_image skip allows 3 (1 in 100); "
-        f"the first: {name(root, 5)}: not an image that Pillow can read"
+        f"the first: {name(root, 5)}: {NO_IMAGE}"
     )
     assert len(lines(tmp_path)) == 4
     assert complaint(BadImages, tmp_path, birds(root), True, print) == message

@@ -20,9 +20,11 @@ from tests.data_loader.layouts import (
     PREFIX,
     bright_spot,
     complaint,
+    dat_table,
     dot_image,
     save_image,
     shown_part,
+    torch7,
     write_cub,
     write_text,
 )
@@ -38,14 +40,57 @@ def write_inat(root, names=SPECIES, size=(64, 40)):
         save_image(root / name, dot_image(size, (20, 30)))
 
 
-def test_inat_takes_the_jpgs_one_folder_down_in_the_order_of_their_paths(tmp_path):
+def test_inat_takes_the_published_layout_in_the_order_of_its_paths(tmp_path):
     write_inat(tmp_path)
-    write_inat(tmp_path, ["top.jpg", "a/deep/er.jpg", "a/other.png"])
     dataset = InatAve(tmp_path)
     # As strings: "-" comes before "/" and "1" before "2".
     wanted = ["a-b/1.jpg", "a/k.jpg", "a/z.jpg", "b species/10.jpg", "b species/2.jpg"]
     assert dataset.filenames == wanted
-    assert len(dataset) == 5
+    assert dataset.count_notice() == []
+
+
+def test_inat_takes_all_kinds_at_any_depth_and_counts_the_rest(tmp_path):
+    taken = ["a/b/c/1.jpeg", "a/2.PNG", "a/3.webp", "4.JPG"]
+    write_inat(tmp_path, taken)
+    ignored = ["a/._1.jpg", ".DS_Store", "__MACOSX/a/._2.jpg", ".hidden/5.jpg", "a/n.txt", "b.TXT"]
+    write_inat(tmp_path, [*ignored, "README"])
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "a/loop").symlink_to(tmp_path)
+    dataset = InatAve(tmp_path)
+    assert dataset.filenames == sorted(taken)
+    said = "7 files or folders left out: 4 hidden, 2 *.txt, 1 without suffix"
+    assert dataset.count_notice() == [f"{tmp_path}: {said}"]
+
+
+def test_inat_folders_without_images_name_the_accepted_suffixes(tmp_path):
+    write_inat(tmp_path, ["a/._1.jpg", "a/1.tif"])
+    message = complaint(InatAve, tmp_path)
+    assert message.startswith(f"{tmp_path}: holds no image") and "*.jpeg, *.jpg" in message
+
+
+def test_listed_paths_may_be_those_of_windows(tmp_path):
+    write_inat(tmp_path, ["a b/1 2.jpg", "a b/3.jpg"])
+    (tmp_path / "list.txt").write_bytes("a b\\1 2.jpg\r\na b/3.jpg\r\n".encode("utf-16"))
+    dataset = InatAve(tmp_path, imagelist=tmp_path / "list.txt")
+    assert dataset.filenames == [str(tmp_path / "a b" / name) for name in ("1 2.jpg", "3.jpg")]
+
+
+@pytest.mark.parametrize("native", [False, True])
+def test_cubs_names_may_have_spaces_and_windows_separators(tmp_path, native):
+    parts = write_cub(tmp_path, native)
+    old, new = CUB_NAMES[1], "001.Black Tern/b 2.jpg"
+    (tmp_path / "images" / new).parent.mkdir()
+    (tmp_path / "images" / old).rename(tmp_path / "images" / new)
+    (tmp_path / "split/train.txt").write_text("C:\\my birds\\images\\001.Black Tern\\b 2.jpg\n")
+    if native:
+        path = tmp_path / "images.txt"
+        path.write_text(path.read_text().replace(old, new.replace("/", "\\")))
+    else:
+        table = dat_table([new], parts[[1]])
+        (tmp_path / "anno/train.dat").write_bytes(torch7(table))
+    dataset = CUB(tmp_path, train=True)
+    assert dataset.filenames == [new]
+    assert np.allclose(dataset.annotations["keypoints"], parts[[1], :, :2], atol=1e-6)
 
 
 def test_inat_pairs_by_default_and_at_224_px(tmp_path):

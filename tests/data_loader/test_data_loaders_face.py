@@ -208,7 +208,7 @@ def test_aflw_dot_under_its_point_though_the_images_are_no_squares(tmp_path):
 
 
 def test_aflw_scales_by_the_size_that_the_file_tells(tmp_path):
-    write_aflw(tmp_path)
+    write_aflw(tmp_path, [(200, 60)] * 5)
     gt = np.array([[[30.0, 80.0]] * 5] * 5)  # y, x
     hw = np.array([[60.0, 200.0]] * 5)
     scipy.io.savemat(tmp_path / "aflw_test_keypoints.mat", {"gt": gt, "hw": hw})
@@ -297,9 +297,9 @@ def test_celeba_names_the_absent_file(celeba, gone):
         ("000002.jpg   61", "000002.jpg", "line 4"),
         ("000002.jpg   61", "000002.jpg   61,", "line 4"),
         ("000002.jpg   61", "000002.jpg   inf", "line 4"),
-        ("000002.jpg   61", "000002.jpg   NaN", "line 4"),
+        ("000009.jpg   60", "000009.jpg   NaN", "point 1 of 000009.jpg has one coordinate"),
         ("000002.jpg", "", "line 4"),
-        ("000002.jpg", "000007.jpg", "000007.jpg stands there twice"),
+        ("000002.jpg", "000007.jpg", "000007.jpg appears twice"),
     ],
 )
 def test_celeba_annotations_that_do_not_fit(celeba, old, new, said):
@@ -325,7 +325,7 @@ def test_celeba_annotations_may_have_a_bom_and_crlf(celeba):
         ("000006.jpg 2\n", "", "000006.jpg of " + ANNO),
         ("000002.jpg 0", "000002.jpg", "line 2"),
         ("000002.jpg 0", "000002.jpg zero", "line 2"),
-        ("000002.jpg 0", "000001.jpg 0", "000001.jpg stands there twice"),
+        ("000002.jpg 0", "000001.jpg 0", "000001.jpg appears twice"),
     ],
 )
 def test_celeba_partitions_that_do_not_fit(celeba, old, new, said):
@@ -377,7 +377,9 @@ def test_an_absent_or_empty_root_is_named(tmp_path, cls):
         ({"hw": np.ones((5, 2))}, "'gt'"),
         ({"gt": np.ones((4, 5, 2)), "hw": np.ones((4, 2))}, "(4, 5, 2)"),
         ({"gt": np.ones((5, 2, 5)), "hw": np.ones((5, 2))}, "(5, 2, 5)"),
-        ({"gt": np.full((5, 5, 2), np.nan), "hw": np.ones((5, 2))}, "finite"),
+        ({"gt": np.full((5, 5, 2), np.inf), "hw": np.ones((5, 2))}, "finite"),
+        ({"gt": np.ones((5, 5, 2)) * (np.nan, 1), "hw": np.ones((5, 2))}, "one coordinate alone"),
+        ({"gt": np.ones((5, 5, 2)), "hw": np.full((5, 2), np.nan)}, "finite"),
         ({"gt": np.ones((5, 5, 2)), "hw": np.zeros((5, 2))}, "positive"),
         ({"gt": "words", "hw": np.ones((5, 2))}, "'gt'"),
     ],
@@ -408,12 +410,12 @@ def test_aflw_names_absent_files(tmp_path):
         (CSV_HEADER + "\n", "", "expected a header"),
         (",1,", ",one,", "line 2"),
         (",1,", ",", "line 2"),
-        ("55.2500", "nan", "line 2"),
+        ("55.2500", "nan", "one coordinate alone"),
         ("55.2500", "x", "line 2"),
         ("0,image90", '0,"image90', "line 2"),
         ("1,image89", "1," + "x" * 200_000, "line 3"),  # a field beyond the csv reader's limit
         (CSV_HEADER, "x" * 200_000, "expected a header"),
-        ("crops/00002.jpg", "crops/00000.jpg", "crops/00000.jpg stands there twice"),
+        ("crops/00002.jpg", "crops/00000.jpg", "crops/00000.jpg appears twice"),
     ],
 )
 def test_mtfl_csv_that_does_not_fit(tmp_path, old, new, said):
@@ -608,12 +610,12 @@ def test_names_that_stand_there_twice(tmp_path):
     write_text(path, "000001.jpg", "000009.jpg", "000001.jpg")
     for cls in (MAFLAligned, CelebAPrunedAligned_MAFLVal):
         message = complaint(cls, tmp_path / "celeba", **SINGLE)
-        assert f"{path}: 000001.jpg stands there twice" in message
+        assert f"{path}: 000001.jpg appears twice" in message
     names, _ = write_aflw(tmp_path / "aflw")
     path = tmp_path / "aflw/aflw_train_images.txt"
     write_text(path, *names["train"][:-1], names["train"][0])
     message = complaint(AFLW, tmp_path / "aflw", **SINGLE)
-    assert f"{names['train'][0]} stands there twice" in message
+    assert f"{names['train'][0]} appears twice" in message
 
 
 def test_a_count_with_more_digits_than_python_reads(tmp_path):
@@ -624,3 +626,117 @@ def test_a_count_with_more_digits_than_python_reads(tmp_path):
     assert f"{path}: says 999" in complaint(MAFLAligned, tmp_path, **SINGLE)
     path.write_text("00" + text)
     assert len(MAFLAligned(tmp_path, **SINGLE)) == 2
+
+
+# ---- points that are missing, images of another size ----
+
+
+def celeba_with(root, old, new):
+    """Write MAFL with some numbers of 000001.jpg (trained on) replaced."""
+    write_celeba(root, CELEBA_PARTS, **CELEBA_MAFL)
+    path = root / ANNO
+    lines = path.read_text().splitlines()
+    (row,) = (i for i, line in enumerate(lines) if line.startswith("000001.jpg"))
+    words = lines[row].split()
+    lines[row] = " ".join([words[0], *(new if i in old else w for i, w in enumerate(words[1:]))])
+    path.write_text("\n".join(lines))
+
+
+@pytest.mark.parametrize("gap", ["-1", "nan"])
+def test_missing_points_are_masked_and_counted(tmp_path, gap):
+    celeba_with(tmp_path, (4, 5), gap)
+    dataset = MAFLAligned(tmp_path, **SINGLE)
+    row = dataset.filenames.index("000001.jpg")
+    item = dataset.annotated_item(row)
+    assert item.visible.tolist() == [True, True, False, True, True]
+    assert item.points_px.isfinite().all()
+    assert dataset.annotated_item(1 - row).visible.all()
+    assert dataset.count_notice()[0] == "MAFLAligned train: 1 of 10 points aren't annotated, masked"
+    assert "visible" not in MAFLAligned(tmp_path, train=False, **SINGLE).annotations
+
+
+@pytest.mark.parametrize("number", ["0", "-1", "nan"])
+def test_images_without_any_point_are_refused_or_left_out(tmp_path, number):
+    celeba_with(tmp_path, range(10), number)
+    message = complaint(MAFLAligned, tmp_path, **SINGLE)
+    assert "/000001.jpg: no point of it is annotated" in message
+    assert "1 of 2 images" in message and "--on_unannotated skip" in message
+    dataset = MAFLAligned(tmp_path, skip_unannotated=True, **SINGLE)
+    assert dataset.filenames == ["000009.jpg"] and "visible" not in dataset.annotations
+    said = "MAFLAligned train: 1 of 2 images have no annotated point, left out"
+    assert dataset.count_notice()[0] == said
+    # Pre-training needs no points.
+    pairs = CelebAPrunedAligned_MAFLVal(tmp_path, val_split="mafl", train=False)
+    assert len(pairs) == 2 and MAFLAligned(tmp_path).filenames == ["000009.jpg", "000001.jpg"]
+
+
+def test_a_landmark_that_no_training_image_has_is_refused(tmp_path):
+    celeba_with(tmp_path, (4, 5), "-1")
+    write_text(tmp_path / "MAFL/training.txt", "000001.jpg")
+    message = complaint(MAFLAligned, tmp_path, **SINGLE)
+    assert "none of the 1 training images has landmark 3 annotated" in message
+
+
+def test_missing_points_of_the_other_benchmarks(tmp_path):
+    write_aflw(tmp_path / "aflw")
+    path = tmp_path / "aflw/aflw_train_keypoints.mat"
+    mat = scipy.io.loadmat(path)
+    mat["gt"][1, 2], mat["gt"][2, 0] = np.nan, -1
+    scipy.io.savemat(path, {"gt": mat["gt"], "hw": mat["hw"]})
+    visible = AFLW(tmp_path / "aflw", **SINGLE).annotations["visible"]
+    assert np.argwhere(~visible).tolist() == [[1, 2], [2, 0]]
+
+    write_mtfl(tmp_path / "mtfl")
+    change(tmp_path / "mtfl/aflw_cropped/facedata_cropped.csv", "55.2500,62.5000", ",")
+    change(tmp_path / "mtfl/MTFL/testing.txt", "55.2500", "-1")
+    change(tmp_path / "mtfl/MTFL/testing.txt", "62.5000", "-1")
+    for train in (True, False):
+        visible = AFLW_MTFL(tmp_path / "mtfl", train=train, **SINGLE).annotations["visible"]
+        assert np.argwhere(~visible).tolist() == [[0, 0]]
+
+    write_300w(tmp_path / "300w", {"afw": ["1.jpg", "2.jpg"]})
+    path = tmp_path / "300w/afw/1.pts"
+    lines = path.read_text().splitlines()
+    lines[5] = "-1 -1"
+    path.write_text("\n".join(lines))
+    visible = ThreeHundredW(tmp_path / "300w", **SINGLE).annotations["visible"]
+    assert np.argwhere(~visible).tolist() == [[0, 2]]
+
+
+@pytest.mark.parametrize("benchmark", ["MAFL", "CelebA", "AFLW", "MTFL"])
+def test_images_of_another_size_are_refused_at_the_start_or_when_read(tmp_path, benchmark):
+    def mafl(root):
+        write_celeba(root, CELEBA_PARTS, **CELEBA_MAFL)
+
+    write, cls, expected = {
+        "MAFL": (
+            lambda root: write_celeba(root, CELEBA_PARTS, **CELEBA_MAFL),
+            MAFLAligned,
+            "178x218",
+        ),
+        "CelebA": (
+            lambda root: write_celeba(root, CELEBA_PARTS),
+            CelebAPrunedAligned_MAFLVal,
+            "178x218",
+        ),
+        "AFLW": (write_aflw, AFLW, "90x140"),
+        "MTFL": (write_mtfl, AFLW_MTFL, "150x150"),
+    }[benchmark]
+    write(tmp_path)
+    dataset = cls(tmp_path, **SINGLE)
+    path = dataset.path(0)
+    Image.new("RGB", (256, 128)).save(path, format="PNG")
+    said = f"{path}: 256x128 pixels, expected {expected}"
+    assert complaint(cls, tmp_path, **SINGLE).startswith(said)
+    assert complaint(dataset.base_item, 0).startswith(said)
+
+
+def test_16_bit_images_with_12_bit_values_are_noted(tmp_path):
+    write_celeba(tmp_path, CELEBA_PARTS, **CELEBA_MAFL)
+    dataset = MAFLAligned(tmp_path, **SINGLE)
+    for top, said in ((4095, 1), (4096, 0)):
+        grey = np.full((218, 178), 7, dtype=np.uint16)
+        grey[5, 5] = top
+        Image.fromarray(grey).save(dataset.path(0), format="PNG")
+        notices = MAFLAligned(tmp_path, **SINGLE).count_notice()
+        assert sum("nearly black" in notice for notice in notices) == said

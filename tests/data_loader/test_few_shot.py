@@ -4,6 +4,7 @@ import argparse
 
 import numpy as np
 import pytest
+import scipy.io
 import torch
 
 from data_loader.data_loaders_face import AFLW, ThreeHundredW
@@ -16,6 +17,7 @@ from data_loader.few_shot import (
     save_picks,
     tile_picks,
 )
+from data_loader.readers.matlab_files import read_mat
 from tests.data_loader.layouts import complaint, write_300w, write_aflw, write_text
 
 SINGLE = {"pair_image": False, "do_augmentations": False, "imwidth": 40, "crop": 2}
@@ -132,7 +134,7 @@ def test_saved_picks_are_found_by_name_in_a_data_set_of_another_order(root, fold
         ("test_5.jpg\n", "test_5.jpg"),
         ("", "empty"),
         (None, "no such file"),
-        (b"\xff\xfe", "not a text file"),
+        (b"\xff\xff", "not a text file"),
     ],
 )
 def test_name_lists_that_do_not_fit(root, folder, content, said):
@@ -196,8 +198,12 @@ def test_a_resumed_run_keeps_its_images_whatever_the_seed_and_the_order(root, fo
     save_picks(folder, first)
     # The list of the benchmark now has another order; the .mat follows.
     names = (root / "aflw_train_images.txt").read_text().split()
-    write_aflw(root, SIZES[::-1])
     write_text(root / "aflw_train_images.txt", *names[::-1])
+    path = root / "aflw_train_keypoints.mat"
+    mat = {
+        name: rows[::-1] for name, rows in read_mat(path, {"gt": (9, 5, 2), "hw": (9, 2)}).items()
+    }
+    scipy.io.savemat(path, mat)
     dataset, again = restricted(root, 4, seed=8, noted_in=folder)
     assert dataset.filenames == again.names == first.names
     assert again.places == [8 - place for place in first.places]

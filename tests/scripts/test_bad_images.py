@@ -9,7 +9,7 @@ import scipy.io
 import torch
 from PIL import Image
 
-from tests.data_loader.layouts import write_aflw, write_text
+from tests.data_loader.layouts import NO_IMAGE, write_aflw, write_text
 from tests.scripts.conftest import run_inside
 from utils.checkpoint import load_checkpoint
 
@@ -76,7 +76,7 @@ def test_scores_are_those_of_lists_without_the_bad_images(damaged, tmp_path, opt
         line = f"1 of 100 {split} images can't be read, left out: listed in {listed}"
         assert line in done.out.splitlines()
     assert (tmp_path / listed).read_text().splitlines() == [
-        f"{root}/output/train_5.jpg\tnot an image that Pillow can read",
+        f"{root}/output/train_5.jpg\t{NO_IMAGE}",
         f"{root}/output/test_-7.jpg\tno such image",
     ]
 
@@ -88,9 +88,7 @@ def test_a_stopped_regressor_goes_on_without_what_went_bad(whole, tmp_path):
     again = ("--epochs", 2, "--resume", "auto")
     stopped = fit(tmp_path, root, "a", *again)
     assert stopped.status == 2
-    assert stopped.err == "eval_face.py: error: {}: not an image that Pillow can read\n".format(
-        root / "output/test_3.jpg"
-    )
+    assert stopped.err == f"eval_face.py: error: {root}/output/test_3.jpg: {NO_IMAGE}\n"
     done = fit(tmp_path, root, "a", *again, *SKIP)
     assert done.status == 0 and "1 of 100 test images" in done.out, done.err
     assert len((tmp_path / "runs/a/bad_images.txt").read_text().splitlines()) == 1

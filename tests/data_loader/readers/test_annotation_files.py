@@ -5,9 +5,11 @@ from data_loader.readers.annotation_files import (
     check_images,
     check_points,
     check_unique,
+    find_annotated,
     parse_table,
     read_lines,
     read_names,
+    replace_backslashes,
 )
 from tests.data_loader.layouts import complaint
 
@@ -33,10 +35,41 @@ def test_lines_are_the_same_whatever_editor_wrote_them(file, content):
     assert read_lines(file) == ["one 1", "", "two é"]
 
 
-@pytest.mark.parametrize("content", [b"\xff\xfeo\x00n\x00e\x00", b"\x89PNG\r\n", b"caf\xe9\n"])
-def test_what_is_not_utf8_text_is_refused(file, content):
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be"])
+def test_utf16_is_read_by_its_mark_and_else_named(file, encoding):
+    text = "one 1\r\n\r\ntwo é\r\n"
+    file.write_bytes((text if encoding == "utf-16" else f"\ufeff{text}").encode(encoding))
+    assert read_lines(file) == ["one 1", "", "two é"]
+    file.write_bytes("one 1\n".encode("utf-16-le"))
+    assert "if it is UTF-16" in complaint(read_lines, file)
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe\0", b"\x89PNG\r\n", b"caf\xe9\n"])
+def test_what_is_neither_utf8_nor_utf16_is_refused(file, content):
     file.write_bytes(content)
-    assert f"{file}: not a text file" in complaint(read_lines, file)
+    assert f"{file}: not a text file in UTF-8" in complaint(read_lines, file)
+
+
+def test_names_of_images_may_have_spaces(file):
+    file.write_text("my photo 1.jpg\n a/b c.JPEG 1 2\nd.jpg.txt x\n")
+    assert read_names(file) == ["my photo 1.jpg", "a/b c.JPEG", "d.jpg.txt"]
+    names, numbers = parse_table(file, ["my photo 1.jpg -1 2", "2 3.png 4 5 6"], 2, first_line=1)
+    assert names == ["my photo 1.jpg", "2 3.png"] and numbers.tolist() == [[-1, 2], [4, 5]]
+
+
+def test_separators_of_windows_are_replaced_unless_the_file_has_them(tmp_path):
+    (tmp_path / "a\\1.jpg").touch()
+    names = ["a\\1.jpg", "a\\2.jpg", "b/3.jpg"]
+    assert replace_backslashes(tmp_path, names) == ["a\\1.jpg", "a/2.jpg", "b/3.jpg"]
+
+
+def test_missing_points_are_minus_one_or_nan_or_a_whole_image_of_zeros():
+    nan = np.nan
+    points = np.array(
+        [[[-1, -1], [-1, 3]], [[nan, nan], [5, 5]], [[0, 0], [0, 0]], [[0, 0], [1, 0]]]
+    )
+    found = [[False, True], [False, True], [False, False], [True, True]]
+    assert find_annotated(points).tolist() == found
 
 
 def test_absent_files_and_folders_are_refused(tmp_path):
@@ -64,8 +97,6 @@ def test_table_of_names_and_numbers(file):
     names, numbers = parse_table(file, ["b -1 2.5", "a 3e1 4 more words"], 2, first_line=1)
     assert names == ["b", "a"]
     assert np.array_equal(numbers, [[-1, 2.5], [30, 4]])
-    names, numbers = parse_table(file, ["a b;1;2"], 2, first_line=1, separator=";")
-    assert names == ["a b"] and np.array_equal(numbers, [[1, 2]])
 
 
 @pytest.mark.parametrize(
@@ -110,7 +141,7 @@ def test_control_characters_are_no_text(file, content):
 def test_names_that_may_stand_there_once(file):
     file.write_text("a 1\nb\na 2\n")
     assert read_names(file) == ["a", "b", "a"]
-    assert f"{file}: a stands there twice" in complaint(read_names, file, once=True)
+    assert f"{file}: a appears twice" in complaint(read_names, file, once=True)
 
 
 def test_points_may_be_outside_their_image_but_not_by_more_than_its_size(file):

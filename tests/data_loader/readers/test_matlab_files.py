@@ -159,7 +159,7 @@ def test_variables_that_are_no_boxes(mat, values):
 def test_names_that_stand_there_twice(mat):
     cells = np.concatenate([box_cells({"a.jpg": (1, 2, 3, 4)})] * 2, axis=1)
     scipy.io.savemat(mat, {"bounding_boxes": cells})
-    assert f"{mat}: a.jpg stands there twice" in complaint(read_face_boxes, mat)
+    assert f"{mat}: a.jpg appears twice" in complaint(read_face_boxes, mat)
 
 
 def test_boxes_may_be_partly_outside(tmp_path):

@@ -22,6 +22,7 @@ from data_loader.storage import image_cache
 from data_loader.storage.image_cache import ImageCache, cache_images, cache_key
 from tests.data_loader.layouts import (
     CELEBA_PARTS,
+    NO_IMAGE,
     complaint,
     dot_image,
     save_image,
@@ -362,7 +363,7 @@ def test_a_damaged_image_is_named_and_no_cache_remains(root, folder, workers):
     with pytest.raises(image_cache.InputError) as caught:
         cache_images(dataset, folder, workers)
     # A worker process's message has its traceback before it; scripts drop that.
-    assert str(caught.value).strip().endswith(f"{path}: not an image that Pillow can read")
+    assert str(caught.value).strip().endswith(f"{path}: {NO_IMAGE}")
     assert names(folder) == [] and dataset.image_cache is None
     save_image(path, dot_image((178, 218), (50, 90)))
     assert cache_images(dataset, folder, 0).startswith("image cache: built")
