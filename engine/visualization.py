@@ -22,7 +22,7 @@ from engine.encoder_loading import load_frozen_encoder
 from engine.regression import build_regressor, load_regressor_for
 from engine.run import add_device_arguments, add_log_argument, choose_device
 from models.encoders import add_encoder_arguments, encode
-from utils.arguments import ArgumentParser, add_ignored_arguments
+from utils.arguments import ArgumentParser, add_ignored_arguments, ignored_notices
 from utils.drawing import render_heatmap, render_rgb, save_png, sheet, to_pil
 from utils.errors import InputError
 from utils.log import RunLog, progress
@@ -120,6 +120,7 @@ def run_visualization(
         args.seed,
     ).to(device)
     layers, notices = (args.layer, args.use_hypercol), worker_notice(args.num_workers)
+    notices += ignored_notices(args, **TRAINING_FLAGS)
     notices += dataset.count_notice()
     if dataset.skip_bad:
         notices += list_left_out(leave_out({"test": dataset}, args.num_workers), args.vis_path)
