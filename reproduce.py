@@ -39,7 +39,7 @@ from engine.reproduction.processes import ending_on_sigterm, only_one, run_logge
 from engine.reproduction.results import read_row
 from engine.reproduction.tables import write_curves, write_tables
 from models.encoders import RESNETS
-from utils.arguments import ArgumentParser, natural, positive_int, share
+from utils.arguments import ArgumentParser, fraction, natural, positive_int
 from utils.errors import InputError
 from utils.log import Stopwatch
 from utils.script import run_script
@@ -138,7 +138,7 @@ def add_choice_arguments(parser: ArgumentParser) -> None:
     )
     group.add_argument(
         "--scale",
-        type=share,
+        type=fraction,
         default=1.0,
         help=f"multiplies the epochs, to at least 1, and the {SEEDS} seeds, to at least 2; "
         "the results are labelled as scaled",

@@ -69,11 +69,10 @@ from models.nce import MemoryMoCo, NCESoftmaxLoss
 from utils.arguments import (
     ArgumentParser,
     add_ignored_arguments,
-    finite_float,
     ignored_notices,
     positive_float,
     positive_int,
-    share,
+    unit_interval,
 )
 from utils.distributed import (
     all_reduce_sum,
@@ -110,10 +109,12 @@ def build_parser() -> ArgumentParser:
     group.add_argument(
         "--nce_k", type=positive_int, default=4096, help="keys in the queue of negatives"
     )
-    group.add_argument("--nce_t", type=share, default=0.07, help="temperature of the softmax")
+    group.add_argument(
+        "--nce_t", type=positive_float, default=0.07, help="temperature of the softmax"
+    )
     group.add_argument(
         "--alpha",
-        type=finite_float,
+        type=unit_interval,
         default=0.999,
         help="momentum of the key encoder: alpha * key + (1 - alpha) * query",
     )

@@ -31,7 +31,7 @@ from data_loader.storage.sharded_images import (
 from data_loader.storage.shards import find_shards, holds_shards
 from data_loader.views.batch_views import BatchViews
 from engine.acceleration import as_channels_last
-from utils.arguments import share
+from utils.arguments import fraction
 from utils.distributed import BatchSplit, all_gather_rows, broadcast_from_first, rank, world_size
 from utils.errors import InputError
 from utils.log import RunLog
@@ -62,7 +62,7 @@ def add_unlabelled_arguments(parser) -> None:
     )
     group.add_argument(
         "--crop",
-        type=share,
+        type=fraction,
         default=0.2,
         help="smallest share of an image's area that a random view shows",
     )

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from engine.features import Batch, EncodedImages
 from models.encoders import weights_digest
 from models.keypoint_prediction import IntermediateKeypointPredictor
-from utils.arguments import share
+from utils.arguments import adam_beta
 from utils.checkpoint import load_checkpoint, load_weights
 from utils.errors import InputError
 from utils.log import RunLog, progress
@@ -80,8 +80,8 @@ def add_regressor_arguments(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--adam", action="store_true", help="Adam instead of SGD")
     group.add_argument("--amsgrad", action="store_true", help="its AMSGrad variant")
-    group.add_argument("--beta1", type=share, default=0.5, help="of Adam")
-    group.add_argument("--beta2", type=share, default=0.999, help="of Adam")
+    group.add_argument("--beta1", type=adam_beta, default=0.5, help="of Adam")
+    group.add_argument("--beta2", type=adam_beta, default=0.999, help="of Adam")
 
 
 def build_regressor(channels: int, landmarks: int) -> IntermediateKeypointPredictor:

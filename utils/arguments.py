@@ -57,17 +57,33 @@ def positive_float(text: str) -> float:
     return value
 
 
-def share(text: str) -> float:
-    """Parse a number above 0 and at most 1."""
+def fraction(text: str) -> float:
+    """Parse a proportion: a number above 0 and at most 1."""
     value = float(text)
     if not 0 < value <= 1:
         raise argparse.ArgumentTypeError(f"expected a number above 0 and at most 1, got {text}")
     return value
 
 
+def unit_interval(text: str) -> float:
+    """Parse a number from 0 to 1, both included, as a momentum is."""
+    value = float(text)
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"expected a number from 0 to 1, got {text}")
+    return value
+
+
+def adam_beta(text: str) -> float:
+    """Parse a decay rate of Adam's averages: at least 0 and below 1, by which Adam divides."""
+    value = float(text)
+    if not 0 <= value < 1:
+        raise argparse.ArgumentTypeError(f"expected a number of at least 0, below 1, got {text}")
+    return value
+
+
 def epoch_list(text: str) -> tuple[int, ...]:
     """Parse epochs separated by commas, such as ``120,160,200``."""
-    return tuple(int(word) for word in text.split(","))
+    return tuple(positive_int(word) for word in text.split(","))
 
 
 def add_ignored_arguments(parser: argparse.ArgumentParser, **defaults) -> None:

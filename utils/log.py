@@ -86,11 +86,11 @@ def progress(items: Iterable, title: str, total: int | None = None) -> Iterable:
 
 
 class Stopwatch:
-    """Count things per second since it was made or last read."""
+    """Measure the seconds since it was made."""
 
     def __init__(self) -> None:
         self.start = time.perf_counter()
 
     def seconds(self) -> float:
-        """Return the seconds since the start."""
+        """Return the seconds that have passed."""
         return time.perf_counter() - self.start

@@ -4,7 +4,7 @@ import argparse
 import math
 from collections.abc import Sequence
 
-from utils.arguments import epoch_list, finite_float, positive_int
+from utils.arguments import epoch_list, finite_float, positive_int, unit_interval
 
 MULTISTEP_MILESTONES = (100, 250)
 MULTISTEP_RATE = 0.1
@@ -39,7 +39,7 @@ def add_schedule_arguments(
     group.add_argument(
         "--cosine", action="store_true", help="anneal along a half cosine instead of in steps"
     )
-    group.add_argument("--momentum", type=finite_float, default=momentum, help="of SGD")
+    group.add_argument("--momentum", type=unit_interval, default=momentum, help="of SGD")
     group.add_argument(
         "--weight_decay", type=finite_float, default=weight_decay, help="L2 penalty's factor"
     )
