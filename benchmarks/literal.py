@@ -1,4 +1,4 @@
-"""The published arithmetic, step by step as docs/specification.md tells it: what ours is compared with.
+"""The published arithmetic, step by step [spec 2, 4, 5]: what ours is compared with.
 
 Letters: B images, A landmarks, I virtual points, H = W = 48.
 """
