@@ -39,10 +39,10 @@ from engine.run import (
 )
 from models.encoders import add_encoder_arguments, weights_digest
 from utils.arguments import ArgumentParser, add_ignored_arguments, ignored_notices
-from utils.distributed import leave_process_group
 from utils.errors import InputError
 from utils.files import write_text
 from utils.log import RunLog
+from utils.process_group import leave_process_group
 from utils.randomness import seed_everything
 from utils.schedule import regressor_lr
 

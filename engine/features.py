@@ -26,14 +26,9 @@ from data_loader.loaders import (
 from data_loader.storage.image_cache import BaseItems
 from engine.feature_cache import FeatureCache, Storage, Stored, features_key, in_bytes
 from models.encoders import Features, as_maps, encode
-from utils.distributed import (
-    broadcast_from_first,
-    gather_rows,
-    is_first_rank,
-    split_over_ranks,
-    world_size,
-)
+from utils.collectives import broadcast_from_first, gather_rows, split_over_ranks
 from utils.log import RunLog, Stopwatch, progress
+from utils.process_group import is_first_rank, world_size
 from utils.tps import WarperSingle
 
 
