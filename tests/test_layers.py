@@ -1,0 +1,87 @@
+"""The order of the packages, and the sizes of functions, read from the sources."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+SCRIPTS = {"train_moco", "eval_face", "eval_animal", "vis_face", "vis_animal"}
+# What each part of the repository may import, itself aside; the scripts are one layer.
+ALLOWED: dict[str, set[str]] = {"utils": set()}
+ALLOWED["models"] = ALLOWED["data_loader"] = ALLOWED["datasets"] = {"utils"}
+ALLOWED["engine"] = {"utils", "models", "data_loader"}
+ALLOWED |= {script: {*ALLOWED["engine"], "engine", *SCRIPTS} for script in SCRIPTS}
+ALLOWED["reproduce"] = ALLOWED["benchmarks"] = {*ALLOWED["engine"], "engine", "datasets", *SCRIPTS}
+SOURCES = [
+    path
+    for part in ALLOWED
+    for path in (
+        [ROOT / f"{part}.py"] if (ROOT / f"{part}.py").exists() else (ROOT / part).rglob("*.py")
+    )
+]
+
+
+def nodes(path: Path) -> list[ast.AST]:
+    """Return everything in a module's syntax tree."""
+    return list(ast.walk(ast.parse(path.read_text())))
+
+
+def imported_parts(path: Path) -> set[str]:
+    """Return the parts of this repository that a module imports, also within functions."""
+    names = set()
+    for node in nodes(path):
+        if isinstance(node, ast.ImportFrom):
+            assert not node.level, f"{path}: a relative import"
+            names.add(str(node.module))
+        elif isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+    return {name.split(".")[0] for name in names} & {*ALLOWED, "tests"}
+
+
+@pytest.mark.parametrize("part", ALLOWED)
+def test_packages_import_only_those_below(part):
+    paths = [
+        path for path in SOURCES if path.relative_to(ROOT).parts[0].removesuffix(".py") == part
+    ]
+    assert paths
+    above = {
+        str(path.relative_to(ROOT)): sorted(found)
+        for path in paths
+        if (found := imported_parts(path) - ALLOWED[part] - {part})
+    }
+    assert above == {}
+
+
+def test_preparing_data_doesnt_import_torch():
+    code = "import datasets.synthetic, datasets.download, sys; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
+
+
+def test_options_stop_above_the_lower_packages():
+    """Only the parser's own helpers take a Namespace there."""
+    takes = [
+        f"{path.relative_to(ROOT)}:{node.lineno}"
+        for path in SOURCES
+        if path.relative_to(ROOT).parts[0] in ("utils", "models", "data_loader")
+        and path.name != "arguments.py"
+        for node in nodes(path)
+        if isinstance(node, ast.arg)
+        and node.annotation is not None
+        and "Namespace" in ast.unparse(node.annotation)
+    ]
+    assert takes == []
+
+
+def test_functions_fit_on_a_screen():
+    long = {
+        f"{path.relative_to(ROOT)}:{node.name}": lines
+        for path in SOURCES
+        for node in nodes(path)
+        if isinstance(node, ast.FunctionDef)
+        and node.end_lineno is not None
+        and (lines := node.end_lineno - node.lineno + 1) > 80
+    }
+    assert long.keys() <= {"engine/evaluation.py:run_evaluation"}  # still to be split
