@@ -64,6 +64,14 @@ def test_links_between_pages_resolve(page):
             assert (page.parent / target).exists(), target
 
 
+def test_files_that_the_pages_name_exist():
+    for page in [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")]:
+        for path in re.findall(
+            r"`((?:utils|models|data_loader|engine|tests)/[\w/.]+)`", page.read_text()
+        ):
+            assert (ROOT / path).exists(), (page.name, path)
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_scripts_accept_the_command_lines_of_the_pages(page):
     checked = sum(check(words) for words in command_lines(page.read_text()))
