@@ -13,6 +13,7 @@ PAGES = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), ROOT / "benchmarks/README.
 SCRIPTS = ["train_moco", "eval_face", "eval_animal", "vis_face", "vis_animal", "reproduce"]
 # Of the other commands in the pages: pytest (tests/conftest.py), pip and uv, ulimit.
 OTHER_FLAGS = {"--fuzz", "--fuzz_seed", "--slow", "--python", "--resolution"}
+TOPS = ["utils", "models", "data_loader", "engine", "benchmarks"]
 ELIDED = {"…", "..."}
 PARSERS = {
     f"{name}.py": importlib.import_module(name.replace("/", ".")).build_parser
@@ -62,6 +63,18 @@ def test_links_between_pages_resolve(page):
     for target in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text()):
         if not target.startswith("http"):
             assert (page.parent / target).exists(), target
+
+
+def test_cited_sections_of_the_specification_exist():
+    sections = re.findall(r"^## (\d+)\. ", (ROOT / "docs/specification.md").read_text(), re.M)
+    cited = {
+        number
+        for folder in [".", *TOPS]
+        for path in (ROOT / folder).glob("*.py" if folder == "." else "**/*.py")
+        for numbers in re.findall(r"\bspec (\d+(?:, \d+)*)\b", path.read_text())
+        for number in numbers.split(", ")
+    }
+    assert len(cited) > 5 and cited <= set(sections)
 
 
 def test_files_that_the_pages_name_exist():
