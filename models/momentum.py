@@ -1,4 +1,4 @@
-"""The key encoder: a slow average of the query encoder [spec 4; He et al. 2020, Sec. 3.1, 3.3]."""
+"""The key encoder: a slow average of the query encoder [spec 4; He et al. 2020, Sec. 3.2, 3.3]."""
 
 import torch
 from torch import Tensor, nn

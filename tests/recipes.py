@@ -1,4 +1,4 @@
-"""Inputs of the golden numbers [spec 6], and where the shared material lies."""
+"""Inputs of the golden numbers [spec 10], and where the shared material lies."""
 
 import zlib
 from pathlib import Path

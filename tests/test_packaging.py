@@ -1,11 +1,8 @@
 import re
 
-import pytest
-
 from tests.recipes import ROOT
 
 PYPROJECT = (ROOT / "pyproject.toml").read_text()
-PAGES = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), ROOT / "benchmarks/README.md"]
 
 
 def listed(key: str) -> set[str]:
@@ -25,10 +22,3 @@ def test_all_packages_are_listed():
     tops = ["utils", "models", "data_loader", "engine", "datasets"]
     files = [file for top in tops for file in (ROOT / top).rglob("__init__.py")]
     assert listed("packages") == {".".join(f.parent.relative_to(ROOT).parts) for f in files}
-
-
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_links_between_pages_resolve(page):
-    for target in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text()):
-        if not target.startswith("http"):
-            assert (page.parent / target).exists(), target
