@@ -118,8 +118,8 @@ def literal_view(
 ) -> Tensor:
     """Return the view (3, W, W) that a row of parameters describes, by Pillow."""
     bilinear, side = Image.Resampling.BILINEAR, image.width
-    scaled, quality, box, order, factors, colour = (v[row].tolist() for v in parameters)
-    left, top, width, height = box
+    quality, box, order, factors, colour = (v[row].tolist() for v in parameters[1:])
+    scaled, (left, top, width, height) = int(parameters.sides[row]), box
     with io.BytesIO() as buffer:
         image.resize((scaled, scaled), bilinear).save(buffer, format="JPEG", quality=quality)
         image = Image.open(buffer).convert("RGB").resize((side, side), bilinear)

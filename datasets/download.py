@@ -142,7 +142,7 @@ def dry_run(job: Job) -> None:
     print(describe(job.item))
     if job.file.exists():
         print(f"  would use {job.file}, which is there already")
-    elif job.url is None:
+    elif not job.url:
         print("  would stop: this one is to be fetched by hand")
     else:
         part = job.file.with_name(job.file.name + ".part")
@@ -160,12 +160,18 @@ def obtain(item: Item, args: argparse.Namespace) -> bool:
         dry_run(job)
     elif not args.overwrite and is_in_place(item, job.folder):
         print(f"{item.name}: {job.folder} is there already; --overwrite replaces it")
-    elif job.url is None and not job.file.exists():
+    elif not job.url and not job.file.exists():
         print(describe(item))
         return False
     else:
-        patience = {key: getattr(args, key) for key in ("timeout", "retries", "backoff")}
-        install(job, overwrite=args.overwrite, keep_archive=args.keep_archive, **patience)
+        install(
+            job,
+            overwrite=args.overwrite,
+            keep_archive=args.keep_archive,
+            timeout=args.timeout,
+            retries=args.retries,
+            backoff=args.backoff,
+        )
         print(f"{item.name}: now in {job.folder}")
         if item.url and item.steps:
             print(item.steps)

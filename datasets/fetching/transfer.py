@@ -10,7 +10,7 @@ import shutil
 import sys
 import time
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 from tqdm import tqdm
 
@@ -18,10 +18,8 @@ from datasets.fetching.integrity import check_checksum, verify
 from datasets.fetching.web import Cut, Response, check_address, open_address
 from utils.errors import InputError
 
-try:
+if sys.platform != "win32":  # two downloads of one file are not kept apart there
     import fcntl
-except ImportError:  # Windows: two downloads of one file are not kept apart there
-    fcntl = None
 
 CHUNK = 2**20
 LONGEST_WAIT = 30.0
@@ -33,7 +31,7 @@ def lock(file: BinaryIO, path: Path) -> None:
     Raises:
         InputError: if another run holds it, or has just moved it away.
     """
-    if fcntl is None:
+    if sys.platform == "win32":
         return
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -44,13 +42,21 @@ def lock(file: BinaryIO, path: Path) -> None:
         raise InputError(f"{path} is in use by another run of this script; wait until it ends")
 
 
+class _Version(NamedTuple):
+    """What a part is a part of: address, the server's mark, bytes of the whole; None if unknown."""
+
+    url: str | None = None
+    validator: str | None = None
+    total: int | None = None
+
+
 class _Part:
     """The open ``.part`` file, with a note on the version of the file that it is a part of."""
 
     def __init__(self, path: Path):
         self.path = path.with_name(path.name + ".part")
         self.note = path.with_name(path.name + ".part.json")
-        self.url = self.validator = self.total = None
+        self.version = _Version()
         self.file = os.fdopen(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666), "r+b")
 
     def __enter__(self) -> "_Part":
@@ -71,23 +77,24 @@ class _Part:
 
     def continues_with(self, response: Response, offset: int) -> bool:
         """Tell whether the stream is the rest of this very file; not all servers heed If-Range."""
-        same_version = response.validator in (None, self.validator)
-        return response.start == offset and same_version and response.total in (None, self.total)
+        _, validator, total = self.version
+        same_version = response.validator in (None, validator)
+        return response.start == offset and same_version and response.total in (None, total)
 
     def read_note(self) -> None:
         try:
             note = json.loads(self.note.read_text())
-            self.url, self.validator, self.total = note["url"], note["validator"], note["total"]
+            self.version = _Version(note["url"], note["validator"], note["total"])
         except (OSError, ValueError, TypeError, KeyError):
-            self.url = self.validator = self.total = None
+            self.version = _Version()
 
-    def write_note(self, url: str, validator: str | None, total: int | None) -> None:
-        self.url, self.validator, self.total = url, validator, total
-        self.note.write_text(json.dumps({"url": url, "validator": validator, "total": total}))
+    def write_note(self, version: _Version) -> None:
+        self.version = version
+        self.note.write_text(json.dumps(version._asdict()))
 
     def restart(self) -> None:
         self.file.truncate(0)
-        self.url = self.validator = self.total = None
+        self.version = _Version()
         self.note.unlink(missing_ok=True)
 
     def remove(self) -> None:
@@ -98,17 +105,18 @@ class _Part:
         """Say what is kept and how to go on."""
         if not self.size():
             return "nothing was kept; run the same command to try again"
-        whole = f" of {self.total}" if self.total else ""
-        how = "go on" if self.validator else "start over (this server cannot resume)"
+        whole = f" of {self.version.total}" if self.version.total else ""
+        how = "go on" if self.version.validator else "start over (this server cannot resume)"
         return f"{self.size()}{whole} bytes are in {self.path}; run the same command to {how}"
 
 
 def _attempt(url: str, part: _Part, size: int | None, timeout: float) -> None:
     """Get what is missing of the part over one connection; raise Cut if that breaks."""
-    offset = part.size() if part.url == url and part.validator else 0
-    if offset and offset == part.total:
+    known = part.version
+    offset = part.size() if known.url == url and known.validator else 0
+    if offset and offset == known.total:
         return
-    with open_address(url, timeout, offset=offset, validator=part.validator) as response:
+    with open_address(url, timeout, offset=offset, validator=known.validator) as response:
         if response.start and not (offset and part.continues_with(response, offset)):
             part.restart()
             if offset:
@@ -119,7 +127,7 @@ def _attempt(url: str, part: _Part, size: int | None, timeout: float) -> None:
         total = size if response.total is None else response.total
         if not response.start:
             part.restart()
-            part.write_note(url, response.validator, response.total)
+            part.write_note(_Version(url, response.validator, response.total))
         missing = (total or 0) - response.start
         free = shutil.disk_usage(part.path.parent).free
         if missing > free:
