@@ -14,7 +14,7 @@ from pathlib import Path
 from datasets.fetching.archives import unpack
 from datasets.fetching.catalogue import ARCHIVES, Item
 from datasets.fetching.integrity import verify
-from datasets.fetching.transfer import fetch, lock
+from datasets.fetching.transfer import RetryPolicy, fetch, lock
 from utils.errors import InputError
 
 
@@ -82,24 +82,14 @@ def is_in_place(item: Item, folder: Path) -> bool:
     return bool(there)
 
 
-def install(
-    job: Job,
-    *,
-    overwrite: bool,
-    keep_archive: bool,
-    timeout: float,
-    retries: int,
-    backoff: float,
-) -> None:
+def install(job: Job, policy: RetryPolicy, *, overwrite: bool, keep_archive: bool) -> None:
     """Fetch one item, check it, unpack it and move it to its place.
 
     Args:
         job: what, from where, to where.
+        policy: how long to wait for the server.
         overwrite: replace what is there.
         keep_archive: do not delete the archive when all is done.
-        timeout: seconds the server may be silent.
-        retries: attempts in a row that may gain nothing before it gives up.
-        backoff: seconds to wait before the first of those; doubles each time, up to 30.
 
     Raises:
         InputError: if any of it fails; what was there before is as it was.
@@ -111,9 +101,7 @@ def install(
             job.file,
             size=job.size,
             checksum=job.checksum,
-            timeout=timeout,
-            retries=retries,
-            backoff=backoff,
+            policy=policy,
             overwrite=overwrite and not job.item.packed,
         )
     if not job.item.packed:

@@ -42,6 +42,20 @@ def lock(file: BinaryIO, path: Path) -> None:
         raise InputError(f"{path} is in use by another run of this script; wait until it ends")
 
 
+class RetryPolicy(NamedTuple):
+    """How long a download waits for its server.
+
+    Attributes:
+        timeout: seconds the server may be silent.
+        retries: attempts in a row that may bring nothing new before it gives up.
+        backoff: seconds to wait before the first of those; doubles each time, up to 30.
+    """
+
+    timeout: float = 30.0
+    retries: int = 5
+    backoff: float = 1.0
+
+
 class _Version(NamedTuple):
     """What a part is a part of: address, the server's mark, bytes of the whole; None if unknown."""
 
@@ -158,21 +172,19 @@ def _copy(response: Response, part: _Part, total: int | None) -> None:
             part.file.flush()
 
 
-def _persist(
-    url: str, part: _Part, size: int | None, *, timeout: float, retries: int, backoff: float
-) -> None:
+def _persist(url: str, part: _Part, size: int | None, policy: RetryPolicy) -> None:
     """Attempt until the part is whole; only attempts in a row that gain nothing count."""
     failures, furthest = 0, part.size()
     while True:
         try:
-            return _attempt(url, part, size, timeout)
+            return _attempt(url, part, size, policy.timeout)
         except Cut as error:
             failures = 0 if part.size() > furthest else failures
             furthest = max(furthest, part.size())
-            if failures >= retries:
-                tries = f"{retries} retries in vain" if retries else "no retries asked for"
+            if failures >= policy.retries:
+                tries = f"{failures} retries in vain" if failures else "no retries asked for"
                 raise InputError(f"{url}: {error}; {tries}; {part.summary()}") from error
-            wait = min(LONGEST_WAIT, backoff * 2**failures)
+            wait = min(LONGEST_WAIT, policy.backoff * 2**failures)
             failures += 1
             tqdm.write(f"{url}: {error}; trying again in {wait:g} s", file=sys.stderr)
             time.sleep(wait)
@@ -184,9 +196,7 @@ def fetch(
     *,
     size: int | None = None,
     checksum: str | None = None,
-    timeout: float = 30.0,
-    retries: int = 5,
-    backoff: float = 1.0,
+    policy: RetryPolicy = RetryPolicy(),  # noqa: B008 (it cannot be modified)
     overwrite: bool = False,
 ) -> None:
     """Download a file over HTTP(S); it appears under its name only when whole and checked.
@@ -196,9 +206,7 @@ def fetch(
         path: where it goes; ``path``.part beside it holds what has come so far, also after errors.
         size: how many bytes it must have, where known.
         checksum: its MD5, SHA-1 or SHA-256 in hexadecimal, where known.
-        timeout: seconds the server may be silent.
-        retries: attempts in a row that may gain nothing before it gives up.
-        backoff: seconds to wait before the first of those; doubles each time, up to 30.
+        policy: how long to wait for the server.
         overwrite: replace ``path`` if it exists.
 
     Raises:
@@ -214,7 +222,7 @@ def fetch(
             if os.path.lexists(path) and not overwrite:
                 raise InputError(f"{path} exists already; --overwrite replaces it")
             part.read_note()
-            _persist(url, part, size, timeout=timeout, retries=retries, backoff=backoff)
+            _persist(url, part, size, policy)
             os.fsync(part.file.fileno())
             try:
                 verify(part.path, size=size, checksum=checksum)
