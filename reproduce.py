@@ -180,7 +180,7 @@ def annotation_count(text: str) -> int | None:
     count = None if text == "all" else positive_int(text)
     known = {n for e in EXPERIMENTS.values() for n in e.annotations}
     if count not in known:
-        numbers = ", ".join(map(str, sorted(known - {None})))
+        numbers = ", ".join(str(n) for n in sorted(n for n in known if n is not None))
         raise argparse.ArgumentTypeError(f"expected one of {numbers}, all; got {text}")
     return count
 

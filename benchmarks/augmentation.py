@@ -8,7 +8,6 @@ apart if both sides are given the same parameters; and the pixels' statistics af
 with draws of each side's own, beside what they would differ by between two runs of one side.
 """
 
-import argparse
 import io
 from collections.abc import Iterator
 
@@ -22,15 +21,11 @@ from benchmarks.measure import interleaved, largest_difference, machine, report
 from data_loader.data_loaders_face import MAFLAligned
 from data_loader.geometry import centre_crop
 from data_loader.landmark_dataset import LandmarkDataset
-from data_loader.views.batch_views import (
-    BatchViews,
-    color_jitter,
-    enlarge,
-    jpeg_noise,
-)
+from data_loader.views.batch_views import BatchViews, color_jitter, enlarge, jpeg_noise
 from data_loader.views.random_view import RandomView
 from data_loader.views.resampling import turn
 from data_loader.views.view_parameters import ViewParameters, draw_views
+from utils.arguments import ArgumentParser
 
 SMALLEST_SCALE = 0.2
 STAGES = ("JPEG noise", "random crop", "colour jitter", "colour noise")
@@ -40,9 +35,7 @@ BINS = 32  # of a histogram, over [0, 1]
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = ArgumentParser(__doc__)
     parser.add_argument("--data_folder", required=True, help="a CelebA layout, with MAFL's lists")
     parser.add_argument("--image_size", type=int, default=136)
     parser.add_argument("--image_crop", type=int, default=20)
@@ -82,11 +75,8 @@ def compare_speed(
     """Print views a second, one view of each image a turn."""
     literal = PairDataset(dataset).transform
     single = RandomView(dataset.imwidth, SMALLEST_SCALE, dataset.crop, dataset.mean, dataset.std)
-    whole, images, generator = (
-        batch_views(dataset),
-        batch(source_images).to(device),
-        torch.Generator(),
-    )
+    whole, generator = batch_views(dataset), torch.Generator()
+    images = batch(source_images).to(device)
     ways = {
         "published": lambda: torch.stack(
             [centre_crop(literal(source_image), dataset.crop) for source_image in source_images]
@@ -118,8 +108,8 @@ def literal_view(
 ) -> Tensor:
     """Return the view (3, W, W) that a row of parameters describes, by Pillow."""
     bilinear, side = Image.Resampling.BILINEAR, image.width
-    scaled, quality, box, order, factors, colour = (v[row].tolist() for v in parameters)
-    left, top, width, height = box
+    quality, box, order, factors, colour = (v[row].tolist() for v in parameters[1:])
+    scaled, (left, top, width, height) = int(parameters.sides[row]), box
     with io.BytesIO() as buffer:
         image.resize((scaled, scaled), bilinear).save(buffer, format="JPEG", quality=quality)
         image = Image.open(buffer).convert("RGB").resize((side, side), bilinear)

@@ -9,12 +9,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from models.keypoint_prediction import IntermediateKeypointPredictor
 from models.loss import regression_loss
 
 HYPERCOLUMN = (48, 48)
 
 
-def predict(regressor: nn.Module, features: Tensor) -> Tensor:
+def predict(regressor: IntermediateKeypointPredictor, features: Tensor) -> Tensor:
     """Return the landmarks (B, A, 2) of dense features (B, C, H, W)."""
     scores = regressor.inner_conv(features) * regressor.softargmax_mul  # (B, A * I, H, W)
     b, k, height, width = scores.shape
@@ -30,7 +31,7 @@ def predict(regressor: nn.Module, features: Tensor) -> Tensor:
 
 def train_one_epoch(
     encoder: nn.Module,
-    regressor: nn.Module,
+    regressor: IntermediateKeypointPredictor,
     optimizer: torch.optim.Optimizer,
     batches: Iterable[tuple[Tensor, Tensor]],
     layer: int,
@@ -55,6 +56,8 @@ def momentum_update(query: nn.Module, key: nn.Module, alpha: float) -> None:
 
 class Queue(nn.Module):
     """The published queue: compares with a copy of all keys, then writes the new ones."""
+
+    memory: Tensor  # (K, D)
 
     def __init__(self, size: int, dim: int, temperature: float) -> None:
         super().__init__()

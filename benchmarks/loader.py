@@ -8,7 +8,6 @@ literal side decodes the image for every item and draws its views with torchvisi
 ours draws the same views, from the image's file and from the image cache.
 """
 
-import argparse
 import tempfile
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -22,14 +21,12 @@ from benchmarks.measure import interleaved, largest_difference, machine, report
 from data_loader.data_loaders_face import CelebAPrunedAligned_MAFLVal
 from data_loader.landmark_dataset import add_image_arguments
 from data_loader.storage.image_cache import cache_images
-from utils.arguments import positive_int
+from utils.arguments import ArgumentParser, positive_int
 
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = ArgumentParser(__doc__)
     parser.add_argument("--data_folder", required=True, help="a CelebA layout")
     add_image_arguments(parser, image_size=136, image_crop=20)
     parser.add_argument("--images", type=positive_int, default=200, help="in a turn")

@@ -9,7 +9,6 @@ already is left alone.
 
 import argparse
 import difflib
-import math
 import signal
 import sys
 import textwrap
@@ -19,24 +18,16 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from datasets.fetching.catalogue import ARCHIVES, CATALOGUE, Item
 from datasets.fetching.installation import Job, install, is_in_place, plan
+from datasets.fetching.transfer import RetryPolicy
 from datasets.fetching.web import check_address, direct_address
+from utils.arguments import ArgumentParser, finite_float, natural, positive_float
 from utils.errors import InputError
 from utils.script import run_script
 
 
-class _HelpFormatter(argparse.RawDescriptionHelpFormatter):
-    """Shows the defaults that say something."""
-
-    def _get_help_string(self, action: argparse.Action) -> str | None:
-        shown = action.default not in (None, False, argparse.SUPPRESS, [])
-        return f"{action.help} (default: %(default)s)" if shown else action.help
-
-
-def build_parser() -> argparse.ArgumentParser:
+def build_parser() -> ArgumentParser:
     """Return the parser of this script's options."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=_HelpFormatter, allow_abbrev=False
-    )
+    parser = ArgumentParser(__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help="what to fetch; none: list all")
     parser.add_argument(
         "--to", type=Path, default=Path("."), metavar="FOLDER", help="root that folders start from"
@@ -55,14 +46,18 @@ def build_parser() -> argparse.ArgumentParser:
         "--keep_archive", action="store_true", help=f"keep the archive in {ARCHIVES} when unpacked"
     )
     parser.add_argument(
-        "--timeout", type=float, default=30.0, metavar="SECONDS", help="longest silence of a server"
+        "--timeout",
+        type=positive_float,
+        default=30.0,
+        metavar="SECONDS",
+        help="longest silence of a server",
     )
     parser.add_argument(
-        "--retries", type=int, default=5, help="attempts in a row that may bring nothing new"
+        "--retries", type=natural, default=5, help="attempts in a row that may bring nothing new"
     )
     parser.add_argument(
         "--backoff",
-        type=float,
+        type=finite_float,
         default=1.0,
         metavar="SECONDS",
         help="wait before the first retry; doubles each time, up to 30 seconds",
@@ -99,14 +94,8 @@ def describe(item: Item) -> str:
     if item.checksum:
         lines.append(f"  checksum: {item.checksum}")
     if item.steps:
-        lines += textwrap.wrap(
-            item.steps,
-            98,
-            initial_indent="  ",
-            subsequent_indent="  ",
-            break_long_words=False,
-            break_on_hyphens=False,
-        )
+        steps = textwrap.wrap(item.steps, 96, break_long_words=False, break_on_hyphens=False)
+        lines += [f"  {line}" for line in steps]
     return "\n".join(lines)
 
 
@@ -120,7 +109,7 @@ def check_names(names: list[str]) -> None:
 
 
 def check_options(args: argparse.Namespace) -> None:
-    """Raise InputError for values out of range and options that do not fit together."""
+    """Raise InputError for addresses that are none and options that do not fit together."""
     for flag in ("url", "checksum"):
         if getattr(args, flag) is not None and len(args.names) != 1:
             raise InputError(f"--{flag} goes with one NAME, not {len(args.names)}")
@@ -129,12 +118,6 @@ def check_options(args: argparse.Namespace) -> None:
     for address in (args.url, args.mirror):
         if address is not None:
             check_address(address)
-    if not (math.isfinite(args.timeout) and args.timeout > 0):
-        raise InputError(f"--timeout {args.timeout:g}: expected a positive number of seconds")
-    if not (math.isfinite(args.backoff) and args.backoff >= 0):
-        raise InputError(f"--backoff {args.backoff:g}: expected seconds, not below 0")
-    if args.retries < 0:
-        raise InputError(f"--retries {args.retries}: expected 0 or more")
 
 
 def dry_run(job: Job) -> None:
@@ -142,7 +125,7 @@ def dry_run(job: Job) -> None:
     print(describe(job.item))
     if job.file.exists():
         print(f"  would use {job.file}, which is there already")
-    elif job.url is None:
+    elif not job.url:
         print("  would stop: this one is to be fetched by hand")
     else:
         part = job.file.with_name(job.file.name + ".part")
@@ -160,12 +143,12 @@ def obtain(item: Item, args: argparse.Namespace) -> bool:
         dry_run(job)
     elif not args.overwrite and is_in_place(item, job.folder):
         print(f"{item.name}: {job.folder} is there already; --overwrite replaces it")
-    elif job.url is None and not job.file.exists():
+    elif not job.url and not job.file.exists():
         print(describe(item))
         return False
     else:
-        patience = {key: getattr(args, key) for key in ("timeout", "retries", "backoff")}
-        install(job, overwrite=args.overwrite, keep_archive=args.keep_archive, **patience)
+        policy = RetryPolicy(args.timeout, args.retries, args.backoff)
+        install(job, policy, overwrite=args.overwrite, keep_archive=args.keep_archive)
         print(f"{item.name}: now in {job.folder}")
         if item.url and item.steps:
             print(item.steps)

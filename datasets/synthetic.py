@@ -1,7 +1,7 @@
 """Draws faces with exact landmarks into the folder layouts of face-landmark benchmarks.
 
 No photograph is involved, nothing is downloaded, and the same options give the same files
-whatever the number of workers. ``python datasets/synthetic.py --help`` lists the options.
+whatever the number of workers.
 """
 
 import argparse
@@ -25,6 +25,7 @@ if not __package__:
 
 from datasets.renderer.layouts import LAYOUTS, Plan, draw, render_job
 from datasets.renderer.shape import five_points
+from utils.arguments import ArgumentParser
 from utils.errors import InputError
 from utils.script import run_script
 
@@ -202,22 +203,15 @@ def write_sheet(path: str | Path, layout: str, plan: Plan, count: int = 24) -> N
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     """Read the command line; see ``--help``."""
-    parser = argparse.ArgumentParser(
-        description=__doc__.split("\n")[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
-    )
+    parser = ArgumentParser(__doc__)
     add = parser.add_argument
     add("--out", default="datasets/synthetic", help="folder that gets one folder per layout")
     add("--images", type=int, default=3000, help="unlabelled images of the CelebA layout")
     add("--mafl_train", type=int, default=300, help="labelled training images of each layout")
     add("--mafl_test", type=int, default=200, help="test images of each layout, of other people")
-    add(
-        "--identities",
-        type=int,
-        default=None,
-        help="number of people; None: one for every five images of the CelebA layout",
-    )
+    add("--identities", type=int, help="people; by default one for five images of CelebA's layout")
     add("--seed", type=int, default=0, help="decides everything")
-    add("--workers", type=int, default=None, help="processes; None: one per processor")
+    add("--workers", type=int, help="processes; by default one for each processor")
     add(
         "--layouts",
         nargs="+",

@@ -14,7 +14,7 @@ from pathlib import Path
 from datasets.fetching.archives import unpack
 from datasets.fetching.catalogue import ARCHIVES, Item
 from datasets.fetching.integrity import verify
-from datasets.fetching.transfer import fetch, lock
+from datasets.fetching.transfer import RetryPolicy, fetch, lock
 from utils.errors import InputError
 
 
@@ -24,15 +24,15 @@ class Job:
 
     Attributes:
         item: what is fetched.
-        url: address of its file, None if it has none.
-        checksum: what the file is checked against, None if nothing is known.
-        size: bytes that the file must have, None if not known.
+        url: address of its file, empty if it has none.
+        checksum: MD5, SHA-1 or SHA-256 of the file in hexadecimal, None if not known.
+        size: of the file in bytes, None if not known.
         folder: where it lands.
         file: where its file is downloaded to: the archive, or the final place of a single file.
     """
 
     item: Item
-    url: str | None
+    url: str
     checksum: str | None
     size: int | None
     folder: Path
@@ -62,7 +62,7 @@ def plan(
         url = f"{mirror.rstrip('/')}/{urllib.parse.quote(item.file)}"
     folder = root / item.folder
     file = (root / ARCHIVES if item.packed else folder) / item.file
-    return Job(item, url or item.url, checksum, size, folder, file)
+    return Job(item, url or item.url or "", checksum, size, folder, file)
 
 
 def is_in_place(item: Item, folder: Path) -> bool:
@@ -82,31 +82,36 @@ def is_in_place(item: Item, folder: Path) -> bool:
     return bool(there)
 
 
-def install(job: Job, *, overwrite: bool, keep_archive: bool, **patience: float) -> None:
+def install(job: Job, policy: RetryPolicy, *, overwrite: bool, keep_archive: bool) -> None:
     """Fetch one item, check it, unpack it and move it to its place.
 
     Args:
         job: what, from where, to where.
+        policy: how long to wait for the server.
         overwrite: replace what is there.
         keep_archive: do not delete the archive when all is done.
-        patience: timeout, retries and backoff of `fetch`.
 
     Raises:
         InputError: if any of it fails; what was there before is as it was.
     """
-    checks = {"size": job.size, "checksum": job.checksum}
-    if not job.item.packed:
-        fetch(job.url, job.file, overwrite=overwrite, **checks, **patience)
-        return
-    is_given = job.file.exists()
+    is_given = job.item.packed and job.file.exists()
     if not is_given:
-        fetch(job.url, job.file, **checks, **patience)
+        fetch(
+            job.url,
+            job.file,
+            size=job.size,
+            checksum=job.checksum,
+            policy=policy,
+            overwrite=overwrite and not job.item.packed,
+        )
+    if not job.item.packed:
+        return
     try:
         with job.file.open("rb") as file:
             lock(file, job.file)
             if is_given:
                 print(f"using {job.file}, which is there already")
-                verify(job.file, **checks)
+                verify(job.file, size=job.size, checksum=job.checksum)
             _unpack_into_place(job, overwrite)
     except InputError as error:
         raise InputError(f"{error}; {job.file} is kept: delete it to fetch it anew") from error

@@ -10,7 +10,7 @@ import shutil
 import sys
 import time
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 from tqdm import tqdm
 
@@ -18,10 +18,8 @@ from datasets.fetching.integrity import check_checksum, verify
 from datasets.fetching.web import Cut, Response, check_address, open_address
 from utils.errors import InputError
 
-try:
+if sys.platform != "win32":  # two downloads of one file are not kept apart there
     import fcntl
-except ImportError:  # Windows: two downloads of one file are not kept apart there
-    fcntl = None
 
 CHUNK = 2**20
 LONGEST_WAIT = 30.0
@@ -33,7 +31,7 @@ def lock(file: BinaryIO, path: Path) -> None:
     Raises:
         InputError: if another run holds it, or has just moved it away.
     """
-    if fcntl is None:
+    if sys.platform == "win32":
         return
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -44,13 +42,35 @@ def lock(file: BinaryIO, path: Path) -> None:
         raise InputError(f"{path} is in use by another run of this script; wait until it ends")
 
 
+class RetryPolicy(NamedTuple):
+    """How long a download waits for its server.
+
+    Attributes:
+        timeout: seconds the server may be silent.
+        retries: attempts in a row that may bring nothing new before it gives up.
+        backoff: seconds to wait before the first of those; doubles each time, up to 30.
+    """
+
+    timeout: float = 30.0
+    retries: int = 5
+    backoff: float = 1.0
+
+
+class _Version(NamedTuple):
+    """What a part is a part of: address, the server's mark, bytes of the whole; None if unknown."""
+
+    url: str | None = None
+    validator: str | None = None
+    total: int | None = None
+
+
 class _Part:
     """The open ``.part`` file, with a note on the version of the file that it is a part of."""
 
     def __init__(self, path: Path):
         self.path = path.with_name(path.name + ".part")
         self.note = path.with_name(path.name + ".part.json")
-        self.url = self.validator = self.total = None
+        self.version = _Version()
         self.file = os.fdopen(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666), "r+b")
 
     def __enter__(self) -> "_Part":
@@ -71,23 +91,24 @@ class _Part:
 
     def continues_with(self, response: Response, offset: int) -> bool:
         """Tell whether the stream is the rest of this very file; not all servers heed If-Range."""
-        same_version = response.validator in (None, self.validator)
-        return response.start == offset and same_version and response.total in (None, self.total)
+        _, validator, total = self.version
+        same_version = response.validator in (None, validator)
+        return response.start == offset and same_version and response.total in (None, total)
 
     def read_note(self) -> None:
         try:
             note = json.loads(self.note.read_text())
-            self.url, self.validator, self.total = note["url"], note["validator"], note["total"]
+            self.version = _Version(note["url"], note["validator"], note["total"])
         except (OSError, ValueError, TypeError, KeyError):
-            self.url = self.validator = self.total = None
+            self.version = _Version()
 
-    def write_note(self, url: str, validator: str | None, total: int | None) -> None:
-        self.url, self.validator, self.total = url, validator, total
-        self.note.write_text(json.dumps({"url": url, "validator": validator, "total": total}))
+    def write_note(self, version: _Version) -> None:
+        self.version = version
+        self.note.write_text(json.dumps(version._asdict()))
 
     def restart(self) -> None:
         self.file.truncate(0)
-        self.url = self.validator = self.total = None
+        self.version = _Version()
         self.note.unlink(missing_ok=True)
 
     def remove(self) -> None:
@@ -98,17 +119,18 @@ class _Part:
         """Say what is kept and how to go on."""
         if not self.size():
             return "nothing was kept; run the same command to try again"
-        whole = f" of {self.total}" if self.total else ""
-        how = "go on" if self.validator else "start over (this server cannot resume)"
+        whole = f" of {self.version.total}" if self.version.total else ""
+        how = "go on" if self.version.validator else "start over (this server cannot resume)"
         return f"{self.size()}{whole} bytes are in {self.path}; run the same command to {how}"
 
 
 def _attempt(url: str, part: _Part, size: int | None, timeout: float) -> None:
     """Get what is missing of the part over one connection; raise Cut if that breaks."""
-    offset = part.size() if part.url == url and part.validator else 0
-    if offset and offset == part.total:
+    known = part.version
+    offset = part.size() if known.url == url and known.validator else 0
+    if offset and offset == known.total:
         return
-    with open_address(url, timeout, offset=offset, validator=part.validator) as response:
+    with open_address(url, timeout, offset=offset, validator=known.validator) as response:
         if response.start and not (offset and part.continues_with(response, offset)):
             part.restart()
             if offset:
@@ -119,7 +141,7 @@ def _attempt(url: str, part: _Part, size: int | None, timeout: float) -> None:
         total = size if response.total is None else response.total
         if not response.start:
             part.restart()
-            part.write_note(url, response.validator, response.total)
+            part.write_note(_Version(url, response.validator, response.total))
         missing = (total or 0) - response.start
         free = shutil.disk_usage(part.path.parent).free
         if missing > free:
@@ -150,21 +172,19 @@ def _copy(response: Response, part: _Part, total: int | None) -> None:
             part.file.flush()
 
 
-def _persist(
-    url: str, part: _Part, size: int | None, *, timeout: float, retries: int, backoff: float
-) -> None:
+def _persist(url: str, part: _Part, size: int | None, policy: RetryPolicy) -> None:
     """Attempt until the part is whole; only attempts in a row that gain nothing count."""
     failures, furthest = 0, part.size()
     while True:
         try:
-            return _attempt(url, part, size, timeout)
+            return _attempt(url, part, size, policy.timeout)
         except Cut as error:
             failures = 0 if part.size() > furthest else failures
             furthest = max(furthest, part.size())
-            if failures >= retries:
-                tries = f"{retries} retries in vain" if retries else "no retries asked for"
+            if failures >= policy.retries:
+                tries = f"{failures} retries in vain" if failures else "no retries asked for"
                 raise InputError(f"{url}: {error}; {tries}; {part.summary()}") from error
-            wait = min(LONGEST_WAIT, backoff * 2**failures)
+            wait = min(LONGEST_WAIT, policy.backoff * 2**failures)
             failures += 1
             tqdm.write(f"{url}: {error}; trying again in {wait:g} s", file=sys.stderr)
             time.sleep(wait)
@@ -176,9 +196,7 @@ def fetch(
     *,
     size: int | None = None,
     checksum: str | None = None,
-    timeout: float = 30.0,
-    retries: int = 5,
-    backoff: float = 1.0,
+    policy: RetryPolicy = RetryPolicy(),  # noqa: B008 (it cannot be modified)
     overwrite: bool = False,
 ) -> None:
     """Download a file over HTTP(S); it appears under its name only when whole and checked.
@@ -188,9 +206,7 @@ def fetch(
         path: where it goes; ``path``.part beside it holds what has come so far, also after errors.
         size: how many bytes it must have, where known.
         checksum: its MD5, SHA-1 or SHA-256 in hexadecimal, where known.
-        timeout: seconds the server may be silent.
-        retries: attempts in a row that may gain nothing before it gives up.
-        backoff: seconds to wait before the first of those; doubles each time, up to 30.
+        policy: how long to wait for the server.
         overwrite: replace ``path`` if it exists.
 
     Raises:
@@ -206,7 +222,7 @@ def fetch(
             if os.path.lexists(path) and not overwrite:
                 raise InputError(f"{path} exists already; --overwrite replaces it")
             part.read_note()
-            _persist(url, part, size, timeout=timeout, retries=retries, backoff=backoff)
+            _persist(url, part, size, policy)
             os.fsync(part.file.fileno())
             try:
                 verify(part.path, size=size, checksum=checksum)

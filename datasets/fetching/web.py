@@ -48,7 +48,15 @@ def direct_address(url: str) -> str:
 class _Redirects(urllib.request.HTTPRedirectHandler):
     """Follows redirects, but never to another protocol or from https back to http."""
 
-    def redirect_request(self, req, fp, code, msg, headers, newurl):  # noqa: D102 (urllib's)
+    def redirect_request(  # noqa: D102 (urllib's)
+        self,
+        req: urllib.request.Request,
+        fp: IO[bytes],
+        code: int,
+        msg: str,
+        headers: http.client.HTTPMessage,
+        newurl: str,
+    ) -> urllib.request.Request | None:
         try:
             check_address(newurl)
             if req.full_url.startswith("https:") and not newurl.startswith("https:"):
@@ -84,10 +92,10 @@ class Response:
         validator: the mark by which the server knows this version of the file, if it gives one.
     """
 
-    def __init__(self, stream: IO[bytes], status: int, headers: http.client.HTTPMessage):
-        self._stream = stream
+    def __init__(self, stream: http.client.HTTPResponse):
+        self._stream, headers = stream, stream.headers
         self.start, self.total = 0, _number(headers.get("Content-Length"))
-        if status == 206:
+        if stream.status == 206:
             match = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", headers.get("Content-Range", ""))
             if not match:
                 raise Cut("the server sent a piece of the file without saying which")
@@ -145,7 +153,7 @@ def open_address(
     if stream.headers.get_content_type() == "text/html":
         stream.close()
         raise InputError(f"{url} is a web page, not a file; open it in a browser")
-    return Response(stream, stream.status, stream.headers)
+    return Response(stream)
 
 
 def _number(text: str | None) -> int | None:

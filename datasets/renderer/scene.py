@@ -95,8 +95,8 @@ class Scenery:
         self.body = replace(pose, yaw=0.4 * pose.yaw, pitch=0.2 * pose.pitch, roll=0.6 * pose.roll)
 
     def _lit(self, colour: np.ndarray, normal: tuple) -> np.ndarray:
-        normal = np.array([normal]) / np.linalg.norm(normal)
-        return colour * self.shade(normal)[0]
+        unit = np.array([normal]) / np.linalg.norm(normal)
+        return colour * self.shade(unit)[0]
 
     def _fill(self, pose: Pose, points: np.ndarray, colour: np.ndarray, alpha: int = 255) -> None:
         path = pose.project(np.asarray(points, dtype=float)).ravel().tolist()

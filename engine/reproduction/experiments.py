@@ -7,6 +7,7 @@ so that experiments which need the same run share it.
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -121,8 +122,8 @@ class Published:
     """
 
     method: str
-    figures: dict[Hashable, float]
-    source: str | None = None
+    figures: dict[Any, float]
+    source: str = ""
     model: str | None = None
 
 
@@ -148,7 +149,7 @@ class Experiment:
     title: str
     recipe: Recipe
     axis: Callable[[Run], Hashable]
-    columns: dict[Hashable, str]
+    columns: dict[Any, str]
     datasets: tuple[str, ...]
     axis_label: str | None = None
     models: tuple[str, ...] = ("resnet18", "resnet50")
@@ -169,7 +170,7 @@ class Experiment:
 
         ``annotations`` leaves an experiment alone that has no choice of them.
         """
-        numbers = self.annotations
+        numbers: Sequence[int | None] = self.annotations
         if annotations is not None and len(numbers) > 1:
             numbers = [n for n in numbers if n in annotations]
         return [

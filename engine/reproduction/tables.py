@@ -4,8 +4,11 @@ import csv
 import io
 import statistics
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from data_loader.data_loaders_animal import CUB
@@ -123,9 +126,9 @@ def table_lines(experiment: Experiment, rows: list[Row], sources: list[str]) -> 
         cells = [cell(list(s.values()), experiment.repeated) for s in shapes]
         lines.append(["ours: mean shape of the training images", *cells])
     for row in experiment.published:
-        if row.source is not None and row.source not in sources:
+        if row.source and row.source not in sources:
             sources.append(row.source)
-        mark = f" [{sources.index(row.source) + 1}]" if row.source is not None else ""
+        mark = f" [{sources.index(row.source) + 1}]" if row.source else ""
         figures = [f"{row.figures[p]:.2f}" if p in row.figures else "" for p in places]
         lines.append([f"published: {row.method}{mark}", *figures])
     rule = ["---", *["---:"] * len(places)]
@@ -142,7 +145,7 @@ def warnings(rows: list[Row]) -> list[str]:
     foreign = []
     for dataset, group in grouped(rows, lambda row: row.run.dataset).items():
         benchmark = CUB if dataset == "CUB" else FACE_BENCHMARKS[dataset][0]
-        count, published = group[0].test_images, benchmark.published_counts["test"]
+        count, published = group[0].test_images, (benchmark.published_counts or {}).get("test")
         if count != published:
             foreign.append(f"{FACE_NAMES.get(dataset, dataset)} {count}, not {published}")
     if foreign:
@@ -152,7 +155,8 @@ def warnings(rows: list[Row]) -> list[str]:
 
 def markdown_text(rows: list[Row]) -> str:
     """Return all experiments' tables, with the sources of the published figures below."""
-    lines, sources = ["# Results beside the published figures"], []
+    lines: list[str] = ["# Results beside the published figures"]
+    sources: list[str] = []
     for name, experiment in EXPERIMENTS.items():
         own = [row for row in rows if experiment.includes(row.run)]
         if not own and not any(row.figures for row in experiment.published):
@@ -187,7 +191,7 @@ def draw_curves(name: str, rows: list[Row]) -> Figure:
         axes.set_xscale("log")
         axes.set_xticks(ticks, [str(tick) for tick in ticks])
         axes.minorticks_off()
-    axes.set_xlabel(experiment.axis_label)
+    axes.set_xlabel(experiment.axis_label or "")
     spread = "\nmean ± standard deviation over seeds" if experiment.repeated else ""
     axes.set_ylabel(METRIC_LABELS[metric_of(experiment)] + spread)
     scaled = any(row.scaled for row in rows)
@@ -197,7 +201,9 @@ def draw_curves(name: str, rows: list[Row]) -> Figure:
     return figure
 
 
-def draw_line(axes, rows: list[Row], place: Callable[[Row], float], label: str, **style) -> None:
+def draw_line(
+    axes: Axes, rows: list[Row], place: Callable[[Row], float], label: str, **style: Any
+) -> None:
     """Draw the mean at each place, with the standard deviation as a bar."""
     groups = sorted(grouped(rows, place).items())
     moments = [mean_std([row.headline for row in group]) for _, group in groups]
@@ -213,7 +219,7 @@ def shallowest(row: Row) -> int:
     return layer - 1 if use_hypercol else list(LAYERS).index(layer)
 
 
-def draw_layers(axes, rows: list[Row]) -> None:
+def draw_layers(axes: Axes, rows: list[Row]) -> None:
     """Draw hypercolumns and single layers over their shallowest map, the deepest on the left."""
     for number, (variant, group) in enumerate(grouped(rows, lambda row: row.variant).items()):
         colour = f"C{number}"
@@ -245,7 +251,6 @@ def write_curves(out: Path) -> list[Path]:
         own = [row for row in rows if experiment.includes(row.run)]
         places = {experiment.axis(row.run) for row in own}
         if len(places) > 1 and experiment.axis_label is not None:
-            figure = draw_curves(name, own)
             paths.append(out / f"{name}.png")
-            write_file(paths[-1], lambda file, f=figure: f.savefig(file, format="png", dpi=150))
+            write_file(paths[-1], partial(draw_curves(name, own).savefig, format="png", dpi=150))
     return paths

@@ -12,11 +12,12 @@ from scipy.io import loadmat
 
 from datasets.renderer.layouts import LAYOUTS, render_job
 from datasets.renderer.shape import five_points
-from datasets.synthetic import generate, make_plan
+from datasets.synthetic import generate, make_plan, parse_arguments
 from utils.errors import InputError
 
 ROOT = Path(__file__).resolve().parents[2]
-SIZES = {"images": 9, "mafl_train": 6, "mafl_test": 5, "identities": 6, "seed": 3}
+# More of CelebA's than a worker is given at once, so that two workers share them.
+SIZES = {"images": 11, "mafl_train": 3, "mafl_test": 3, "identities": 6, "seed": 3}
 
 
 @pytest.fixture(scope="module")
@@ -46,9 +47,8 @@ def assert_same_image(path, pixels, tolerance=12):
 
 
 def test_the_number_of_processes_changes_no_byte(made, tmp_path):
-    generate(tmp_path, **SIZES, workers=2, layouts=["celeba", "300w"])
-    for layout in ("celeba", "300w"):
-        assert digests(tmp_path / layout) == digests(made / layout)
+    generate(tmp_path, **SIZES, workers=2)
+    assert digests(tmp_path / "celeba") == digests(made / "celeba")
 
 
 def test_another_seed_gives_other_images(made, tmp_path):
@@ -60,7 +60,7 @@ def test_another_seed_gives_other_images(made, tmp_path):
 def test_celeba(made):
     root, drawn = made / "celeba", truth("celeba")
     lines = (root / "Anno/list_landmarks_align_celeba.txt").read_text().splitlines()
-    assert int(lines[0]) == 20 == len(lines) - 2
+    assert int(lines[0]) == 17 == len(lines) - 2
     assert lines[1].split()[:4] == ["lefteye_x", "lefteye_y", "righteye_x", "righteye_y"]
     for line in lines[2:]:
         name, *values = line.split()
@@ -73,10 +73,10 @@ def test_celeba(made):
         line.split() for line in (root / "Eval/list_eval_partition.txt").read_text().splitlines()
     )
     train, test = ((root / f"MAFL/{n}.txt").read_text().split() for n in ("training", "testing"))
-    assert len(partition) == 20 and len(train) == 6 and len(test) == 5
+    assert len(partition) == 17 and len(train) == 3 and len(test) == 3
     assert all(partition[name] == "0" for name in train)
     assert all(partition[name] == "2" for name in test)
-    assert sum(value == "0" for value in partition.values()) == 15
+    assert sum(value == "0" for value in partition.values()) == 14
     people = {name: drawn[f"Img/img_align_celeba_hq/{name}"][0].person for name in partition}
     shown = {people[name] for name in test}
     assert not shown & {people[name] for name in partition if name not in test}
@@ -85,7 +85,7 @@ def test_celeba(made):
 
 def test_aflw(made):
     root, drawn = made / "aflw", truth("aflw")
-    for split, count in (("train", 6), ("test", 5)):
+    for split, count in (("train", 3), ("test", 3)):
         names = (root / f"aflw_{split}_images.txt").read_text().split()
         keypoints = loadmat(root / f"aflw_{split}_keypoints.mat")
         assert len(names) == count and keypoints["gt"].shape == (count, 5, 2)
@@ -104,7 +104,7 @@ def test_aflw_mtfl(made):
     with open(root / "aflw_cropped/facedata_cropped.csv", newline="") as file:
         rows = list(csv.reader(file))
     assert rows[0][:6] == ["face_id", "image_file", "crop_file", "set", "x1", "y1"]
-    assert len(rows) == 7
+    assert len(rows) == 4
     for row in rows[1:]:
         _, pixels, points = drawn[f"aflw_cropped/{row[2]}"]
         assert pixels.shape == (150, 150, 3) and row[3] == "1"
@@ -112,7 +112,7 @@ def test_aflw_mtfl(made):
         written = np.array(row[4:14], dtype=float).reshape(5, 2)
         np.testing.assert_allclose(written - 1, five_points(points), atol=1e-4)
     tests = (root / "MTFL/testing.txt").read_text().splitlines()
-    assert len(tests) == 5
+    assert len(tests) == 3
     for line in tests:
         name, *values = line.split()
         _, pixels, points = drawn[f"MTFL/{name}"]
@@ -197,9 +197,22 @@ def test_unusable_options_are_named(tmp_path, options, flag):
     assert not (tmp_path / "new").exists()
 
 
+def test_git_ignores_the_default_folder_but_not_the_packages_beside_it():
+    def is_ignored(path):
+        command = ["git", "check-ignore", "--quiet", "--no-index", path]
+        status = subprocess.run(command, cwd=ROOT, capture_output=True).returncode
+        if status > 1:
+            pytest.skip("this is not a git repository")
+        return status == 0
+
+    assert is_ignored(f"{parse_arguments([]).out}/celeba/Img/000001.jpg")
+    assert not is_ignored("datasets/renderer/face.py")
+    assert not is_ignored("datasets/fetching/web.py")
+
+
 def test_as_a_script(tmp_path):
     command = [sys.executable, "datasets/synthetic.py", "--out", str(tmp_path / "out")]
-    command += ["--images", "2", "--mafl_train", "1", "--mafl_test", "1", "--workers", "2"]
+    command += ["--images", "1", "--mafl_train", "1", "--mafl_test", "1", "--workers", "2"]
     sheet = tmp_path / "sheet.png"
     done = subprocess.run(
         [*command, "--sheet", str(sheet)], cwd=ROOT, capture_output=True, text=True

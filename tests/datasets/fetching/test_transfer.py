@@ -6,20 +6,20 @@ from pathlib import Path
 import pytest
 
 from datasets.fetching import transfer
-from datasets.fetching.transfer import fetch
+from datasets.fetching.transfer import RetryPolicy, fetch
 from datasets.fetching.web import direct_address
 from utils.errors import InputError
 
-QUICK = {"timeout": 5.0, "retries": 2, "backoff": 0.0}
+QUICK = RetryPolicy(timeout=5.0, retries=2, backoff=0.0)
 
 
 def names(folder: Path) -> list[str]:
     return sorted(os.listdir(folder))
 
 
-def fail(match: str, *args, **options) -> str:
+def fail(match: str, *args, policy=QUICK, **options) -> str:
     with pytest.raises(InputError, match=match) as caught:
-        fetch(*args, **QUICK | options)
+        fetch(*args, policy=policy, **options)
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
@@ -27,19 +27,21 @@ def fail(match: str, *args, **options) -> str:
 @pytest.mark.parametrize("algorithm", ["md5", "sha1", "sha256"])
 def test_full_download_is_checked_and_leaves_nothing_else(site, tmp_path, algorithm):
     checksum = hashlib.new(algorithm, site.body).hexdigest().upper()
-    fetch(f"{site.url}/f", tmp_path / "new/f", size=len(site.body), checksum=checksum, **QUICK)
+    fetch(f"{site.url}/f", tmp_path / "new/f", size=len(site.body), checksum=checksum, policy=QUICK)
     assert (tmp_path / "new/f").read_bytes() == site.body and names(tmp_path / "new") == ["f"]
 
 
 def test_empty_file(site, tmp_path):
     site.pages["/f"].body = b""
-    fetch(f"{site.url}/f", tmp_path / "f", **QUICK)
+    fetch(f"{site.url}/f", tmp_path / "f", policy=QUICK)
     assert (tmp_path / "f").read_bytes() == b"" and names(tmp_path) == ["f"]
 
 
 def begin(site, tmp_path, kept: int = 100_000) -> None:
     site.pages["/f"].cuts = [kept]
-    message = fail("closed early", f"{site.url}/f", tmp_path / "f", retries=0)
+    message = fail(
+        "closed early", f"{site.url}/f", tmp_path / "f", policy=QUICK._replace(retries=0)
+    )
     assert f"{kept} of {len(site.body)} bytes are in {tmp_path / 'f.part'}" in message
     assert names(tmp_path) == ["f.part", "f.part.json"]
     site.asked.clear()
@@ -47,7 +49,7 @@ def begin(site, tmp_path, kept: int = 100_000) -> None:
 
 def test_resumes_from_the_part(site, tmp_path):
     begin(site, tmp_path)
-    fetch(f"{site.url}/f", tmp_path / "f", **QUICK)
+    fetch(f"{site.url}/f", tmp_path / "f", policy=QUICK)
     assert (tmp_path / "f").read_bytes() == site.body and names(tmp_path) == ["f"]
     assert site.asked == [("/f", "bytes=100000-")]
 
@@ -55,7 +57,7 @@ def test_resumes_from_the_part(site, tmp_path):
 def test_whole_part_needs_no_request(site, tmp_path):
     begin(site, tmp_path)
     (tmp_path / "f.part").write_bytes(site.body)
-    fetch(f"{site.url}/f", tmp_path / "f", **QUICK)
+    fetch(f"{site.url}/f", tmp_path / "f", policy=QUICK)
     assert (tmp_path / "f").read_bytes() == site.body and site.asked == []
 
 
@@ -75,7 +77,7 @@ def test_starts_over_if_the_part_cannot_go_on(site, tmp_path, change):
         (tmp_path / "f.part.json").write_text("[1")
     elif change == "url":
         site.pages["/g"] = site.page(body=page.body)
-    fetch(f"{site.url}/{'g' if change == 'url' else 'f'}", tmp_path / "f", **QUICK)
+    fetch(f"{site.url}/{'g' if change == 'url' else 'f'}", tmp_path / "f", policy=QUICK)
     assert (tmp_path / "f").read_bytes() == page.body and names(tmp_path) == ["f"]
 
 
@@ -83,13 +85,13 @@ def test_part_longer_than_the_file(site, tmp_path):
     begin(site, tmp_path)
     (tmp_path / "f.part").write_bytes(site.body + b"more")
     site.pages["/f"].codes = [416]
-    fetch(f"{site.url}/f", tmp_path / "f", **QUICK)
+    fetch(f"{site.url}/f", tmp_path / "f", policy=QUICK)
     assert (tmp_path / "f").read_bytes() == site.body
 
 
 def test_goes_on_after_cuts_as_long_as_each_gains_something(site, tmp_path, capsys):
     site.pages["/f"].cuts = [50_000] * 5
-    fetch(f"{site.url}/f", tmp_path / "f", **QUICK | {"retries": 1})
+    fetch(f"{site.url}/f", tmp_path / "f", policy=QUICK._replace(retries=1))
     assert (tmp_path / "f").read_bytes() == site.body and len(site.asked) == 6
     assert "trying again" in capsys.readouterr().err
 
@@ -97,7 +99,7 @@ def test_goes_on_after_cuts_as_long_as_each_gains_something(site, tmp_path, caps
 @pytest.mark.parametrize("etag", [None, 'W/"weak"'])
 def test_without_a_validator_a_cut_means_starting_over(site, tmp_path, etag):
     site.pages["/f"] = site.page(etag=etag, cuts=[50_000, 40_000])
-    fetch(f"{site.url}/f", tmp_path / "f", **QUICK)
+    fetch(f"{site.url}/f", tmp_path / "f", policy=QUICK)
     assert (tmp_path / "f").read_bytes() == site.body
     assert site.asked == [("/f", None)] * 3
     site.pages["/f"].cuts = [50_000] * 9
@@ -107,7 +109,7 @@ def test_without_a_validator_a_cut_means_starting_over(site, tmp_path, etag):
 
 def test_without_a_length_the_known_size_tells_a_cut(site, tmp_path):
     site.pages["/f"] = site.page(length=False, cuts=[1000])
-    fetch(f"{site.url}/f", tmp_path / "f", size=len(site.body), **QUICK)
+    fetch(f"{site.url}/f", tmp_path / "f", size=len(site.body), policy=QUICK)
     assert (tmp_path / "f").read_bytes() == site.body
     fail("more than the 1000 bytes", f"{site.url}/f", tmp_path / "g", size=1000)
     assert names(tmp_path) == ["f"]
@@ -115,7 +117,7 @@ def test_without_a_length_the_known_size_tells_a_cut(site, tmp_path):
 
 def test_busy_server_is_asked_again(site, tmp_path):
     site.pages["/f"].codes = [503, 429]
-    fetch(f"{site.url}/f", tmp_path / "f", **QUICK)
+    fetch(f"{site.url}/f", tmp_path / "f", policy=QUICK)
     site.pages["/f"].codes = [503] * 3
     fail("503.*2 retries in vain; nothing was kept", f"{site.url}/f", tmp_path / "g")
     assert names(tmp_path) == ["f"]
@@ -123,7 +125,7 @@ def test_busy_server_is_asked_again(site, tmp_path):
 
 def test_silent_server(site, tmp_path):
     site.pages["/f"].stall = threading.Event()
-    message = fail("timed out", f"{site.url}/f", tmp_path / "f", timeout=0.1, retries=0)
+    message = fail("timed out", f"{site.url}/f", tmp_path / "f", policy=RetryPolicy(0.1, 0))
     site.pages["/f"].stall.set()
     assert "150000 of 300000" in message
 
@@ -140,7 +142,7 @@ def test_existing_file_is_only_replaced_if_told(site, tmp_path):
     (tmp_path / "f").write_text("old")
     fail("exists already", f"{site.url}/f", tmp_path / "f")
     assert (tmp_path / "f").read_text() == "old" and not site.asked and names(tmp_path) == ["f"]
-    fetch(f"{site.url}/f", tmp_path / "f", overwrite=True, **QUICK)
+    fetch(f"{site.url}/f", tmp_path / "f", overwrite=True, policy=QUICK)
     assert (tmp_path / "f").read_bytes() == site.body
 
 
@@ -158,13 +160,18 @@ def test_only_http_is_spoken(site, tmp_path):
     for url in ("file:///etc/hostname", "f", "http://", "http://a b", "http://[", "http://a:b/"):
         fail("is no http or https address", url, tmp_path / "f")
     site.pages["/moved"] = site.page(redirect="/f")
-    fetch(f"{site.url}/moved", tmp_path / "f", **QUICK)
+    fetch(f"{site.url}/moved", tmp_path / "f", policy=QUICK)
     assert names(tmp_path) == ["f"]
 
 
 def test_bad_checksums_and_closed_ports(tmp_path):
     fail("is no MD5", "http://127.0.0.1:9/", tmp_path / "f", checksum="xyz")
-    fail("refused.*1 retries", "http://127.0.0.1:9/", tmp_path / "f", retries=1)
+    fail(
+        "refused.*1 retries",
+        "http://127.0.0.1:9/",
+        tmp_path / "f",
+        policy=QUICK._replace(retries=1),
+    )
     assert names(tmp_path) == []
 
 
