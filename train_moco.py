@@ -21,7 +21,7 @@ from functools import partial
 import torch
 from torch import nn
 
-from data_loader.landmark_dataset import LandmarkDataset
+from data_loader.image_set import ImageSet
 from data_loader.loaders import (
     add_loader_arguments,
     check_batch_size,
@@ -42,7 +42,6 @@ from engine.pretraining_images import (
     add_unlabelled_arguments,
     build_unlabelled_dataset,
     build_views,
-    order_name,
 )
 from engine.pretraining_state import (
     CHECKPOINT_KEYS,
@@ -163,7 +162,7 @@ def main() -> None:
     folder = args.model_path / args.model_name
     found = open_checkpoint(args, folder, CHECKPOINT_KEYS, notices)
     if found is not None:
-        check_order(*found, order_name(dataset), args.override)
+        check_order(*found, dataset.order_name(), args.override)
         notices += restore(*found, args.model, state, progress_state)
 
     # ---- the run's folder and log ----
@@ -184,7 +183,7 @@ def main() -> None:
     # ---- train ----
     with autocast(device, args.amp):
         embed = wrap_distributed(state.query, args.batch_size, dataset.side)
-    entries = {"opt": plain_options(args), "order": order_name(dataset)}
+    entries = {"opt": plain_options(args), "order": dataset.order_name()}
     save = partial(save_run, folder, args.keep_last, entries, state)
     with Interruption() as interruption:
         after_step = PeriodicSave(save, args.save_minutes, interruption)
@@ -212,9 +211,7 @@ def main() -> None:
     leave_process_group()
 
 
-def build_learned(
-    args: argparse.Namespace, dataset: LandmarkDataset, device: torch.device
-) -> MoCoState:
+def build_learned(args: argparse.Namespace, dataset: ImageSet, device: torch.device) -> MoCoState:
     """Return query encoder, key encoder, queue and optimizer as they are before the first step."""
     query = new_encoder(args.model, dataset.side, args.seed).to(device)
     key = new_encoder(args.model, dataset.side, args.seed).to(device)

@@ -1,13 +1,14 @@
 """Images that can't be read: left out of annotated sets, replaced in pre-training, and listed.
 
 Few enough are put up with where ``--on_bad_image skip`` asks for it; a data set whose ``skip_bad``
-isn't set raises at the first one. A list has one image a line: its path, a tab and the reason.
+isn't set raises at the first one. A list has one image a line: its path, a tab and the reason,
+both as `printable` makes them; the same in memory is a dict of path to reason.
 
 Letters: B items of a batch.
 """
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -17,12 +18,13 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from data_loader.items import SubstitutedItem
+from data_loader.image_set import ImageSet
+from data_loader.items import Items, SubstitutedItem
 from data_loader.landmark_dataset import LandmarkDataset
 from data_loader.loaders import available_cores
 from utils.collectives import broadcast_from_first
 from utils.errors import ImageError, InputError
-from utils.files import write_text
+from utils.files import write_text, writing
 from utils.log import progress
 from utils.process_group import is_first_rank
 
@@ -64,87 +66,68 @@ def too_many(count: int, total: int, first: str, kind: str = "") -> InputError:
     )
 
 
-def complaint(dataset: LandmarkDataset, index: int) -> str:
+def complaint(dataset: ImageSet, index: int) -> str:
     """Return why an image can't be read, without its path; nothing if it can."""
     try:
         _, points = dataset.base_item(index)
     except ImageError as error:
         return reason_of(error, dataset, index)
-    # CUB's own points are shares of a size that couldn't be read.
+    # CUB's own points are fractions of a size that couldn't be read.
     return "" if np.isfinite(points).all() else PASSED
 
 
-def reason_of(error: ImageError, dataset: LandmarkDataset, index: int) -> str:
+def reason_of(error: ImageError, dataset: ImageSet, index: int) -> str:
     """Return what an error says about an image but for its path."""
     return str(error).removeprefix(f"{dataset.path(index)}: ")
 
 
-def entry(dataset: LandmarkDataset, index: int, reason: str) -> str:
-    """Return an image's line in a list."""
-    return f"{_printable(str(dataset.path(index)))}\t{_printable(reason)}\n"
-
-
-def _printable(text: str) -> str:
+def printable(text: object) -> str:
     """Return a text without tabs, line ends or what isn't Unicode; file names may have them."""
-    return text if text.isprintable() else text.encode("unicode_escape").decode()
+    said = str(text)
+    return said if said.isprintable() else said.encode("unicode_escape").decode()
 
 
-def write_list(path: Path, entries: list[str]) -> None:
-    """Write a list, each line once; without any, there is no file. The first rank does.
+def write_list(path: Path, reasons: dict[str, str]) -> None:
+    """Write a list of path to reason; without any, there is no file. The first rank does.
 
     Raises:
         InputError: if the folder can't be made or written.
     """
     if not is_first_rank():
         return
-    try:
-        if entries:
+    with writing(path):
+        if reasons:
             path.parent.mkdir(parents=True, exist_ok=True)
-            text = "".join(dict.fromkeys(entries))
-            write_text(path, text)
+            write_text(path, "".join(f"{name}\t{reason}\n" for name, reason in reasons.items()))
         else:
             path.unlink(missing_ok=True)
-    except OSError as error:
-        raise InputError(f"{path}: can't write there ({error.strerror})") from None
 
 
 # ---- annotated sets: the bad images are found beforehand ----
 
 
-class Complaints(Dataset):
-    """For each image of a data set, its `complaint`."""
-
-    def __init__(self, dataset: LandmarkDataset) -> None:
-        self.dataset = dataset
-
-    def __len__(self) -> int:
-        return len(self.dataset)
-
-    def __getitem__(self, index: int) -> str:
-        return complaint(self.dataset, index)
-
-
 class LeftOut(NamedTuple):
-    """The bad images of a split: its name, the images it had, and the lines of the list."""
+    """The bad images of a split: its name, the images it had, the bad ones, and their list."""
 
     split: str
     total: int
-    entries: list[str]
+    count: int
+    reasons: dict[str, str]
 
 
-def complaints(dataset: LandmarkDataset, num_workers: int) -> list[str]:
+def complaints(dataset: ImageSet, num_workers: int) -> list[str]:
     """Return the `complaint` of each image."""
     loader = DataLoader(
-        Complaints(dataset),
+        Items(dataset, partial(complaint, dataset)),
         batch_size=BATCH,
         num_workers=min(num_workers, available_cores()),
-        # Its own: DataLoader would draw its workers' seeds from the training's generator.
+        # Its own: DataLoader would take its workers' seeds from the training's generator.
         generator=torch.Generator(),
     )
     return [reason for batch in progress(loader, "checking") for reason in batch]
 
 
-def leave_out(splits: dict[str, LandmarkDataset], num_workers: int) -> list[LeftOut]:
+def leave_out(splits: Mapping[str, LandmarkDataset], num_workers: int) -> list[LeftOut]:
     """Read all images of the data sets that skip bad ones, and remove those from them.
 
     The first rank reads.
@@ -161,14 +144,15 @@ def leave_out(splits: dict[str, LandmarkDataset], num_workers: int) -> list[Left
         if not dataset.skip_bad:
             continue
         reasons = broadcast_from_first(partial(complaints, dataset, num_workers))
-        bad = [index for index, reason in enumerate(reasons) if reason]
-        if len(bad) > allowed(len(dataset)):
-            first = f"{dataset.path(bad[0])}: {reasons[bad[0]]}"
-            raise too_many(len(bad), len(dataset), first, f"{split.lower()} ")
+        bad = {dataset.path(i): reason for i, reason in enumerate(reasons) if reason}
+        count = sum(map(bool, reasons))
+        if count > allowed(len(dataset)):
+            path, reason = next(iter(bad.items()))
+            raise too_many(count, len(dataset), f"{path}: {reason}", f"{split.lower()} ")
         if bad:
-            entries = [entry(dataset, index, reasons[index]) for index in bad]
-            left_out.append(LeftOut(split.lower(), len(dataset), entries))
-            dataset.select([index for index, reason in enumerate(reasons) if not reason])
+            listed = {printable(path): printable(reason) for path, reason in bad.items()}
+            left_out.append(LeftOut(split.lower(), len(dataset), count, listed))
+            dataset.select([i for i, reason in enumerate(reasons) if not reason])
     return left_out
 
 
@@ -178,11 +162,10 @@ def list_left_out(left_out: list[LeftOut], folder: Path) -> list[str]:
     Raises:
         InputError: if the folder can't be written.
     """
-    path = folder / LIST
-    write_list(path, [line for part in left_out for line in part.entries])
+    write_list(folder / LIST, {k: v for part in left_out for k, v in part.reasons.items()})
     return [
-        f"{len(part.entries):,} of {part.total:,} {part.split} images can't be read, left out: "
-        f"listed in {path}"
+        f"{part.count:,} of {part.total:,} {part.split} images can't be read, left out: "
+        f"listed in {folder / LIST}"
         for part in left_out
     ]
 
@@ -193,22 +176,21 @@ def list_left_out(left_out: list[LeftOut], folder: Path) -> list[str]:
 class Replacing(Dataset):
     """The items of a data set; for an image that can't be read, those after it are tried.
 
-    The one that takes its place is drawn with the random numbers that the bad one would have had.
-    The images count from the one asked for on, the first following the last.
+    The one that takes its place gets the random numbers that the bad one would have had. The
+    images count from the one asked for on, the first following the last.
 
     Args:
         items: indexed by places in the data set.
-        dataset: of the images.
     """
 
-    def __init__(self, items: Dataset, dataset: LandmarkDataset) -> None:
-        self.items, self.dataset = items, dataset
+    def __init__(self, items: Items) -> None:
+        self.items = items
 
     def __len__(self) -> int:
         return len(self.items)
 
     def __getitem__(self, index: int) -> SubstitutedItem:
-        state, total, first = torch.get_rng_state(), len(self.items), None
+        state, total, first = torch.get_rng_state(), len(self.items), ""
         for bad in range(allowed(total) + 1):
             try:
                 item = self.items[(index + bad) % total]
@@ -221,37 +203,31 @@ class Replacing(Dataset):
 
 
 class BadImages:
-    """The bad images that a run has met: counted, and each listed once in the run's folder.
+    """The bad images that a run has met: counted, and listed in the run's folder.
 
     Args:
         folder: the run's.
         dataset: of the images.
-        resumed: go on with the list in the folder, but for images that can be read by now (in
-            shards they aren't looked for); else it is begun anew.
-        log_line: is told of the first one.
+        resumed: start from the list in the folder, but for images that can be read by now (in
+            shards they aren't looked for); else from none.
+        log_line: logs a line, such as about the first one.
 
     Raises:
         InputError: if the list can't be written, or has more bad images than are allowed.
     """
 
     def __init__(
-        self,
-        folder: Path,
-        dataset: LandmarkDataset,
-        resumed: bool,
-        log_line: Callable[[str], None],
+        self, folder: Path, dataset: ImageSet, resumed: bool, log_line: Callable[[str], None]
     ) -> None:
         self.list, self.dataset, self.log_line = folder / LIST, dataset, log_line
-        self.entries: dict[int | str, str] = {}  # by place, or by path where that isn't known
         self.met: set[int] = set()  # places
-        if resumed:
-            self._go_on()
-        write_list(self.list, list(self.entries.values()))
+        self.reasons = self._still_bad() if resumed else {}  # by path
+        write_list(self.list, self.reasons)
         self._check()
         self.report()
 
     def note(self, substituted: Tensor) -> None:
-        """Take down what was replaced in a batch.
+        """Record what was replaced in a batch.
 
         Args:
             substituted: (B, 2) int64 on the CPU, of the items of `Replacing`.
@@ -259,75 +235,66 @@ class BadImages:
         Raises:
             InputError: if these are more than are allowed, or the list can't be written.
         """
+        total = len(self.dataset)
         for first, count in substituted[substituted[:, 1] > 0].tolist():
-            for place in range(first, first + count):
-                index = place % len(self.dataset)
+            for index in (place % total for place in range(first, first + count)):
                 if index not in self.met:
                     self.met.add(index)
                     self._add(index)
 
     def report(self) -> None:
-        """Tell the log how many there are, if any."""
-        if self.entries:
+        """Log how many there are, if any."""
+        if self.reasons:
             self.log_line(
-                f"{len(self.entries):,} of {len(self.dataset):,} images can't be read so far, "
+                f"{len(self.reasons):,} of {len(self.dataset):,} images can't be read so far, "
                 f"replaced: listed in {self.list}"
             )
 
     def _add(self, index: int) -> None:
-        # The reason stays in the process that met it; reading the image again finds it.
-        reason = complaint(self.dataset, index) or PASSED
-        line = entry(self.dataset, index, reason)
-        if not self.entries:
-            self.log_line(
-                f"{line.rstrip().replace(chr(9), ': ')}; the next image takes its place, as for "
-                f"all that {self.list} will list"
-            )
-        path = line.partition("\t")[0]
-        if path in self.entries:
+        path = printable(self.dataset.path(index))
+        if path in self.reasons:  # a list may name an image twice
             return
-        known = set(self.entries.values())
-        self.entries[index] = line
-        if line not in known and is_first_rank():  # a list may name an image twice
-            try:
-                with self.list.open("a", encoding="utf-8") as file:
-                    file.write(line)
-            except OSError as error:
-                raise InputError(f"{self.list}: can't write there ({error.strerror})") from None
+        # The reason stays in the process that met it; reading the image again finds it.
+        reason = printable(complaint(self.dataset, index) or PASSED)
+        if not self.reasons:
+            self.log_line(
+                f"{path}: {reason}; the next image takes its place, as for all that {self.list} "
+                "will list"
+            )
+        self.reasons[path] = reason
+        write_list(self.list, self.reasons)
         self._check()
 
-    def _go_on(self) -> None:
-        """Take over what the list names, as far as it can be read."""
+    def _still_bad(self) -> dict[str, str]:
+        """Return what the list names, as far as it still can't be read."""
         try:
             lines = self.list.read_text(encoding="utf-8", errors="replace").splitlines()
         except OSError:
-            return
-        listed = {line.partition("\t")[0]: f"{line}\n" for line in lines}
-        if not self.dataset.has_files:
-            self.entries.update(listed)
-            return
-        for index in range(len(self.dataset)) if listed else ():
-            if _printable(str(self.dataset.path(index))) in listed:
-                if reason := complaint(self.dataset, index):
-                    self.met.add(index)
-                    self.entries[index] = entry(self.dataset, index, reason)
+            return {}
+        listed = {path: reason for path, _, reason in (line.partition("\t") for line in lines)}
+        paths = self.dataset.known_paths() if listed else None
+        if paths is None:
+            return listed
+        found = {path: i for i, path in enumerate(map(printable, paths)) if path in listed}
+        reasons = {path: printable(complaint(self.dataset, i)) for path, i in found.items()}
+        return {path: reason for path, reason in reasons.items() if reason}
 
     def _check(self) -> None:
         total = len(self.dataset)
-        if len(self.entries) > allowed(total):
-            first = next(iter(self.entries.values())).rstrip().replace("\t", ": ")
-            raise too_many(len(self.entries), total, first)
+        if len(self.reasons) > allowed(total):
+            first = ": ".join(next(iter(self.reasons.items())))
+            raise too_many(len(self.reasons), total, first)
 
 
 def count_bad_images(
-    dataset: LandmarkDataset, folder: Path, resumed: bool, log_line: Callable[[str], None]
+    dataset: ImageSet, folder: Path, resumed: bool, log_line: Callable[[str], None]
 ) -> BadImages | None:
     """Return what counts a run's bad images, if they are skipped.
 
-    Without that, a run that isn't resumed takes away an earlier one's list.
+    Without that, a run that isn't resumed removes an earlier one's list.
     """
     if dataset.skip_bad:
         return BadImages(folder, dataset, resumed, log_line)
     if not resumed:
-        write_list(folder / LIST, [])
+        write_list(folder / LIST, {})
     return None

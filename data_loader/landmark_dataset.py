@@ -14,17 +14,17 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from data_loader.geometry import centre_crop, normalize_points
+from data_loader.image_set import ImageSet
 from data_loader.items import AnnotatedItem, PairItem, SquareItem
 from data_loader.readers.annotation_files import (
     check_images,
     find_annotated,
     replace_backslashes,
 )
-from data_loader.readers.images import image_size, looks_dark, open_image
-from data_loader.views.random_view import FACE_MEAN, FACE_STD, RandomView, channels
+from data_loader.readers.images import check_size, image_size, looks_dark, open_image
+from data_loader.views.random_view import channels
 from utils.arguments import natural, positive_int
 from utils.errors import ImageError, InputError
 from utils.tps import WarperSingle
@@ -52,7 +52,7 @@ def add_image_arguments(
     )
 
 
-class LandmarkDataset(Dataset):
+class LandmarkDataset(ImageSet):
     """Annotated images as (data, keypoints, keypoints_normalized, index) [spec 6].
 
     A subclass reads its benchmark's files, says in `square` how an image becomes a square, and
@@ -81,11 +81,10 @@ class LandmarkDataset(Dataset):
     """
 
     eyes: tuple[int, int] | None = None
+    num_landmarks: int  # A; none where images have no annotation
     published_counts: dict[str, int] | None = None  # by split
-    mean, std = FACE_MEAN, FACE_STD
     split_name = ""  # "train" or "test" if a subclass says nothing
     image_cache: Any = None  # an `ImageCache`, see `image_cache.cache_images`
-    has_files = True  # one for each image
 
     def __init__(
         self,
@@ -102,11 +101,9 @@ class LandmarkDataset(Dataset):
     ) -> None:
         if do_augmentations and not pair_image:
             raise ValueError("augmenting a single annotated image would leave its points behind")
-        if imwidth - 2 * crop < 1:
-            raise InputError(f"an image of {imwidth} px has nothing left after cropping {crop} px")
+        super().__init__(imwidth, crop, smallest_scale if do_augmentations else None, skip_bad)
         if not Path(root).is_dir():
             raise InputError(f"{root}: no such folder; --data_folder names the benchmark's root")
-        self.skip_bad = skip_bad
         self.notices: list[str] = []
         self.split_name = self.split_name or ("train" if train else "test")
         self.folder, self.filenames, self.annotations = self.read(Path(root), train)
@@ -114,18 +111,12 @@ class LandmarkDataset(Dataset):
             raise InputError(f"{root}: the lists name no image for {type(self).__name__}")
         if "visible" not in self.annotations:
             self._mask_missing(annotated=not pair_image, skip=skip_unannotated)
-        if self.has_files:
-            self._inspect_some_files()
+        self._inspect_some_files()
         self.pair_image = pair_image
-        self.imwidth = imwidth
-        self.crop = crop
-        self.random_view = None
-        if do_augmentations:
-            self.random_view = RandomView(imwidth, smallest_scale, crop, self.mean, self.std)
         self.warper = WarperSingle(imwidth, imwidth) if TPS_aug and not pair_image else None
 
     def count_notice(self) -> list[str]:
-        """Return lines on what was left out or masked, and on how many images are published."""
+        """See `ImageSet.count_notice`: also on how many images are published."""
         published = (self.published_counts or {}).get(self.split_name)
         if published is None or len(self) == published:
             return self.notices
@@ -203,11 +194,8 @@ class LandmarkDataset(Dataset):
     def check_size(self, index: int, size: tuple[int, int]) -> None:
         """Raise an `InputError` unless an image has its `expected_size`."""
         expected = self.expected_size(index)
-        if expected is not None and size != expected:
-            raise InputError(
-                f"{self.path(index)}: {size[0]:g}x{size[1]:g} pixels, expected "
-                f"{expected[0]:g}x{expected[1]:g}, to which the benchmark's points belong"
-            )
+        if expected is not None:
+            check_size(self.path(index), size, expected)
 
     def read(self, root: Path, train: bool) -> tuple[Path, list[str], dict[str, np.ndarray]]:
         """Read the benchmark's files.
@@ -228,11 +216,6 @@ class LandmarkDataset(Dataset):
             check_images(folder, filenames, source)
         return filenames
 
-    @property
-    def side(self) -> int:
-        """W, the side of the network input in pixels."""
-        return self.imwidth - 2 * self.crop
-
     def __len__(self) -> int:
         return len(self.filenames)
 
@@ -246,12 +229,12 @@ class LandmarkDataset(Dataset):
         """Return where an image lies."""
         return self.folder / self.filenames[index]
 
-    def base_item(self, index: int) -> tuple[Image.Image, np.ndarray]:
-        """Return the part of an item that is the same every time: the square and its points.
+    def known_paths(self) -> list[Path]:
+        """See `ImageSet.known_paths`."""
+        return [self.folder / name for name in self.filenames]
 
-        Raises:
-            ImageError: if the image can't be read.
-        """
+    def base_item(self, index: int) -> tuple[Image.Image, np.ndarray]:
+        """See `ImageSet.base_item`."""
         if self.image_cache is not None:
             pixels, points = self.cached(index)
             return Image.frombytes("RGB", (self.imwidth, self.imwidth), pixels), points
@@ -285,29 +268,19 @@ class LandmarkDataset(Dataset):
 
     def pair_item(self, index: int) -> PairItem:
         """Return two views of an image."""
-        image, _ = self.base_item(index)
-        return PairItem(torch.cat([self.view(image), self.view(image)]), index)
+        return self.make_pair(self.base_item(index)[0], index)
 
     def square_item(self, index: int) -> SquareItem:
-        """Return an image's square, and a seed for its views from torch's generator."""
+        """Return an image's square."""
         if self.image_cache is None:
-            pixels = np.asarray(self.base_item(index)[0])  # (S, S, 3)
-        else:
-            pixels, _ = self.cached(index)
-        image = torch.from_numpy(pixels.transpose(2, 0, 1).copy())
-        return SquareItem(image, torch.randint(2**62, ()), index)
+            return self.make_square(np.asarray(self.base_item(index)[0]), index)
+        return self.make_square(self.cached(index)[0], index)
 
     def visible(self, index: int) -> Tensor:
         """Return which landmarks of an image are annotated, (A,) bool."""
         if "visible" in self.annotations:
             return torch.from_numpy(self.annotations["visible"][index])
         return torch.ones(self.annotations["keypoints"].shape[1], dtype=torch.bool)
-
-    def view(self, image: Image.Image) -> Tensor:
-        """Return a view (3, W, W) of a square, at random if asked for."""
-        if self.random_view is not None:
-            return self.random_view(image)
-        return self.normalize(centre_crop(channels(image), self.crop).float() / 255)
 
     def network_input(self, image: Image.Image, points: np.ndarray) -> tuple[Tensor, Tensor]:
         """Return the normalised, warped and cropped image (3, W, W) and its points (A, 2)."""
@@ -318,21 +291,6 @@ class LandmarkDataset(Dataset):
             warped, points = self.warper(tensor * 255, keypts=points, crop=self.crop)
             tensor = warped.to(torch.uint8).float() / 255
         return self.normalize(tensor), torch.as_tensor(points, dtype=torch.float32)
-
-    def normalize(self, image: Tensor) -> Tensor:
-        """Standardise the colours of (..., 3, H, W) in [0, 1]."""
-        mean, std = self._colours(image)
-        return (image - mean) / std
-
-    def denormalize(self, images: Tensor) -> Tensor:
-        """Undo `normalize` for (..., 3, H, W); returns values in [0, 1]."""
-        mean, std = self._colours(images)
-        return (images * std + mean).clamp(0, 1)
-
-    def _colours(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Return mean and standard deviation of each colour, (3, 1, 1), for images."""
-        mean, std = (torch.tensor(v).to(images)[:, None, None] for v in (self.mean, self.std))
-        return mean, std
 
     def annotation_tensors(self) -> tuple[Tensor, Tensor]:
         """Return all unwarped points (N, A, 2) in [-1, 1] and which are annotated, (N, A) bool."""

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from data_loader.landmark_dataset import LandmarkDataset
+from data_loader.image_set import ImageSet
 from utils.arguments import natural, positive_int
 from utils.collectives import broadcast_from_first, split_over_ranks
 from utils.errors import InputError
@@ -183,7 +183,7 @@ def worker_notice(num_workers: int) -> list[str]:
     return [f"--num_workers {num_workers} capped at this machine's {cores} cores"]
 
 
-def check_same_images(*datasets: LandmarkDataset) -> None:
+def check_same_images(*datasets: ImageSet) -> None:
     """Compare the names and annotations of data sets on all machines.
 
     Raises:
@@ -191,7 +191,7 @@ def check_same_images(*datasets: LandmarkDataset) -> None:
     """
     if world_size() == 1:
         return
-    own = [dataset.digest(len(dataset)) for dataset in datasets]
+    own = [dataset.digest() for dataset in datasets]
     if broadcast_from_first(lambda: own) != own:
         raise InputError(
             f"{datasets[0].folder} on {platform.node()}: not the images, or annotations, that "

@@ -1,7 +1,6 @@
 """The unlabelled images of pre-training, and who draws their random views [spec 6]."""
 
 import argparse
-import hashlib
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,10 +21,10 @@ from data_loader.landmark_dataset import LandmarkDataset, add_image_arguments
 from data_loader.loaders import build_loader
 from data_loader.storage.image_cache import cache_images
 from data_loader.storage.sharded_images import (
-    FromShards,
     ShardedCelebA,
     ShardedImages,
     ShardedInatAve,
+    ShardedSet,
     build_sharded_loader,
 )
 from data_loader.storage.shards import find_shards, holds_shards
@@ -37,6 +36,7 @@ from utils.errors import InputError
 from utils.log import RunLog
 from utils.process_group import rank, world_size
 
+UnlabelledSet = LandmarkDataset | ShardedSet
 Batch = PairItem | SquareItem | SubstitutedItem  # each field stacked over b images
 
 
@@ -86,7 +86,7 @@ def add_unlabelled_arguments(parser) -> None:
     add_bad_image_argument(group)
 
 
-def build_unlabelled_dataset(args: argparse.Namespace) -> LandmarkDataset:
+def build_unlabelled_dataset(args: argparse.Namespace) -> UnlabelledSet:
     """Return the pairs of views that the options ask for.
 
     Raises:
@@ -104,17 +104,6 @@ def build_unlabelled_dataset(args: argparse.Namespace) -> LandmarkDataset:
     if args.dataset == "InatAve":
         return InatAve(root, imagelist=args.imagelist, **frame)
     return CelebAPrunedAligned_MAFLVal(root, **frame)
-
-
-def order_name(dataset: LandmarkDataset) -> str:
-    """Return what an epoch's order depends on beyond options; a run that goes on in it asks."""
-    if not isinstance(dataset, FromShards):
-        return f"{len(dataset)} images"
-    counts = repr([(shard.path.name, shard.count) for shard in dataset.shards])
-    return (
-        f"{len(dataset)} images in {len(dataset.shards)} shards "
-        f"({hashlib.sha256(counts.encode()).hexdigest()[:8]}) for {world_size()} processes"
-    )
 
 
 class Views(NamedTuple):
@@ -147,7 +136,7 @@ class Views(NamedTuple):
 
 def build_views(
     args: argparse.Namespace,
-    dataset: LandmarkDataset,
+    dataset: UnlabelledSet,
     folder: Path,
     resumed: bool,
     device: torch.device,
@@ -166,11 +155,7 @@ def build_views(
     augment = None
     if args.augment == "device":
         augment = BatchViews(args.image_size, args.image_crop, args.crop, dataset.mean, dataset.std)
-    if args.image_cache is not None:
-        cache = Path(args.image_cache or f"{args.model_path}_cache")
-        log.line(cache_images(dataset, cache, args.num_workers, log.line))
-    bad_images = count_bad_images(dataset, folder, resumed, log.line)
-    if isinstance(dataset, FromShards):
+    if isinstance(dataset, ShardedSet):
         images = ShardedImages(
             dataset,
             squares=augment is not None,
@@ -180,10 +165,14 @@ def build_views(
             ranks=world_size(),
         )
         loader = build_sharded_loader(images, num_workers=args.num_workers, device=device)
-        return Views(loader, augment, bad_images)
+        return Views(loader, augment, count_bad_images(dataset, folder, resumed, log.line))
+    if args.image_cache is not None:
+        cache = Path(args.image_cache or f"{args.model_path}_cache")
+        log.line(cache_images(dataset, cache, args.num_workers, log.line))
+    bad_images = count_bad_images(dataset, folder, resumed, log.line)
     items = Items(dataset, dataset.square_item if augment else dataset.pair_item)
     loader = build_loader(
-        Replacing(items, dataset) if bad_images else items,
+        Replacing(items) if bad_images else items,
         batch_size=args.batch_size,
         num_workers=args.num_workers,
         seed=args.seed,

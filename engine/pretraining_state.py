@@ -138,7 +138,7 @@ def check_order(path: Path, content: dict, order: str, override: bool) -> None:
     Args:
         path: of the checkpoint.
         content: of the checkpoint; its ``order`` is compared.
-        order: see `order_name`.
+        order: see `ImageSet.order_name`.
         override: of ``--override``.
     """
     begun = content.get("progress")

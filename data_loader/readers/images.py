@@ -109,3 +109,12 @@ def _as_rgb(image: Image.Image) -> Image.Image:
     opaque = Image.new("RGB", image.size)
     opaque.paste(image, mask=image.getchannel("A"))
     return opaque
+
+
+def check_size(path: Path, size: tuple[float, float], expected: tuple[float, float]) -> None:
+    """Raise an `InputError` unless an image has the width and height that are expected."""
+    if size != expected:
+        raise InputError(
+            f"{path}: {size[0]:g}x{size[1]:g} pixels, expected {expected[0]:g}x{expected[1]:g}, "
+            "to which the benchmark's points belong"
+        )

@@ -29,14 +29,16 @@ from PIL import Image
 from torch.utils.data import DataLoader, IterableDataset, default_collate, get_worker_info
 
 from data_loader.bad_images import allowed, too_many
-from data_loader.data_loaders_animal import InatAve
-from data_loader.data_loaders_face import CelebAPrunedAligned_MAFLVal
-from data_loader.items import Items, PairItem, SquareItem, SubstitutedItem
-from data_loader.landmark_dataset import LandmarkDataset
-from data_loader.loaders import SeededItems, own_workers
-from data_loader.readers.images import open_image
+from data_loader.data_loaders_face import CELEBA_SIZE
+from data_loader.geometry import celeba_square, resize_square
+from data_loader.image_set import ImageSet
+from data_loader.items import PairItem, SquareItem, SubstitutedItem
+from data_loader.loaders import own_workers, seeded
+from data_loader.readers.images import check_size, open_image
 from data_loader.storage.shards import Shard, ShardImage, images
+from data_loader.views.random_view import BIRD_MEAN, BIRD_STD
 from utils.collectives import chunk_size
+from utils.process_group import world_size
 from utils.errors import ImageError, InputError
 from utils.interruption import ignore_signals
 
@@ -45,36 +47,52 @@ LANES = 12  # of a rank; 1, 2, 3, 4, 6 or 12 workers can share them
 BLOCK = 512  # places in random order; their files' bytes are held in memory, for each lane
 
 
-class FromShards(LandmarkDataset):
-    """Makes a benchmark's class take its images from shards.
+class ShardedSet(ImageSet):
+    """The unlabelled images of shards.
 
-    Whoever reads through shards hands each image over before its item is made; any other is
-    looked for, which takes long.
+    A subclass says in `square` how an image becomes a square, and names its colour statistics.
 
     Args:
         shards: all of them; every one of their images is used.
-        options: of the benchmark's class, but for ``root``.
+        imwidth: side of the square in pixels.
+        crop: pixels cut off each side.
+        smallest_scale: see `RandomView`.
+        skip_bad: images may be damaged; see `bad_images`.
     """
 
-    has_files = False
-    handed: tuple[int, ShardImage] | None = None  # its place in the shards as listed, and the image
-
-    def __init__(self, shards: list[Shard], **options) -> None:
-        self.shards = shards
+    def __init__(
+        self,
+        shards: list[Shard],
+        imwidth: int,
+        crop: int,
+        smallest_scale: float = 0.2,
+        skip_bad: bool = False,
+    ) -> None:
+        super().__init__(imwidth, crop, smallest_scale, skip_bad)
+        self.shards, self.folder = shards, shards[0].path.parent
         self.starts = [0, *accumulate(shard.count for shard in shards)]
-        super().__init__(shards[0].path.parent, **options)
 
-    def read(self, root: Path, train: bool) -> tuple[Path, list[str], dict[str, np.ndarray]]:
-        """See `LandmarkDataset.read`; the names are in the shards."""
-        return root, [shard.path.name for shard in self.shards], {"keypoints": np.empty((0, 0, 2))}
+    def square(self, image: Image.Image, path: Path) -> Image.Image:
+        """Return the (S, S) image; the path is for messages."""
+        raise NotImplementedError
+
+    def open_square(self, image: ShardImage) -> Image.Image:
+        """Return an image's square (S, S)."""
+        return self.square(open_image(*image), image.path)
+
+    def pair_item(self, image: ShardImage, index: int) -> PairItem:
+        """Return two views of an image."""
+        return self.make_pair(self.open_square(image), index)
+
+    def square_item(self, image: ShardImage, index: int) -> SquareItem:
+        """Return an image's square."""
+        return self.make_square(np.asarray(self.open_square(image)), index)
 
     def __len__(self) -> int:
         return self.starts[-1]
 
     def image(self, index: int) -> ShardImage:
-        """Return the image at a place in the shards."""
-        if self.handed is not None and self.handed[0] == index:
-            return self.handed[1]
+        """Return the image at a place in the shards, which takes long to find."""
         shard = bisect_right(self.starts, index) - 1
         place = index - self.starts[shard]
         return next(images(self.shards[shard], place, place + 1))
@@ -84,16 +102,39 @@ class FromShards(LandmarkDataset):
         return self.image(index).path
 
     def base_item(self, index: int) -> tuple[Image.Image, np.ndarray]:
-        """Return an image's square, and no points."""
-        return self.square(open_image(*self.image(index)), np.empty((0, 2)), index)
+        """See `ImageSet.base_item`; there are no points."""
+        return self.open_square(self.image(index)), np.empty((0, 2))
+
+    def digest(self) -> str:
+        """Return a hash of the shards' names and counts."""
+        counts = [(shard.path.name, shard.count) for shard in self.shards]
+        return hashlib.sha256(repr(counts).encode()).hexdigest()
+
+    def order_name(self) -> str:
+        """See `ImageSet.order_name`."""
+        return (
+            f"{len(self)} images in {len(self.shards)} shards ({self.digest()[:8]}) for "
+            f"{world_size()} processes"
+        )
 
 
-class ShardedInatAve(FromShards, InatAve):
+class ShardedInatAve(ShardedSet):
     """Images of birds."""
 
+    mean, std = BIRD_MEAN, BIRD_STD
 
-class ShardedCelebA(FromShards, CelebAPrunedAligned_MAFLVal):
+    def square(self, image: Image.Image, path: Path) -> Image.Image:
+        """Resize to a square."""
+        return resize_square(image, self.imwidth)
+
+
+class ShardedCelebA(ShardedSet):
     """CelebA's aligned images; to leave out MAFL's is up to who writes the shards."""
+
+    def square(self, image: Image.Image, path: Path) -> Image.Image:
+        """See `celeba_square`."""
+        check_size(path, image.size, CELEBA_SIZE)
+        return celeba_square(image, np.empty((0, 2)), self.imwidth)[0]
 
 
 def mixed(*numbers: int) -> int:
@@ -163,7 +204,7 @@ class ShardedImages(IterableDataset):
 
     def __init__(
         self,
-        dataset: FromShards,
+        dataset: ShardedSet,
         *,
         squares: bool,
         seed: int,
@@ -171,8 +212,7 @@ class ShardedImages(IterableDataset):
         rank: int = 0,
         ranks: int = 1,
     ) -> None:
-        make = dataset.square_item if squares else dataset.pair_item
-        self.dataset, self.items = dataset, SeededItems(Items(dataset, make))
+        self.dataset, self.squares = dataset, squares
         self.shards, self.seed, self.rank = dataset.shards, seed, rank
         self.lanes = Lanes(len(dataset), batch_size, ranks)
         # Epoch and first step, in memory that the workers, which outlive an epoch, see change.
@@ -253,20 +293,26 @@ class ShardedImages(IterableDataset):
             ImageError: if it can't be read.
             InputError: if there are more bad ones than are allowed before a good one.
         """
-        index = candidates[0][0]
-        key = (index, mixed(self.seed, epoch, index))
+        index, image = candidates[0]
         if not self.dataset.skip_bad:
-            self.dataset.handed = candidates[0]
-            return self.items[key]
-        first = None
+            return self.make(epoch, index, image)
+        first = ""
         tried = islice(chain(candidates, self.spares()), allowed(len(self.dataset)) + 1)
         for bad, (_, image) in enumerate(tried):
-            self.dataset.handed = (index, image)
             try:
-                return SubstitutedItem(self.items[key], torch.tensor([index, min(bad, 1)]))
+                item = self.make(epoch, index, image)
             except ImageError as error:
                 first = first or str(error)
+            else:
+                return SubstitutedItem(item, torch.tensor([index, min(bad, 1)]))
         raise too_many(bad + 1, len(self.dataset), first)
+
+    def make(self, epoch: int, index: int, image: ShardImage) -> PairItem | SquareItem:
+        """Return an image as the item of a place, whose random samples it gets."""
+        with seeded(mixed(self.seed, epoch, index)):
+            if self.squares:
+                return self.dataset.square_item(image, index)
+            return self.dataset.pair_item(image, index)
 
     def stand_in(self, epoch: int) -> Item:
         """Return the item of the first image there is."""

@@ -1,8 +1,13 @@
 """Tar files of images, as the WebDataset library writes and reads them: shards.
 
-A sample is the members of a tar that share a key: their name up to the first dot of its last
-part. Here it is a key's one image, such as ``birds/0001.jpg``; labels and whatever else lies
-beside it is passed over unread, so that nothing is ever unpickled, nor extracted to disk.
+A member is an image if its suffix is one of an image, such as ``birds/0001.jpg``. What lies before
+the suffix is its key, which no other image of the shard may have. Labels and whatever else lies
+beside it are passed over unread, so that nothing is ever unpickled, nor extracted to disk.
+
+Keys may have dots: ``IMG_2019.04.12.jpg`` is an image. But WebDataset's samples may hold several
+images, as ``a.seg.png`` beside ``a.jpg``. So a name with several dots is passed over if a word,
+with up to two digits, lies between its last two dots; or if an image before it in the shard has
+what lies before its first dot as its key.
 """
 
 import io
@@ -10,29 +15,25 @@ import json
 import os
 import re
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
-import webdataset
 from braceexpand import braceexpand
-from webdataset.tariterators import base_plus_ext, group_by_keys, tar_file_expander
 
 from data_loader.readers.images import SUFFIXES
 from utils.errors import InputError
 from utils.files import check_is_file, reason
 
 MAX_MEMBER = 2**28  # bytes; no image of `images.MAX_PIXELS` needs as many in its file
-MAX_NAME = 1000  # characters; to take a name apart, WebDataset needs their square
-READS_AT_END = 8  # more than it takes to notice the end
+MAX_NAME = 1000  # characters
 MAX_SHARDS = 1_000_000
 BLOCK = 512  # bytes; a tar consists of such blocks, a member of at least one
 THREADS = 32  # that wait for a disk or network while they count
-# By which tarfile, as WebDataset opens it, would take a stream for a compressed one.
-COMPRESSED = re.compile(rb"\x1f\x8b|BZh.1AY&SY|\xfd7zXZ|\x5d\0\0|\x28\xb5\x2f\xfd", re.DOTALL)
+# Between the last two dots of a name; and where notes on the shard lie.
+SECOND_SUFFIX, NOTES = re.compile(r"[^\W\d]+\d{0,2}"), re.compile(r"__[^/]*__/")
 
 
 class Shard(NamedTuple):
@@ -114,7 +115,7 @@ def local_file(name: str, folder: str = "") -> Path:
     """Return the absolute path of a shard.
 
     WebDataset takes a name such as ``pipe:rm -r /`` for a command to run. An index may come from
-    anywhere, so that only files are let through, and `images` opens them itself.
+    anywhere, so that only files are let through.
 
     Raises:
         InputError: if there is no such file.
@@ -166,99 +167,89 @@ def count_images(path: Path) -> int:
     Raises:
         InputError: if it isn't a whole plain tar with images, each with a key of its own.
     """
-    count = sum(1 for _ in image_offsets(path))
+    count = sum(1 for _ in read_images(path))
     if not count:
         raise InputError(f"{path}: holds no image (none of *.{', *.'.join(sorted(SUFFIXES))})")
     return count
 
 
-def image_key(name: str) -> str | None:
-    """Return the key of a member that is an image by its name, None for others."""
-    key, suffix = base_plus_ext(name)
-    # WebDataset passes over folders with such names, which are for notes on the shard.
-    meta = re.match("__[^/]*__/", name)
-    return key if key is not None and suffix.lower() in SUFFIXES and not meta else None
+def image_key(name: str, earlier: Container[str] = ()) -> str | None:
+    """Return the key of a member that is an image by its name, None for others.
+
+    Args:
+        name: of the member, with its folders.
+        earlier: keys of the images before it.
+    """
+    stem, _, suffix = name.rpartition(".")
+    folder, slash, file = stem.rpartition("/")
+    if suffix.lower() not in SUFFIXES or NOTES.match(name) or not file or file.startswith("."):
+        return None
+    first, *others = file.split(".")
+    if others and (SECOND_SUFFIX.fullmatch(others[-1]) or f"{folder}{slash}{first}" in earlier):
+        return None
+    return stem
 
 
-class ShardFile(io.BufferedReader):
-    """A shard that fails to give more than `MAX_MEMBER` bytes from one member to the next.
+class BoundedFile(io.BufferedReader):
+    """A shard that refuses to give more than `MAX_MEMBER` bytes of a member.
 
-    A header may lie about sizes. All readers of tars read a member, or a long name, at once; and
-    tarfile's streams, to pass over a member, go on reading at the end of the file, too.
+    A header may lie about sizes, and tarfile reads a member, or a long name, at once. Whoever
+    reads sets ``left`` before each member.
     """
 
-    def __init__(self, path: Path) -> None:
-        super().__init__(io.FileIO(path))
-        self.keys: set[str] = set()
-        self.left = MAX_MEMBER
-        self.reads_at_end = 0
+    left = MAX_MEMBER
 
     def read(self, size: int | None = -1) -> bytes:
         """See `io.BufferedReader.read`."""
         if size is None or not 0 <= size <= self.left:
             raise ValueError(f"a member of more than {MAX_MEMBER} bytes")
-        data = super().read(size)
-        self.left -= len(data)
-        self.reads_at_end += not data
-        if self.reads_at_end > READS_AT_END:
-            raise ValueError("cut short or damaged")
-        return data
-
-    def next_member(self, name: str) -> bool:
-        """Return whether a member, whose header was read, is an image by its name."""
-        self.left = MAX_MEMBER
-        if len(name) > MAX_NAME:
-            raise ValueError(f"a name of {len(name)} characters")
-        key = image_key(name)
-        if key in self.keys:
-            raise ValueError(f"two images with the key {key!r}")
-        if key is not None:
-            self.keys.add(key)
-        return key is not None
-
-    def go_to(self, offset: int) -> None:
-        """Continue there, which is no compressed file's beginning."""
-        self.seek(offset)
-        if COMPRESSED.match(self.read(BLOCK)):
-            raise ValueError("compressed, a shard is a plain tar")
-        self.seek(offset)
+        self.left -= size
+        return super().read(size)
 
 
-def image_offsets(path: Path) -> Iterator[int]:
-    """Yield where in a shard each image's header begins, seeking over what lies between.
+def read_images(path: Path, first: int | None = None) -> Iterator[ShardImage]:
+    """Yield a shard's images in their order, seeking over what lies between.
+
+    Args:
+        path: the shard.
+        first: the first place whose data is read; earlier ones have none. None reads only the
+            headers, and checks that the shard ends as a tar does.
 
     Raises:
         InputError: as `count_images`, as soon as it is found out.
     """
+    keys: set[str] = set()
     try:
-        with ShardFile(path) as file:
-            file.go_to(0)
+        with BoundedFile(io.FileIO(path)) as file:
             tar = tarfile.open(fileobj=file, mode="r:")
             while (member := tar.next()) is not None:
+                file.left = MAX_MEMBER
                 tar.members.clear()  # else it keeps them all
                 if not 0 <= member.size <= MAX_MEMBER:
                     raise ValueError(f"a member of {member.size} bytes")
-                if member.isdir() or not file.next_member(member.name):
+                if len(member.name) > MAX_NAME:
+                    raise ValueError(f"a name of {len(member.name)} characters")
+                key = image_key(member.name, keys)
+                if member.isdir() or key is None:
                     continue
-                if not member.isreg():
+                if key in keys:
+                    raise ValueError(f"two images with the key {key!r}")
+                content = tar.extractfile(member) if member.isreg() else None
+                if content is None:
                     raise ValueError(f"{member.name!r} is a link or device")
-                yield member.offset
+                data = b"" if first is None or len(keys) < first else content.read()
+                keys.add(key)
+                yield ShardImage(path / printable(member.name).lstrip("/"), data)
+                file.left = MAX_MEMBER
             # tarfile takes a damaged header, too, for the end.
             file.seek(tar.offset)
-            if file.read(BLOCK) != bytes(BLOCK):
+            if first is None and file.read(BLOCK) != bytes(BLOCK):
                 raise ValueError("cut short or damaged")
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror or type(error).__name__}") from None
     except Exception as error:  # tarfile raises whatever a damaged file makes it
-        raise unusable(path, error) from None
-
-
-def unusable(path: Path, error: Exception) -> InputError:
-    """Return the complaint about a shard."""
-    if isinstance(error, OSError):
-        return InputError(f"{path}: {error.strerror or type(error).__name__}")
-    # WebDataset appends where it was, after a "@" and as further arguments.
-    words = str(error.args[0]).split(" @ ")[0] if error.args else ""
-    said = reason(ValueError(words)) if words else type(error).__name__
-    return InputError(f"{path}: unusable shard ({said})")
+        said = reason(error) if error.args else type(error).__name__
+        raise InputError(f"{path}: unusable shard ({said}), expected a plain tar") from None
 
 
 def images(shard: Shard, first: int, stop: int) -> Iterator[ShardImage]:
@@ -267,33 +258,13 @@ def images(shard: Shard, first: int, stop: int) -> Iterator[ShardImage]:
     Raises:
         InputError: as `count_images`, and if there turn out to be more or fewer than counted.
     """
-    samples = read_samples(shard.path, first)
-    for place in range(first, stop):
-        sample = next(samples, None)
-        if sample is None:
+    check_is_file(shard.path, "no such shard")
+    found = read_images(shard.path, first)
+    for place in range(stop):
+        image = next(found, None)
+        if image is None:
             raise InputError(f"{shard.path}: {place} images, {shard.count} were to be there")
-        if place == shard.count - 1 and next(samples, None) is not None:
+        if place == shard.count - 1 and next(found, None) is not None:
             raise InputError(f"{shard.path}: more images than the {shard.count} to be there")
-        ((suffix, data),) = (f for f in sample.items() if f[0].lower() in SUFFIXES)
-        name = printable(f"{sample['__key__']}.{suffix}").lstrip("/")
-        yield ShardImage(shard.path / name, data)
-
-
-def read_samples(path: Path, first: int) -> Iterator[dict]:
-    """Yield WebDataset's samples of a shard, from an image on: a key and an image each."""
-    check_is_file(path, "no such shard")
-    offset = next(islice(image_offsets(path), first, None), None)
-    if offset is None:
-        return
-    try:
-        with ShardFile(path) as file:
-            file.go_to(offset)
-            # Not tarfile_to_samples, which opens what its names say: see `local_file`.
-            yield from webdataset.DataPipeline(
-                webdataset.SimpleShardList([str(path)]),
-                lambda sources: ({**source, "stream": file} for source in sources),
-                partial(tar_file_expander, select_files=file.next_member),
-                partial(group_by_keys, lcase=False),
-            )
-    except Exception as error:  # as above
-        raise unusable(path, error) from None
+        if place >= first:
+            yield image

@@ -168,7 +168,7 @@ def test_nothing_bad_leaves_the_set_alone_and_takes_an_old_list_away(root, tmp_p
 def test_one_in_a_hundred_may_be_bad_and_no_more(root):
     damage(root, 250, 30, 140)
     dataset = birds(root)
-    assert len(leave_out({"Test": dataset}, 0)[0].entries) == 3 and len(dataset) == 297
+    assert len(leave_out({"Test": dataset}, 0)[0].reasons) == 3 and len(dataset) == 297
     message = complaint(leave_out, {"training": birds(root, count=299)}, 0)
     assert message == (
         "3 of 299 training images can't be read, where --on_bad_image skip allows 2 (1 in 100); "
@@ -257,7 +257,7 @@ def test_the_next_good_one_takes_the_place_bit_for_bit(root, squares):
     damage(root, 299, 0, kind="absent")
     dataset = birds(root)
     items = SeededItems(
-        Replacing(Items(dataset, dataset.square_item if squares else dataset.pair_item), dataset)
+        Replacing(Items(dataset, dataset.square_item if squares else dataset.pair_item))
     )
     replaced = {5: (6, 1), 299: (1, 2), 0: (1, 1), 6: (6, 0), 200: (200, 0)}
     for place, (taken, bad) in replaced.items():
@@ -276,7 +276,7 @@ def test_what_was_drawn_before_the_failure_is_drawn_again():
                 raise ImageError("4: bad")
             return drawn, torch.randn(2)
 
-    items = SeededItems(Replacing(Late(), None))
+    items = SeededItems(Replacing(Late()))
     assert same([items[4, 9].item], [items[5, 9].item])
 
 
@@ -289,9 +289,7 @@ def test_batches_do_not_depend_on_workers_cache_nor_where_they_start(root, tmp_p
             dataset = birds(root)
             if cached:
                 cache_images(dataset, tmp_path / "cache", workers)
-            items = Replacing(
-                Items(dataset, dataset.square_item if squares else dataset.pair_item), dataset
-            )
+            items = Replacing(Items(dataset, dataset.square_item if squares else dataset.pair_item))
             runs.append(loaded(items, workers, (1, 2)))
             assert same(runs[-1], runs[0])
         assert [len(batch[-1]) for batch in runs[0]] == 2 * [64, 64, 64, 64, 44]
@@ -304,7 +302,7 @@ def test_without_bad_images_nothing_changes(root, tmp_path):
     dataset = birds(root)
     count_bad_images(dataset, tmp_path, False, print)
     items, plain = Items(dataset, dataset.pair_item), birds(root, skip_bad=False)
-    found = [batch.item for batch in loaded(Replacing(items, dataset))]
+    found = [batch.item for batch in loaded(Replacing(items))]
     assert same(found, loaded(Items(plain, plain.pair_item)))
     assert count_bad_images(birds(root, skip_bad=False), tmp_path, False, print) is None
     assert lines(tmp_path) == []
@@ -313,9 +311,9 @@ def test_without_bad_images_nothing_changes(root, tmp_path):
 def test_more_in_a_row_than_are_allowed_end_the_run(root):
     damage(root, 20, 21, 22)
     dataset = birds(root)
-    assert Replacing(dataset, dataset)[20][-1].tolist() == [20, 3]
+    assert Replacing(dataset)[20][-1].tolist() == [20, 3]
     damage(root, 23)
-    message = complaint(lambda: Replacing(dataset, dataset)[20])
+    message = complaint(lambda: Replacing(dataset)[20])
     assert message.startswith("4 of 300 images can't be read, where --on_bad_image skip allows 3")
     assert f"the first: {name(root, 20)}: not an image" in message
 
@@ -401,10 +399,10 @@ def test_odd_names_and_repeated_ones_take_one_line(root, tmp_path):
     dataset.filenames += [dataset.filenames[odd[0]]]
     bad = BadImages(tmp_path, dataset, False, log.append)
     bad.note(noted(*([i, 1] for i in odd), [len(dataset) - 1, 1]))
-    assert len(bad.entries) == 3 and all(len(entry) == 2 for entry in lines(tmp_path))
+    assert len(bad.reasons) == 2 and all(len(entry) == 2 for entry in lines(tmp_path))
     assert len(lines(tmp_path)) == 2 and log[0].isprintable()
     resumed = BadImages(tmp_path, dataset, True, log.append)
-    assert resumed.entries.keys() == bad.entries.keys() and len(lines(tmp_path)) == 2
+    assert resumed.reasons == bad.reasons and len(lines(tmp_path)) == 2
 
 
 def test_a_folder_that_cannot_be_written_is_named(root, tmp_path):

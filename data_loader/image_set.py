@@ -1,0 +1,108 @@
+"""Images as squares and as views of them: what annotated sets and shards have in common.
+
+Letters: S the side of the square that an image becomes (``imwidth``), W the side of the network
+input, S - 2 * crop.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from data_loader.geometry import centre_crop
+from data_loader.items import PairItem, SquareItem
+from data_loader.views.random_view import FACE_MEAN, FACE_STD, RandomView, channels
+from utils.errors import InputError
+
+
+class ImageSet(Dataset):
+    """Images that become squares, and views of these.
+
+    Args:
+        imwidth: S.
+        crop: pixels cut off each side of the square.
+        smallest_scale: see `RandomView`; None for views that aren't random.
+        skip_bad: images may be absent or damaged; see `bad_images`.
+    """
+
+    mean, std = FACE_MEAN, FACE_STD
+    folder: Path  # of the images
+
+    def __init__(
+        self, imwidth: int, crop: int, smallest_scale: float | None, skip_bad: bool
+    ) -> None:
+        if imwidth - 2 * crop < 1:
+            raise InputError(f"an image of {imwidth} px has nothing left after cropping {crop} px")
+        self.imwidth, self.crop, self.skip_bad = imwidth, crop, skip_bad
+        self.random_view = None
+        if smallest_scale is not None:
+            self.random_view = RandomView(imwidth, smallest_scale, crop, self.mean, self.std)
+
+    def __len__(self) -> int:
+        raise NotImplementedError
+
+    def path(self, index: int) -> Path:
+        """Return where an image lies."""
+        raise NotImplementedError
+
+    def base_item(self, index: int) -> tuple[Image.Image, np.ndarray]:
+        """Return the part of an item that is the same every time: the square and its points.
+
+        Raises:
+            ImageError: if the image can't be read.
+        """
+        raise NotImplementedError
+
+    def count_notice(self) -> list[str]:
+        """Return lines for the log on what was left out, masked, or differs in number."""
+        return []
+
+    def order_name(self) -> str:
+        """Return what an epoch's order depends on beyond options; a resumed run compares it."""
+        return f"{len(self)} images"
+
+    def digest(self) -> str:
+        """Return a hash that differs for other images or annotations."""
+        raise NotImplementedError
+
+    def known_paths(self) -> list[Path] | None:
+        """Return where all images lie; None if only reading them would tell."""
+        return None
+
+    @property
+    def side(self) -> int:
+        """W, the side of the network input in pixels."""
+        return self.imwidth - 2 * self.crop
+
+    def make_pair(self, image: Image.Image, index: int) -> PairItem:
+        """Return two views of a square."""
+        return PairItem(torch.cat([self.view(image), self.view(image)]), index)
+
+    def make_square(self, pixels: np.ndarray, index: int) -> SquareItem:
+        """Return a square (S, S, 3), and a seed for its views from torch's generator."""
+        image = torch.from_numpy(pixels.transpose(2, 0, 1).copy())
+        return SquareItem(image, torch.randint(2**62, ()), index)
+
+    def view(self, image: Image.Image) -> Tensor:
+        """Return a view (3, W, W) of a square, at random if asked for."""
+        if self.random_view is not None:
+            return self.random_view(image)
+        return self.normalize(centre_crop(channels(image), self.crop).float() / 255)
+
+    def normalize(self, image: Tensor) -> Tensor:
+        """Standardise the colours of (..., 3, H, W) in [0, 1]."""
+        mean, std = self._colours(image)
+        return (image - mean) / std
+
+    def denormalize(self, images: Tensor) -> Tensor:
+        """Undo `normalize` for (..., 3, H, W); returns values in [0, 1]."""
+        mean, std = self._colours(images)
+        return (images * std + mean).clamp(0, 1)
+
+    def _colours(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Return mean and standard deviation of each colour, (3, 1, 1), for images."""
+        mean, std = (torch.tensor(v).to(images)[:, None, None] for v in (self.mean, self.std))
+        return mean, std
