@@ -22,8 +22,9 @@ from benchmarks import literal
 from benchmarks.measure import Peak, interleaved, largest_difference, machine, peak_memory, report
 from data_loader.data_loaders_face import FACE_BENCHMARKS, build_face_dataset
 from data_loader.loaders import build_loader
+from engine.encoded_images import EncodedImages, Encoding
 from engine.feature_cache import FeatureCache
-from engine.features import EncodedImages, Encoding, encode_dataset
+from engine.features import encode_dataset
 from engine.regression import Task, build_optimizer, build_regressor, train_one_epoch
 from eval_face import face_task
 from models.encoders import RESNETS, build_random_encoder, freeze

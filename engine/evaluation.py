@@ -12,9 +12,10 @@ from data_loader.bad_images import leave_out, list_left_out
 from data_loader.few_shot import add_few_shot_arguments, restrict, save_picks
 from data_loader.landmark_dataset import LandmarkDataset
 from data_loader.loaders import add_loader_arguments, check_same_images, worker_notice
+from engine.encoded_images import EncodedImages, Encoding
 from engine.encoder_loading import load_frozen_encoder
 from engine.feature_cache import FeatureCache, add_feature_cache_arguments
-from engine.features import EncodedImages, Encoding, encode_dataset
+from engine.features import encode_dataset
 from engine.fitting import FitSettings, RegressorRun, in_words
 from engine.regression import (
     REGRESSOR_KEYS,

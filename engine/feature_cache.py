@@ -10,7 +10,7 @@ import errno
 import json
 import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,7 +22,6 @@ from data_loader.landmark_dataset import LandmarkDataset
 from utils.arguments import positive_float
 from utils.errors import InputError
 from utils.files import fsync
-from utils.locks import find_or_build
 
 FORMAT = 2  # raised when files of an earlier version wouldn't fit any more
 MEMORY_FRACTION = 0.5  # of what is free may hold features, where --cache_gb doesn't say
@@ -30,10 +29,8 @@ DISK_FRACTION = 0.9  # of what is free may be filled
 SUMMARY = "summary.json"
 
 
-def add_feature_cache_arguments(
-    parser: argparse.ArgumentParser,
-) -> argparse._ArgumentGroup:
-    """Declare where features are kept; return the group."""
+def add_feature_cache_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare where features are kept."""
     group = parser.add_argument_group("feature cache")
     group.add_argument(
         "--feature_cache",
@@ -57,7 +54,6 @@ def add_feature_cache_arguments(
         metavar="DIR",
         help="holds features on disk; {model_path}_cache if not given. Can be deleted at any time",
     )
-    return group
 
 
 class Stored(NamedTuple):
@@ -72,62 +68,40 @@ class Stored(NamedTuple):
     visible: Tensor
 
 
-class Storage:
-    """Tensors in memory that features are written into: map0, map1, …, points and visible.
-
-    Args:
-        device: of the maps; points and visible stay on the CPU.
-    """
-
-    def __init__(self, device: torch.device) -> None:
-        self.device = device
-        self.tensors: dict[str, Tensor] = {}
-
-    def allocate(self, name: str, shape: tuple[int, ...], dtype: torch.dtype) -> None:
-        """Make an uninitialised tensor."""
-        device = self.device if name.startswith("map") else torch.device("cpu")
-        self.tensors[name] = torch.empty(shape, dtype=dtype, device=device)
-
-    def commit(self) -> Stored:
-        """Return the tensors, which are full now."""
-        return in_order(self.tensors)
+Arrays = dict[str, np.memmap]  # by file name: map0, map1, ..., points and visible
 
 
-class DiskStorage(Storage):
-    """Tensors that are NumPy files of a folder, mapped into memory.
+def allocate_files(folder: Path, like: Stored) -> Arrays:
+    """Make NumPy files of the shapes and types of features, mapped into memory.
 
     Args:
         folder: exists and is empty.
+        like: of any device; its values don't matter.
     """
-
-    def __init__(self, folder: Path) -> None:
-        super().__init__(torch.device("cpu"))
-        self.folder = folder
-        self.files: dict[str, np.memmap] = {}
-
-    def allocate(self, name: str, shape: tuple[int, ...], dtype: torch.dtype) -> None:
-        """Make a file and set its bytes aside."""
-        path, numpy_dtype = self.folder / f"{name}.npy", torch.empty(0, dtype=dtype).numpy().dtype
-        self.files[name] = np.lib.format.open_memmap(path, "w+", numpy_dtype, shape)
+    arrays: Arrays = {}
+    maps = {f"map{i}": level for i, level in enumerate(like.maps)}
+    for name, tensor in {**maps, "points": like.points, "visible": like.visible}.items():
+        path, dtype = folder / f"{name}.npy", torch.empty(0, dtype=tensor.dtype).numpy().dtype
+        arrays[name] = np.lib.format.open_memmap(path, "w+", dtype, tuple(tensor.shape))
         # Writing into a mapped file's hole would end the process when the disk is full.
         reserve(path)
-        self.tensors[name] = torch.from_numpy(self.files[name])
+    return arrays
 
-    def commit(self) -> Stored:
-        """Wait until the files would outlive a power cut, and add their summary."""
-        for name, array in self.files.items():
-            array.flush()
-            with (self.folder / f"{name}.npy").open("rb") as file:
-                fsync(file)
-        with (self.folder / SUMMARY).open("wb") as file:
-            shapes = {name: list(array.shape) for name, array in self.files.items()}
-            file.write(json.dumps(shapes).encode())
+
+def commit_files(folder: Path, arrays: Arrays) -> None:
+    """Wait until full files would outlive a power cut, and add their summary."""
+    for name, array in arrays.items():
+        array.flush()
+        with (folder / f"{name}.npy").open("rb") as file:
             fsync(file)
-        return super().commit()
+    with (folder / SUMMARY).open("wb") as file:
+        file.write(json.dumps({name: list(a.shape) for name, a in arrays.items()}).encode())
+        fsync(file)
 
 
-def in_order(tensors: dict[str, Tensor]) -> Stored:
-    """Return tensors by their names in a `Storage`."""
+def as_stored(arrays: Arrays) -> Stored:
+    """Return mapped files as features that share their memory."""
+    tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
     maps = [tensors[f"map{i}"] for i in range(len(tensors) - 2)]
     return Stored(maps, tensors["points"], tensors["visible"])
 
@@ -187,47 +161,31 @@ class FeatureCache:
             self.mode == "auto" and any(self.folder.glob("features-*/" + SUMMARY))
         )
 
+    def allocate(self, like: Stored, needed: int, place: str) -> Stored:
+        """Return tensors to be filled, the maps in a device's memory, and count their bytes."""
+        if self.left is not None:
+            self.left -= needed
+        device = torch.device("cpu") if place == "cpu" else self.device
+        maps = [torch.empty_like(level, device=device) for level in like.maps]
+        points, visible = (torch.empty_like(part, device="cpu") for part in like[1:])
+        return Stored(maps, points, visible)
+
+    def path(self, key: str) -> Path:
+        """Return the folder of the features on disk that have a key."""
+        return self.folder / f"features-{key}"
+
     def find(self, key: str) -> Stored | None:
         """Return complete features of this key, memory-mapped, or None."""
-        path = self.folder / f"features-{key}"
+        path = self.path(key)
         try:
             shapes = json.loads((path / SUMMARY).read_text())
             # Copy-on-write: torch wants writable memory; the files are never written to.
             arrays = {name: np.load(path / f"{name}.npy", mmap_mode="c") for name in shapes}
             if any(list(arrays[name].shape) != shape for name, shape in shapes.items()):
                 return None
-            return in_order({name: torch.from_numpy(array) for name, array in arrays.items()})
+            return as_stored(arrays)
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return None
-
-    def keep(
-        self, place: str, needed: int, key: str, encode_into: Callable[[Storage], None]
-    ) -> tuple[Stored, bool]:
-        """Return features, and whether they were encoded: another run may have been quicker.
-
-        Args:
-            place: a device's type or ``disk``, as `place` returned it.
-            needed: bytes of the features.
-            key: of the features on disk.
-            encode_into: allocates the tensors of a storage and fills them.
-
-        Raises:
-            InputError: if the folder can't be written, or is full.
-        """
-        if place != "disk":
-            storage = Storage(self.device if place != "cpu" else torch.device("cpu"))
-            encode_into(storage)
-            if self.left is not None:
-                self.left -= needed
-            return storage.commit(), True
-
-        def write(folder: Path) -> None:
-            storage = DiskStorage(folder)
-            encode_into(storage)
-            storage.commit()
-
-        path = self.folder / f"features-{key}"
-        return find_or_build(path, "features", needed, lambda: self.find(key), write)
 
 
 def features_key(

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from engine.features import EncodedImages
+from engine.encoded_images import EncodedImages
 from engine.regression import Scores, Task, evaluate, regressor_states, train_one_epoch
 from engine.resumption import save_current
 from utils.checkpoint import save_checkpoint

@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from engine.features import Batch, EncodedImages
+from engine.encoded_images import Batch, EncodedImages
 from models.encoders import weights_digest
 from models.keypoint_prediction import IntermediateKeypointPredictor
 from utils.arguments import adam_beta

@@ -38,9 +38,9 @@ from data_loader.readers.images import check_size, open_image
 from data_loader.storage.shards import Shard, ShardImage, images
 from data_loader.views.random_view import BIRD_MEAN, BIRD_STD
 from utils.collectives import chunk_size
-from utils.process_group import world_size
 from utils.errors import ImageError, InputError
 from utils.interruption import ignore_signals
+from utils.process_group import world_size
 
 Item = PairItem | SquareItem | SubstitutedItem
 LANES = 12  # of a rank; 1, 2, 3, 4, 6 or 12 workers can share them

@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from engine import feature_cache
-from engine.feature_cache import FeatureCache, features_key
-from engine.features import StoredImages, StreamedImages, distinct
+from engine.encoded_images import StoredImages, StreamedImages, find_distinct
+from engine.feature_cache import FeatureCache, Stored, features_key
+from engine.features import store_features
 from models.encoders import as_maps, build_random_encoder, encode, freeze
 from tests.utils.dots import Dots, encoded
 from utils.errors import InputError
@@ -106,8 +107,8 @@ def test_warping_leaves_the_trainings_generator_alone(tmp_path, encoder):
 def test_repeated_images_are_encoded_once(tmp_path, encoder, monkeypatch):
     dataset = Dots(tmp_path, 5)
     dataset.select([3, 1, 3, 3, 1, 3])
-    assert distinct(dataset)[0] == [0, 1]
-    assert distinct(dataset)[1].tolist() == [0, 1, 0, 0, 1, 0]
+    assert find_distinct(dataset)[0] == [0, 1]
+    assert find_distinct(dataset)[1].tolist() == [0, 1, 0, 0, 1, 0]
     wanted = flat(encoded(dataset, encoder, mode="off"))
     images = encoded(dataset, encoder)
     assert len(images.stored.maps[0]) == 2 and len(images.annotations()[0]) == 6
@@ -121,7 +122,7 @@ def test_one_image_with_two_annotations_is_two(tmp_path):
     dataset = Dots(tmp_path, 3)
     dataset.filenames = ["0.png", "0.png", "0.png"]
     dataset.annotations["keypoints"][2] = dataset.annotations["keypoints"][0]
-    assert distinct(dataset)[1].tolist() == [0, 1, 0]
+    assert find_distinct(dataset)[1].tolist() == [0, 1, 0]
 
 
 # ---- the disk: never stale, never half written ----
@@ -158,7 +159,7 @@ def test_the_key_notices_whatever_features_depend_on(tmp_path):
 def test_the_second_run_encodes_nothing(tmp_path, encoder, monkeypatch):
     dataset, log = Dots(tmp_path, 6), Lines()
     wanted = flat(encoded(dataset, encoder, mode="disk", log=log))
-    monkeypatch.setattr("engine.features.encode_into", None)  # calling it would fail
+    monkeypatch.setattr("engine.features.encode_into", lambda *args: pytest.fail("encodes"))
     for mode in ("disk", "auto"):
         assert same(flat(encoded(dataset, encoder, mode=mode, log=log)), wanted)
     assert "encoded in" in log.lines[0] and "on disk, in" in log.lines[0]
@@ -201,32 +202,45 @@ def test_what_a_killed_run_left_is_not_used(tmp_path, encoder):
     assert entries(tmp_path / "cache") == [path.name]
 
 
-def test_an_interrupted_build_leaves_nothing(tmp_path):
-    cache = FeatureCache("disk", tmp_path / "cache", None, CPU)
+LIKE = Stored(
+    [torch.empty(4, 2, device="meta")],
+    torch.empty(4, 3, 2, device="meta"),
+    torch.empty(4, 3, dtype=torch.bool, device="meta"),
+)
 
-    def fill(storage):
-        storage.allocate("map0", (4, 2), torch.float32)
+
+def fill_ones(stored):
+    for tensor in (*stored.maps, *stored[1:]):
+        tensor.fill_(1)
+
+
+def store(folder, fill=fill_ones, mode="disk"):
+    cache = FeatureCache(mode, folder, None, CPU)
+    return store_features(fill, LIKE, 32, "k", cache, RunLog())
+
+
+def find(folder):
+    return FeatureCache("disk", folder, None, CPU).find("k")
+
+
+def test_an_interrupted_build_leaves_nothing(tmp_path):
+    def fill(stored):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        cache.keep("disk", 0, "k", fill)
-    assert entries(tmp_path / "cache") == [] and cache.find("k") is None
-
-
-def fill_ones(storage, calls=None):
-    for name in ("map0", "points", "visible"):
-        storage.allocate(name, (4, 2), torch.float32)
-        storage.tensors[name].fill_(1)
-    if calls is not None:
-        calls.append(1)
+        store(tmp_path / "cache", fill)
+    assert entries(tmp_path / "cache") == [] and find(tmp_path / "cache") is None
 
 
 def test_two_runs_at_once_make_one_set(tmp_path):
     calls, found = [], []
 
+    def fill(stored):
+        calls.append(1)
+        fill_ones(stored)
+
     def run():
-        cache = FeatureCache("disk", tmp_path / "cache", None, CPU)
-        found.append(cache.keep("disk", 0, "k", lambda storage: fill_ones(storage, calls))[0])
+        found.append(store(tmp_path / "cache", fill))
 
     threads = [threading.Thread(target=run) for _ in range(4)]
     for thread in threads:
@@ -238,28 +252,24 @@ def test_two_runs_at_once_make_one_set(tmp_path):
 
 
 def test_training_cannot_change_the_files(tmp_path):
-    cache = FeatureCache("disk", tmp_path / "cache", None, CPU)
-    cache.keep("disk", 0, "k", fill_ones)[0].maps[0].zero_()
-    assert torch.equal(cache.find("k").maps[0], torch.ones(4, 2))
+    store(tmp_path / "cache").maps[0].zero_()
+    assert torch.equal(find(tmp_path / "cache").maps[0], torch.ones(4, 2))
 
 
 def test_a_full_disk_is_named_and_leaves_nothing(tmp_path, monkeypatch):
-    cache = FeatureCache("disk", tmp_path / "cache", None, CPU)
-
     def full(path):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(feature_cache, "reserve", full)
     with pytest.raises(InputError, match="cache: can't hold features .No space left"):
-        cache.keep("disk", 0, "k", fill_ones)
+        store(tmp_path / "cache")
     assert entries(tmp_path / "cache") == []
 
 
 def test_a_folder_that_cannot_be_made_is_named(tmp_path):
     (tmp_path / "file").write_text("")
-    cache = FeatureCache("disk", tmp_path / "file" / "cache", None, CPU)
     with pytest.raises(InputError, match="can't hold features"):
-        cache.keep("disk", 0, "k", fill_ones)
+        store(tmp_path / "file" / "cache")
 
 
 def test_reserving_takes_the_room_of_a_file_with_holes(tmp_path):
@@ -294,7 +304,7 @@ def test_places_by_mode_and_room(tmp_path, monkeypatch):
 def test_the_budget_is_one_for_all_data_sets(tmp_path, encoder):
     cache = FeatureCache("auto", tmp_path, 40e-9, CPU)
     assert cache.place(32) == "cpu"
-    cache.keep("cpu", 32, "", fill_ones)  # a map of 4 x 2 float32
+    cache.allocate(LIKE, 32, "cpu")
     assert cache.place(8) == "cpu" and cache.place(9) == "disk"
 
 
@@ -312,7 +322,6 @@ def test_features_without_any_room_are_encoded_anew(tmp_path, encoder, monkeypat
 
 
 def test_the_summary_is_readable(tmp_path):
-    cache = FeatureCache("disk", tmp_path, None, CPU)
-    cache.keep("disk", 0, "k", fill_ones)
+    store(tmp_path)
     summary = json.loads((tmp_path / "features-k" / "summary.json").read_text())
-    assert summary == {"map0": [4, 2], "points": [4, 2], "visible": [4, 2]}
+    assert summary == {"map0": [4, 2], "points": [4, 3, 2], "visible": [4, 3]}

@@ -6,7 +6,7 @@ from argparse import Namespace
 import pytest
 import torch
 
-from engine.features import Batch, StoredImages, StreamedImages, WarpedImages
+from engine.encoded_images import Batch, StoredImages, StreamedImages, WarpedImages
 from engine.regression import (
     REGRESSOR_KEYS,
     WeightedMean,

@@ -5,8 +5,9 @@ import torch
 from PIL import Image
 
 from data_loader.landmark_dataset import LandmarkDataset
+from engine.encoded_images import Encoding
 from engine.feature_cache import FeatureCache
-from engine.features import Encoding, encode_dataset
+from engine.features import encode_dataset
 from models.encoders import weights_digest
 from utils.log import RunLog
 

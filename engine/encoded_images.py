@@ -1,0 +1,224 @@
+"""Features of a data set, batch by batch: kept, made anew each epoch, or of warped images.
+
+All three kinds have the same three members: ``len(images)`` batches an epoch,
+``images.batches(epoch)`` and ``images.annotations()``. Letters: N images, M distinct ones among
+them, B of a batch, A landmarks.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Subset
+
+from data_loader.geometry import normalize_points
+from data_loader.landmark_dataset import LandmarkDataset
+from data_loader.loaders import SeededSampler, available_cores, seeded, set_epoch
+from data_loader.storage.image_cache import BaseItems
+from engine.feature_cache import Stored
+from models.encoders import Features, encode
+from utils.log import progress
+from utils.tps import WarperSingle
+
+
+class Batch(NamedTuple):
+    """What a regressor is trained and tested on.
+
+    Args:
+        features: of B images.
+        points: (B, A, 2), in [-1, 1].
+        visible: (B, A), bool; False where a landmark isn't annotated.
+    """
+
+    features: Features
+    points: Tensor
+    visible: Tensor
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """A frozen encoder in eval mode, the digest of its weights, and which maps are wanted."""
+
+    encoder: nn.Module
+    digest: str
+    layer: int  # see `models.resnet`, as for the next
+    use_hypercol: bool
+
+    @property
+    def device(self) -> torch.device:
+        """Of the encoder."""
+        return next(self.encoder.parameters()).device
+
+    def __call__(self, images: Tensor) -> Features:
+        """Return the features of (B, 3, H, W) on the encoder's device."""
+        images = images.to(self.device, non_blocking=True)
+        return encode(self.encoder, images, self.layer, self.use_hypercol)
+
+
+class StreamedImages:
+    """The images of a loader, encoded whenever they are asked for."""
+
+    def __init__(self, encoding: Encoding, dataset: LandmarkDataset, loader: DataLoader) -> None:
+        self.encoding, self.dataset, self.loader = encoding, dataset, loader
+
+    def __len__(self) -> int:
+        return len(self.loader)
+
+    def batches(self, epoch: int) -> Iterator[Batch]:
+        """Yield the batches of an epoch, in the order of the loader's sampler."""
+        set_epoch(self.loader, epoch)
+        device = self.encoding.device
+        for item in self.loader:
+            features = self.encoding(item.image)
+            yield Batch(features, item.points_norm.to(device), item.visible.to(device))
+
+    def annotations(self) -> tuple[Tensor, Tensor]:
+        """Return the unwarped points (N, A, 2) and which are annotated (N, A), for all images."""
+        return self.dataset.annotation_tensors()
+
+
+class SampledImages:
+    """Images that a sampler picks by number, batch by batch.
+
+    Args:
+        sampler: of the N images.
+        batch_size: B.
+    """
+
+    def __init__(self, sampler: SeededSampler, batch_size: int) -> None:
+        self.sampler, self.batch_size = sampler, batch_size
+
+    def __len__(self) -> int:
+        return -(-len(self.sampler) // self.batch_size)
+
+    def split(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield the images (B,) of each batch of an epoch, and the seeds of their draws (B,)."""
+        self.sampler.set_epoch(epoch)
+        order, seeds = self.sampler.keys()
+        yield from zip(order.split(self.batch_size), seeds.split(self.batch_size), strict=True)
+
+
+class StoredImages(SampledImages):
+    """Images whose features are kept.
+
+    Args:
+        stored: of M images.
+        rows: (N,), the one of them that each image of the data set is.
+        sampler: of the N images.
+        batch_size: B.
+        is_dense: whether the features are one dense map rather than a pyramid.
+        device: of the regressor.
+    """
+
+    def __init__(
+        self,
+        stored: Stored,
+        rows: Tensor,
+        sampler: SeededSampler,
+        batch_size: int,
+        is_dense: bool,
+        device: torch.device,
+    ) -> None:
+        super().__init__(sampler, batch_size)
+        self.stored, self.rows, self.is_dense, self.device = stored, rows, is_dense, device
+
+    def batches(self, epoch: int) -> Iterator[Batch]:
+        """Yield the batches of an epoch, in the order of the sampler."""
+        for indices, _ in self.split(epoch):
+            rows = self.rows[indices]
+            maps = tuple(
+                m[rows.to(m.device)].to(self.device, non_blocking=True).permute(0, 3, 1, 2)
+                for m in self.stored.maps
+            )
+            points, visible = self.stored.points[rows], self.stored.visible[rows]
+            features = maps[0] if self.is_dense else maps
+            yield Batch(features, points.to(self.device), visible.to(self.device))
+
+    def annotations(self) -> tuple[Tensor, Tensor]:
+        """Return the points (N, A, 2) and which are annotated (N, A), for all images."""
+        return self.stored.points[self.rows], self.stored.visible[self.rows]
+
+
+class WarpedImages(SampledImages):
+    """Images warped anew each epoch, a batch at a time on the encoder's device.
+
+    The random warps are those that the data set's own items would make.
+
+    Args:
+        encoding: of the warped images.
+        dataset: its images are read once, and held as they are before the warp.
+        sampler: of the N images.
+        batch_size: B.
+        num_workers: processes that read the images.
+    """
+
+    def __init__(
+        self,
+        encoding: Encoding,
+        dataset: LandmarkDataset,
+        sampler: SeededSampler,
+        batch_size: int,
+        num_workers: int,
+    ) -> None:
+        super().__init__(sampler, batch_size)
+        self.encoding, self.dataset = encoding, dataset
+        self.warper: WarperSingle = dataset.warper.to(encoding.device)
+        chosen, self.rows = find_distinct(dataset)
+        loader = DataLoader(
+            Subset(BaseItems(dataset), chosen),
+            batch_size=None,
+            num_workers=min(num_workers, available_cores()),
+            generator=torch.Generator(),  # its own, not the training's
+        )
+        images, points = zip(*progress(loader, "reading"), strict=True)
+        pixels = torch.stack(images).permute(0, 3, 1, 2)  # (M, 3, S, S) uint8
+        self.images = pixels.contiguous().to(encoding.device)
+        self.points_px = torch.stack(points)  # (M, A, 2) float64
+
+    def batches(self, epoch: int) -> Iterator[Batch]:
+        """Yield the batches of an epoch, in the order of the sampler."""
+        device = self.encoding.device
+        for indices, seeds in self.split(epoch):
+            rows = self.rows[indices]
+            weights = torch.stack([self._draw(seed) for seed in seeds.tolist()])  # (B, P + 3, 2)
+            images, points_px = self.warper.warp(
+                self.images[rows.to(device)].float(),
+                self.points_px[rows].numpy(),
+                weights,
+                self.dataset.crop,
+            )
+            images = self.dataset.normalize(images.to(torch.uint8).float() / 255)
+            points_px = torch.as_tensor(points_px, dtype=torch.float32)  # (B, A, 2)
+            points = normalize_points(points_px, self.dataset.side)
+            visible = torch.stack([self.dataset.visible(index) for index in indices.tolist()])
+            yield Batch(self.encoding(images), points.to(device), visible.to(device))
+
+    def _draw(self, seed: int) -> Tensor:
+        with seeded(seed):
+            return self.warper.draw()
+
+    def annotations(self) -> tuple[Tensor, Tensor]:
+        """Return the unwarped points (N, A, 2) and which are annotated (N, A), for all images."""
+        return self.dataset.annotation_tensors()
+
+
+EncodedImages = StreamedImages | StoredImages | WarpedImages
+
+
+def find_distinct(dataset: LandmarkDataset) -> tuple[list[int], Tensor]:
+    """Return the places of a data set's M distinct images, and which of them each one is, (N,).
+
+    Images that are repeated for training on few annotations need to be encoded but once.
+    """
+    first: dict[tuple, int] = {}
+    places: list[int] = []
+    rows = []
+    for place, filename in enumerate(dataset.filenames):
+        annotations = [values[place].tobytes() for values in dataset.annotations.values()]
+        row = first.setdefault((filename, *annotations), len(first))
+        if row == len(places):
+            places.append(place)
+        rows.append(row)
+    return places, torch.tensor(rows)
