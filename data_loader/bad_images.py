@@ -22,7 +22,7 @@ from data_loader.landmark_dataset import LandmarkDataset
 from data_loader.loaders import available_cores
 from utils.collectives import broadcast_from_first
 from utils.errors import ImageError, InputError
-from utils.files import write_text
+from utils.files import write_text, writing
 from utils.log import progress
 from utils.process_group import is_first_rank
 
@@ -97,15 +97,12 @@ def write_list(path: Path, entries: list[str]) -> None:
     """
     if not is_first_rank():
         return
-    try:
+    with writing(path):
         if entries:
             path.parent.mkdir(parents=True, exist_ok=True)
-            text = "".join(dict.fromkeys(entries))
-            write_text(path, text)
+            write_text(path, "".join(dict.fromkeys(entries)))
         else:
             path.unlink(missing_ok=True)
-    except OSError as error:
-        raise InputError(f"{path}: can't write there ({error.strerror})") from None
 
 
 # ---- annotated sets: the bad images are found beforehand ----
@@ -289,11 +286,8 @@ class BadImages:
         known = set(self.entries.values())
         self.entries[index] = line
         if line not in known and is_first_rank():  # a list may name an image twice
-            try:
-                with self.list.open("a", encoding="utf-8") as file:
-                    file.write(line)
-            except OSError as error:
-                raise InputError(f"{self.list}: can't write there ({error.strerror})") from None
+            with writing(self.list), self.list.open("a", encoding="utf-8") as file:
+                file.write(line)
         self._check()
 
     def _go_on(self) -> None:

@@ -7,11 +7,12 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from engine.run import lock_folder, plain_options
+from engine.run import plain_options
 from utils.checkpoint import load_checkpoint, save_checkpoint
 from utils.collectives import broadcast_from_first
 from utils.errors import InputError
 from utils.files import UNFINISHED, write_text
+from utils.locks import lock_folder
 from utils.process_group import is_first_rank
 
 AUTO = "auto"

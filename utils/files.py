@@ -58,11 +58,12 @@ def write_text(path: Path, text: str) -> None:
 
 @contextmanager
 def writing(path: Path | str) -> Iterator[None]:
-    """Turn what a file system says, a full one above all, into an `InputError` with the name."""
+    """Turn a file system's errors, such as a full disk, into an `InputError` with the name."""
     try:
         yield
-    except OSError as error:
-        raise InputError(f"{path}: can't write it ({error.strerror or error})") from None
+    except (OSError, NotImplementedError) as error:  # the latter: a file system without locks
+        said = getattr(error, "strerror", None) or error
+        raise InputError(f"{path}: can't write it ({said})") from None
 
 
 def remove_unfinished(folder: Path) -> None:
