@@ -20,6 +20,7 @@ from torch.utils.data import DataLoader, Dataset
 from data_loader.items import SubstitutedItem
 from data_loader.landmark_dataset import LandmarkDataset
 from data_loader.loaders import available_cores
+from utils.arguments import allow_change
 from utils.collectives import broadcast_from_first
 from utils.errors import ImageError, InputError
 from utils.files import write_text, writing
@@ -42,6 +43,7 @@ def add_bad_image_argument(parser: argparse._ActionsContainer) -> None:
         "beside the checkpoints or drawings then lists: pre-training takes the next image in "
         "their place, all else goes without",
     )
+    allow_change("on_bad_image", keeps_results=False)
 
 
 def allowed(total: int) -> int:

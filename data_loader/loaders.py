@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from data_loader.landmark_dataset import LandmarkDataset
-from utils.arguments import natural, positive_int
+from utils.arguments import allow_change, natural, positive_int
 from utils.collectives import broadcast_from_first, split_over_ranks
 from utils.errors import InputError
 from utils.interruption import ignore_signals
@@ -34,6 +34,7 @@ def add_loader_arguments(parser: argparse.ArgumentParser, *, batch_size: int, nu
         help="processes that read images, on each machine; capped at its cores, 0 reads in the "
         "main one",
     )
+    allow_change("num_workers")
     return group
 
 

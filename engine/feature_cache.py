@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from data_loader.landmark_dataset import LandmarkDataset
-from utils.arguments import positive_float
+from utils.arguments import allow_change, positive_float
 from utils.errors import InputError
 from utils.files import fsync
 from utils.locks import find_or_build
@@ -57,6 +57,7 @@ def add_feature_cache_arguments(
         metavar="DIR",
         help="holds features on disk; {model_path}_cache if not given. Can be deleted at any time",
     )
+    allow_change("feature_cache", "cache_gb", "cache_folder")
     return group
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from utils.arguments import natural, positive_int
+from utils.arguments import allow_change, natural, positive_int
 from utils.errors import InputError
 from utils.files import remove_unfinished, write_text, writing
 from utils.locks import lock_folder
@@ -34,6 +34,7 @@ def add_device_arguments(parser: argparse.ArgumentParser):
         default=0,
         help="of all random draws: same seed, same device, same numbers",
     )
+    allow_change("device", "gpu")
     return group
 
 
@@ -86,6 +87,9 @@ def add_output_arguments(parser: argparse.ArgumentParser, *, save_freq: int):
         action="store_true",
         help="start afresh in a folder that holds checkpoints, and replace them",
     )
+    allow_change("model_path", "model_name", "save_freq", "print_freq")
+    allow_change("resume", "override", "keep_last", "overwrite")
+    allow_change("tb_freq")  # accepted and ignored
     return group
 
 
@@ -98,6 +102,7 @@ def add_log_argument(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="file that receives every printed line too; appended to",
     )
+    allow_change("log_path")
 
 
 def choose_device(device: str, gpu: int | None) -> torch.device:

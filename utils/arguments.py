@@ -12,6 +12,10 @@ class _HelpFormatter(argparse.RawDescriptionHelpFormatter):
         return action.help if silent or action.required else f"{action.help} [%(default)s]"
 
 
+# Whether the options that a resumed run may change keep its results, by name.
+_changeable: dict[str, bool] = {}
+
+
 class ArgumentParser(argparse.ArgumentParser):
     """argparse with defaults in the help, no abbreviated flags and errors of one line."""
 
@@ -84,6 +88,26 @@ def adam_beta(text: str) -> float:
 def epoch_list(text: str) -> tuple[int, ...]:
     """Parse epochs separated by commas, such as ``120,160,200``."""
     return tuple(positive_int(word) for word in text.split(","))
+
+
+def allow_change(*names: str, keeps_results: bool = True) -> None:
+    """Declare that a run may be resumed with other values of some options.
+
+    Args:
+        names: of the options, without ``--``.
+        keeps_results: whether no value of theirs changes a result, beyond rounding.
+    """
+    _changeable.update(dict.fromkeys(names, keeps_results))
+
+
+def changeable_options() -> set[str]:
+    """Return the options declared so far that a resumed run may change."""
+    return set(_changeable)
+
+
+def neutral_options() -> set[str]:
+    """Return the options declared so far that change no result."""
+    return {name for name, keeps_results in _changeable.items() if keeps_results}
 
 
 def add_ignored_arguments(parser: argparse.ArgumentParser, **defaults) -> None:
