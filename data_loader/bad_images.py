@@ -23,7 +23,7 @@ from data_loader.loaders import available_cores
 from utils.arguments import allow_change
 from utils.collectives import broadcast_from_first
 from utils.errors import ImageError, InputError
-from utils.files import write_text, writing
+from utils.files import printable, write_text, writing
 from utils.log import progress
 from utils.process_group import is_first_rank
 
@@ -83,12 +83,7 @@ def reason_of(error: ImageError, dataset: LandmarkDataset, index: int) -> str:
 
 def entry(dataset: LandmarkDataset, index: int, reason: str) -> str:
     """Return an image's line in a list."""
-    return f"{_printable(str(dataset.path(index)))}\t{_printable(reason)}\n"
-
-
-def _printable(text: str) -> str:
-    """Return a text without tabs, line ends or what isn't Unicode; file names may have them."""
-    return text if text.isprintable() else text.encode("unicode_escape").decode()
+    return f"{printable(str(dataset.path(index)))}\t{printable(reason)}\n"
 
 
 def write_list(path: Path, entries: list[str]) -> None:
@@ -303,7 +298,7 @@ class BadImages:
             self.entries.update(listed)
             return
         for index in range(len(self.dataset)) if listed else ():
-            if _printable(str(self.dataset.path(index))) in listed:
+            if printable(str(self.dataset.path(index))) in listed:
                 if reason := complaint(self.dataset, index):
                     self.met.add(index)
                     self.entries[index] = entry(self.dataset, index, reason)

@@ -20,23 +20,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from datasets.fetching.catalogue import ARCHIVES, CATALOGUE, Item
 from datasets.fetching.installation import Job, install, is_in_place, plan
 from datasets.fetching.web import check_address, direct_address
+from utils.arguments import ArgumentParser
 from utils.errors import InputError
 from utils.script import run_script
 
 
-class _HelpFormatter(argparse.RawDescriptionHelpFormatter):
-    """Shows the defaults that say something."""
-
-    def _get_help_string(self, action: argparse.Action) -> str | None:
-        shown = action.default not in (None, False, argparse.SUPPRESS, [])
-        return f"{action.help} (default: %(default)s)" if shown else action.help
-
-
-def build_parser() -> argparse.ArgumentParser:
+def build_parser() -> ArgumentParser:
     """Return the parser of this script's options."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=_HelpFormatter, allow_abbrev=False
-    )
+    parser = ArgumentParser(__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help="what to fetch; none: list all")
     parser.add_argument(
         "--to", type=Path, default=Path("."), metavar="FOLDER", help="root that folders start from"

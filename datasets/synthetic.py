@@ -25,20 +25,14 @@ if not __package__:
 
 from datasets.renderer.layouts import LAYOUTS, Plan, draw, render_job
 from datasets.renderer.shape import five_points
+from utils.arguments import ArgumentParser
 from utils.errors import InputError
-from utils.script import run_script
+from utils.script import available_cores, run_script
 
 RECORD = "synthetic.json"
 VERSION = 1  # raise it when the same options give other images
 IMAGES_PER_PERSON = 5
 NUMBERS = ("images", "mafl_train", "mafl_test", "identities", "seed")
-
-
-def _processors() -> int:
-    """How many processes can run at once on this machine."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _ignore_interrupt() -> None:
@@ -147,7 +141,7 @@ def generate(
         InputError: If an option is unusable, or a folder holds something else.
     """
     plan = make_plan(images, mafl_train, mafl_test, identities, seed)
-    workers = _processors() if workers is None else workers
+    workers = available_cores() if workers is None else workers
     if workers < 1:
         raise InputError(f"--workers: {workers} is too few, expected at least 1")
     layouts = list(dict.fromkeys(layouts))
@@ -202,9 +196,7 @@ def write_sheet(path: str | Path, layout: str, plan: Plan, count: int = 24) -> N
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     """Read the command line; see ``--help``."""
-    parser = argparse.ArgumentParser(
-        description=__doc__.split("\n")[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
-    )
+    parser = ArgumentParser(__doc__.split("\n")[0])
     add = parser.add_argument
     add("--out", default="datasets/synthetic", help="folder that gets one folder per layout")
     add("--images", type=int, default=3000, help="unlabelled images of the CelebA layout")
@@ -214,10 +206,10 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
         "--identities",
         type=int,
         default=None,
-        help="number of people; None: one for every five images of the CelebA layout",
+        help="number of people; by default one for every five images of the CelebA layout",
     )
     add("--seed", type=int, default=0, help="decides everything")
-    add("--workers", type=int, default=None, help="processes; None: one per processor")
+    add("--workers", type=int, default=None, help="processes; by default one per core")
     add(
         "--layouts",
         nargs="+",

@@ -2,13 +2,14 @@
 
 import argparse
 import math
+from typing import Any, NoReturn
 
 
 class _HelpFormatter(argparse.RawDescriptionHelpFormatter):
     """Keep the script's own line breaks; print the defaults that say something."""
 
-    def _get_help_string(self, action: argparse.Action) -> str:
-        silent = action.default in (None, "", False, argparse.SUPPRESS)
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        silent = action.default in (None, "", False, [], argparse.SUPPRESS)
         return action.help if silent or action.required else f"{action.help} [%(default)s]"
 
 
@@ -24,7 +25,7 @@ class ArgumentParser(argparse.ArgumentParser):
             description=description, formatter_class=_HelpFormatter, allow_abbrev=False
         )
 
-    def error(self, message: str) -> None:
+    def error(self, message: str) -> NoReturn:
         """Print one line on stderr and exit with status 2."""
         self.exit(2, f"{self.prog}: error: {message} (see --help)\n")
 
@@ -110,7 +111,7 @@ def neutral_options() -> set[str]:
     return {name for name, keeps_results in _changeable.items() if keeps_results}
 
 
-def add_ignored_arguments(parser: argparse.ArgumentParser, **defaults) -> None:
+def add_ignored_arguments(parser: argparse.ArgumentParser, **defaults: Any) -> None:
     """Declare flags that the published scripts parse and ignore [spec 8], as these do."""
     group = parser.add_argument_group("accepted and ignored, as published")
     for name, default in defaults.items():
@@ -122,7 +123,7 @@ def add_ignored_arguments(parser: argparse.ArgumentParser, **defaults) -> None:
             )
 
 
-def ignored_notices(args: argparse.Namespace, **defaults) -> list[str]:
+def ignored_notices(args: argparse.Namespace, **defaults: Any) -> list[str]:
     """Return a line for each ignored flag that is set to something else than its default."""
     return [
         f"--{name} has no effect, as in the published code"

@@ -23,7 +23,7 @@ from webdataset.tariterators import base_plus_ext, group_by_keys, tar_file_expan
 
 from data_loader.readers.images import SUFFIXES
 from utils.errors import InputError
-from utils.files import check_is_file, reason
+from utils.files import check_is_file, printable, reason
 
 MAX_MEMBER = 2**28  # bytes; no image of `images.MAX_PIXELS` needs as many in its file
 MAX_NAME = 1000  # characters; to take a name apart, WebDataset needs their square
@@ -121,18 +121,13 @@ def local_file(name: str, folder: str = "") -> Path:
     """
     if re.match(r"[\w+.-]+:", name):
         raise InputError(
-            f"{printable(name)}: shards are files; mount, or copy, what lies elsewhere"
+            f"{printable(name)[:200]}: shards are files; mount, or copy, what lies elsewhere"
         )
     path = os.path.abspath(os.path.join(folder, name))
     if not path.isprintable():  # it will stand in messages
-        raise InputError(f"{printable(path)}: not a name for a shard")
+        raise InputError(f"{printable(path)[:200]}: not a name for a shard")
     check_is_file(path, "no such shard")
     return Path(path)
-
-
-def printable(name: str) -> str:
-    """Return a name from other people's files as it may stand in a message."""
-    return (name if name.isprintable() else ascii(name))[:200]
 
 
 def read_index(path: Path) -> list[Shard]:
@@ -275,7 +270,7 @@ def images(shard: Shard, first: int, stop: int) -> Iterator[ShardImage]:
         if place == shard.count - 1 and next(samples, None) is not None:
             raise InputError(f"{shard.path}: more images than the {shard.count} to be there")
         ((suffix, data),) = (f for f in sample.items() if f[0].lower() in SUFFIXES)
-        name = printable(f"{sample['__key__']}.{suffix}").lstrip("/")
+        name = printable(f"{sample['__key__']}.{suffix}")[:200].lstrip("/")
         yield ShardImage(shard.path / name, data)
 
 

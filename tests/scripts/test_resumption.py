@@ -59,7 +59,7 @@ def test_a_signal_ends_the_run_after_its_step_and_nothing_is_lost(
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
-        env={**os.environ, "OMP_NUM_THREADS": "2"},
+        env={**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())},
     )
     for line in run.stdout:
         if "epoch 2  step 2/5" in line:
