@@ -15,7 +15,7 @@ import train_moco
 from engine.reproduction.experiments import EXPERIMENTS
 from engine.run import plain_options
 from tests.recipes import ROOT
-from tests.scripts.conftest import run_inside
+from tests.scripts.running import run_inside
 from utils.checkpoint import save_checkpoint
 
 PARSERS = {script.__name__ + ".py": script for script in (eval_face, eval_animal, train_moco)}

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from tests.recipes import ROOT
-from tests.scripts.conftest import FRAME, run_inside
+from tests.scripts.running import FRAME, run_inside
 from utils.checkpoint import load_checkpoint
 
 MOCO = [*FRAME, "--batch_size", "4", "--nce_k", "20", "--cosine", "--model_path", "runs"]
