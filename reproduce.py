@@ -18,8 +18,8 @@ import argparse
 import shlex
 import sys
 from collections import Counter
+from functools import partial
 from pathlib import Path
-from typing import IO
 
 import eval_animal
 import eval_face
@@ -35,12 +35,14 @@ from engine.reproduction.jobs import (
     make_job,
     missing_pretraining,
 )
-from engine.reproduction.processes import ending_on_sigterm, only_one, run_logged
+from engine.reproduction.processes import ending_on_sigterm, run_logged
 from engine.reproduction.results import read_row
 from engine.reproduction.tables import write_curves, write_tables
 from models.encoders import RESNETS
 from utils.arguments import ArgumentParser, fraction, natural, positive_int
 from utils.errors import InputError
+from utils.files import writing
+from utils.locks import acquire_lock, lock_descriptor
 from utils.log import Stopwatch
 from utils.script import run_script
 
@@ -225,9 +227,14 @@ def main() -> None:
         return
     pairs = zip(wanted, stands, strict=True)
     check_inputs([job for job, stand in pairs if stand.state != FINISHED], settings)
-    with ending_on_sigterm(), only_one(args.out) as lock:
+    waiting = f"{args.out}: waiting for another program, or a run it left behind"
+    with writing(args.out):
+        lock = acquire_lock(args.out / ".lock", waiting, partial(print, flush=True))
+    with ending_on_sigterm(), lock:
         # Looked at again: another reproduce.py may have worked there until now.
-        failed = run_jobs(wanted, stands_of(wanted, args.overwrite), args.out, lock)
+        failed = run_jobs(
+            wanted, stands_of(wanted, args.overwrite), args.out, lock_descriptor(lock)
+        )
         for path in [*write_tables(args.out), *write_curves(args.out)]:
             print(path)
     if failed:
@@ -282,7 +289,7 @@ def print_commands(pretraining: list[list[str]], jobs: list[Job], stands: list[S
         print(f"{comment}{line(job.run.recipe.script, job.options_from(stand))}")
 
 
-def run_jobs(jobs: list[Job], stands: list[Stand], out: Path, lock: IO) -> list[Job]:
+def run_jobs(jobs: list[Job], stands: list[Stand], out: Path, lock: int) -> list[Job]:
     """Run what isn't finished, a line each; return the jobs that failed."""
     failed = []
     for number, (job, stand) in enumerate(zip(jobs, stands, strict=True), 1):
@@ -303,7 +310,7 @@ def run_jobs(jobs: list[Job], stands: list[Stand], out: Path, lock: IO) -> list[
     return failed
 
 
-def run_job(job: Job, stand: Stand, lock: IO) -> str:
+def run_job(job: Job, stand: Stand, lock: int) -> str:
     """Run a job to its end; return what came of it as a line."""
     begun = f"resumed from {stand.checkpoint.name}, " if stand.checkpoint else ""
     options, watch = job.options_from(stand), Stopwatch()

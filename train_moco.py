@@ -68,6 +68,7 @@ from models.nce import MemoryMoCo, NCESoftmaxLoss
 from utils.arguments import (
     ArgumentParser,
     add_ignored_arguments,
+    allow_change,
     ignored_notices,
     positive_float,
     positive_int,
@@ -137,6 +138,7 @@ def build_parser() -> ArgumentParser:
         metavar="MINUTES",
         help="write current.pth within an epoch, too, after so much time",
     )
+    allow_change("save_minutes")
     add_acceleration_arguments(parser)
     add_device_arguments(parser)
     add_ignored_arguments(parser, **IGNORED)

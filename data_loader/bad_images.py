@@ -22,9 +22,10 @@ from data_loader.image_set import ImageSet
 from data_loader.items import Items, SubstitutedItem
 from data_loader.landmark_dataset import LandmarkDataset
 from data_loader.loaders import available_cores
+from utils.arguments import allow_change
 from utils.collectives import broadcast_from_first
 from utils.errors import ImageError, InputError
-from utils.files import write_text, writing
+from utils.files import printable, write_text, writing
 from utils.log import progress
 from utils.process_group import is_first_rank
 
@@ -44,6 +45,7 @@ def add_bad_image_argument(parser: argparse._ActionsContainer) -> None:
         "beside the checkpoints or drawings then lists: pre-training takes the next image in "
         "their place, all else goes without",
     )
+    allow_change("on_bad_image", keeps_results=False)
 
 
 def allowed(total: int) -> int:
@@ -79,12 +81,6 @@ def complaint(dataset: ImageSet, index: int) -> str:
 def reason_of(error: ImageError, dataset: ImageSet, index: int) -> str:
     """Return what an error says about an image but for its path."""
     return str(error).removeprefix(f"{dataset.path(index)}: ")
-
-
-def printable(text: object) -> str:
-    """Return a text without tabs, line ends or what isn't Unicode; file names may have them."""
-    said = str(text)
-    return said if said.isprintable() else said.encode("unicode_escape").decode()
 
 
 def write_list(path: Path, reasons: dict[str, str]) -> None:

@@ -20,6 +20,7 @@ from data_loader.readers.annotation_files import read_lines, read_names
 from data_loader.readers.cub_annotations import PARTS, read_part_annotations
 from data_loader.readers.images import SUFFIXES
 from data_loader.views.random_view import BIRD_MEAN, BIRD_STD
+from utils.arguments import allow_change
 from utils.errors import InputError
 
 
@@ -231,6 +232,7 @@ def add_animal_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="list of the training images, in place of split/train.txt",
     )
+    allow_change("data_folder", keeps_results=False)
     add_image_arguments(group, image_size=96, image_crop=0)
     add_bad_image_argument(group)
 

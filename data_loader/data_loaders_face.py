@@ -23,6 +23,7 @@ from data_loader.readers.annotation_files import (
     read_names,
 )
 from data_loader.readers.matlab_files import check_face_box, read_face_boxes, read_mat, read_pts
+from utils.arguments import allow_change
 from utils.errors import InputError
 
 # Width and height of the files, in pixels [spec 6].
@@ -306,6 +307,7 @@ def add_face_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="root of the benchmark; by default where README.md puts it below datasets/",
     )
+    allow_change("data_folder", keeps_results=False)
     add_image_arguments(group, image_size=100, image_crop=15)
     add_bad_image_argument(group)
     group.add_argument(

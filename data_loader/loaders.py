@@ -1,7 +1,6 @@
 """Batches whose content depends on the seed and the epoch alone, not on the worker processes."""
 
 import argparse
-import os
 import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,11 +10,12 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from data_loader.image_set import ImageSet
-from utils.arguments import natural, positive_int
+from utils.arguments import allow_change, natural, positive_int
 from utils.collectives import broadcast_from_first, split_over_ranks
 from utils.errors import InputError
 from utils.interruption import ignore_signals
 from utils.process_group import local_world_size, world_size
+from utils.script import available_cores
 
 
 def add_loader_arguments(parser: argparse.ArgumentParser, *, batch_size: int, num_workers: int):
@@ -34,14 +34,8 @@ def add_loader_arguments(parser: argparse.ArgumentParser, *, batch_size: int, nu
         help="processes that read images, on each machine; capped at its cores, 0 reads in the "
         "main one",
     )
+    allow_change("num_workers")
     return group
-
-
-def available_cores() -> int:
-    """Return the cores this process may run on."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 class SeededSampler(Sampler):

@@ -27,19 +27,12 @@ from datasets.renderer.layouts import LAYOUTS, Plan, draw, render_job
 from datasets.renderer.shape import five_points
 from utils.arguments import ArgumentParser
 from utils.errors import InputError
-from utils.script import run_script
+from utils.script import available_cores, run_script
 
 RECORD = "synthetic.json"
 VERSION = 1  # raise it when the same options give other images
 IMAGES_PER_PERSON = 5
 NUMBERS = ("images", "mafl_train", "mafl_test", "identities", "seed")
-
-
-def _processors() -> int:
-    """How many processes can run at once on this machine."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _ignore_interrupt() -> None:
@@ -148,7 +141,7 @@ def generate(
         InputError: If an option is unusable, or a folder holds something else.
     """
     plan = make_plan(images, mafl_train, mafl_test, identities, seed)
-    workers = _processors() if workers is None else workers
+    workers = available_cores() if workers is None else workers
     if workers < 1:
         raise InputError(f"--workers: {workers} is too few, expected at least 1")
     layouts = list(dict.fromkeys(layouts))

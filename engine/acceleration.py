@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from models.resnet import InsResNet
+from utils.arguments import allow_change
 from utils.errors import InputError
 
 PRECISIONS = {"off": None, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -36,6 +37,7 @@ def add_acceleration_arguments(parser):
         help="keep one map a block for the backward pass and compute the others again: a fraction "
         "of the memory for about a third more time",
     )
+    allow_change("compile", "recompute")
     return group
 
 

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from data_loader.landmark_dataset import LandmarkDataset
-from utils.arguments import positive_float
+from utils.arguments import allow_change, positive_float
 from utils.errors import InputError
 from utils.files import fsync
 
@@ -54,6 +54,7 @@ def add_feature_cache_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="holds features on disk; {model_path}_cache if not given. Can be deleted at any time",
     )
+    allow_change("feature_cache", "cache_gb", "cache_folder")
 
 
 class Stored(NamedTuple):

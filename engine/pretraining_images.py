@@ -30,7 +30,7 @@ from data_loader.storage.sharded_images import (
 from data_loader.storage.shards import find_shards, holds_shards
 from data_loader.views.batch_views import BatchViews
 from engine.acceleration import as_channels_last
-from utils.arguments import fraction
+from utils.arguments import allow_change, fraction
 from utils.collectives import BatchSplit, all_gather_rows, broadcast_from_first
 from utils.errors import InputError
 from utils.log import RunLog
@@ -82,6 +82,8 @@ def add_unlabelled_arguments(parser) -> None:
         help="decode, crop and resize each image once, into one file in DIR ({model_path}_cache "
         "if not named), and read it from there from then on",
     )
+    allow_change("image_cache")
+    allow_change("data_folder", keeps_results=False)
     add_image_arguments(group, image_size=100, image_crop=15)
     add_bad_image_argument(group)
 

@@ -7,43 +7,18 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from engine.run import lock_folder, plain_options
+from engine.run import plain_options
+from utils.arguments import changeable_options
 from utils.checkpoint import load_checkpoint, save_checkpoint
 from utils.collectives import broadcast_from_first
 from utils.errors import InputError
 from utils.files import UNFINISHED, write_text
+from utils.locks import lock_folder
 from utils.process_group import is_first_rank
 
 AUTO = "auto"
 CURRENT = "current.pth"
 OURS = {"random_states", "encoder_digest"}  # entries that published checkpoints lack
-# Options that don't change the numbers of a run, or not beyond rounding. All others have to be
-# those of the checkpoint.
-FREE = {
-    "print_freq",
-    "tb_freq",
-    "save_freq",
-    "save_minutes",
-    "keep_last",
-    "num_workers",
-    "data_folder",
-    "model_name",
-    "model_path",
-    "log_path",
-    "resume",
-    "override",
-    "overwrite",
-    "gpu",
-    "device",
-    "image_cache",
-    "on_bad_image",
-    "feature_cache",
-    "cache_gb",
-    "cache_folder",
-    "compile",
-    "recompute",
-    "trained_model_path",  # judged by its content, the digest of the weights
-}
 
 
 def open_checkpoint(
@@ -126,14 +101,14 @@ def check_options(
     Raises:
         InputError: naming the options that differ, unless they are insisted on.
     """
-    free = set(FREE)
+    changeable = changeable_options()
     if not getattr(options, "cosine", False):
-        free.add("epochs")  # without a cosine, more epochs change nothing about the earlier ones
+        changeable.add("epochs")  # without a cosine, earlier epochs don't depend on their number
     differing = [
         f"--{name} {json.dumps(_plain(vars(options)[name]))} (was {json.dumps(_plain(value))})"
         for name, value in sorted(vars(saved).items())
         if name in vars(options)
-        and name not in free
+        and name not in changeable
         and _plain(vars(options)[name]) != _plain(value)
     ]
     if differing and not override:

@@ -7,16 +7,12 @@ import sys
 from pathlib import Path
 
 import torch
-from filelock import FileLock, Timeout
 
-from utils.arguments import natural, positive_int
+from utils.arguments import allow_change, natural, positive_int
 from utils.errors import InputError
-from utils.files import remove_unfinished, write_text
+from utils.files import remove_unfinished, write_text, writing
+from utils.locks import lock_folder
 from utils.process_group import is_first_rank, local_rank, world_size
-
-# The reader processes of a run that was killed hold its lock until they notice, after 5 seconds.
-LOCK_SECONDS = 8
-_locks: dict[Path, FileLock] = {}  # held until the process ends
 
 
 def add_device_arguments(parser: argparse.ArgumentParser):
@@ -38,6 +34,7 @@ def add_device_arguments(parser: argparse.ArgumentParser):
         default=0,
         help="of all random draws: same seed, same device, same numbers",
     )
+    allow_change("device", "gpu")
     return group
 
 
@@ -90,6 +87,9 @@ def add_output_arguments(parser: argparse.ArgumentParser, *, save_freq: int):
         action="store_true",
         help="start afresh in a folder that holds checkpoints, and replace them",
     )
+    allow_change("model_path", "model_name", "save_freq", "print_freq")
+    allow_change("resume", "override", "keep_last", "overwrite")
+    allow_change("tb_freq")  # accepted and ignored
     return group
 
 
@@ -102,6 +102,7 @@ def add_log_argument(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="file that receives every printed line too; appended to",
     )
+    allow_change("log_path")
 
 
 def choose_device(device: str, gpu: int | None) -> torch.device:
@@ -164,13 +165,11 @@ def start_folder(
             "--overwrite to start afresh, or another --model_name"
         )
     lock_folder(folder)
-    try:
+    with writing(folder):
         remove_unfinished(folder)
         if args.overwrite and not args.resume:
             for path in [*held, folder / "log.jsonl"]:
                 path.unlink(missing_ok=True)
-    except OSError as error:
-        raise InputError(f"{folder}: can't write there ({error.strerror})") from None
     record = {
         "command": sys.argv,
         "options": vars(plain_options(args)),
@@ -180,27 +179,6 @@ def start_folder(
     }
     write_text(folder / "options.json", json.dumps(record, indent=1) + "\n")
     return folder
-
-
-def lock_folder(folder: Path) -> None:
-    """Keep other runs out of a folder until this process ends.
-
-    Raises:
-        InputError: if another run writes there, or the folder can't be made.
-    """
-    folder = folder.absolute()
-    if folder in _locks:  # this process writes there already
-        return
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder / ".lock")
-        lock.acquire(timeout=LOCK_SECONDS)
-    except Timeout:
-        raise InputError(f"{folder}: another run writes there") from None
-    except (OSError, NotImplementedError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise InputError(f"{folder}: can't write there ({reason})") from None
-    _locks[folder] = lock
 
 
 def scalar_folder(model_path: Path, model_name: str) -> Path:

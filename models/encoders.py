@@ -16,6 +16,7 @@ from models.resnet import (
     InsResNet101,
     InsResNet152,
 )
+from utils.arguments import allow_change
 
 RESNETS = {
     "resnet50": InsResNet50,
@@ -49,6 +50,7 @@ def add_encoder_arguments(
         metavar="FILE",
         help="checkpoint of train_moco.py, DVE, or MoCo v1 or v2, or torchvision's state dict",
     )
+    allow_change("trained_model_path", keeps_results=False)  # its weights are compared instead
     group.add_argument(
         "--random_network",
         action="store_true",

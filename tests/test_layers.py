@@ -75,6 +75,18 @@ def test_options_stop_above_the_lower_packages():
     assert takes == []
 
 
+def test_no_option_is_assigned_to():
+    assigned = [
+        f"{path.relative_to(ROOT)}:{node.lineno}"
+        for path in SOURCES
+        for node in nodes(path)
+        if isinstance(node, ast.Attribute)
+        and isinstance(node.ctx, ast.Store)
+        and ast.unparse(node.value) == "args"
+    ]
+    assert assigned == []
+
+
 def test_functions_fit_on_a_screen():
     long = {
         f"{path.relative_to(ROOT)}:{node.name}": lines

@@ -2,14 +2,19 @@
 
 import argparse
 import math
+from typing import Any, NoReturn
 
 
 class _HelpFormatter(argparse.RawDescriptionHelpFormatter):
     """Keep the script's own line breaks; print the defaults that say something."""
 
-    def _get_help_string(self, action: argparse.Action) -> str:
-        silent = action.default in (None, "", False, argparse.SUPPRESS)
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        silent = action.default in (None, "", False, [], argparse.SUPPRESS)
         return action.help if silent or action.required else f"{action.help} [%(default)s]"
+
+
+# Whether the options that a resumed run may change keep its results, by name.
+_changeable: dict[str, bool] = {}
 
 
 class ArgumentParser(argparse.ArgumentParser):
@@ -20,7 +25,7 @@ class ArgumentParser(argparse.ArgumentParser):
             description=description, formatter_class=_HelpFormatter, allow_abbrev=False
         )
 
-    def error(self, message: str) -> None:
+    def error(self, message: str) -> NoReturn:
         """Print one line on stderr and exit with status 2."""
         self.exit(2, f"{self.prog}: error: {message} (see --help)\n")
 
@@ -86,7 +91,27 @@ def epoch_list(text: str) -> tuple[int, ...]:
     return tuple(positive_int(word) for word in text.split(","))
 
 
-def add_ignored_arguments(parser: argparse.ArgumentParser, **defaults) -> None:
+def allow_change(*names: str, keeps_results: bool = True) -> None:
+    """Declare that a run may be resumed with other values of some options.
+
+    Args:
+        names: of the options, without ``--``.
+        keeps_results: whether no value of theirs changes a result, beyond rounding.
+    """
+    _changeable.update(dict.fromkeys(names, keeps_results))
+
+
+def changeable_options() -> set[str]:
+    """Return the options declared so far that a resumed run may change."""
+    return set(_changeable)
+
+
+def neutral_options() -> set[str]:
+    """Return the options declared so far that change no result."""
+    return {name for name, keeps_results in _changeable.items() if keeps_results}
+
+
+def add_ignored_arguments(parser: argparse.ArgumentParser, **defaults: Any) -> None:
     """Declare flags that the published scripts parse and ignore [spec 8], as these do."""
     group = parser.add_argument_group("accepted and ignored, as published")
     for name, default in defaults.items():
@@ -98,7 +123,7 @@ def add_ignored_arguments(parser: argparse.ArgumentParser, **defaults) -> None:
             )
 
 
-def ignored_notices(args: argparse.Namespace, **defaults) -> list[str]:
+def ignored_notices(args: argparse.Namespace, **defaults: Any) -> list[str]:
     """Return a line for each ignored flag that is set to something else than its default."""
     return [
         f"--{name} has no effect, as in the published code"

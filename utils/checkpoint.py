@@ -3,6 +3,7 @@
 import argparse
 import re
 import warnings
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,9 +11,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from utils.checkpoint_container import check_container
 from utils.errors import InputError
 from utils.files import check_is_file, reason, write_atomically
+
+ZIP, PICKLE = b"PK\x03\x04", b"\x80"  # the formats' first bytes
 
 # What a checkpoint may hold beside tensors and plain values: the options, and NumPy's scalars (a
 # published best score is one), under the name that NumPy 1 gave them too.
@@ -63,7 +65,7 @@ def load_checkpoint(path: str | Path, keys: tuple[str, ...]) -> dict:
     """
     check_is_file(path, "no such checkpoint")
     try:
-        check_container(Path(path))
+        _check_container(Path(path))
         with torch.serialization.safe_globals(PLAIN_CLASSES), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of formats that are then refused
             content = torch.load(path, map_location="cpu", weights_only=True)
@@ -81,6 +83,36 @@ def load_checkpoint(path: str | Path, keys: tuple[str, ...]) -> dict:
         if not isinstance(content[key], kind := KINDS.get(key, object)):
             raise InputError(f"{path}: {key} is {type(content[key]).__name__}, not {kind.__name__}")
     return content
+
+
+def _check_container(path: Path) -> None:
+    """Check that a file is in one of PyTorch's two formats and whole; nothing is unpickled.
+
+    Since PyTorch 1.6 it is a ZIP file without compression, whose checksums PyTorch itself doesn't
+    compare. Before, it was a series of pickles without checksums: there a changed number goes
+    unnoticed, unless it is no longer finite.
+
+    Raises:
+        ValueError: if it is in neither, compressed (what it unpacks to may fill the memory), or
+            a part of it is damaged.
+        zipfile.BadZipFile: if it is cut short.
+    """
+    with path.open("rb") as file:
+        head = file.read(len(ZIP))
+    if head.startswith(PICKLE):
+        return
+    if head != ZIP:
+        raise ValueError("neither of PyTorch's formats")
+    with zipfile.ZipFile(path) as archive:
+        entries = archive.infolist()
+        if len({entry.filename for entry in entries}) < len(entries):
+            raise ValueError("an entry appears twice")
+        if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
+            raise ValueError("its entries are compressed")
+        if sum(entry.file_size for entry in entries) > path.stat().st_size:
+            raise ValueError("its entries overlap")
+        if (damaged := archive.testzip()) is not None:
+            raise ValueError(f"the checksum of {damaged} differs")
 
 
 def load_weights(module: nn.Module, state: dict, path: str | Path, hint: str) -> None:

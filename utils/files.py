@@ -19,7 +19,7 @@ def fsync(file: BinaryIO) -> None:
 
 
 def write_atomically(
-    path: Path, write: Callable[[BinaryIO], None], before: Callable[[], None] | None = None
+    path: Path, write: Callable[[BinaryIO], object], before: Callable[[], None] | None = None
 ) -> None:
     """Write a file beside its place, then rename: a kill leaves the old one whole.
 
@@ -41,7 +41,7 @@ def write_atomically(
         temporary.unlink(missing_ok=True)
 
 
-def write_file(path: Path, write: Callable[[BinaryIO], None]) -> None:
+def write_file(path: Path, write: Callable[[BinaryIO], object]) -> None:
     """Write a file by `write_atomically`.
 
     Raises:
@@ -58,11 +58,12 @@ def write_text(path: Path, text: str) -> None:
 
 @contextmanager
 def writing(path: Path | str) -> Iterator[None]:
-    """Turn what a file system says, a full one above all, into an `InputError` with the name."""
+    """Turn a file system's errors, such as a full disk, into an `InputError` with the name."""
     try:
         yield
-    except OSError as error:
-        raise InputError(f"{path}: can't write it ({error.strerror or error})") from None
+    except (OSError, NotImplementedError) as error:  # the latter: a file system without locks
+        said = getattr(error, "strerror", None) or error
+        raise InputError(f"{path}: can't write it ({said})") from None
 
 
 def remove_unfinished(folder: Path) -> None:
@@ -90,3 +91,8 @@ def reason(error: Exception) -> str:
     """Return what a library's exception says, in one line of at most 200 characters."""
     words = " ".join(str(error).split())
     return words[:200] if words.isprintable() and words else type(error).__name__
+
+
+def printable(text: str) -> str:
+    """Return a text, such as a file name, with tabs, line ends and non-Unicode escaped."""
+    return text if text.isprintable() else text.encode("unicode_escape").decode()

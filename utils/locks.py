@@ -1,17 +1,22 @@
-"""Folders of derived data: built once, whole or not there, by one of the runs that want them."""
+"""Locks between processes, and folders of derived data that one of them builds for all."""
 
 import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeVar, cast
 
-from filelock import FileLock, Timeout
+from filelock import AcquireReturnProxy, FileLock, Timeout
 
 from utils.errors import InputError
+from utils.files import writing
+
+# The reader processes of a run that was killed hold its lock until they notice, after 5 seconds.
+LOCK_SECONDS = 8
 
 T = TypeVar("T")
+_locks: dict[Path, FileLock] = {}  # of this process's folders, held until it ends
 
 
 def find_or_build(
@@ -22,18 +27,18 @@ def find_or_build(
     write: Callable[[Path], None],
     log_line: Callable[[str], None] = print,
 ) -> tuple[T, bool]:
-    """Return what a folder holds, and whether it had to be built.
+    """Return the content of a folder, and whether it had to be built.
 
-    It is written under another name and renamed when whole. Runs that start together build it
-    once; what a killed run left is thrown away.
+    It is written under another name and renamed when complete. Runs that start together build it
+    once; what a killed run left is removed.
 
     Args:
         path: the folder; its parent is made.
-        what: its content in words.
-        needed: bytes of it.
+        what: its content in words, for messages.
+        needed: size in bytes.
         find: reads the folder; returns None if it is absent or damaged.
-        write: fills an empty folder; whoever calls sees to it that files reach the disk.
-        log_line: is told, at once, if another run is building it.
+        write: fills an empty folder, and syncs its files to the disk.
+        log_line: logs a line, before waiting for another run that is building it.
 
     Raises:
         InputError: if the parent can't be written or is too small; only a lock is left there.
@@ -41,8 +46,8 @@ def find_or_build(
     if (found := find()) is not None:
         return found, False
     with _writing_into(path.parent, what, needed):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with _locked(path, what, log_line):
+        waiting = f"waiting for another process that builds {what}, {path}"
+        with acquire_lock(Path(f"{path}.lock"), waiting, log_line):
             if (found := find()) is not None:  # another run's, by now
                 return found, False
             partial = path.with_name(f"{path.name}.partial")
@@ -65,7 +70,7 @@ def find_or_build(
 
 
 def sync_folder(folder: Path) -> None:
-    """Wait until the names in a folder would outlive a power cut, where that can be asked for."""
+    """Sync the names in a folder to the disk, where the system can."""
     with suppress(OSError):
         handle = os.open(folder, os.O_RDONLY)
         try:
@@ -74,18 +79,52 @@ def sync_folder(folder: Path) -> None:
             os.close(handle)
 
 
-@contextmanager
-def _locked(path: Path, what: str, log_line: Callable[[str], None]) -> Iterator[None]:
-    lock = FileLock(f"{path}.lock")
+def acquire_lock(
+    path: Path, message: str, log_line: Callable[[str], None] = print
+) -> AcquireReturnProxy:
+    """Lock a file, and return the context that holds the lock; wait for its holder if it has one.
+
+    Args:
+        path: the lock file; its folder is made.
+        message: what to log before waiting.
+        log_line: logs a line.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(path)
     try:
-        lock.acquire(timeout=0)
+        return lock.acquire(timeout=0)
     except Timeout:
-        log_line(f"waiting for another process that builds {what}, {path}")
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
+        log_line(message)
+        return lock.acquire()
+
+
+def lock_descriptor(held: AcquireReturnProxy) -> int:
+    """Return a lock's file descriptor.
+
+    A command that inherits it keeps the lock for as long as it lives, also where the program that
+    started it is killed.
+    """
+    # filelock, from 3.12 to 3.32 at least, has no public name for it.
+    return cast(int, held.lock._context.lock_file_fd)  # type: ignore[union-attr]
+
+
+def lock_folder(folder: Path) -> None:
+    """Keep other runs out of a folder until this process ends.
+
+    Raises:
+        InputError: if another run writes there, or the folder can't be made.
+    """
+    folder = folder.absolute()
+    if folder in _locks:  # this process writes there already
+        return
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / ".lock")
+        try:
+            lock.acquire(timeout=LOCK_SECONDS)
+        except Timeout:
+            raise InputError(f"{folder}: another run writes there") from None
+    _locks[folder] = lock
 
 
 @contextmanager

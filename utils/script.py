@@ -33,6 +33,13 @@ def run_script(main: Callable[[], None]) -> None:
         sys.exit(130)
 
 
+def available_cores() -> int:
+    """Return the cores this process may run on."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 # utils.process_group is imported where it is needed, since importing torch takes seconds that the
 # scripts of datasets/ can do without.
 

@@ -25,7 +25,7 @@ from braceexpand import braceexpand
 
 from data_loader.readers.images import SUFFIXES
 from utils.errors import InputError
-from utils.files import check_is_file, reason
+from utils.files import check_is_file, printable, reason
 
 MAX_MEMBER = 2**28  # bytes; no image of `images.MAX_PIXELS` needs as many in its file
 MAX_NAME = 1000  # characters
@@ -122,18 +122,13 @@ def local_file(name: str, folder: str = "") -> Path:
     """
     if re.match(r"[\w+.-]+:", name):
         raise InputError(
-            f"{printable(name)}: shards are files; mount, or copy, what lies elsewhere"
+            f"{printable(name)[:200]}: shards are files; mount, or copy, what lies elsewhere"
         )
     path = os.path.abspath(os.path.join(folder, name))
     if not path.isprintable():  # it will stand in messages
-        raise InputError(f"{printable(path)}: not a name for a shard")
+        raise InputError(f"{printable(path)[:200]}: not a name for a shard")
     check_is_file(path, "no such shard")
     return Path(path)
-
-
-def printable(name: str) -> str:
-    """Return a name from other people's files as it may stand in a message."""
-    return (name if name.isprintable() else ascii(name))[:200]
 
 
 def read_index(path: Path) -> list[Shard]:

@@ -3,23 +3,21 @@
 import json
 import math
 import shlex
-import zipfile
 from argparse import ArgumentParser
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 from engine.reproduction.experiments import BIRDS, FEW_FACES, PER_EPOCH, Run
 from engine.reproduction.results import read_record, read_row
+from engine.resumption import AUTO, find_checkpoint
 from engine.run import plain_options
 from models.encoders import RESNETS
-from utils.checkpoint import load_checkpoint
+from utils.arguments import neutral_options
 from utils.errors import InputError
 
 CHECKPOINTS = 5  # [ours] a run: at most a fifth of it is lost when it is interrupted
-# Options that say how a run is carried out, not what it computes.
-ASIDE = {"model_path", "model_name", "log_path", "resume", "overwrite"}
-ASIDE |= {"num_workers", "device", "gpu", "print_freq", "tb_freq", "save_freq"}
 
 # The roots of README.md below datasets/, then shorter names.
 ROOTS = {
@@ -107,30 +105,37 @@ class Job:
         begun = any(self.folder.glob("*.pth"))
         if not begun and read_record(self.folder / "result.json") is None:
             return Stand(MISSING)
-        checkpoint = newest_checkpoint(self.folder)
-        if differences := self.differences(parser, checkpoint):
+        is_finished = read_row(self.folder) is not None
+        held = (read_record(self.folder / "options.json") or {}).get("options")
+        found = None
+        if not is_finished or held is None:
+            found = newest_checkpoint(self.folder)
+        if held is None:  # a kill may have cut options.json off
+            if found is None:
+                return Stand(OTHER, differences="options.json is missing or damaged")
+            held = vars(found[1]["opt"])
+        if differences := self.differences(parser, held):
             return Stand(OTHER, differences=differences)
-        if read_row(self.folder) is not None:
+        if is_finished:
             return Stand(FINISHED)
-        return Stand(INTERRUPTED, checkpoint) if checkpoint is not None else Stand(MISSING)
+        return Stand(MISSING) if found is None else Stand(INTERRUPTED, found[0])
 
-    def differences(self, parser: ArgumentParser, checkpoint: Path | None) -> str:
-        """Return in which options the run in the folder differs from this one, in words."""
-        record = read_record(self.folder / "options.json")
-        if record is not None and "options" in record:
-            held = record["options"]
-        elif checkpoint is not None:  # a kill may have cut options.json off
-            held = vars(load_checkpoint(checkpoint, ("opt",))["opt"])
-        else:
-            return "options.json is missing or damaged"
-        held = json.loads(json.dumps(held))
+    def differences(self, parser: ArgumentParser, held: Mapping) -> str:
+        """Return in which options the run in the folder differs from this one, in words.
+
+        Args:
+            parser: of its script.
+            held: name to value, of the run in the folder.
+        """
+        held = json.loads(json.dumps(dict(held)))
         wanted = json.loads(json.dumps(vars(plain_options(parser.parse_args(self.options)))))
         # What an older record doesn't know was at its default.
         held = {name: held.get(name, parser.get_default(name)) for name in wanted}
+        neutral = neutral_options()
         return ", ".join(
             f"--{name} {held[name]}, wanted {value}"
             for name, value in wanted.items()
-            if name not in ASIDE and held[name] != value
+            if name not in neutral and held[name] != value
         )
 
     def options_from(self, stand: Stand) -> list[str]:
@@ -180,15 +185,12 @@ def pretraining(run: Run, data: Path, out: Path) -> tuple[list[str] | None, Path
     return command, out / name / "ckpt_epoch_800.pth"
 
 
-def newest_checkpoint(folder: Path) -> Path | None:
-    """Return the checkpoint of the last epoch kept, among those that aren't cut off."""
-    numbered = {
-        int(path.stem.removeprefix("ckpt_epoch_")): path
-        for path in folder.glob("ckpt_epoch_*.pth")
-        if path.stem.removeprefix("ckpt_epoch_").isdecimal()
-    }
-    paths = (numbered[epoch] for epoch in sorted(numbered, reverse=True))
-    return next((path for path in paths if zipfile.is_zipfile(path)), None)
+def newest_checkpoint(folder: Path) -> tuple[Path, dict] | None:
+    """Return the checkpoint that ``--resume auto`` takes, after its path; None without any."""
+    try:
+        return find_checkpoint(AUTO, folder, ("opt",), lambda line: None)
+    except InputError:
+        return None
 
 
 def make_job(run: Run, settings: Settings) -> Job:

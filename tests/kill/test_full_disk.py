@@ -22,9 +22,9 @@ import torch
 from data_loader.few_shot import Picks, save_picks
 from engine.resumption import forget_later_epochs, save_current
 from engine.run import start_folder
-from tests.kill.conftest import FRAME, assert_same_end, start
+from tests.kill.running import FRAME, assert_same_end, start
 from tests.recipes import ROOT
-from tests.scripts.conftest import run_inside
+from tests.scripts.running import run_inside
 from utils.errors import InputError
 from utils.log import RunLog
 

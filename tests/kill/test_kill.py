@@ -11,7 +11,7 @@ from threading import Timer
 
 import pytest
 
-from tests.kill.conftest import assert_same_end, start
+from tests.kill.running import assert_same_end, start
 
 KILLS = int(os.environ.get("KILLS", "1"))
 RUNS = {

@@ -1,56 +1,10 @@
-"""A tiny drawn data set, and the scripts as a user starts them."""
+"""A tiny drawn data set."""
 
-import contextlib
-import importlib
-import io
-import os
-import subprocess
-import sys
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from datasets.synthetic import generate
-from tests.recipes import ROOT
-from utils.script import run_script
-
-FRAME = ["--image_size", "72", "--image_crop", "4", "--model", "resnet18", "--num_workers", "0"]
-
-
-@dataclass
-class Done:
-    status: int
-    out: str
-    err: str
-
-
-def run(script: str, *arguments, cwd: Path) -> Done:
-    """Run a script as its own process, in a folder of the test's."""
-    command = [sys.executable, str(ROOT / script), *map(str, arguments)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "2"}
-    done = subprocess.run(
-        command, cwd=cwd, env=environment, capture_output=True, text=True, check=False
-    )
-    return Done(done.returncode, done.stdout, done.stderr)
-
-
-def run_inside(script: str, *arguments, cwd: Path) -> Done:
-    """Run a script in this process, which spares it the seconds of importing torch."""
-    module = importlib.import_module(script.removesuffix(".py"))
-    out, err, status = io.StringIO(), io.StringIO(), 0
-    before = os.getcwd(), sys.argv
-    os.chdir(cwd)
-    sys.argv = [script, *map(str, arguments)]
-    try:
-        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-            run_script(module.main)
-    except SystemExit as stop:
-        status = stop.code
-    finally:
-        os.chdir(before[0])
-        sys.argv = before[1]
-    return Done(status, out.getvalue(), err.getvalue())
 
 
 @pytest.fixture(scope="session")

@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from tests.scripts.conftest import FRAME, run_inside
+from tests.scripts.running import FRAME, run_inside
 from utils.checkpoint import load_checkpoint
 
 MOCO = [*FRAME, "--batch_size", "8", "--nce_k", "20", "--cosine", "--model_path", "runs"]

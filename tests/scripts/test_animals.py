@@ -7,7 +7,7 @@ from PIL import Image
 
 from tests.data_loader.layouts import write_cub
 from tests.recipes import FACES, needs_faces
-from tests.scripts.conftest import run_inside
+from tests.scripts.running import run_inside
 from utils.checkpoint import load_checkpoint
 
 FRAME = ["--image_size", "64", "--model", "resnet18", "--num_workers", "0", "--random_network"]

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from tests.data_loader.layouts import NO_IMAGE, write_aflw, write_text
-from tests.scripts.conftest import run_inside
+from tests.scripts.running import run_inside
 from utils.checkpoint import load_checkpoint
 
 FRAME = ["--image_size", "32", "--image_crop", "0", "--model", "resnet18", "--num_workers", "0"]

@@ -11,7 +11,7 @@ from models.encoders import build_encoder
 from tests.data_loader.layouts import write_cub
 from tests.fuzz.test_hostile import objects
 from tests.fuzz.test_parsers import stand
-from tests.scripts.conftest import FRAME, run_inside
+from tests.scripts.running import FRAME, run_inside
 from utils.checkpoint import save_checkpoint
 
 IMAGES, LANDMARKS = "Img/img_align_celeba_hq", "Anno/list_landmarks_align_celeba.txt"

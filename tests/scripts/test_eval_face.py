@@ -7,7 +7,7 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from models.encoders import build_encoder, build_random_encoder, weights_digest
-from tests.scripts.conftest import FRAME, run, run_inside
+from tests.scripts.running import FRAME, run, run_inside
 from utils.checkpoint import load_checkpoint, save_checkpoint
 
 FIT = [*FRAME, "--layer", "2", "--use_hypercol", "--adam", "--cosine", "--batch_size", "4"]

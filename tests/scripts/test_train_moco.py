@@ -5,7 +5,7 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from tests.scripts.conftest import FRAME, run, run_inside
+from tests.scripts.running import FRAME, run, run_inside
 from utils.checkpoint import load_checkpoint
 
 MOCO = [*FRAME, "--batch_size", "8", "--nce_k", "20", "--cosine", "--model_path", "runs"]
