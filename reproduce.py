@@ -8,7 +8,7 @@
                                             a smoke run of everything, without a checkpoint
 
 Each run is an ordinary command line, in its own folder of --out. Start the same command again
-after an interruption: what is finished stays, what was begun goes on from its last checkpoint.
+after an interruption: finished runs stay, and an interrupted one resumes from its last checkpoint.
 The results go to results.csv, results.md and an image for each curve.
 
 [Cheng et al. 2020, Sec. 4; the options are those of the published README.]
@@ -47,11 +47,11 @@ from utils.script import run_script
 ROOT = Path(__file__).resolve().parent
 PARSERS = {"eval_face.py": eval_face.build_parser, "eval_animal.py": eval_animal.build_parser}
 MODELS = (*RESNETS, "hourglass")
-SEEDS = 5  # [ours: enough to tell the spread between draws]
+SEEDS = 5  # [ours: enough to tell the spread between random choices of annotated images]
 
 
 def build_parser() -> ArgumentParser:
-    """Return the parser of all options."""
+    """Return the parser of this script's options."""
     parser = ArgumentParser(__doc__)
     parser.add_argument(
         "experiments",
@@ -238,7 +238,7 @@ def main() -> None:
 
 
 def list_experiments(jobs: dict[str, list[Job]]) -> None:
-    """Print each experiment: name, title, how many runs, and how they stand."""
+    """Print each experiment: name, title, and how many runs are in which state."""
     for name, experiment in EXPERIMENTS.items():
         counts = Counter(job.stand(parser_of(job)).state for job in jobs[name])
         states = ", ".join(f"{counts[state]} {state}" for state in STATES if counts[state])
@@ -252,7 +252,7 @@ def parser_of(job: Job) -> ArgumentParser:
 
 
 def stands_of(jobs: list[Job], overwrite: bool) -> list[Stand]:
-    """Return how jobs stand.
+    """Return the states of jobs.
 
     Raises:
         InputError: if a folder holds a run with other options and may not be overwritten.
@@ -293,7 +293,7 @@ def run_jobs(jobs: list[Job], stands: list[Stand], out: Path, lock: IO) -> list[
         try:
             outcome = run_job(job, stand, lock)
         except BaseException:
-            print("stopped; the same command goes on from here")
+            print("stopped; the same command resumes from here")
             raise
         print(outcome, flush=True)
         if read_row(job.folder) is None:
@@ -313,7 +313,7 @@ def run_job(job: Job, stand: Stand, lock: IO) -> str:
     row = read_row(job.folder)
     if row is None:
         return f"{begun}failed with status {status}, see {job.log_path}"
-    return f"{begun}{row.metric} {row.headline:.2f} % in {watch.seconds():.0f} s"
+    return f"{begun}{row.run.recipe.metric} {row.headline:.2f} % in {watch.seconds():.0f} s"
 
 
 if __name__ == "__main__":

@@ -3,9 +3,9 @@
   python -m benchmarks.augmentation --data_folder datasets/celeba
   python -m benchmarks.augmentation --data_folder datasets/celeba --device cuda --batch_size 1024
 
-Images are decoded beforehand. Then come views a second, of one process; how far the views are
-apart if both sides are given the same parameters; and the pixels' statistics after each stage
-with draws of each side's own, beside what they would differ by between two runs of one side.
+Images are decoded beforehand. Printed are the views a second of one process; how far the views
+are apart with the same parameters; and the pixels' statistics after each stage with random
+parameters, beside how much two runs of the published transforms differ in them.
 """
 
 import io
@@ -131,7 +131,7 @@ def compare_statistics(
     torch.manual_seed(0)
     found = {}
     for name, stages in sides.items():
-        figures = [figures_of(values) for values in stages(dataset, source_images, repeats)]
+        figures = [measure_statistics(values) for values in stages(dataset, source_images, repeats)]
         # One row a view, stages in turns: (stages, views, 3, 2 + BINS)
         found[name] = torch.stack(figures).unflatten(0, (-1, len(STAGES))).transpose(0, 1)
         found[name] = found[name].flatten(1, 2).double()
@@ -144,19 +144,21 @@ def compare_statistics(
             gaps = figures[stage] - found["published"][stage]
             error = gaps[:, :, :2].std(dim=0) / count**0.5
             z = (gaps[:, :, :2].mean(dim=0) / error).abs().max().item()
-            # Total variation: the share of pixels that would have to move to another bin.
+            # Total variation: the fraction of pixels that would have to move to another bin.
             distance = gaps[:, :, 2:].mean(dim=0).abs().sum(dim=1) / 2
-            line = f"  {title:<14}{name:<11}{numbers(mean)}  {numbers(std)}  "
-            print(line + ("" if name == "published" else f"{numbers(distance)}  z <= {z:.1f}"))
+            line = f"  {title:<14}{name:<11}{format_numbers(mean)}  {format_numbers(std)}  "
+            print(
+                line + ("" if name == "published" else f"{format_numbers(distance)}  z <= {z:.1f}")
+            )
             title = ""
 
 
-def numbers(values: Tensor) -> str:
-    """Return three numbers in words."""
+def format_numbers(values: Tensor) -> str:
+    """Format three numbers."""
     return " ".join(f"{value:.4f}" for value in values.tolist())
 
 
-def figures_of(images: Tensor) -> Tensor:
+def measure_statistics(images: Tensor) -> Tensor:
     """Return each image's mean, std and histogram: (B, 3, 2 + BINS)."""
     flat = images.flatten(2)
     places = (flat * BINS).long().clamp_(0, BINS - 1)
@@ -184,7 +186,7 @@ def batch_stages(
             stages[1, rows] = enlarge(crops, boxes, side)
             stages[2, rows] = color_jitter(stages[1, rows], order, factors)
         yield from stages / 255
-        yield dataset_colours(dataset, whole.render(images, parameters))
+        yield undo_standardisation(dataset, whole.render(images, parameters))
 
 
 def literal_stages(
@@ -203,10 +205,10 @@ def literal_stages(
             for transform in rest:
                 view = transform(view)
             views.append(centre_crop(view, dataset.crop))
-        yield dataset_colours(dataset, torch.stack(views))
+        yield undo_standardisation(dataset, torch.stack(views))
 
 
-def dataset_colours(dataset: LandmarkDataset, views: Tensor) -> Tensor:
+def undo_standardisation(dataset: LandmarkDataset, views: Tensor) -> Tensor:
     """Undo the standardisation; unlike `denormalize`, keep what lies outside of [0, 1]."""
     mean, std = (torch.tensor(v).view(3, 1, 1) for v in (dataset.mean, dataset.std))
     return views * std + mean

@@ -165,7 +165,7 @@ def render_face(
     Args:
         rng: The only source of chance.
         size: Width and height in pixels; the default framing is stretched to it.
-        identity: The person, as `sample_identity` gives one; drawn, too, if None.
+        identity: The person, as `sample_identity` returns one; a random one if None.
         framing: Where the face may lie; it decides the size if given.
 
     Returns:

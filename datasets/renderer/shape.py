@@ -92,7 +92,7 @@ class Expression:
         brows: How far the brows are raised, -0.05 to 0.10.
         frown: How far the inner ends of the brows are lowered, 0-0.07.
         lids: Factor on the opening of the eyes, 0.06 (closed) to 1.25.
-        gaze: Shift of the irises as a share of the eye's half width and half height, (x, y).
+        gaze: Shift of the irises as a fraction of the eye's half width and half height, (x, y).
     """
 
     opening: float = 0.0
@@ -104,7 +104,7 @@ class Expression:
 
 
 def _between(rng: np.random.Generator, colours: np.ndarray, spread: float) -> np.ndarray:
-    """A colour between two neighbours of ``colours``, each channel off by the share ``spread``."""
+    """A colour between two neighbours of ``colours``, its channels off by ``spread`` times them."""
     place = rng.uniform(0, len(colours) - 1)
     low = int(place)
     mixed = colours[low] + (place - low) * (colours[low + 1] - colours[low])
@@ -112,7 +112,7 @@ def _between(rng: np.random.Generator, colours: np.ndarray, spread: float) -> np
 
 
 def sample_identity(rng: np.random.Generator) -> Identity:
-    """Draw a person.
+    """Sample a person.
 
     Args:
         rng: The only source of chance.
@@ -122,7 +122,7 @@ def sample_identity(rng: np.random.Generator) -> Identity:
     """
     traits = {}
     for name, (low, high) in TRAITS.items():
-        # Two draws averaged: the middle of the range is commoner than its ends.
+        # Two samples averaged: the middle of the range is commoner than its ends.
         traits[name] = float(low + (high - low) * rng.uniform(size=2).mean())
     skin = _between(rng, SKINS, 0.02)
     lip = skin * rng.uniform((0.80, 0.50, 0.55), (1.0, 0.72, 0.80))
@@ -148,7 +148,7 @@ def sample_identity(rng: np.random.Generator) -> Identity:
 
 
 def sample_expression(rng: np.random.Generator) -> Expression:
-    """Draw what a face does: mostly calm or smiling, now and then closed eyes or an open mouth.
+    """Sample what a face does: mostly calm or smiling, now and then closed eyes or an open mouth.
 
     Args:
         rng: The only source of chance.
