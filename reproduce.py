@@ -29,8 +29,8 @@ from engine.reproduction.jobs import (
     OTHER,
     STATES,
     Job,
+    JobState,
     Settings,
-    Stand,
     check_inputs,
     make_job,
     missing_pretraining,
@@ -219,15 +219,15 @@ def main() -> None:
         raise InputError(
             f"{' '.join(names)}: nothing to run with these --datasets and --annotations"
         )
-    stands = stands_of(wanted, args.overwrite)
+    states = find_states(wanted, args.overwrite)
     if args.dry_run:
-        print_commands(missing_pretraining(wanted, settings), wanted, stands)
+        print_commands(missing_pretraining(wanted, settings), wanted, states)
         return
-    pairs = zip(wanted, stands, strict=True)
-    check_inputs([job for job, stand in pairs if stand.state != FINISHED], settings)
+    pairs = zip(wanted, states, strict=True)
+    check_inputs([job for job, state in pairs if state.name != FINISHED], settings)
     with ending_on_sigterm(), only_one(args.out) as lock:
         # Looked at again: another reproduce.py may have worked there until now.
-        failed = run_jobs(wanted, stands_of(wanted, args.overwrite), args.out, lock)
+        failed = run_jobs(wanted, find_states(wanted, args.overwrite), args.out, lock)
         for path in [*write_tables(args.out), *write_curves(args.out)]:
             print(path)
     if failed:
@@ -240,7 +240,7 @@ def main() -> None:
 def list_experiments(jobs: dict[str, list[Job]]) -> None:
     """Print each experiment: name, title, and how many runs are in which state."""
     for name, experiment in EXPERIMENTS.items():
-        counts = Counter(job.stand(parser_of(job)).state for job in jobs[name])
+        counts = Counter(job.find_state(parser_of(job)).name for job in jobs[name])
         states = ", ".join(f"{counts[state]} {state}" for state in STATES if counts[state])
         print(f"{name:<9} {experiment.title}: {len(jobs[name])} runs ({states or 'none'})")
     print("python reproduce.py EXPERIMENT ... runs them; --dry_run prints their command lines")
@@ -251,24 +251,24 @@ def parser_of(job: Job) -> ArgumentParser:
     return PARSERS[job.run.recipe.script]()
 
 
-def stands_of(jobs: list[Job], overwrite: bool) -> list[Stand]:
+def find_states(jobs: list[Job], overwrite: bool) -> list[JobState]:
     """Return the states of jobs.
 
     Raises:
         InputError: if a folder holds a run with other options and may not be overwritten.
     """
-    stands = [job.stand(parser_of(job)) for job in jobs]
-    other = [(j, s) for j, s in zip(jobs, stands, strict=True) if s.state == OTHER]
+    states = [job.find_state(parser_of(job)) for job in jobs]
+    other = [(j, s) for j, s in zip(jobs, states, strict=True) if s.name == OTHER]
     if other and not overwrite:
-        (job, stand), more = other[0], len(other) - 1
+        (job, state), more = other[0], len(other) - 1
         raise InputError(
             f"{job.folder}{f' and {more} more' if more else ''}: holds a run with other options "
-            f"({stand.differences}): give --overwrite to redo it, or another --out"
+            f"({state.differences}): give --overwrite to redo it, or another --out"
         )
-    return stands
+    return states
 
 
-def print_commands(pretraining: list[list[str]], jobs: list[Job], stands: list[Stand]) -> None:
+def print_commands(pretraining: list[list[str]], jobs: list[Job], states: list[JobState]) -> None:
     """Print the command lines of jobs; what is finished as a comment."""
     place = Path() if Path.cwd() == ROOT else ROOT
 
@@ -277,21 +277,21 @@ def print_commands(pretraining: list[list[str]], jobs: list[Job], stands: list[S
 
     for script, *options in pretraining:
         print(line(script, options))
-    for job, stand in zip(jobs, stands, strict=True):
-        comment = "# finished: " if stand.state == FINISHED else ""
-        print(f"{comment}{line(job.run.recipe.script, job.options_from(stand))}")
+    for job, state in zip(jobs, states, strict=True):
+        comment = "# finished: " if state.name == FINISHED else ""
+        print(f"{comment}{line(job.run.recipe.script, job.options_from(state))}")
 
 
-def run_jobs(jobs: list[Job], stands: list[Stand], out: Path, lock: IO) -> list[Job]:
+def run_jobs(jobs: list[Job], states: list[JobState], out: Path, lock: IO) -> list[Job]:
     """Run what isn't finished, a line each; return the jobs that failed."""
     failed = []
-    for number, (job, stand) in enumerate(zip(jobs, stands, strict=True), 1):
+    for number, (job, state) in enumerate(zip(jobs, states, strict=True), 1):
         print(f"[{number}/{len(jobs)}] {job.run.name}: ", end="", flush=True)
-        if stand.state == FINISHED:
+        if state.name == FINISHED:
             print("finished before")
             continue
         try:
-            outcome = run_job(job, stand, lock)
+            outcome = run_job(job, state, lock)
         except BaseException:
             print("stopped; the same command resumes from here")
             raise
@@ -303,10 +303,10 @@ def run_jobs(jobs: list[Job], stands: list[Stand], out: Path, lock: IO) -> list[
     return failed
 
 
-def run_job(job: Job, stand: Stand, lock: IO) -> str:
+def run_job(job: Job, state: JobState, lock: IO) -> str:
     """Run a job to its end; return what came of it as a line."""
-    begun = f"resumed from {stand.checkpoint.name}, " if stand.checkpoint else ""
-    options, watch = job.options_from(stand), Stopwatch()
+    begun = f"resumed from {state.checkpoint.name}, " if state.checkpoint else ""
+    options, watch = job.options_from(state), Stopwatch()
     job.clear()
     command = [sys.executable, str(ROOT / job.run.recipe.script), *options]
     status = run_logged(command, job.log_path, lock)
