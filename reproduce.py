@@ -231,9 +231,9 @@ def main() -> None:
         for path in [*write_tables(args.out), *write_curves(args.out)]:
             print(path)
     if failed:
-        print(f"{len(failed)} of {len(wanted)} runs failed; their ends, by log:", file=sys.stderr)
-        for job in failed:
-            print(f"  {job.log_path}: {job.last_line()}", file=sys.stderr)
+        lines = [f"{len(failed)} of {len(wanted)} runs failed; the last line of each log:"]
+        lines += [f"  {job.log_path}: {job.last_line()}" for job in failed]
+        print(*lines, sep="\n", file=sys.stderr)
         sys.exit(1)
 
 

@@ -27,6 +27,7 @@ from datasets.renderer.layouts import LAYOUTS, Plan, draw, render_job
 from datasets.renderer.shape import five_points
 from utils.arguments import ArgumentParser
 from utils.errors import InputError
+from utils.files import writing
 from utils.script import run_script
 
 RECORD = "synthetic.json"
@@ -35,8 +36,8 @@ IMAGES_PER_PERSON = 5
 NUMBERS = ("images", "mafl_train", "mafl_test", "identities", "seed")
 
 
-def _processors() -> int:
-    """How many processes can run at once on this machine."""
+def _available_cores() -> int:
+    """Return the cores this process may run on."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
@@ -136,8 +137,8 @@ def generate(
         mafl_train: Labelled training images of each layout, at least 1.
         mafl_test: Test images of each layout, at least 1, of people who are in no other ones.
         identities: People, at least 2; one for every five images of the CelebA layout if None.
-        seed: Decides everything, 0 or more.
-        workers: Processes; as many as there are processors if None.
+        seed: Of everything random, 0 or more.
+        workers: Processes; one for each available core if None.
         layouts: Some of "celeba", "aflw", "aflw-mtfl" and "300w".
         overwrite: Replace sets with other options and unfinished ones.
 
@@ -148,7 +149,7 @@ def generate(
         InputError: If an option is unusable, or a folder holds something else.
     """
     plan = make_plan(images, mafl_train, mafl_test, identities, seed)
-    workers = _processors() if workers is None else workers
+    workers = _available_cores() if workers is None else workers
     if workers < 1:
         raise InputError(f"--workers: {workers} is too few, expected at least 1")
     layouts = list(dict.fromkeys(layouts))
@@ -162,10 +163,8 @@ def generate(
         if done:
             print(f"{folder}: is there already with the same options")
             continue
-        try:
+        with writing(folder):
             _make(folder, layout, plan, record, workers)
-        except OSError as error:
-            raise InputError(f"{folder}: cannot be written: {error.strerror or error}") from None
     return folders
 
 
@@ -210,8 +209,8 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--mafl_train", type=int, default=300, help="labelled training images of each layout")
     add("--mafl_test", type=int, default=200, help="test images of each layout, of other people")
     add("--identities", type=int, help="people; by default one for five images of CelebA's layout")
-    add("--seed", type=int, default=0, help="decides everything")
-    add("--workers", type=int, help="processes; by default one for each processor")
+    add("--seed", type=int, default=0, help="of everything random, 0 or more")
+    add("--workers", type=int, help="processes; by default one for each core")
     add(
         "--layouts",
         nargs="+",

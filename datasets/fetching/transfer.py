@@ -17,6 +17,7 @@ from tqdm import tqdm
 from datasets.fetching.integrity import check_checksum, verify
 from datasets.fetching.web import Cut, Response, check_address, open_address
 from utils.errors import InputError
+from utils.files import writing
 
 if sys.platform != "win32":  # two downloads of one file are not kept apart there
     import fcntl
@@ -216,7 +217,7 @@ def fetch(
     path = Path(path)
     check_address(url)
     check_checksum(checksum)
-    try:
+    with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         with _Part(path) as part:
             if os.path.lexists(path) and not overwrite:
@@ -231,5 +232,3 @@ def fetch(
                 raise InputError(f"{url}: {error}; it was deleted") from error
             part.path.replace(path)
             part.note.unlink(missing_ok=True)
-    except OSError as error:
-        raise InputError(f"{path}: cannot write: {error}") from error
