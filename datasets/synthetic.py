@@ -1,4 +1,4 @@
-"""Draws faces with exact landmarks into the folder layouts of face-landmark benchmarks.
+"""Draw faces with exact landmarks into the folder layouts of face-landmark benchmarks.
 
 No photograph is involved, nothing is downloaded, and the same options give the same files
 whatever the number of workers.
@@ -65,7 +65,7 @@ def make_plan(
 
 
 def _is_there(folder: Path, record: dict, overwrite: bool) -> bool:
-    """Whether the very same set is in the folder; raises InputError if another one is."""
+    """Return whether the folder holds this very set; raise InputError if it holds another."""
     if not folder.exists():
         return False
     try:
@@ -81,7 +81,7 @@ def _is_there(folder: Path, record: dict, overwrite: bool) -> bool:
 
 
 def _draw_all(root: Path, jobs: list, workers: int) -> list[np.ndarray]:
-    """Draw all images; the points of each, (68, 2), in the order of the jobs."""
+    """Draw all images; return the 68 points of each, (68, 2), in the order of the jobs."""
     for parent in {(root / job.path).parent for job in jobs}:
         parent.mkdir(parents=True, exist_ok=True)
     task = partial(draw, root)
@@ -201,7 +201,7 @@ def write_sheet(path: str | Path, layout: str, plan: Plan, count: int = 24) -> N
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
-    """Read the command line; see ``--help``."""
+    """Parse the command line; see ``--help``."""
     parser = ArgumentParser(__doc__)
     add = parser.add_argument
     add("--out", default="datasets/synthetic", help="folder that gets one folder per layout")

@@ -27,7 +27,7 @@ GRAINS = {"curly": (5, 5), "hat": (3, 14), "headscarf": (30, 40)}
 
 
 def hairline(surface: Surface, s: np.ndarray) -> np.ndarray:
-    """The ``t`` above which there is hair, at each ``s``."""
+    """Return the ``t`` above which there is hair, at each ``s``."""
     style = surface.identity.style
     front, side, (start, end), _, _ = HAIRLINES[style]
     turn = 2 * s - 1
@@ -50,7 +50,7 @@ def hair_relief(
         s: (rows, columns).
         t: (rows, columns).
         space: The head's points in space, (rows, columns, 3).
-        rng: The only source of chance.
+        rng: Generator of everything random.
 
     Returns:
         The points in space where the hair's surface, or else the skin, is seen.
@@ -74,7 +74,7 @@ def paint_hair(image: Image.Image, surface: Surface, rng: np.random.Generator) -
     Args:
         image: The painting, RGB, modified in place.
         surface: The head.
-        rng: The only source of chance.
+        rng: Generator of everything random.
     """
     identity = surface.identity
     if identity.style == "bald":
@@ -106,7 +106,7 @@ def paint_beard(
         surface: The head.
         x: Front-view coordinates of the coarse grid, (rows, columns).
         y: The same for the height.
-        rng: The only source of chance.
+        rng: Generator of everything random.
     """
     identity, opening = surface.identity, surface.expression.opening
     if identity.beard == "none":

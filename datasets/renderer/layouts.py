@@ -55,24 +55,24 @@ class Plan:
 
     @property
     def test_people(self) -> int:
-        """How many of the people are in the test images."""
+        """Return how many of the people are in the test images."""
         fraction = self.test / (self.images + self.train + self.test)
         return min(max(1, round(self.identities * fraction)), self.identities - 1)
 
     def person(self, index: int, test: bool) -> tuple[int, ...]:
-        """The seed of the person in the image of the given number within its part."""
+        """Return the seed of the person in an image, by its number within its part."""
         known = self.identities - self.test_people
         number = known + index % self.test_people if test else index % known
         return (self.seed, 0, number)
 
     def job(self, layout: int, index: int, path: str, framing: Framing, split: str) -> Job:
-        """The image number ``index`` among the training or test images of a layout."""
+        """Return the job of image ``index`` among the training or test images of a layout."""
         test = split == "test"
         key = (self.seed, 1, layout, int(test), index)
         return Job(path, key, self.person(index, test), framing, split)
 
     def sizes(self, layout: int, low: int, high: int) -> np.ndarray:
-        """Random sizes of a layout's training and test images in pixels, (train + test, 2)."""
+        """Return random sizes in pixels of the training and test images, (train + test, 2)."""
         rng = np.random.default_rng([self.seed, 2, layout])
         return rng.integers(low, high + 1, (self.train + self.test, 2))
 
@@ -100,7 +100,7 @@ def draw(root: Path, job: Job) -> np.ndarray:
 
 
 def square_framing(side: int) -> Framing:
-    """The framing of a square crop that is later cut to its middle 96/136, with a small margin."""
+    """Return the framing of a square whose middle 96/136 are kept later, with a small margin."""
     low, high = 0.165 * side, 0.835 * side
     return Framing((side, side), (low, low, high, high), (0.124 * side, 0.28 * side), 0.05 * side)
 

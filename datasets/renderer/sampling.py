@@ -37,7 +37,7 @@ class Framing:
     whole: bool = False
 
     def holds(self, points: np.ndarray) -> bool:
-        """Whether the face with these 68 points (68, 2) lies where it may."""
+        """Return whether the face with these 68 points (68, 2) lies where it may."""
         five, (low, high) = five_points(points), np.array(self.window).reshape(2, 2)
         fits = ((five >= low) & (five <= high)).all()
         if self.whole:
@@ -60,12 +60,12 @@ class Light:
     lamp: np.ndarray
 
     def shade(self, normal: np.ndarray) -> np.ndarray:
-        """RGB factors, 0-1, for unit normals (..., 3) in the camera's axes."""
+        """Return RGB factors, 0-1, for unit normals (..., 3) in the camera's axes."""
         facing = np.clip(0.15 + 0.85 * (normal @ self.direction), 0, 1)[..., None]
         return np.clip(self.ambient + self.lamp * facing, 0, 1)
 
     def gloss(self, normal: np.ndarray) -> np.ndarray:
-        """Brightness, 0-1, that the lamp's reflection adds for unit normals (..., 3)."""
+        """Return the brightness, 0-1, that the lamp's reflection adds for unit normals (..., 3)."""
         half = self.direction + np.array([0.0, 0.0, 1.0])
         half = half / np.linalg.norm(half)
         return 0.22 * self.lamp.mean() * np.clip(normal @ half, 0, 1) ** 14
@@ -123,7 +123,7 @@ class Scene:
 
 
 def celeba_framing(size: tuple[int, int] = (178, 218)) -> Framing:
-    """The framing of an unaligned CelebA, stretched to another size.
+    """Return the framing of an unaligned CelebA, stretched to another size.
 
     Its window is what remains of a 178 x 218 image when rows 30-208 are kept, resized to
     136 x 136 and cut by 20 pixels on each side, less a margin of 3 pixels.
@@ -148,7 +148,7 @@ def sample_pose(
     """Sample a pose that keeps the 5 points within the framing's window.
 
     Args:
-        rng: The only source of chance.
+        rng: Generator of everything random.
         identity: The person.
         expression: What the face does.
         framing: Where the face may lie.
@@ -202,7 +202,7 @@ def sample_scene(
     """Sample everything that decides an image.
 
     Args:
-        rng: The only source of chance.
+        rng: Generator of everything random.
         identity: The person; a random one if None.
         framing: Where the face may lie; `celeba_framing` if None.
 
