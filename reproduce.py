@@ -107,9 +107,15 @@ def add_place_arguments(parser: ArgumentParser) -> None:
     )
     group = parser.add_argument_group("machine")
     group.add_argument(
-        "--device", choices=["auto", "cpu", "cuda"], default="auto", help="of all runs"
+        "--device", choices=["auto", "cpu", "cuda"], default="auto", help="device of all runs"
     )
-    group.add_argument("--num_workers", type=natural, default=8, metavar="N", help="of a run")
+    group.add_argument(
+        "--num_workers",
+        type=natural,
+        default=8,
+        metavar="N",
+        help="processes that read images, in each run",
+    )
 
 
 def add_choice_arguments(parser: ArgumentParser) -> None:
@@ -147,7 +153,7 @@ def add_choice_arguments(parser: ArgumentParser) -> None:
         "--seeds",
         type=positive_int,
         metavar="N",
-        help=f"of each few-shot run: 0 to N - 1; by default {SEEDS}, scaled",
+        help=f"seeds of each few-shot run, 0 to N - 1; by default {SEEDS}, scaled",
     )
     group.add_argument(
         "--num_per_epoch",

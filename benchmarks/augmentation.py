@@ -25,7 +25,7 @@ from data_loader.views.batch_views import BatchViews, color_jitter, enlarge, jpe
 from data_loader.views.random_view import RandomView
 from data_loader.views.resampling import turn
 from data_loader.views.view_parameters import ViewParameters, draw_views
-from utils.arguments import ArgumentParser
+from utils.arguments import ArgumentParser, natural, positive_int
 
 SMALLEST_SCALE = 0.2
 STAGES = ("JPEG noise", "random crop", "colour jitter", "colour noise")
@@ -37,12 +37,14 @@ def main() -> None:
     """Measure and print."""
     parser = ArgumentParser(__doc__)
     parser.add_argument("--data_folder", required=True, help="a CelebA layout, with MAFL's lists")
-    parser.add_argument("--image_size", type=int, default=136)
-    parser.add_argument("--image_crop", type=int, default=20)
-    parser.add_argument("--batch_size", type=int, default=256)
-    parser.add_argument("--device", default="cpu", help="of the batches")
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--draws", type=int, default=1024, help="views that statistics are from")
+    parser.add_argument("--image_size", type=positive_int, default=136)
+    parser.add_argument("--image_crop", type=natural, default=20)
+    parser.add_argument("--batch_size", type=positive_int, default=256)
+    parser.add_argument("--device", default="cpu", help="device of the batches")
+    parser.add_argument("--rounds", type=positive_int, default=7)
+    parser.add_argument(
+        "--draws", type=positive_int, default=1024, help="views that statistics are from"
+    )
     args = parser.parse_args()
     print(machine())
     dataset = MAFLAligned(

@@ -209,7 +209,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--mafl_train", type=int, default=300, help="labelled training images of each layout")
     add("--mafl_test", type=int, default=200, help="test images of each layout, of other people")
     add("--identities", type=int, help="people; by default one for five images of CelebA's layout")
-    add("--seed", type=int, default=0, help="of everything random, 0 or more")
+    add("--seed", type=int, default=0, help="seed of everything random, 0 or more")
     add("--workers", type=int, help="processes; by default one for each core")
     add(
         "--layouts",
