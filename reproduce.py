@@ -8,7 +8,7 @@
                                             a smoke run of everything, without a checkpoint
 
 Each run is an ordinary command line, in its own folder of --out. Start the same command again
-after an interruption: what is finished stays, what was begun goes on from its last checkpoint.
+after an interruption: finished runs stay, and an interrupted one resumes from its last checkpoint.
 The results go to results.csv, results.md and an image for each curve.
 
 [Cheng et al. 2020, Sec. 4; the options are those of the published README.]
@@ -29,8 +29,8 @@ from engine.reproduction.jobs import (
     OTHER,
     STATES,
     Job,
+    JobState,
     Settings,
-    Stand,
     check_inputs,
     make_job,
     missing_pretraining,
@@ -49,11 +49,11 @@ from utils.script import run_script
 ROOT = Path(__file__).resolve().parent
 PARSERS = {"eval_face.py": eval_face.build_parser, "eval_animal.py": eval_animal.build_parser}
 MODELS = (*RESNETS, "hourglass")
-SEEDS = 5  # [ours: enough to tell the spread between draws]
+SEEDS = 5  # [ours: enough to tell the spread between random choices of annotated images]
 
 
 def build_parser() -> ArgumentParser:
-    """Return the parser of all options."""
+    """Return the parser of this script's options."""
     parser = ArgumentParser(__doc__)
     parser.add_argument(
         "experiments",
@@ -109,9 +109,15 @@ def add_place_arguments(parser: ArgumentParser) -> None:
     )
     group = parser.add_argument_group("machine")
     group.add_argument(
-        "--device", choices=["auto", "cpu", "cuda"], default="auto", help="of all runs"
+        "--device", choices=["auto", "cpu", "cuda"], default="auto", help="device of all runs"
     )
-    group.add_argument("--num_workers", type=natural, default=8, metavar="N", help="of a run")
+    group.add_argument(
+        "--num_workers",
+        type=natural,
+        default=8,
+        metavar="N",
+        help="processes that read images, in each run",
+    )
 
 
 def add_choice_arguments(parser: ArgumentParser) -> None:
@@ -149,7 +155,7 @@ def add_choice_arguments(parser: ArgumentParser) -> None:
         "--seeds",
         type=positive_int,
         metavar="N",
-        help=f"of each few-shot run: 0 to N - 1; by default {SEEDS}, scaled",
+        help=f"seeds of each few-shot run, 0 to N - 1; by default {SEEDS}, scaled",
     )
     group.add_argument(
         "--num_per_epoch",
@@ -221,33 +227,33 @@ def main() -> None:
         raise InputError(
             f"{' '.join(names)}: nothing to run with these --datasets and --annotations"
         )
-    stands = stands_of(wanted, args.overwrite)
+    states = find_states(wanted, args.overwrite)
     if args.dry_run:
-        print_commands(missing_pretraining(wanted, settings), wanted, stands)
+        print_commands(missing_pretraining(wanted, settings), wanted, states)
         return
-    pairs = zip(wanted, stands, strict=True)
-    check_inputs([job for job, stand in pairs if stand.state != FINISHED], settings)
+    pairs = zip(wanted, states, strict=True)
+    check_inputs([job for job, state in pairs if state.name != FINISHED], settings)
     waiting = f"{args.out}: waiting for another program, or a run it left behind"
     with writing(args.out):
         lock = acquire_lock(args.out / ".lock", waiting, partial(print, flush=True))
     with ending_on_sigterm(), lock:
         # Looked at again: another reproduce.py may have worked there until now.
         failed = run_jobs(
-            wanted, stands_of(wanted, args.overwrite), args.out, lock_descriptor(lock)
+            wanted, find_states(wanted, args.overwrite), args.out, lock_descriptor(lock)
         )
         for path in [*write_tables(args.out), *write_curves(args.out)]:
             print(path)
     if failed:
-        print(f"{len(failed)} of {len(wanted)} runs failed; their ends, by log:", file=sys.stderr)
-        for job in failed:
-            print(f"  {job.log_path}: {job.last_line()}", file=sys.stderr)
+        lines = [f"{len(failed)} of {len(wanted)} runs failed; the last line of each log:"]
+        lines += [f"  {job.log_path}: {job.last_line()}" for job in failed]
+        print(*lines, sep="\n", file=sys.stderr)
         sys.exit(1)
 
 
 def list_experiments(jobs: dict[str, list[Job]]) -> None:
-    """Print each experiment: name, title, how many runs, and how they stand."""
+    """Print each experiment: name, title, and how many runs are in which state."""
     for name, experiment in EXPERIMENTS.items():
-        counts = Counter(job.stand(parser_of(job)).state for job in jobs[name])
+        counts = Counter(job.find_state(parser_of(job)).name for job in jobs[name])
         states = ", ".join(f"{counts[state]} {state}" for state in STATES if counts[state])
         print(f"{name:<9} {experiment.title}: {len(jobs[name])} runs ({states or 'none'})")
     print("python reproduce.py EXPERIMENT ... runs them; --dry_run prints their command lines")
@@ -258,24 +264,24 @@ def parser_of(job: Job) -> ArgumentParser:
     return PARSERS[job.run.recipe.script]()
 
 
-def stands_of(jobs: list[Job], overwrite: bool) -> list[Stand]:
-    """Return how jobs stand.
+def find_states(jobs: list[Job], overwrite: bool) -> list[JobState]:
+    """Return the states of jobs.
 
     Raises:
         InputError: if a folder holds a run with other options and may not be overwritten.
     """
-    stands = [job.stand(parser_of(job)) for job in jobs]
-    other = [(j, s) for j, s in zip(jobs, stands, strict=True) if s.state == OTHER]
+    states = [job.find_state(parser_of(job)) for job in jobs]
+    other = [(j, s) for j, s in zip(jobs, states, strict=True) if s.name == OTHER]
     if other and not overwrite:
-        (job, stand), more = other[0], len(other) - 1
+        (job, state), more = other[0], len(other) - 1
         raise InputError(
             f"{job.folder}{f' and {more} more' if more else ''}: holds a run with other options "
-            f"({stand.differences}): give --overwrite to redo it, or another --out"
+            f"({state.differences}): give --overwrite to redo it, or another --out"
         )
-    return stands
+    return states
 
 
-def print_commands(pretraining: list[list[str]], jobs: list[Job], stands: list[Stand]) -> None:
+def print_commands(pretraining: list[list[str]], jobs: list[Job], states: list[JobState]) -> None:
     """Print the command lines of jobs; what is finished as a comment."""
     place = Path() if Path.cwd() == ROOT else ROOT
 
@@ -284,23 +290,23 @@ def print_commands(pretraining: list[list[str]], jobs: list[Job], stands: list[S
 
     for script, *options in pretraining:
         print(line(script, options))
-    for job, stand in zip(jobs, stands, strict=True):
-        comment = "# finished: " if stand.state == FINISHED else ""
-        print(f"{comment}{line(job.run.recipe.script, job.options_from(stand))}")
+    for job, state in zip(jobs, states, strict=True):
+        comment = "# finished: " if state.name == FINISHED else ""
+        print(f"{comment}{line(job.run.recipe.script, job.options_from(state))}")
 
 
-def run_jobs(jobs: list[Job], stands: list[Stand], out: Path, lock: int) -> list[Job]:
+def run_jobs(jobs: list[Job], states: list[JobState], out: Path, lock: int) -> list[Job]:
     """Run what isn't finished, a line each; return the jobs that failed."""
     failed = []
-    for number, (job, stand) in enumerate(zip(jobs, stands, strict=True), 1):
+    for number, (job, state) in enumerate(zip(jobs, states, strict=True), 1):
         print(f"[{number}/{len(jobs)}] {job.run.name}: ", end="", flush=True)
-        if stand.state == FINISHED:
+        if state.name == FINISHED:
             print("finished before")
             continue
         try:
-            outcome = run_job(job, stand, lock)
+            outcome = run_job(job, state, lock)
         except BaseException:
-            print("stopped; the same command goes on from here")
+            print("stopped; the same command resumes from here")
             raise
         print(outcome, flush=True)
         if read_row(job.folder) is None:
@@ -310,17 +316,17 @@ def run_jobs(jobs: list[Job], stands: list[Stand], out: Path, lock: int) -> list
     return failed
 
 
-def run_job(job: Job, stand: Stand, lock: int) -> str:
+def run_job(job: Job, state: JobState, lock: int) -> str:
     """Run a job to its end; return what came of it as a line."""
-    begun = f"resumed from {stand.checkpoint.name}, " if stand.checkpoint else ""
-    options, watch = job.options_from(stand), Stopwatch()
+    begun = f"resumed from {state.checkpoint.name}, " if state.checkpoint else ""
+    options, watch = job.options_from(state), Stopwatch()
     job.clear()
     command = [sys.executable, str(ROOT / job.run.recipe.script), *options]
     status = run_logged(command, job.log_path, lock)
     row = read_row(job.folder)
     if row is None:
         return f"{begun}failed with status {status}, see {job.log_path}"
-    return f"{begun}{row.metric} {row.headline:.2f} % in {watch.seconds():.0f} s"
+    return f"{begun}{row.run.recipe.metric} {row.headline:.2f} % in {watch.seconds():.0f} s"
 
 
 if __name__ == "__main__":

@@ -3,9 +3,9 @@
   python -m benchmarks.augmentation --data_folder datasets/celeba
   python -m benchmarks.augmentation --data_folder datasets/celeba --device cuda --batch_size 1024
 
-Images are decoded beforehand. Then come views a second, of one process; how far the views are
-apart if both sides are given the same parameters; and the pixels' statistics after each stage
-with draws of each side's own, beside what they would differ by between two runs of one side.
+Images are decoded beforehand. Printed are the views a second of one process; how far the views
+are apart with the same parameters; and the pixels' statistics after each stage with random
+parameters, beside how much two runs of the published transforms differ in them.
 """
 
 import io
@@ -25,7 +25,7 @@ from data_loader.views.batch_views import BatchViews, color_jitter, enlarge, jpe
 from data_loader.views.random_view import RandomView
 from data_loader.views.resampling import turn
 from data_loader.views.view_parameters import ViewParameters, draw_views
-from utils.arguments import ArgumentParser
+from utils.arguments import ArgumentParser, natural, positive_int
 
 SMALLEST_SCALE = 0.2
 STAGES = ("JPEG noise", "random crop", "colour jitter", "colour noise")
@@ -37,12 +37,14 @@ def main() -> None:
     """Measure and print."""
     parser = ArgumentParser(__doc__)
     parser.add_argument("--data_folder", required=True, help="a CelebA layout, with MAFL's lists")
-    parser.add_argument("--image_size", type=int, default=136)
-    parser.add_argument("--image_crop", type=int, default=20)
-    parser.add_argument("--batch_size", type=int, default=256)
-    parser.add_argument("--device", default="cpu", help="of the batches")
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--draws", type=int, default=1024, help="views that statistics are from")
+    parser.add_argument("--image_size", type=positive_int, default=136)
+    parser.add_argument("--image_crop", type=natural, default=20)
+    parser.add_argument("--batch_size", type=positive_int, default=256)
+    parser.add_argument("--device", default="cpu", help="device of the batches")
+    parser.add_argument("--rounds", type=positive_int, default=7)
+    parser.add_argument(
+        "--draws", type=positive_int, default=1024, help="views that statistics are from"
+    )
     args = parser.parse_args()
     print(machine())
     dataset = MAFLAligned(
@@ -131,7 +133,7 @@ def compare_statistics(
     torch.manual_seed(0)
     found = {}
     for name, stages in sides.items():
-        figures = [figures_of(values) for values in stages(dataset, source_images, repeats)]
+        figures = [measure_statistics(values) for values in stages(dataset, source_images, repeats)]
         # One row a view, stages in turns: (stages, views, 3, 2 + BINS)
         found[name] = torch.stack(figures).unflatten(0, (-1, len(STAGES))).transpose(0, 1)
         found[name] = found[name].flatten(1, 2).double()
@@ -144,19 +146,21 @@ def compare_statistics(
             gaps = figures[stage] - found["published"][stage]
             error = gaps[:, :, :2].std(dim=0) / count**0.5
             z = (gaps[:, :, :2].mean(dim=0) / error).abs().max().item()
-            # Total variation: the share of pixels that would have to move to another bin.
+            # Total variation: the fraction of pixels that would have to move to another bin.
             distance = gaps[:, :, 2:].mean(dim=0).abs().sum(dim=1) / 2
-            line = f"  {title:<14}{name:<11}{numbers(mean)}  {numbers(std)}  "
-            print(line + ("" if name == "published" else f"{numbers(distance)}  z <= {z:.1f}"))
+            line = f"  {title:<14}{name:<11}{format_numbers(mean)}  {format_numbers(std)}  "
+            print(
+                line + ("" if name == "published" else f"{format_numbers(distance)}  z <= {z:.1f}")
+            )
             title = ""
 
 
-def numbers(values: Tensor) -> str:
-    """Return three numbers in words."""
+def format_numbers(values: Tensor) -> str:
+    """Format three numbers."""
     return " ".join(f"{value:.4f}" for value in values.tolist())
 
 
-def figures_of(images: Tensor) -> Tensor:
+def measure_statistics(images: Tensor) -> Tensor:
     """Return each image's mean, std and histogram: (B, 3, 2 + BINS)."""
     flat = images.flatten(2)
     places = (flat * BINS).long().clamp_(0, BINS - 1)
@@ -184,7 +188,7 @@ def batch_stages(
             stages[1, rows] = enlarge(crops, boxes, side)
             stages[2, rows] = color_jitter(stages[1, rows], order, factors)
         yield from stages / 255
-        yield dataset_colours(dataset, whole.render(images, parameters))
+        yield undo_standardisation(dataset, whole.render(images, parameters))
 
 
 def literal_stages(
@@ -203,10 +207,10 @@ def literal_stages(
             for transform in rest:
                 view = transform(view)
             views.append(centre_crop(view, dataset.crop))
-        yield dataset_colours(dataset, torch.stack(views))
+        yield undo_standardisation(dataset, torch.stack(views))
 
 
-def dataset_colours(dataset: LandmarkDataset, views: Tensor) -> Tensor:
+def undo_standardisation(dataset: LandmarkDataset, views: Tensor) -> Tensor:
     """Undo the standardisation; unlike `denormalize`, keep what lies outside of [0, 1]."""
     mean, std = (torch.tensor(v).view(3, 1, 1) for v in (dataset.mean, dataset.std))
     return views * std + mean

@@ -17,10 +17,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-Ways = Mapping[str, Callable[[], object]]
 
-
-def interleaved(ways: Ways, rounds: int, warm_up: int = 1) -> dict[str, list[float]]:
+def interleaved(
+    ways: Mapping[str, Callable[[], object]], rounds: int, warm_up: int = 1
+) -> dict[str, list[float]]:
     """Return the seconds each way took, one turn of every way a round.
 
     Args:

@@ -7,7 +7,6 @@ A broken download resumes where it stopped when the same command is given again.
 already is left alone.
 """
 
-import argparse
 import difflib
 import signal
 import sys
@@ -66,7 +65,7 @@ def build_parser() -> ArgumentParser:
     return parser
 
 
-def table() -> str:
+def list_items() -> str:
     """Return all items: name, size, how it is fetched, folder; below, what it is and where from."""
     row = "{:<21} {:<14} {:<8} {}"
     lines = [row.format("NAME", "SIZE", "FETCHED", "LANDS IN")]
@@ -108,19 +107,16 @@ def check_names(names: list[str]) -> None:
             raise InputError(f"there is nothing called {name!r}; {hint}")
 
 
-def check_options(args: argparse.Namespace) -> None:
-    """Raise InputError for addresses that are none and options that do not fit together."""
-    for flag in ("url", "checksum"):
-        if getattr(args, flag) is not None and len(args.names) != 1:
-            raise InputError(f"--{flag} goes with one NAME, not {len(args.names)}")
-    if args.url is not None and args.mirror is not None:
+def check_addresses(url: str | None, mirror: str | None) -> None:
+    """Raise InputError if one of the addresses is unusable, or both are given."""
+    if url is not None and mirror is not None:
         raise InputError("--url and --mirror exclude each other")
-    for address in (args.url, args.mirror):
+    for address in (url, mirror):
         if address is not None:
             check_address(address)
 
 
-def dry_run(job: Job) -> None:
+def print_plan(job: Job) -> None:
     """Say what `install` would do."""
     print(describe(job.item))
     if job.file.exists():
@@ -136,19 +132,16 @@ def dry_run(job: Job) -> None:
     print(f"  would {'unpack into' if job.item.packed else 'leave it in'} {job.folder}")
 
 
-def obtain(item: Item, args: argparse.Namespace) -> bool:
+def obtain(job: Job, policy: RetryPolicy, overwrite: bool, keep_archive: bool) -> bool:
     """Fetch one item, or say what is to be done; return False if that is up to the user."""
-    job = plan(item, args.to, url=args.url, mirror=args.mirror, checksum=args.checksum)
-    if args.dry_run:
-        dry_run(job)
-    elif not args.overwrite and is_in_place(item, job.folder):
+    item = job.item
+    if not overwrite and is_in_place(item, job.folder):
         print(f"{item.name}: {job.folder} is there already; --overwrite replaces it")
     elif not job.url and not job.file.exists():
         print(describe(item))
         return False
     else:
-        policy = RetryPolicy(args.timeout, args.retries, args.backoff)
-        install(job, policy, overwrite=args.overwrite, keep_archive=args.keep_archive)
+        install(job, policy, overwrite=overwrite, keep_archive=keep_archive)
         print(f"{item.name}: now in {job.folder}")
         if item.url and item.steps:
             print(item.steps)
@@ -159,16 +152,23 @@ def main() -> None:
     """Parse the command line; list, or fetch one item after the other."""
     args = build_parser().parse_args()
     check_names(args.names)
-    check_options(args)
+    for flag in ("url", "checksum"):
+        if getattr(args, flag) is not None and len(args.names) != 1:
+            raise InputError(f"--{flag} goes with one NAME, not {len(args.names)}")
+    check_addresses(args.url, args.mirror)
     if not args.names:
         if hasattr(signal, "SIGPIPE"):  # the list may go into head, which stops reading
             signal.signal(signal.SIGPIPE, signal.SIG_DFL)
-        print(table())
+        print(list_items())
         return
+    policy = RetryPolicy(args.timeout, args.retries, args.backoff)
     by_hand = []
     for name in dict.fromkeys(args.names):
+        job = plan(CATALOGUE[name], args.to, args.url, args.mirror, args.checksum)
         try:
-            if not obtain(CATALOGUE[name], args):
+            if args.dry_run:
+                print_plan(job)
+            elif not obtain(job, policy, args.overwrite, args.keep_archive):
                 by_hand.append(name)
         except OSError as error:
             raise InputError(f"{error.filename or name}: {error.strerror or error}") from error

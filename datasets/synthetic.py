@@ -1,4 +1,4 @@
-"""Draws faces with exact landmarks into the folder layouts of face-landmark benchmarks.
+"""Draw faces with exact landmarks into the folder layouts of face-landmark benchmarks.
 
 No photograph is involved, nothing is downloaded, and the same options give the same files
 whatever the number of workers.
@@ -27,6 +27,7 @@ from datasets.renderer.layouts import LAYOUTS, Plan, draw, render_job
 from datasets.renderer.shape import five_points
 from utils.arguments import ArgumentParser
 from utils.errors import InputError
+from utils.files import writing
 from utils.script import available_cores, run_script
 
 RECORD = "synthetic.json"
@@ -57,7 +58,7 @@ def make_plan(
 
 
 def _is_there(folder: Path, record: dict, overwrite: bool) -> bool:
-    """Whether the very same set is in the folder; raises InputError if another one is."""
+    """Return whether the folder holds this very set; raise InputError if it holds another."""
     if not folder.exists():
         return False
     try:
@@ -73,7 +74,7 @@ def _is_there(folder: Path, record: dict, overwrite: bool) -> bool:
 
 
 def _draw_all(root: Path, jobs: list, workers: int) -> list[np.ndarray]:
-    """Draw all images; the points of each, (68, 2), in the order of the jobs."""
+    """Draw all images; return the 68 points of each, (68, 2), in the order of the jobs."""
     for parent in {(root / job.path).parent for job in jobs}:
         parent.mkdir(parents=True, exist_ok=True)
     task = partial(draw, root)
@@ -129,8 +130,8 @@ def generate(
         mafl_train: Labelled training images of each layout, at least 1.
         mafl_test: Test images of each layout, at least 1, of people who are in no other ones.
         identities: People, at least 2; one for every five images of the CelebA layout if None.
-        seed: Decides everything, 0 or more.
-        workers: Processes; as many as there are processors if None.
+        seed: Of everything random, 0 or more.
+        workers: Processes; one for each available core if None.
         layouts: Some of "celeba", "aflw", "aflw-mtfl" and "300w".
         overwrite: Replace sets with other options and unfinished ones.
 
@@ -155,10 +156,8 @@ def generate(
         if done:
             print(f"{folder}: is there already with the same options")
             continue
-        try:
+        with writing(folder):
             _make(folder, layout, plan, record, workers)
-        except OSError as error:
-            raise InputError(f"{folder}: cannot be written: {error.strerror or error}") from None
     return folders
 
 
@@ -195,7 +194,7 @@ def write_sheet(path: str | Path, layout: str, plan: Plan, count: int = 24) -> N
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
-    """Read the command line; see ``--help``."""
+    """Parse the command line; see ``--help``."""
     parser = ArgumentParser(__doc__)
     add = parser.add_argument
     add("--out", default="datasets/synthetic", help="folder that gets one folder per layout")
@@ -203,8 +202,8 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--mafl_train", type=int, default=300, help="labelled training images of each layout")
     add("--mafl_test", type=int, default=200, help="test images of each layout, of other people")
     add("--identities", type=int, help="people; by default one for five images of CelebA's layout")
-    add("--seed", type=int, default=0, help="decides everything")
-    add("--workers", type=int, help="processes; by default one for each processor")
+    add("--seed", type=int, default=0, help="seed of everything random, 0 or more")
+    add("--workers", type=int, help="processes; by default one for each core")
     add(
         "--layouts",
         nargs="+",

@@ -42,7 +42,6 @@ class Job:
 def plan(
     item: Item,
     root: Path,
-    *,
     url: str | None = None,
     mirror: str | None = None,
     checksum: str | None = None,

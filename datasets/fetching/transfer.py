@@ -1,4 +1,4 @@
-"""Transfers: files over HTTP that go on where they broke off and are checked before they count.
+"""Transfers: files over HTTP that resume where they broke off and are checked before they count.
 
 What has arrived of NAME waits in ``NAME.part``; ``NAME.part.json`` remembers which version of the
 file it is a part of, so that two versions are never spliced. Sizes are in bytes, times in seconds.
@@ -17,6 +17,7 @@ from tqdm import tqdm
 from datasets.fetching.integrity import check_checksum, verify
 from datasets.fetching.web import Cut, Response, check_address, open_address
 from utils.errors import InputError
+from utils.files import writing
 
 if sys.platform != "win32":  # two downloads of one file are not kept apart there
     import fcntl
@@ -90,7 +91,7 @@ class _Part:
         return os.fstat(self.file.fileno()).st_size
 
     def continues_with(self, response: Response, offset: int) -> bool:
-        """Tell whether the stream is the rest of this very file; not all servers heed If-Range."""
+        """Tell whether the stream is the rest of this file; not all servers respect If-Range."""
         _, validator, total = self.version
         same_version = response.validator in (None, validator)
         return response.start == offset and same_version and response.total in (None, total)
@@ -116,11 +117,11 @@ class _Part:
         self.path.unlink(missing_ok=True)
 
     def summary(self) -> str:
-        """Say what is kept and how to go on."""
+        """Say what is kept and how to resume."""
         if not self.size():
             return "nothing was kept; run the same command to try again"
         whole = f" of {self.version.total}" if self.version.total else ""
-        how = "go on" if self.version.validator else "start over (this server cannot resume)"
+        how = "resume" if self.version.validator else "start over (this server cannot resume)"
         return f"{self.size()}{whole} bytes are in {self.path}; run the same command to {how}"
 
 
@@ -182,7 +183,7 @@ def _persist(url: str, part: _Part, size: int | None, policy: RetryPolicy) -> No
             failures = 0 if part.size() > furthest else failures
             furthest = max(furthest, part.size())
             if failures >= policy.retries:
-                tries = f"{failures} retries in vain" if failures else "no retries asked for"
+                tries = f"{failures} retries failed" if failures else "no retries asked for"
                 raise InputError(f"{url}: {error}; {tries}; {part.summary()}") from error
             wait = min(LONGEST_WAIT, policy.backoff * 2**failures)
             failures += 1
@@ -216,7 +217,7 @@ def fetch(
     path = Path(path)
     check_address(url)
     check_checksum(checksum)
-    try:
+    with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         with _Part(path) as part:
             if os.path.lexists(path) and not overwrite:
@@ -231,5 +232,3 @@ def fetch(
                 raise InputError(f"{url}: {error}; it was deleted") from error
             part.path.replace(path)
             part.note.unlink(missing_ok=True)
-    except OSError as error:
-        raise InputError(f"{path}: cannot write: {error}") from error

@@ -7,7 +7,7 @@ from PIL import Image
 
 
 def curve(points: np.ndarray, closed: bool = False, steps: int = 4) -> np.ndarray:
-    """A smooth (Catmull-Rom) curve through all the points.
+    """Return a smooth (Catmull-Rom) curve through all the points.
 
     Args:
         points: (n, d).
@@ -33,7 +33,7 @@ def curve(points: np.ndarray, closed: bool = False, steps: int = 4) -> np.ndarra
 
 @cache
 def noise_tile(across: float, along: float) -> Image.Image:
-    """A fixed 1024 x 1024 image ("L", mean 128) of noise with the given blur, in pixels."""
+    """Return the 1024 x 1024 image ("L", mean 128) of noise with a blur, in pixels."""
     noise = np.random.default_rng(20).normal(0, 1, (1024, 1024)).astype(np.float32)
     coarse = Image.fromarray(noise).resize(
         (int(1024 / across), int(1024 / along)), Image.Resampling.BOX
@@ -45,12 +45,12 @@ def noise_tile(across: float, along: float) -> Image.Image:
 def noise(
     rng: np.random.Generator, size: tuple[int, int], across: float, along: float
 ) -> Image.Image:
-    """A random piece of `noise_tile` of the size (width, height), each at most 1024."""
+    """Return a random piece of `noise_tile` of the size (width, height), each at most 1024."""
     x, y = (int(rng.integers(0, 1025 - length)) for length in size)
     return noise_tile(across, along).crop((x, y, x + size[0], y + size[1]))
 
 
 def tint(colour: np.ndarray) -> tuple[int, int, int]:
-    """A colour as Pillow wants it: three whole numbers from 0 to 255."""
+    """Return a colour as Pillow wants it: three integers from 0 to 255."""
     red, green, blue = (min(max(round(value), 0), 255) for value in np.asarray(colour).tolist())
     return red, green, blue

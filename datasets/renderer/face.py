@@ -105,7 +105,7 @@ def _head(
 
 
 def _develop(image: Image.Image, finish: Finish, rng: np.random.Generator) -> np.ndarray:
-    """What the camera makes of an image: uint8 (height, width, 3)."""
+    """Return what the camera makes of an image: uint8 (height, width, 3)."""
     if finish.blur:
         image = image.filter(ImageFilter.GaussianBlur(finish.blur))
     pixels = np.array(image, dtype=np.float32)
@@ -163,9 +163,9 @@ def render_face(
     """Draw a face.
 
     Args:
-        rng: The only source of chance.
+        rng: Generator of everything random.
         size: Width and height in pixels; the default framing is stretched to it.
-        identity: The person, as `sample_identity` gives one; drawn, too, if None.
+        identity: The person, as `sample_identity` returns one; a random one if None.
         framing: Where the face may lie; it decides the size if given.
 
     Returns:

@@ -7,7 +7,7 @@ from datasets.renderer.brush import noise, tint
 from datasets.renderer.shape import chin_y, mouth_y
 from datasets.renderer.surface import Surface, bump, smoothstep
 
-# Hairline of each style: midline height in front and at the sides, the share of the half turn
+# Hairline of each style: midline height in front and at the sides, the fraction of the half turn
 # (from, to) over which it changes, how far the hair stands off, and how jagged its edge is.
 HAIRLINES = {
     "receding": (-1.32, 0.55, (0.30, 0.80), 0.03, 0.03),
@@ -27,7 +27,7 @@ GRAINS = {"curly": (5, 5), "hat": (3, 14), "headscarf": (30, 40)}
 
 
 def hairline(surface: Surface, s: np.ndarray) -> np.ndarray:
-    """The ``t`` above which there is hair, at each ``s``."""
+    """Return the ``t`` above which there is hair, at each ``s``."""
     style = surface.identity.style
     front, side, (start, end), _, _ = HAIRLINES[style]
     turn = 2 * s - 1
@@ -50,7 +50,7 @@ def hair_relief(
         s: (rows, columns).
         t: (rows, columns).
         space: The head's points in space, (rows, columns, 3).
-        rng: The only source of chance.
+        rng: Generator of everything random.
 
     Returns:
         The points in space where the hair's surface, or else the skin, is seen.
@@ -58,23 +58,23 @@ def hair_relief(
     style = surface.identity.style
     if style == "bald":
         return space
-    stand = HAIRLINES[style][3] * smoothstep((hairline(surface, s) - t) / 0.07)
+    height = HAIRLINES[style][3] * smoothstep((hairline(surface, s) - t) / 0.07)
     if style == "curly":
         lumps = Image.fromarray(rng.normal(0, 1, (10, 9)).astype(np.float32))
         rows, columns = s.shape
         relief = np.asarray(lumps.resize((columns, rows), Image.Resampling.BICUBIC))
-        stand = stand * (1 + 0.15 * relief)
+        height = height * (1 + 0.15 * relief)
     away = space - np.array([0, -0.3, 0.0])
-    return space + stand[..., None] * away / np.linalg.norm(away, axis=-1, keepdims=True)
+    return space + height[..., None] * away / np.linalg.norm(away, axis=-1, keepdims=True)
 
 
 def paint_hair(image: Image.Image, surface: Surface, rng: np.random.Generator) -> None:
     """Paint hair, hat or headscarf onto an unrolled head.
 
     Args:
-        image: The painting, RGB, changed in place.
+        image: The painting, RGB, modified in place.
         surface: The head.
-        rng: The only source of chance.
+        rng: Generator of everything random.
     """
     identity = surface.identity
     if identity.style == "bald":
@@ -102,11 +102,11 @@ def paint_beard(
     """Paint a beard onto an unrolled head.
 
     Args:
-        image: The painting, RGB, changed in place.
+        image: The painting, RGB, modified in place.
         surface: The head.
         x: Front-view coordinates of the coarse grid, (rows, columns).
         y: The same for the height.
-        rng: The only source of chance.
+        rng: Generator of everything random.
     """
     identity, opening = surface.identity, surface.expression.opening
     if identity.beard == "none":

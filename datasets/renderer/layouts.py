@@ -55,24 +55,24 @@ class Plan:
 
     @property
     def test_people(self) -> int:
-        """How many of the people are in the test images."""
-        share = self.test / (self.images + self.train + self.test)
-        return min(max(1, round(self.identities * share)), self.identities - 1)
+        """Return how many of the people are in the test images."""
+        fraction = self.test / (self.images + self.train + self.test)
+        return min(max(1, round(self.identities * fraction)), self.identities - 1)
 
     def person(self, index: int, test: bool) -> tuple[int, ...]:
-        """The seed of the person in the image of the given number within its part."""
+        """Return the seed of the person in an image, by its number within its part."""
         known = self.identities - self.test_people
         number = known + index % self.test_people if test else index % known
         return (self.seed, 0, number)
 
     def job(self, layout: int, index: int, path: str, framing: Framing, split: str) -> Job:
-        """The image number ``index`` among the training or test images of a layout."""
+        """Return the job of image ``index`` among the training or test images of a layout."""
         test = split == "test"
         key = (self.seed, 1, layout, int(test), index)
         return Job(path, key, self.person(index, test), framing, split)
 
     def sizes(self, layout: int, low: int, high: int) -> np.ndarray:
-        """Sizes drawn for the training and test images of a layout, (train + test, 2)."""
+        """Return random sizes in pixels of the training and test images, (train + test, 2)."""
         rng = np.random.default_rng([self.seed, 2, layout])
         return rng.integers(low, high + 1, (self.train + self.test, 2))
 
@@ -100,21 +100,18 @@ def draw(root: Path, job: Job) -> np.ndarray:
 
 
 def square_framing(side: int) -> Framing:
-    """The framing of a square crop that is later cut to its middle 96/136, with a small margin."""
+    """Return the framing of a square whose middle 96/136 are kept later, with a small margin."""
     low, high = 0.165 * side, 0.835 * side
     return Framing((side, side), (low, low, high, high), (0.124 * side, 0.28 * side), 0.05 * side)
 
 
 def _plan_celeba(plan: Plan) -> list[Job]:
-    jobs, framing = [], celeba_framing()
-    for index in range(plan.images + plan.train + plan.test):
+    jobs, framing, first_test = [], celeba_framing(), plan.images + plan.train
+    splits = ["unlabelled"] * plan.images + ["train"] * plan.train + ["test"] * plan.test
+    for index, split in enumerate(splits):
         path = f"Img/img_align_celeba_hq/{index + 1:06d}.jpg"
-        if index < plan.images + plan.train:
-            split = "unlabelled" if index < plan.images else "train"
-            jobs.append(plan.job(0, index, path, framing, split))
-        else:
-            number = index - plan.images - plan.train
-            jobs.append(plan.job(0, number, path, framing, "test"))
+        number = index - first_test if split == "test" else index
+        jobs.append(plan.job(0, number, path, framing, split))
     return jobs
 
 
@@ -184,7 +181,7 @@ def _write_mtfl(root: Path, jobs: list[Job], points: list[np.ndarray], plan: Pla
     _text(root / "MTFL/testing.txt", tests)
 
 
-# Folder of 300-W: name of its images, part of the set, share of that part.
+# Folder of 300-W: name of its images, split, fraction of that split.
 _FOLDERS = {
     "afw": ("afw_{:04d}.jpg", "train", 0.12),
     "helen/trainset": ("hele_{:04d}.jpg", "train", 0.60),
@@ -201,21 +198,20 @@ def _plan_300w(plan: Plan) -> list[Job]:
         raise InputError("--mafl_train, --mafl_test: 300w needs at least 3 images each")
     jobs: list[Job] = []
     left = {"train": plan.train, "test": plan.test}
-    seen = {"train": 0, "test": 0}
     for folder, (name, split, fraction) in _FOLDERS.items():
         last = folder in ("lfpw/trainset", "ibug")
         total = getattr(plan, split)
         count = left[split] if last else max(1, min(round(fraction * total), total - 2))
+        first = total - left[split]
         left[split] -= count
         for number in range(count):
             width, height = sizes[len(jobs)].tolist()
-            least = min(width, height)
+            side = min(width, height)
             window = (0.22 * width, 0.25 * height, 0.78 * width, 0.78 * height)
-            eyes = (0.12 * least, 0.22 * least)
-            framing = Framing((width, height), window, eyes, 0.05 * least, whole=True)
+            eyes = (0.12 * side, 0.22 * side)
+            framing = Framing((width, height), window, eyes, 0.05 * side, whole=True)
             path = f"{folder}/{name.format(number)}"
-            jobs.append(plan.job(3, seen[split], path, framing, split))
-            seen[split] += 1
+            jobs.append(plan.job(3, first + number, path, framing, split))
     return jobs
 
 

@@ -1,4 +1,4 @@
-"""Draws by lot everything that decides a synthetic image but its strokes of the brush."""
+"""Samples everything that decides a synthetic image, except for the small brush strokes."""
 
 from dataclasses import dataclass, field, replace
 
@@ -37,7 +37,7 @@ class Framing:
     whole: bool = False
 
     def holds(self, points: np.ndarray) -> bool:
-        """Whether the face with these 68 points (68, 2) lies where it may."""
+        """Return whether the face with these 68 points (68, 2) lies where it may."""
         five, (low, high) = five_points(points), np.array(self.window).reshape(2, 2)
         fits = ((five >= low) & (five <= high)).all()
         if self.whole:
@@ -60,12 +60,12 @@ class Light:
     lamp: np.ndarray
 
     def shade(self, normal: np.ndarray) -> np.ndarray:
-        """RGB factors, 0-1, for unit normals (..., 3) in the camera's axes."""
+        """Return RGB factors, 0-1, for unit normals (..., 3) in the camera's axes."""
         facing = np.clip(0.15 + 0.85 * (normal @ self.direction), 0, 1)[..., None]
         return np.clip(self.ambient + self.lamp * facing, 0, 1)
 
     def gloss(self, normal: np.ndarray) -> np.ndarray:
-        """Brightness, 0-1, that the lamp's reflection adds for unit normals (..., 3)."""
+        """Return the brightness, 0-1, that the lamp's reflection adds for unit normals (..., 3)."""
         half = self.direction + np.array([0.0, 0.0, 1.0])
         half = half / np.linalg.norm(half)
         return 0.22 * self.lamp.mean() * np.clip(normal @ half, 0, 1) ** 14
@@ -79,7 +79,8 @@ class Finish:
         gain: Factor on the brightness.
         contrast: Factor on the distance from middle grey.
         saturation: Factor on the distance from grey of the same brightness.
-        slope: Change of the brightness from the middle to an edge, (x, y), as a share.
+        slope: Change of the brightness from the middle to an edge, (x, y), as a
+            fraction.
         blur: Standard deviation of the blur in pixels.
         noise: Standard deviation of the sensor noise in grey levels.
     """
@@ -122,7 +123,7 @@ class Scene:
 
 
 def celeba_framing(size: tuple[int, int] = (178, 218)) -> Framing:
-    """The framing of an unaligned CelebA, stretched to another size.
+    """Return the framing of an unaligned CelebA, stretched to another size.
 
     Its window is what remains of a 178 x 218 image when rows 30-208 are kept, resized to
     136 x 136 and cut by 20 pixels on each side, less a margin of 3 pixels.
@@ -134,7 +135,7 @@ def celeba_framing(size: tuple[int, int] = (178, 218)) -> Framing:
 
 
 def _truncated(rng: np.random.Generator, sigma: float, limit: float) -> float:
-    """A normal draw of mean 0, drawn again until it is within ``limit``."""
+    """Sample a normal variable of mean 0, anew until it is within ``limit``."""
     while True:
         value = rng.normal(0, sigma)
         if abs(value) <= limit:
@@ -144,10 +145,10 @@ def _truncated(rng: np.random.Generator, sigma: float, limit: float) -> float:
 def sample_pose(
     rng: np.random.Generator, identity: Identity, expression: Expression, framing: Framing
 ) -> Pose:
-    """Draw a pose that keeps the 5 points within the framing's window.
+    """Sample a pose that keeps the 5 points within the framing's window.
 
     Args:
-        rng: The only source of chance.
+        rng: Generator of everything random.
         identity: The person.
         expression: What the face does.
         framing: Where the face may lie.
@@ -174,7 +175,7 @@ def sample_pose(
 
 
 def _sample_light(rng: np.random.Generator) -> Light:
-    """Draw a lamp, mostly from above and from the front or the side."""
+    """Sample a lamp, mostly from above and from the front or the side."""
     turn, rise = rng.normal(0, 0.75), rng.normal(0.45, 0.35)
     direction = np.array([np.sin(turn) * np.cos(rise), -np.sin(rise), np.cos(turn) * np.cos(rise)])
     ambient = rng.uniform(0.30, 0.60)
@@ -184,7 +185,7 @@ def _sample_light(rng: np.random.Generator) -> Light:
 
 
 def _sample_finish(rng: np.random.Generator) -> Finish:
-    """Draw a camera: mostly sharp and clean, sometimes blurred, noisy or nearly grey."""
+    """Sample a camera: mostly sharp and clean, sometimes blurred, noisy or nearly grey."""
     return Finish(
         gain=float(rng.uniform(0.85, 1.22)),
         contrast=float(rng.uniform(0.75, 1.2)),
@@ -198,11 +199,11 @@ def _sample_finish(rng: np.random.Generator) -> Finish:
 def sample_scene(
     rng: np.random.Generator, identity: Identity | None = None, framing: Framing | None = None
 ) -> Scene:
-    """Draw everything that decides an image.
+    """Sample everything that decides an image.
 
     Args:
-        rng: The only source of chance.
-        identity: The person; drawn, too, if None.
+        rng: Generator of everything random.
+        identity: The person; a random one if None.
         framing: Where the face may lie; `celeba_framing` if None.
 
     Returns:

@@ -31,7 +31,7 @@ def backdrop(kind: str, size: tuple[int, int], rng: np.random.Generator) -> Imag
     Args:
         kind: One of `BACKDROPS`.
         size: Width and height in pixels.
-        rng: The only source of chance.
+        rng: Generator of everything random.
 
     Returns:
         An RGB image.
@@ -77,7 +77,7 @@ class Scenery:
         surface: The head.
         pose: The head's pose in the canvas's pixels.
         shade: Maps unit normals (n, 3) in the camera's axes to factors on the colour, (n, 3).
-        rng: The only source of chance.
+        rng: Generator of everything random.
     """
 
     def __init__(
@@ -170,7 +170,7 @@ class Scenery:
             self._fill(pose, space, 0.8 * cloth)
 
     def _skull(self) -> None:
-        """The back of the head: the outline that an ellipsoid has on the screen."""
+        """Draw the back of the head: the outline that an ellipsoid has on the screen."""
         style, pose = self.identity.style, self.pose
         puff = HAIRLINES[style][3] if style != "bald" else 0.0
         traits = self.identity.traits
@@ -224,7 +224,7 @@ class Scenery:
         self._line(curve(bridge), frame, thick)
 
     def occlude(self, kind: str) -> None:
-        """Put something in the way of the face; the points do not move.
+        """Draw something in front of the face; the points stay where they are.
 
         Args:
             kind: One of `OCCLUDERS`.

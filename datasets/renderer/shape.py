@@ -92,7 +92,7 @@ class Expression:
         brows: How far the brows are raised, -0.05 to 0.10.
         frown: How far the inner ends of the brows are lowered, 0-0.07.
         lids: Factor on the opening of the eyes, 0.06 (closed) to 1.25.
-        gaze: Shift of the irises as a share of the eye's half width and half height, (x, y).
+        gaze: Shift of the irises as a fraction of the eye's half width and half height, (x, y).
     """
 
     opening: float = 0.0
@@ -104,7 +104,7 @@ class Expression:
 
 
 def _between(rng: np.random.Generator, colours: np.ndarray, spread: float) -> np.ndarray:
-    """A colour between two neighbours of ``colours``, each channel off by the share ``spread``."""
+    """Return a colour between two neighbours, each channel off by ``spread`` times a normal."""
     place = rng.uniform(0, len(colours) - 1)
     low = int(place)
     mixed = colours[low] + (place - low) * (colours[low + 1] - colours[low])
@@ -112,17 +112,17 @@ def _between(rng: np.random.Generator, colours: np.ndarray, spread: float) -> np
 
 
 def sample_identity(rng: np.random.Generator) -> Identity:
-    """Draw a person.
+    """Sample a person.
 
     Args:
-        rng: The only source of chance.
+        rng: Generator of everything random.
 
     Returns:
         The person.
     """
     traits = {}
     for name, (low, high) in TRAITS.items():
-        # Two draws averaged: the middle of the range is commoner than its ends.
+        # Two samples averaged: the middle of the range is commoner than its ends.
         traits[name] = float(low + (high - low) * rng.uniform(size=2).mean())
     skin = _between(rng, SKINS, 0.02)
     lip = skin * rng.uniform((0.80, 0.50, 0.55), (1.0, 0.72, 0.80))
@@ -148,10 +148,10 @@ def sample_identity(rng: np.random.Generator) -> Identity:
 
 
 def sample_expression(rng: np.random.Generator) -> Expression:
-    """Draw what a face does: mostly calm or smiling, now and then closed eyes or an open mouth.
+    """Sample what a face does: mostly calm or smiling, now and then closed eyes or an open mouth.
 
     Args:
-        rng: The only source of chance.
+        rng: Generator of everything random.
 
     Returns:
         The expression.
@@ -169,18 +169,18 @@ def sample_expression(rng: np.random.Generator) -> Expression:
 
 
 def chin_y(identity: Identity, expression: Expression) -> float:
-    """Height of the chin's lowest point, lower when the mouth is open."""
+    """Return the height of the chin's lowest point, lower when the mouth is open."""
     return CHIN_Y * identity.traits["lower"] + 0.6 * expression.opening
 
 
 def mouth_y(identity: Identity) -> float:
-    """Height of the line between closed lips."""
+    """Return the height of the line between closed lips."""
     traits = identity.traits
     return (traits["nose_len"] + traits["mouth_gap"]) * traits["lower"]
 
 
 def _eyes_and_brows(traits: dict[str, float], expression: Expression) -> tuple:
-    """The left brow (5, 2) and the left eye (6, 2) about the middle of the face."""
+    """Return the left brow (5, 2) and the left eye (6, 2) about the middle of the face."""
     u = np.linspace(0, 1, 5)
     brow_x = -0.88 + u * (0.88 - traits["brow_gap"])
     arch = traits["brow_arch"] * np.sin(np.pi * (0.15 + 0.75 * u)) - traits["brow_tilt"] * (u - 0.5)
@@ -193,7 +193,7 @@ def _eyes_and_brows(traits: dict[str, float], expression: Expression) -> tuple:
 
 
 def _mouth(identity: Identity, expression: Expression) -> np.ndarray:
-    """The 20 mouth points, (20, 2)."""
+    """Return the 20 mouth points, (20, 2)."""
     traits, smile, gap = identity.traits, expression.smile, expression.opening
     width = traits["mouth_w"] * (1 + 0.16 * smile - 0.35 * gap)
     up = traits["lip_up"] * (1 - 0.2 * max(smile, 0))
@@ -212,7 +212,7 @@ def _mouth(identity: Identity, expression: Expression) -> np.ndarray:
 
 
 def frontal_points(identity: Identity, expression: Expression) -> np.ndarray:
-    """The 68 points as seen straight from the front and from far away.
+    """Return the 68 points as seen straight from the front and from far away.
 
     Args:
         identity: The person.
@@ -241,7 +241,7 @@ def frontal_points(identity: Identity, expression: Expression) -> np.ndarray:
 
 
 def five_points(points: np.ndarray) -> np.ndarray:
-    """The 5 points of CelebA among the 68 of iBUG.
+    """Return the 5 points of CelebA among the 68 of iBUG.
 
     Args:
         points: x and y, (68, 2).

@@ -39,7 +39,7 @@ def smoothstep(value: np.ndarray) -> np.ndarray:
 
 
 def bump(x: np.ndarray, y: np.ndarray, centre: tuple, size: tuple) -> np.ndarray:
-    """A Gaussian hill of height 1 about ``centre`` with the widths ``size``, both (x, y)."""
+    """Return a Gaussian hill of height 1 about ``centre``, of widths ``size``, both (x, y)."""
     return np.exp(-(((x - centre[0]) / size[0]) ** 2) - ((y - centre[1]) / size[1]) ** 2)
 
 
@@ -64,7 +64,7 @@ class Pose:
     offset: tuple[float, float] = (88.5, 100.0)
 
     def rotation(self) -> np.ndarray:
-        """The matrix (3, 3) that turns the head; it acts on column vectors."""
+        """Return the matrix (3, 3) that turns the head; it acts on column vectors."""
         c, s = np.cos(self.yaw), np.sin(self.yaw)
         turn = np.array([[c, 0, s], [0, 1, 0], [-s, 0, c]])
         c, s = np.cos(self.pitch), np.sin(self.pitch)
@@ -77,7 +77,7 @@ class Pose:
         return (space - CENTRE) @ self.rotation().T
 
     def project(self, space: np.ndarray) -> np.ndarray:
-        """Image coordinates of points in space.
+        """Return the image coordinates of points in space.
 
         Args:
             space: (..., 3).
@@ -108,18 +108,18 @@ class Surface:
         self._profile = self._scaled(_TABLE)  # (400, 2)
 
     def _scaled(self, profile: np.ndarray) -> np.ndarray:
-        """The average profile (n, 2) with this person's proportions."""
+        """Return the average profile (n, 2) with this person's proportions."""
         y, z = profile.T
         y = y * np.where(y < 0, *self._stretch)
         return np.stack([y, z * self.identity.traits["depth"]], 1)
 
     def row(self, y: np.ndarray) -> np.ndarray:
-        """The ``t`` at which the midline reaches the height ``y``, from crown to chin."""
+        """Return the ``t`` at which the midline reaches the height ``y``, from crown to chin."""
         part = slice(_TOP, _BOTTOM + 1)
         return np.interp(y, self._profile[part, 0], _T[part])
 
     def parameters(self, points: np.ndarray) -> np.ndarray:
-        """Where on the surface the points of a front view lie.
+        """Return where on the surface the points of a front view lie.
 
         Args:
             points: x and y as `frontal_points` gives them, (n, 2).
@@ -135,7 +135,7 @@ class Surface:
         return np.stack([0.5 + angle / (2 * SPAN), self.row(middle)], 1)
 
     def smooth_positions(self, s: np.ndarray, t: np.ndarray) -> np.ndarray:
-        """Points in space of the head without nose, lips and hair, (..., 3)."""
+        """Return the points in space of the head without nose, lips and hair, (..., 3)."""
         angle = (s - 0.5) * (2 * SPAN)
         y = np.interp(t, _T, self._profile[:, 0])
         z = np.interp(t, _T, self._profile[:, 1])
@@ -145,7 +145,7 @@ class Surface:
         return np.stack([self.width * np.sin(angle), y, z * cosine], -1)
 
     def relief(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-        """How far nose, brows, lips, cheeks and chin stand out at the heights and sides given."""
+        """Return how far nose, brows, lips, cheeks and chin protrude at ``x`` and ``y``."""
         traits, smile = self.identity.traits, max(self.expression.smile, 0)
         tip, mouth = traits["nose_len"] * traits["lower"], mouth_y(self.identity)
         away, off = np.abs(x), np.abs(x - traits["nose_x"])
@@ -167,7 +167,7 @@ class Surface:
         return sum(height * hill for height, hill in hills)
 
     def positions(self, points: np.ndarray) -> np.ndarray:
-        """Points in space of the points of a front view.
+        """Return the points in space of the points of a front view.
 
         Args:
             points: x and y, (n, 2).
@@ -181,7 +181,7 @@ class Surface:
         return space
 
     def grid(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """The whole surface without hair on a coarse grid.
+        """Return the whole surface without hair on a coarse grid.
 
         Returns:
             ``s`` and ``t`` (ROWS, COLUMNS), cell centres of the unit square, and the points in
@@ -196,7 +196,7 @@ class Surface:
 
 
 def normals(space: np.ndarray) -> np.ndarray:
-    """Unit normals of a grid of points in space, towards the outside.
+    """Return the unit normals of a grid of points in space, towards the outside.
 
     Args:
         space: (rows, columns, 3), rows downwards and columns to the right.

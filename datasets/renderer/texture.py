@@ -18,7 +18,7 @@ class FacePainter:
     Args:
         surface: The head.
         size: Width (along ``s``) and height (along ``t``) of the painting in pixels.
-        rng: The only source of chance.
+        rng: Generator of everything random.
     """
 
     def __init__(self, surface: Surface, size: tuple[int, int], rng: np.random.Generator):
@@ -32,7 +32,7 @@ class FacePainter:
         self.draw = ImageDraw.Draw(self.image)
 
     def at(self, points: np.ndarray) -> np.ndarray:
-        """Where Pillow draws the points of a front view, (n, 2)."""
+        """Return where Pillow draws the points of a front view, (n, 2)."""
         # Less half a pixel, since whole numbers are pixel centres, plus one half, since Pillow
         # cuts off what follows the decimal point.
         return self.surface.parameters(points) * self.size
@@ -108,7 +108,7 @@ class FacePainter:
             self.line(np.stack([path[place], tip]), colour, 0.015)
 
     def _eye(self, lids: np.ndarray) -> None:
-        """One eye, given its six points from the image's left corner clockwise."""
+        """Paint one eye, given its six points from the image's left corner clockwise."""
         skin, expression = self.identity.skin, self.expression
         upper, lower = curve(lids[:4]), curve(lids[[3, 4, 5, 0]])
         half = np.ptp(lids[:, 0]) / 2

@@ -12,30 +12,42 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Recipe:
-    """What the runs on one kind of data have in common: the published options."""
+    """What the runs on one kind of data have in common: the published options.
+
+    Args:
+        script: that trains and tests, such as ``eval_face.py``.
+        options: of the script, without data, encoder and epochs.
+        epochs: as published.
+        metric: what the script measures, as ``result.json`` names it, in %.
+    """
 
     script: str
     options: str
     epochs: int
+    metric: str
 
 
+FACE_METRIC, BIRD_METRIC = "InterOcularError", "PCK"
 # [ref: README of the published code, "Landmark Regression"] all three.
 FIT = "--batch_size 32 --adam --cosine"
 FACES = Recipe(
     "eval_face.py",
     f"--image_size 136 --image_crop 20 {FIT} --learning_rate 0.001 --weight_decay 0.0005",
     epochs=200,
+    metric=FACE_METRIC,
 )
 FEW_FACES = Recipe(
     "eval_face.py",
     f"--image_size 136 --image_crop 20 {FIT} --learning_rate 0.01 --weight_decay 0.05 "
     "--repeat --TPS_aug",
     epochs=1000,
+    metric=FACE_METRIC,
 )
 BIRDS = Recipe(
     "eval_animal.py",
     f"--image_size 96 --image_crop 0 {FIT} --learning_rate 0.001 --weight_decay 0.0005",
     epochs=2000,
+    metric=BIRD_METRIC,
 )
 PER_EPOCH = 1000  # [spec 8] images an epoch of a few-shot run
 
@@ -50,12 +62,12 @@ class Run:
     """One command line.
 
     Args:
-        recipe: its published options.
-        dataset: of ``--dataset``.
-        model: of ``--model``.
-        features: layer or hypercolumn.
-        annotations: annotated training images; None for all.
-        seed: of the draw of few annotations, and of everything else.
+        recipe: its script and the published options.
+        dataset: name of the benchmark, as the script's ``--dataset`` takes it.
+        model: name of the encoder, such as ``resnet50``.
+        features: layer, 1 to 5, and whether to take the hypercolumn from there on.
+        annotations: number of annotated training images; None for all.
+        seed: of everything random, the choice of few annotated images included.
     """
 
     recipe: Recipe
@@ -116,9 +128,9 @@ class Published:
 
     Args:
         method: the row's label.
-        figures: value of the experiment's axis to the figure.
-        source: where the figures stand.
-        model: of the runs that repeat the row; None if it is another method's.
+        figures: test score in %, by the place on the experiment's axis.
+        source: where the figures were published; empty if there are none.
+        model: encoder of the runs that repeat the row; None if it is another method's.
     """
 
     method: str
@@ -132,17 +144,17 @@ class Experiment:
     """A set of runs that fill a table: a row for each model, a column for each value of an axis.
 
     Args:
-        title: what it is.
-        recipe: of its runs.
-        axis: a run's place on the axis.
-        columns: place on the axis to its label, in order.
-        axis_label: of the curve; None if no curve is drawn.
-        datasets: of its runs, as all that follows: there is a run for each combination.
+        title: heading of its table.
+        recipe: script and published options of its runs.
+        axis: returns a run's place on the axis, its column.
+        columns: the columns' labels by place on the axis, in order.
+        datasets: benchmarks; there is a run for each combination of these and the next three.
+        axis_label: label of the curve's axis; None if there is no curve.
         models: encoders, unless the user chooses others.
         features: layers and hypercolumns.
         annotations: numbers of annotated images, None for all.
-        repeated: repeat each with several seeds.
-        published: rows beside ours.
+        repeated: whether each run is repeated with several seeds.
+        published: rows of published figures below the table's own.
         note: what a reader must know of the numbers.
     """
 

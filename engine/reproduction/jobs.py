@@ -1,4 +1,4 @@
-"""An experiment's run as a job: its command line, its folder, and how far it got there."""
+"""An experiment's run as a job: its command line, its folder, and how far it got."""
 
 import json
 import math
@@ -43,13 +43,13 @@ class Settings:
     Args:
         out: folder of the runs' folders.
         data: folder of the data sets.
-        face_encoders: model to checkpoint.
-        bird_encoders: likewise.
-        random_network: untrained encoders instead.
-        scale: of the epochs.
+        face_encoders: checkpoints of encoders pre-trained on faces, by model.
+        bird_encoders: the same for birds.
+        random_network: whether to take untrained encoders instead.
+        scale: factor on the published number of epochs, above 0, at most 1.
         num_per_epoch: images an epoch of a few-shot run.
-        num_workers: of each run.
-        device: of each run.
+        num_workers: processes that read images, in each run.
+        device: "auto", "cpu" or "cuda".
     """
 
     out: Path
@@ -63,10 +63,10 @@ class Settings:
     device: str
 
 
-class Stand(NamedTuple):
-    """How far a job got: a state, and the checkpoint to resume or what differs."""
+class JobState(NamedTuple):
+    """How far a job got: one of `STATES`, and the checkpoint to resume or what differs."""
 
-    state: str
+    name: str
     checkpoint: Path | None = None
     differences: str = ""
 
@@ -76,10 +76,10 @@ class Job:
     """A run with its command line and its folder.
 
     Args:
-        run: what is run.
-        options: of its script.
-        folder: where it writes.
-        data_folder: what it reads.
+        run: the run, by what its results depend on.
+        options: command line of its script.
+        folder: that it writes to.
+        data_folder: of its data set.
         encoder: the checkpoint it needs; None for an untrained one.
         encoder_given: whether the user named that file.
     """
@@ -96,15 +96,15 @@ class Job:
         """The file with all that it prints."""
         return self.folder / "log.txt"
 
-    def stand(self, parser: ArgumentParser) -> Stand:
+    def find_state(self, parser: ArgumentParser) -> JobState:
         """Return how far it got.
 
         Args:
-            parser: of its script.
+            parser: its script's.
         """
         begun = any(self.folder.glob("*.pth"))
         if not begun and read_record(self.folder / "result.json") is None:
-            return Stand(MISSING)
+            return JobState(MISSING)
         is_finished = read_row(self.folder) is not None
         held = (read_record(self.folder / "options.json") or {}).get("options")
         found = None
@@ -112,13 +112,13 @@ class Job:
             found = newest_checkpoint(self.folder)
         if held is None:  # a kill may have cut options.json off
             if found is None:
-                return Stand(OTHER, differences="options.json is missing or damaged")
+                return JobState(OTHER, differences="options.json is missing or damaged")
             held = vars(found[1]["opt"])
         if differences := self.differences(parser, held):
-            return Stand(OTHER, differences=differences)
+            return JobState(OTHER, differences=differences)
         if is_finished:
-            return Stand(FINISHED)
-        return Stand(MISSING) if found is None else Stand(INTERRUPTED, found[0])
+            return JobState(FINISHED)
+        return JobState(MISSING) if found is None else JobState(INTERRUPTED, found[0])
 
     def differences(self, parser: ArgumentParser, held: Mapping) -> str:
         """Return in which options the run in the folder differs from this one, in words.
@@ -138,11 +138,11 @@ class Job:
             if name not in neutral and held[name] != value
         )
 
-    def options_from(self, stand: Stand) -> list[str]:
-        """Return the options that carry it out from where it stands."""
-        if stand.checkpoint is not None:
-            return [*self.options, "--resume", str(stand.checkpoint)]
-        if stand.state != FINISHED and self.folder.exists():
+    def options_from(self, state: JobState) -> list[str]:
+        """Return the options that start or resume it from a state."""
+        if state.checkpoint is not None:
+            return [*self.options, "--resume", str(state.checkpoint)]
+        if state.name != FINISHED and self.folder.exists():
             return [*self.options, "--overwrite"]
         return self.options
 

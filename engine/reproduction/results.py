@@ -14,8 +14,6 @@ from engine.reproduction.experiments import (
     run_of_options,
 )
 
-FACE_METRIC, BIRD_METRIC = "InterOcularError", "PCK"  # as in result.json
-
 
 @dataclass(frozen=True)
 class Row:
@@ -32,29 +30,24 @@ class Row:
     result: dict
 
     @property
-    def metric(self) -> str:
-        """The metric's name in ``result.json``."""
-        return BIRD_METRIC if self.run.recipe is BIRDS else FACE_METRIC
-
-    @property
     def last(self) -> float:
-        """Test score after the last epoch."""
-        return self.result["last"]["Test"][self.metric]
+        """Test score after the last epoch, in %."""
+        return self.result["last"]["Test"][self.run.recipe.metric]
 
     @property
     def best(self) -> float:
-        """Test score of the best epoch, which faces pick on the test set and birds don't."""
+        """Test score, in %, of the epoch that is best on the test set, or for birds on Val."""
         return self.result["best"]["best_test_pck" if self.run.recipe is BIRDS else "best_error"]
 
     @property
     def headline(self) -> float:
-        """The score to quote: of the last epoch, or of the one picked on a validation set."""
+        """The score to quote, in %: of the last epoch, or of the one picked on a validation set."""
         return self.best if self.run.recipe is BIRDS else self.last
 
     @property
     def mean_shape(self) -> float:
-        """Test score of predicting the training images' mean shape."""
-        return self.result["mean_shape"][self.metric]
+        """Test score, in %, of predicting the training images' mean shape."""
+        return self.result["mean_shape"][self.run.recipe.metric]
 
     @property
     def epochs(self) -> int:
@@ -67,23 +60,18 @@ class Row:
         return self.options["num_per_epoch"] if self.run.recipe is FEW_FACES else PER_EPOCH
 
     @property
-    def encoder(self) -> str:
-        """The encoder's checkpoint, or that it is untrained."""
-        return "untrained" if self.options["random_network"] else self.options["trained_model_path"]
-
-    @property
     def annotations(self) -> int:
         """Annotated training images, also where all were used."""
         return self.run.annotations or self.result["images"]["training"]
 
     @property
     def test_images(self) -> int:
-        """Images the scores are of."""
+        """Number of images in the test set."""
         return self.result["images"]["Test"]
 
     @property
     def variant(self) -> str:
-        """What else than its experiment's axis and the seed sets it apart, in words."""
+        """What sets it apart beside its column and its seed, in words."""
         published = self.run.recipe.epochs
         parts = [self.run.model]
         parts += ["untrained encoder"] if self.options["random_network"] else []

@@ -14,15 +14,16 @@ from matplotlib.figure import Figure
 from data_loader.data_loaders_animal import CUB
 from data_loader.data_loaders_face import FACE_BENCHMARKS
 from engine.reproduction.experiments import (
-    BIRDS,
+    BIRD_METRIC,
     EXPERIMENTS,
+    FACE_METRIC,
     FACE_NAMES,
     FEW_FACES,
     LAYERS,
     Experiment,
     published_figure,
 )
-from engine.reproduction.results import BIRD_METRIC, FACE_METRIC, Row, read_rows
+from engine.reproduction.results import Row, read_rows
 from utils.files import write_file, write_text
 
 METRIC_LABELS = {
@@ -37,23 +38,19 @@ METRIC_NOTES = {
 }
 
 
-def metric_of(experiment: Experiment) -> str:
-    """Return the name in result.json of what an experiment measures."""
-    return BIRD_METRIC if experiment.recipe is BIRDS else FACE_METRIC
-
-
 # ---- CSV ----
 
 
-def columns(row: Row) -> dict[str, object]:
+def csv_columns(row: Row) -> dict[str, object]:
     """Return a run's line of the CSV by column."""
     run, (figure, source) = row.run, published_figure(row.run) or ("", "")
+    untrained = row.options["random_network"]
     return {
         "experiments": "+".join(n for n, e in EXPERIMENTS.items() if e.includes(run)),
         "run": run.name,
         "dataset": run.dataset,
         "model": run.model,
-        "encoder": row.encoder,
+        "encoder": "untrained" if untrained else row.options["trained_model_path"],
         "layer": run.features[0],
         "use_hypercol": run.features[1],
         "annotations": row.annotations,
@@ -62,12 +59,12 @@ def columns(row: Row) -> dict[str, object]:
         "published_epochs": run.recipe.epochs,
         "scale": f"{row.epochs / run.recipe.epochs:.4g}",
         "num_per_epoch": row.per_epoch if run.recipe is FEW_FACES else "",
-        "metric": f"{row.metric} (%)",
+        "metric": f"{run.recipe.metric} (%)",
         "headline": row.headline,
         "last": row.last,
         "best": row.best,
         "best_epoch": row.result["best"]["best_epoch"],
-        "best_picked_on": "Val" if run.recipe is BIRDS else "Test",
+        "best_picked_on": "Val" if run.recipe.metric == BIRD_METRIC else "Test",
         "mean_shape": row.mean_shape,
         "test_images": row.test_images,
         "published": figure,
@@ -80,9 +77,9 @@ def csv_text(rows: list[Row]) -> str:
     if not rows:
         return ""
     text = io.StringIO()
-    writer = csv.DictWriter(text, list(columns(rows[0])), lineterminator="\n")
+    writer = csv.DictWriter(text, list(csv_columns(rows[0])), lineterminator="\n")
     writer.writeheader()
-    writer.writerows(columns(row) for row in rows)
+    writer.writerows(csv_columns(row) for row in rows)
     return text.getvalue()
 
 
@@ -94,7 +91,7 @@ def mean_std(values: list[float]) -> tuple[float, float | None]:
     return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None
 
 
-def cell(values: list[float], repeated: bool) -> str:
+def format_cell(values: list[float], repeated: bool) -> str:
     """Return values as ``mean ± std (n)``, or a single one as it is."""
     if not values:
         return ""
@@ -103,7 +100,7 @@ def cell(values: list[float], repeated: bool) -> str:
     return f"{text} ({len(values)})" if repeated else text
 
 
-def grouped(rows: Iterable[Row], key: Callable[[Row], object]) -> dict:
+def group_rows(rows: Iterable[Row], key: Callable[[Row], object]) -> dict:
     """Return the rows by key, in the order in which the keys appear."""
     groups: dict = {}
     for row in rows:
@@ -115,15 +112,15 @@ def table_lines(experiment: Experiment, rows: list[Row], sources: list[str]) -> 
     """Return an experiment's table; appends the sources of its published rows to the list."""
     places = list(experiment.columns)
     lines = [["", *experiment.columns.values()]]
-    for variant, group in grouped(rows, lambda row: row.variant).items():
-        at = grouped(group, lambda row: experiment.axis(row.run))
+    for variant, group in group_rows(rows, lambda row: row.variant).items():
+        at = group_rows(group, lambda row: experiment.axis(row.run))
         values = [[row.headline for row in at.get(place, [])] for place in places]
-        lines.append([f"ours: {variant}", *(cell(v, experiment.repeated) for v in values)])
+        lines.append([f"ours: {variant}", *(format_cell(v, experiment.repeated) for v in values)])
     if rows:
-        at = grouped(rows, lambda row: experiment.axis(row.run))
+        at = group_rows(rows, lambda row: experiment.axis(row.run))
         # By seed: all models see the same images.
         shapes = [{row.run.seed: row.mean_shape for row in at.get(place, [])} for place in places]
-        cells = [cell(list(s.values()), experiment.repeated) for s in shapes]
+        cells = [format_cell(list(s.values()), experiment.repeated) for s in shapes]
         lines.append(["ours: mean shape of the training images", *cells])
     for row in experiment.published:
         if row.source and row.source not in sources:
@@ -135,22 +132,22 @@ def table_lines(experiment: Experiment, rows: list[Row], sources: list[str]) -> 
     return [f"| {' | '.join(line)} |" for line in (lines[0], rule, *lines[1:])]
 
 
-def warnings(rows: list[Row]) -> list[str]:
+def list_warnings(rows: list[Row]) -> list[str]:
     """Return what sets rows apart from a reproduction, a sentence each."""
-    found = []
+    sentences = []
     if any(row.scaled for row in rows):
-        found.append("**Scaled down: NOT a reproduction of the paper's numbers.**")
+        sentences.append("**Scaled down: NOT a reproduction of the paper's numbers.**")
     if any(row.options["random_network"] for row in rows):
-        found.append("**Encoders that are not trained, drawn at random.**")
+        sentences.append("**Encoders with random weights, which were not trained.**")
     foreign = []
-    for dataset, group in grouped(rows, lambda row: row.run.dataset).items():
+    for dataset, group in group_rows(rows, lambda row: row.run.dataset).items():
         benchmark = CUB if dataset == "CUB" else FACE_BENCHMARKS[dataset][0]
         count, published = group[0].test_images, (benchmark.published_counts or {}).get("test")
         if count != published:
             foreign.append(f"{FACE_NAMES.get(dataset, dataset)} {count}, not {published}")
     if foreign:
-        found.append(f"**Other data than the benchmark: test images of {'; '.join(foreign)}.**")
-    return found
+        sentences.append(f"**Other data than the benchmark: test images of {'; '.join(foreign)}.**")
+    return sentences
 
 
 def markdown_text(rows: list[Row]) -> str:
@@ -161,12 +158,12 @@ def markdown_text(rows: list[Row]) -> str:
         own = [row for row in rows if experiment.includes(row.run)]
         if not own and not any(row.figures for row in experiment.published):
             continue
-        lines += ["", f"## {name}: {experiment.title}", "", METRIC_NOTES[metric_of(experiment)]]
+        lines += ["", f"## {name}: {experiment.title}", "", METRIC_NOTES[experiment.recipe.metric]]
         if experiment.repeated:
             lines.append("Mean ± sample standard deviation over (number of) seeds.")
         if experiment.note:
             lines.append(experiment.note)
-        for warning in warnings(own):
+        for warning in list_warnings(own):
             lines += ["", f"> {warning}"]
         lines += ["", *table_lines(experiment, own, sources)]
     lines += ["", "An empty cell: not run, or no published figure with a source at hand.", ""]
@@ -185,7 +182,7 @@ def draw_curves(name: str, rows: list[Row]) -> Figure:
     if name == "layers":
         draw_layers(axes, rows)
     else:
-        for variant, group in grouped(rows, lambda row: row.variant).items():
+        for variant, group in group_rows(rows, lambda row: row.variant).items():
             draw_line(axes, group, lambda row: row.annotations, f"ours: {variant}")
         ticks = sorted({row.annotations for row in rows})
         axes.set_xscale("log")
@@ -193,7 +190,7 @@ def draw_curves(name: str, rows: list[Row]) -> Figure:
         axes.minorticks_off()
     axes.set_xlabel(experiment.axis_label or "")
     spread = "\nmean ± standard deviation over seeds" if experiment.repeated else ""
-    axes.set_ylabel(METRIC_LABELS[metric_of(experiment)] + spread)
+    axes.set_ylabel(METRIC_LABELS[experiment.recipe.metric] + spread)
     scaled = any(row.scaled for row in rows)
     axes.set_title(experiment.title + ("\nSCALED DOWN: not a reproduction" if scaled else ""))
     axes.grid(alpha=0.3)
@@ -205,7 +202,7 @@ def draw_line(
     axes: Axes, rows: list[Row], place: Callable[[Row], float], label: str, **style: Any
 ) -> None:
     """Draw the mean at each place, with the standard deviation as a bar."""
-    groups = sorted(grouped(rows, place).items())
+    groups = sorted(group_rows(rows, place).items())
     moments = [mean_std([row.headline for row in group]) for _, group in groups]
     means = [mean for mean, _ in moments]
     bars = [std or 0.0 for _, std in moments] if any(std for _, std in moments) else None
@@ -213,23 +210,23 @@ def draw_line(
     axes.errorbar([x for x, _ in groups], means, yerr=bars, label=label, **style)
 
 
-def shallowest(row: Row) -> int:
-    """Return the place of the shallowest map that a run uses: 0 is the deepest one's."""
+def shallowest_place(row: Row) -> int:
+    """Return the place among `LAYERS` of the shallowest map that a run uses, from 0."""
     layer, use_hypercol = row.run.features
     return layer - 1 if use_hypercol else list(LAYERS).index(layer)
 
 
 def draw_layers(axes: Axes, rows: list[Row]) -> None:
     """Draw hypercolumns and single layers over their shallowest map, the deepest on the left."""
-    for number, (variant, group) in enumerate(grouped(rows, lambda row: row.variant).items()):
+    for number, (variant, group) in enumerate(group_rows(rows, lambda row: row.variant).items()):
         colour = f"C{number}"
-        kinds = grouped(group, lambda row: row.run.features[1])
+        kinds = group_rows(group, lambda row: row.run.features[1])
         if True in kinds:
             label = f"hypercolumn from conv5_x to here: {variant}"
-            draw_line(axes, kinds[True], shallowest, label, color=colour)
+            draw_line(axes, kinds[True], shallowest_place, label, color=colour)
         if False in kinds:
             style = {"linestyle": "--", "marker": "s", "color": colour}
-            draw_line(axes, kinds[False], shallowest, f"this map alone: {variant}", **style)
+            draw_line(axes, kinds[False], shallowest_place, f"this map alone: {variant}", **style)
     axes.set_xticks(range(len(LAYERS)), list(LAYERS.values()))
 
 

@@ -16,7 +16,7 @@ class Page:
     body: bytes = BODY
     etag: str | None = '"one"'
     ranges: bool = True
-    heeds_if_range: bool = True
+    respects_if_range: bool = True
     length: bool = True
     kind: str = "application/octet-stream"
     redirect: str | None = None
@@ -39,7 +39,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.send_header("Location", page.redirect)
             return self.end_headers()
         start, wanted = 0, self.headers.get("Range")
-        fits = self.headers.get("If-Range") == page.etag or not page.heeds_if_range
+        fits = self.headers.get("If-Range") == page.etag or not page.respects_if_range
         if wanted and page.ranges and fits:
             start = int(wanted.removeprefix("bytes=").removesuffix("-"))
         self.send_response(206 if start else 200)

@@ -68,9 +68,9 @@ def test_starts_over_if_the_part_cannot_go_on(site, tmp_path, change):
     if change == "no_ranges":
         page.ranges = False
     elif change == "careless":
-        page.heeds_if_range = False
+        page.respects_if_range = False
     elif change == "size":
-        page.body, page.etag, page.heeds_if_range = site.body[1:], None, False
+        page.body, page.etag, page.respects_if_range = site.body[1:], None, False
     elif change == "note":
         (tmp_path / "f.part.json").unlink()
     elif change == "junk":
@@ -103,7 +103,7 @@ def test_without_a_validator_a_cut_means_starting_over(site, tmp_path, etag):
     assert (tmp_path / "f").read_bytes() == site.body
     assert site.asked == [("/f", None)] * 3
     site.pages["/f"].cuts = [50_000] * 9
-    message = fail("in vain", f"{site.url}/f", tmp_path / "g")
+    message = fail("retries failed", f"{site.url}/f", tmp_path / "g")
     assert "start over" in message and len(site.asked) == 3 + 1 + 2
 
 
@@ -119,7 +119,7 @@ def test_busy_server_is_asked_again(site, tmp_path):
     site.pages["/f"].codes = [503, 429]
     fetch(f"{site.url}/f", tmp_path / "f", policy=QUICK)
     site.pages["/f"].codes = [503] * 3
-    fail("503.*2 retries in vain; nothing was kept", f"{site.url}/f", tmp_path / "g")
+    fail("503.*2 retries failed; nothing was kept", f"{site.url}/f", tmp_path / "g")
     assert names(tmp_path) == ["f"]
 
 

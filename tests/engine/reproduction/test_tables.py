@@ -14,7 +14,7 @@ from engine.reproduction.experiments import (
     published_figure,
 )
 from engine.reproduction.results import read_row, read_rows
-from engine.reproduction.tables import cell, mean_std, write_curves, write_tables
+from engine.reproduction.tables import format_cell, mean_std, write_curves, write_tables
 from utils.errors import InputError
 from utils.files import write_file
 
@@ -69,13 +69,13 @@ def table(text, name):
 def test_mean_and_standard_deviation_by_hand():
     assert mean_std([1.0, 2.0, 6.0]) == (3.0, pytest.approx(math.sqrt(7)))  # (4 + 1 + 9) / 2
     assert mean_std([4.0]) == (4.0, None)
-    assert cell([1.0, 2.0, 6.0], repeated=True) == "3.00 ± 2.65 (3)"
-    assert cell([4.0], repeated=True) == "4.00 (1)"
-    assert cell([4.0], repeated=False) == "4.00"
-    assert cell([], repeated=True) == ""
+    assert format_cell([1.0, 2.0, 6.0], repeated=True) == "3.00 ± 2.65 (3)"
+    assert format_cell([4.0], repeated=True) == "4.00 (1)"
+    assert format_cell([4.0], repeated=False) == "4.00"
+    assert format_cell([], repeated=True) == ""
 
 
-def test_face_table_stands_beside_the_published_figures(tmp_path):
+def test_face_table_is_beside_the_published_figures(tmp_path):
     leave(tmp_path, Run(FACES, "MAFLAligned", "resnet50"), 2.8)
     leave(tmp_path, Run(FACES, "ThreeHundredW", "resnet50"), 4.9)
     write_tables(tmp_path)
@@ -119,7 +119,7 @@ def test_scaled_runs_say_so_and_are_not_averaged_with_whole_ones(tmp_path):
     assert rows["ours: resnet18"]["10"] == "10.00 (1)"
     scaled = "ours: resnet18, untrained encoder, SCALED: 10 of 1000 epochs"
     assert rows[scaled]["10"] == "50.00 (1)"
-    assert "NOT a reproduction" in text and "drawn at random" in text
+    assert "NOT a reproduction" in text and "with random weights" in text
     paths = write_curves(tmp_path)
     assert [path.name for path in paths] == ["few_shot.png"]
 
