@@ -36,7 +36,7 @@ from engine.acceleration import (
     gradient_scaler,
 )
 from engine.encoder_loading import new_encoder
-from engine.parallel import wrap_distributed
+from engine.parallel import check_rows, wrap_distributed
 from engine.pretraining_images import (
     Views,
     add_unlabelled_arguments,
@@ -163,7 +163,18 @@ def main() -> None:
 
     # ---- query encoder, key encoder, queue; as they were, if the run goes on ----
     state = build_learned(args, dataset, device)
+    check_rows(state.query.encoder, dataset.side, args.batch_size, len(dataset))
     notices = worker_notice(args.num_workers) + ignored_notices(args, **IGNORED)
+    if args.nce_k > len(dataset):
+        notices.append(
+            f"warning: --nce_k {args.nce_k} is more than the {len(dataset)} images: an image's own "
+            "old keys are among its negatives"
+        )
+    if state.query.encoder.chunks * world_size() == 1:
+        notices.append(
+            "one device and --virtual_gpus 1: ShuffleBN has no effect, since each batch is "
+            "normalised as a whole"
+        )
     progress_state = Progress(torch.zeros(2, device=device), len(dataset), args.batch_size)
     folder = args.model_path / args.model_name
     found = open_checkpoint(args, folder, CHECKPOINT_KEYS, notices)
