@@ -34,6 +34,7 @@ from engine.acceleration import (
     add_acceleration_arguments,
     autocast,
     gradient_scaler,
+    scaled_step,
 )
 from engine.encoder_loading import new_encoder
 from engine.parallel import check_rows, wrap_distributed
@@ -288,10 +289,10 @@ def train_one_epoch(
         optimizer.zero_grad()
         # Gradients are averaged over ranks: a share counts by its size, a stand-in not at all.
         scaler.scale(loss * (batch_split.own * world_size() / batch_split.total)).backward()
-        scaler.step(optimizer)
-        scaler.update()
-        momentum_update(query, key, args.alpha)
-        contrast.enqueue(k)
+        if taken := scaled_step(optimizer, scaler):
+            momentum_update(query, key, args.alpha)
+            contrast.enqueue(k)
+        progress_state.count_skipped(not taken)
 
         # Summed on the device: reading a number there would hold the next step up.
         means = torch.stack([loss.detach(), logits[:, 0].detach().mean()])

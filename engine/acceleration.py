@@ -74,6 +74,14 @@ def gradient_scaler(device: torch.device, amp: str) -> torch.amp.GradScaler:
     return torch.amp.GradScaler(device.type, enabled=amp == "fp16")
 
 
+def scaled_step(optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler) -> bool:
+    """Take a step, and return whether it was taken: with infinite gradients the scaler skips it."""
+    before = scaler.get_scale() if scaler.is_enabled() else 0.0  # reading it waits for a GPU
+    scaler.step(optimizer)
+    scaler.update()
+    return not scaler.is_enabled() or scaler.get_scale() >= before
+
+
 def as_channels_last(images: Tensor) -> Tensor:
     """Return images (B, 3, H, W) in the memory layout that convolutions are fastest in."""
     return images.contiguous(memory_format=torch.channels_last)

@@ -29,6 +29,9 @@ from utils.log import Stopwatch
 from utils.randomness import random_states, restore_random_states
 
 CHECKPOINT_KEYS = ("opt", "model", "contrast", "optimizer", "epoch", "model_ema")
+# The scale begins at 2 ** 16 and is halved each time; gradients that fit none of 20 scales are
+# infinite themselves.
+MAX_SKIPPED = 20
 
 
 class MoCoState(NamedTuple):
@@ -55,10 +58,24 @@ class Progress:
     epochs: int = 0
     steps: int = 0
     images: int = 0
+    skipped: int = 0  # steps in a row, up to the last one
 
     def next_batch(self) -> int:
         """Return how many images the next step has, over all ranks."""
         return min(self.batch_size, self.images_an_epoch - self.images)
+
+    def count_skipped(self, is_skipped: bool) -> None:
+        """Count a step that the gradient scaler skipped, or begin anew after one that was taken.
+
+        Raises:
+            InputError: if too many were skipped in a row.
+        """
+        self.skipped = self.skipped + 1 if is_skipped else 0
+        if self.skipped == MAX_SKIPPED:
+            raise InputError(
+                f"--amp fp16: the gradients of {MAX_SKIPPED} steps in a row are infinite or NaN, "
+                "at whatever scale; try --amp bf16 or off, or a smaller --learning_rate"
+            )
 
     def next_epoch(self) -> None:
         """Count the epoch as done."""

@@ -131,3 +131,23 @@ def test_compiled_encoders_embed_as_others_do():
 def test_compiled_encoders_are_saved_under_the_same_names(faces, tmp_path, plain):
     content, _ = train(faces, tmp_path, "compiled", "--compile", "--epochs", 1)
     assert list(weights(content)) == list(weights(plain))
+
+
+def test_float16_enqueues_no_keys_of_skipped_steps_and_stops_after_many(
+    faces, tmp_path, monkeypatch
+):
+    # Halved 20 times, the scale is still beyond float16's largest number, 2**16.
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**60)
+    monkeypatch.setattr("train_moco.gradient_scaler", lambda device, amp: scaler)
+    # --batch_size 8 of 20 images: 3 steps an epoch.
+    content, _ = train(faces, tmp_path, "a", "--amp", "fp16", "--epochs", 1)
+    assert content["queue_index"] == 0 and content["scaler"]["scale"] == 2.0**57
+    assert not torch.allclose(content["contrast"]["memory"].norm(dim=1), torch.ones(20))
+    assert not content["optimizer"]["state"]
+
+    options = [*MOCO, "--data_folder", faces, "--model_name", "b", "--amp", "fp16"]
+    done = run_inside("train_moco.py", *options, "--epochs", 8, cwd=tmp_path)
+    assert done.status == 2 and "the gradients of 20 steps in a row are infinite" in done.err
+    assert (
+        len(done.err.splitlines()) == 1 and "step 1/3" in done.out and "epoch 7/8" not in done.out
+    )
