@@ -3,6 +3,7 @@
 None of it changes what is computed, beyond rounding.
 """
 
+import argparse
 import os
 import shutil
 
@@ -15,8 +16,8 @@ from utils.errors import InputError
 PRECISIONS = {"off": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-def add_acceleration_arguments(parser):
-    """Declare the ways to spend less time or memory on a step; return the group."""
+def add_acceleration_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the ways to spend less time or memory on a step."""
     group = parser.add_argument_group("acceleration")
     group.add_argument(
         "--amp",
@@ -36,7 +37,6 @@ def add_acceleration_arguments(parser):
         help="keep one map a block for the backward pass and compute the others again: a fraction "
         "of the memory for about a third more time",
     )
-    return group
 
 
 def accelerate(encoder: InsResNet, *, compiled: bool, recompute: bool) -> None:
@@ -53,7 +53,7 @@ def accelerate(encoder: InsResNet, *, compiled: bool, recompute: bool) -> None:
     if compiled:
         check_compiler(next(encoder.parameters()).device)
         # In place, so that the state dict keeps its names. Shapes are few: whole batches, the
-        # last one, and their shares on several GPUs.
+        # last one, and their chunks on several GPUs.
         resnet.compile(dynamic=False)
 
 

@@ -1,13 +1,10 @@
 """One model over the processes that torchrun started."""
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from models.encoders import STRIDE
-from models.parallel import DataParallel
-from utils.distributed import chunk_size, is_distributed, split_over_ranks, world_size
-from utils.errors import InputError
+from utils.distributed import BatchSplit, is_distributed, split_over_ranks, world_size
 
 
 def wrap_distributed(model: nn.Module, batch_size: int, side: int) -> nn.Module:
@@ -33,24 +30,14 @@ def wrap_distributed(model: nn.Module, batch_size: int, side: int) -> nn.Module:
     return parallel
 
 
-def check_rows(model: DataParallel, side: int, batch_size: int, images: int) -> None:
-    """Raise an `InputError` if BatchNorm would get a single value per channel.
+def own_rows(rows: Tensor, batch_split: BatchSplit) -> Tensor:
+    """Return this rank's (b, ...) of a batch's rows (B, ...); without any, one that stands in."""
+    return rows[batch_split.rows] if batch_split.own else rows[:1]
 
-    That is one row, of which the last map is a single pixel.
 
-    Args:
-        model: on its device.
-        side: of the images, in pixels; a multiple of 32.
-        batch_size: images a step, over all ranks.
-        images: of an epoch.
+def weigh_loss(loss: Tensor, batch_split: BatchSplit) -> Tensor:
+    """Return a rank's mean loss, weighted so that averaging over ranks gives the batch's mean.
+
+    Ranks count by their rows; one that stands in, not at all.
     """
-    for total in (min(batch_size, images), images % batch_size or batch_size):
-        rows = {max(own, 1) for own in split_over_ranks(total).sizes}  # one stands in for none
-        sizes = {chunk_size(own, model.chunks, i) for own in rows for i in range(model.chunks)}
-        if side == STRIDE and 1 in sizes:
-            raise InputError(
-                f"--batch_size {batch_size} with {images} images: BatchNorm would get a single "
-                f"image of {side} pixels (a batch of {total} over {world_size()} processes, "
-                f"{model.chunks} GPUs each), which it can't normalise; choose another "
-                "--batch_size, or more pixels (--image_size, --image_crop)"
-            )
+    return loss * (batch_split.own * world_size() / batch_split.total)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from engine.parallel import check_rows
+from engine.pretraining_checks import check_rows
 from models.parallel import DataParallel
 from tests.scripts.conftest import FRAME, run, run_inside
 from utils.checkpoint import load_checkpoint
