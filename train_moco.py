@@ -14,14 +14,15 @@ The published runs, on CelebA and on iNaturalist Aves:
 this process's; K keys in the queue, of D dimensions.
 """
 
-import argparse
+import math
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 
 import torch
 from torch import nn
 
-from data_loader.image_set import ImageSet
+from data_loader.bad_images import count_bad_images
 from data_loader.loaders import (
     add_loader_arguments,
     check_batch_size,
@@ -29,14 +30,16 @@ from data_loader.loaders import (
     set_epoch,
     worker_notice,
 )
+from data_loader.storage.image_cache import cache_images
+from data_loader.views.batch_views import BatchViews
 from engine.acceleration import (
-    accelerate,
     add_acceleration_arguments,
     autocast,
     gradient_scaler,
+    scaled_step,
 )
-from engine.encoder_loading import new_encoder
-from engine.parallel import wrap_distributed
+from engine.parallel import own_rows, weigh_loss, wrap_distributed
+from engine.pretraining_checks import check_rows, check_side, harm_notices
 from engine.pretraining_images import (
     Views,
     add_unlabelled_arguments,
@@ -47,7 +50,8 @@ from engine.pretraining_state import (
     CHECKPOINT_KEYS,
     MoCoState,
     PeriodicSave,
-    Progress,
+    Position,
+    build_encoders,
     check_order,
     restore,
     save_run,
@@ -62,8 +66,8 @@ from engine.run import (
     scalar_folder,
     start_folder,
 )
-from models.encoders import RESNETS, STRIDE
-from models.momentum import copy_parameters, momentum_update, set_key_mode, shuffled_keys
+from models.encoders import RESNETS
+from models.momentum import momentum_update, shuffled_keys
 from models.nce import MemoryMoCo, NCESoftmaxLoss
 from utils.arguments import (
     ArgumentParser,
@@ -74,11 +78,11 @@ from utils.arguments import (
     positive_int,
     unit_interval,
 )
-from utils.collectives import all_reduce_sum, split_over_ranks
+from utils.collectives import split_over_ranks
 from utils.errors import InputError
 from utils.interruption import Interruption
 from utils.log import RunLog, Stopwatch, progress
-from utils.process_group import join_process_group, leave_process_group, world_size
+from utils.process_group import join_process_group, leave_process_group
 from utils.randomness import seed_everything
 from utils.schedule import (
     add_schedule_arguments,
@@ -148,30 +152,48 @@ def build_parser() -> ArgumentParser:
 def main() -> None:
     """Run the pre-training."""
     args = build_parser().parse_args()
-    device = choose_device(args.device, args.gpu)
+    folder, device = args.model_path / args.model_name, choose_device(args.device, args.gpu)
     join_process_group(device)
     seed_everything(args.seed)
 
     check_batch_size(args.batch_size)
     check_side(args.image_size, args.image_crop)
-    dataset = build_unlabelled_dataset(args)
+    dataset = build_unlabelled_dataset(
+        args.dataset,
+        args.data_folder,
+        imagelist=args.imagelist,
+        image_cache=args.image_cache,
+        imwidth=args.image_size,
+        crop=args.image_crop,
+        smallest_scale=args.crop,
+        skip_bad=args.on_bad_image == "skip",
+    )
     check_same_images(dataset)
 
     # ---- query encoder, key encoder, queue; as they were, if the run goes on ----
-    state = build_learned(args, dataset, device)
+    encoder = (args.model, dataset.side, args.seed, device)
+    query, key = build_encoders(*encoder, args.virtual_gpus, args.compile, args.recompute)
+    check_rows(query.encoder, dataset.side, args.batch_size, len(dataset))
+    contrast = MemoryMoCo(EMBEDDING_DIM, len(dataset), args.nce_k, args.nce_t, use_softmax=True)
+    optimizer = torch.optim.SGD(
+        query.parameters(),
+        lr=args.learning_rate,
+        momentum=args.momentum,
+        weight_decay=args.weight_decay,
+    )
+    state = MoCoState(query, key, contrast.to(device), optimizer, gradient_scaler(device, args.amp))
     notices = worker_notice(args.num_workers) + ignored_notices(args, **IGNORED)
-    progress_state = Progress(torch.zeros(2, device=device), len(dataset), args.batch_size)
-    folder = args.model_path / args.model_name
+    notices += harm_notices(query.encoder, args.nce_k, len(dataset))
+    position = Position(torch.zeros(2, device=device), len(dataset), args.batch_size)
     found = open_checkpoint(args, folder, CHECKPOINT_KEYS, notices)
     if found is not None:
         check_order(*found, dataset.order_name(), args.override)
-        notices += restore(*found, args.model, state, progress_state)
+        notices += restore(*found, args.model, state, position)
 
     # ---- the run's folder and log ----
     start_folder(args.model_path, args.model_name, args, {"images": len(dataset)})
-    forget_later_epochs(folder / "log.jsonl", progress_state.epochs)
-    scalars = scalar_folder(args.model_path, args.model_name)
-    log = RunLog(None, scalars, folder / "log.jsonl")
+    forget_later_epochs(folder / "log.jsonl", position.epochs)
+    log = RunLog(None, scalar_folder(args.model_path, args.model_name), folder / "log.jsonl")
     for notice in [*notices, *dataset.count_notice()]:
         log.line(notice)
     log.line(
@@ -180,129 +202,121 @@ def main() -> None:
     )
 
     # ---- two random views of each image ----
-    views = build_views(args, dataset, folder, found is not None, device, log)
+    if args.image_cache is not None:
+        cache = Path(args.image_cache or f"{args.model_path}_cache")
+        log.line(cache_images(dataset, cache, args.num_workers, log.line))
+    views = build_views(
+        dataset,
+        BatchViews(args.image_size, args.image_crop, args.crop, dataset.mean, dataset.std)
+        if args.augment == "device"
+        else None,
+        count_bad_images(dataset, folder, found is not None, log.line),
+        batch_size=args.batch_size,
+        num_workers=args.num_workers,
+        seed=args.seed,
+        device=device,
+    )
 
     # ---- train ----
     with autocast(device, args.amp):
-        embed = wrap_distributed(state.query, args.batch_size, dataset.side)
+        embed = wrap_distributed(query, args.batch_size, dataset.side)
     entries = {"opt": plain_options(args), "order": dataset.order_name()}
     save = partial(save_run, folder, args.keep_last, entries, state)
     with Interruption() as interruption:
-        after_step = PeriodicSave(save, args.save_minutes, interruption)
-        for epoch in range(progress_state.epochs + 1, args.epochs + 1):
-            rate = step_lr(epoch, args.learning_rate, args.lr_decay_epochs, args.lr_decay_rate)
-            if args.cosine:
-                rate = cosine_lr(epoch, args.learning_rate, args.epochs)
-            set_learning_rate(state.optimizer, rate)
-            set_epoch(views.loader, epoch, skip=progress_state.images)
-            watch, skipped = Stopwatch(), progress_state.images
-            loss, prob = train_one_epoch(args, views, embed, state, progress_state, log, after_step)
-            if not torch.isfinite(torch.tensor(loss)):
-                raise InputError(
-                    f"the loss is {loss} after epoch {epoch} at --learning_rate "
-                    f"{args.learning_rate}: not saved; try a smaller rate"
-                )
-            log.record(epoch, ins_loss=loss, ins_prob=prob, learning_rate=rate)
-            log.line(
-                f"epoch {epoch}/{args.epochs}  loss {loss:.4f}  prob {prob:.3f}  rate {rate:.5f}  "
-                f"{(len(dataset) - skipped) / watch.seconds():.1f} images/s"
+        save_late = PeriodicSave(save, args.save_minutes, interruption)
+        for epoch in range(position.epochs + 1, args.epochs + 1):
+            lr = cosine_lr(epoch, args.learning_rate, args.epochs)
+            if not args.cosine:
+                lr = step_lr(epoch, args.learning_rate, args.lr_decay_epochs, args.lr_decay_rate)
+            set_learning_rate(optimizer, lr)
+            set_epoch(views.loader, epoch, skip=position.images)
+            watch, before = Stopwatch(), position.images
+            loss, prob = train_one_epoch(
+                views, embed, state, position, args.alpha, args.amp, args.print_freq, log, save_late
             )
-            progress_state.next_epoch()
-            save(progress_state, kept=epoch % args.save_freq == 0)
+            speed = (len(dataset) - before) / watch.seconds()
+            report_epoch(log, epoch, args.epochs, loss, prob, lr, speed)
+            position.next_epoch()
+            save(position, kept=epoch % args.save_freq == 0)
     log.line(f"done: {folder / 'current.pth'}")
     leave_process_group()
 
 
-def build_learned(args: argparse.Namespace, dataset: ImageSet, device: torch.device) -> MoCoState:
-    """Return query encoder, key encoder, queue and optimizer as they are before the first step."""
-    query = new_encoder(args.model, dataset.side, args.seed).to(device)
-    key = new_encoder(args.model, dataset.side, args.seed).to(device)
-    copy_parameters(query, key)
-    for encoder in (query, key):
-        encoder.encoder.virtual_gpus = args.virtual_gpus
-        accelerate(encoder, compiled=args.compile, recompute=args.recompute)
-    query.train()
-    set_key_mode(key)
-    contrast = MemoryMoCo(EMBEDDING_DIM, len(dataset), args.nce_k, args.nce_t, use_softmax=True).to(
-        device
+def report_epoch(
+    log: RunLog, epoch: int, epochs: int, loss: float, prob: float, lr: float, speed: float
+) -> None:
+    """Log an epoch's mean loss and positive logit, and its images a second.
+
+    Raises:
+        InputError: if the loss isn't finite.
+    """
+    if not math.isfinite(loss):
+        raise InputError(
+            f"the loss is {loss} after epoch {epoch} at a learning rate of {lr:g}: not saved; try "
+            "a smaller --learning_rate"
+        )
+    log.record(epoch, ins_loss=loss, ins_prob=prob, learning_rate=lr)
+    log.line(
+        f"epoch {epoch}/{epochs}  loss {loss:.4f}  prob {prob:.3f}  rate {lr:.5f}  "
+        f"{speed:.1f} images/s"
     )
-    optimizer = torch.optim.SGD(
-        query.parameters(),
-        lr=args.learning_rate,
-        momentum=args.momentum,
-        weight_decay=args.weight_decay,
-    )
-    return MoCoState(query, key, contrast, optimizer, gradient_scaler(device, args.amp))
 
 
 def train_one_epoch(
-    args: argparse.Namespace,
     views: Views,
     embed: nn.Module,
     state: MoCoState,
-    progress_state: Progress,
+    position: Position,
+    alpha: float,
+    amp: str,
+    print_freq: int,
     log: RunLog,
-    after_step: Callable[[Progress], None],
+    after_step: Callable[[Position], None],
 ) -> tuple[float, float]:
     """Take one step a batch; return the epoch's mean loss and mean positive logit.
 
     Args:
-        args: the options.
-        views: of this rank's shares of the batches.
+        views: of this rank's rows of the batches.
         embed: the query encoder, averaging gradients over all ranks.
-        state: is changed.
-        progress_state: is changed.
-        log: is told every ``args.print_freq`` steps.
-        after_step: is called after each.
+        state: modified in place.
+        position: modified in place.
+        alpha: momentum of the key encoder.
+        amp: a key of `engine.acceleration.PRECISIONS`.
+        print_freq: steps between lines of the log.
+        log: receives them.
+        after_step: called after each step.
     """
     query, key, contrast, optimizer, scaler = state
     criterion = NCESoftmaxLoss()
-    device = contrast.memory.device
-    epoch, last_step = progress_state.epochs + 1, progress_state.steps + len(views.loader)
+    device = position.totals.device
+    epoch, last_step = position.epochs + 1, position.steps + len(views.loader)
     for batch in progress(views.loader, f"epoch {epoch}"):
-        batch_split = split_over_ranks(progress_state.next_batch())
+        batch_split = split_over_ranks(position.next_batch())
         views.note_bad_images(batch, batch_split)
         view1, view2 = views.pair(batch, device)  # (b, 3, H, W) each
-        with autocast(device, args.amp):
+        with autocast(device, amp):
             q = embed(view1)  # (b, D)
             k = shuffled_keys(key, view2, batch_split)  # (B, D)
-        logits = contrast.logits(q, k[batch_split.rows] if batch_split.own else k[:1])  # (b, K + 1)
+        logits = contrast.logits(q, own_rows(k, batch_split))  # (b, K + 1)
         loss = criterion(logits)
         optimizer.zero_grad()
-        # Gradients are averaged over ranks: a share counts by its size, a stand-in not at all.
-        scaler.scale(loss * (batch_split.own * world_size() / batch_split.total)).backward()
-        scaler.step(optimizer)
-        scaler.update()
-        momentum_update(query, key, args.alpha)
-        contrast.enqueue(k)
+        scaler.scale(weigh_loss(loss, batch_split)).backward()
+        if taken := scaled_step(optimizer, scaler):
+            momentum_update(query, key, alpha)
+            contrast.enqueue(k)
 
-        # Summed on the device: reading a number there would hold the next step up.
-        means = torch.stack([loss.detach(), logits[:, 0].detach().mean()])
-        progress_state.totals += all_reduce_sum(means * batch_split.own)
-        progress_state.images += batch_split.total
-        progress_state.steps += 1
-        if progress_state.steps % args.print_freq == 0:
-            loss_now, prob_now = (progress_state.totals / progress_state.images).tolist()
+        position.count_skipped(not taken)
+        position.count_step(loss, logits[:, 0], batch_split)
+        if position.steps % print_freq == 0:
+            loss_now, prob_now = position.means()
             log.step(
-                f"epoch {epoch}  step {progress_state.steps}/{last_step}  loss {loss_now:.4f}  "
+                f"epoch {epoch}  step {position.steps}/{last_step}  loss {loss_now:.4f}  "
                 f"prob {prob_now:.3f}"
             )
-        after_step(progress_state)
+        after_step(position)
     if views.bad_images is not None:
         views.bad_images.report()
-    loss, prob = (progress_state.totals / progress_state.images).tolist()
-    return loss, prob
-
-
-def check_side(image_size: int, image_crop: int) -> None:
-    """Raise an `InputError` unless the last map pools to a single vector [spec 2]."""
-    side = image_size - 2 * image_crop
-    if side > 0 and side % STRIDE:  # without any pixels, the data set says so
-        raise InputError(
-            f"--image_size {image_size} and --image_crop {image_crop} leave {side} pixels: the "
-            f"embedding needs a multiple of {STRIDE}, such as 96 (--image_size 136 "
-            "--image_crop 20)"
-        )
+    return position.means()
 
 
 if __name__ == "__main__":

@@ -10,9 +10,10 @@ first epochs, in which kernels are compiled and the image cache is made, aren't 
 
 import argparse
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch.utils.data import DataLoader
@@ -21,12 +22,12 @@ from benchmarks import literal
 from benchmarks.literal_views import PairDataset
 from benchmarks.measure import interleaved, machine, peak_memory, report
 from data_loader.data_loaders_face import CelebAPrunedAligned_MAFLVal
-from data_loader.items import Items
-from data_loader.loaders import build_loader
+from data_loader.items import PairItem
 from data_loader.storage.image_cache import cache_images
 from data_loader.views.batch_views import BatchViews
-from engine.acceleration import accelerate, gradient_scaler
-from engine.pretraining_state import MoCoState, Progress
+from engine.acceleration import gradient_scaler
+from engine.pretraining_images import Views, build_views
+from engine.pretraining_state import MoCoState, Position, build_encoders
 from models.encoders import RESNETS, build_random_encoder
 from models.momentum import copy_parameters, set_key_mode
 from models.nce import MemoryMoCo
@@ -35,7 +36,7 @@ from utils.log import RunLog
 
 SIZE, CROP, SIDE = 136, 20, 96
 QUEUE, TEMPERATURE, ALPHA, DIM = 4096, 0.07, 0.999, 128
-WAYS = {
+WAYS: dict[str, dict[str, Any]] = {
     "channels last": {},
     "+ image cache": {"cached": True},
     "+ compiled": {"cached": True, "compiled": True},
@@ -43,13 +44,6 @@ WAYS = {
     "+ cache, device views": {"cached": True, "augment": True},
     "+ all": {"cached": True, "compiled": True, "amp": "bf16", "augment": True},
 }
-
-
-class Quiet(RunLog):
-    """A log that says nothing."""
-
-    def line(self, text: str) -> None:
-        """Print nothing."""
 
 
 def main() -> None:
@@ -98,7 +92,7 @@ def images_of(root: str, count: int) -> CelebAPrunedAligned_MAFLVal:
 
 def literal_epochs(
     model: str, root: str, count: int, batch_size: int, num_workers: int, device: torch.device
-):
+) -> Callable[[], None]:
     """Return a function that trains for an epoch as published."""
     dataset = PairDataset(images_of(root, count))
     loader = DataLoader(
@@ -122,14 +116,9 @@ def literal_epochs(
     return epoch
 
 
-def learned_from_scratch(
-    model: str, device: torch.device, *, compiled: bool, recompute: bool, amp: str
-) -> MoCoState:
+def state_of(model: str, device: torch.device, amp: str, **acceleration: Any) -> MoCoState:
     """Return what `train_moco.py` trains."""
-    query, key = (build_random_encoder(model, SIDE, 0).to(device) for _ in range(2))
-    copy_parameters(query, key)
-    for encoder in (query, key):
-        accelerate(encoder, compiled=compiled, recompute=recompute)
+    query, key = build_encoders(model, SIDE, 0, device, **acceleration)
     contrast = MemoryMoCo(DIM, 0, QUEUE, TEMPERATURE, use_softmax=True).to(device)
     optimizer = torch.optim.SGD(query.parameters(), lr=0.03, momentum=0.9, weight_decay=1e-4)
     return MoCoState(query, key, contrast, optimizer, gradient_scaler(device, amp))
@@ -148,47 +137,41 @@ def our_epochs(
     compiled: bool = False,
     amp: str = "off",
     augment: bool = False,
-):
+) -> Callable[[], None]:
     """Return a function that trains for an epoch as `train_moco.py` does."""
     dataset = images_of(root, count)
     if cached:
         cache_images(dataset, cache, num_workers)
-    views = BatchViews(SIZE, CROP, 0.2, dataset.mean, dataset.std) if augment else None
-    loader = build_loader(
-        Items(dataset, dataset.square_item if augment else dataset.pair_item),
+    views = build_views(
+        dataset,
+        BatchViews(SIZE, CROP, 0.2, dataset.mean, dataset.std) if augment else None,
+        None,
         batch_size=batch_size,
         num_workers=num_workers,
         seed=0,
-        shuffle=True,
         device=device,
     )
-    state = learned_from_scratch(model, device, compiled=compiled, recompute=False, amp=amp)
-    return partial(our_epoch, loader, views, state, amp)
+    state = state_of(model, device, amp, compiled=compiled)
+    return partial(our_epoch, views, state, len(dataset), batch_size, amp)
 
 
-def our_epoch(loader, views: BatchViews | None, state: MoCoState, amp: str) -> None:
+def our_epoch(views: Views, state: MoCoState, images: int, batch_size: int, amp: str) -> None:
     """Train for an epoch as `train_moco.py` does."""
-    progress_state = Progress(torch.zeros(2, device=state.contrast.memory.device))
+    device = next(state.query.parameters()).device
+    position = Position(torch.zeros(2, device=device), images, batch_size)
+    # A line of the log every so many steps: never.
     train_one_epoch(
-        loader,
-        views,
-        state,
-        ALPHA,
-        amp,
-        Quiet(),
-        progress_state,
-        10**6,
-        lambda progress_state: None,
+        views, state.query, state, position, ALPHA, amp, images + 1, RunLog(), lambda position: None
     )
 
 
 def step_memory(model: str, batch_size: int, recompute: bool) -> Iterator[None]:
     """Take one step on random images; growth counts from the first yield on."""
-    cpu = torch.device("cpu")
-    state = learned_from_scratch(model, cpu, compiled=False, recompute=recompute, amp="off")
+    state = state_of(model, torch.device("cpu"), "off", recompute=recompute)
     yield
-    views = torch.randn(batch_size, 6, SIDE, SIDE)
-    our_epoch([[views]], None, state, "off")
+    batch = PairItem(torch.randn(batch_size, 6, SIDE, SIDE), 0)
+    loader: DataLoader = DataLoader([batch], batch_size=None)  # type: ignore[arg-type]  # a list will do
+    our_epoch(Views(loader, None, None), state, batch_size, batch_size, "off")
 
 
 if __name__ == "__main__":

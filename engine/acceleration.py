@@ -3,6 +3,7 @@
 None of it changes what is computed, beyond rounding.
 """
 
+import argparse
 import os
 import shutil
 
@@ -16,8 +17,8 @@ from utils.errors import InputError
 PRECISIONS = {"off": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-def add_acceleration_arguments(parser):
-    """Declare the ways to spend less time or memory on a step; return the group."""
+def add_acceleration_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the ways to spend less time or memory on a step."""
     group = parser.add_argument_group("acceleration")
     group.add_argument(
         "--amp",
@@ -38,7 +39,6 @@ def add_acceleration_arguments(parser):
         "of the memory for about a third more time",
     )
     allow_change("compile", "recompute")
-    return group
 
 
 def accelerate(encoder: InsResNet, *, compiled: bool, recompute: bool) -> None:
@@ -55,7 +55,7 @@ def accelerate(encoder: InsResNet, *, compiled: bool, recompute: bool) -> None:
     if compiled:
         check_compiler(next(encoder.parameters()).device)
         # In place, so that the state dict keeps its names. Shapes are few: whole batches, the
-        # last one, and their shares on several GPUs.
+        # last one, and their chunks on several GPUs.
         resnet.compile(dynamic=False)
 
 
@@ -74,6 +74,14 @@ def autocast(device: torch.device, amp: str) -> torch.autocast:
 def gradient_scaler(device: torch.device, amp: str) -> torch.amp.GradScaler:
     """Return a scaler that keeps float16's gradients from vanishing; elsewhere it does nothing."""
     return torch.amp.GradScaler(device.type, enabled=amp == "fp16")
+
+
+def scaled_step(optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler) -> bool:
+    """Take a step, and return whether it was taken: with infinite gradients the scaler skips it."""
+    before = scaler.get_scale() if scaler.is_enabled() else 0.0  # reading it waits for a GPU
+    scaler.step(optimizer)
+    scaler.update()
+    return not scaler.is_enabled() or scaler.get_scale() >= before
 
 
 def as_channels_last(images: Tensor) -> Tensor:

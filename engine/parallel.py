@@ -1,11 +1,11 @@
 """One model over the processes that torchrun started."""
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from utils.collectives import split_over_ranks
-from utils.process_group import is_distributed
+from utils.collectives import BatchSplit, split_over_ranks
+from utils.process_group import is_distributed, world_size
 
 
 def wrap_distributed(model: nn.Module, batch_size: int, side: int) -> nn.Module:
@@ -29,3 +29,16 @@ def wrap_distributed(model: nn.Module, batch_size: int, side: int) -> nn.Module:
         buffer.copy_(before)
     model.zero_grad()
     return parallel
+
+
+def own_rows(rows: Tensor, batch_split: BatchSplit) -> Tensor:
+    """Return this rank's (b, ...) of a batch's rows (B, ...); without any, one that stands in."""
+    return rows[batch_split.rows] if batch_split.own else rows[:1]
+
+
+def weigh_loss(loss: Tensor, batch_split: BatchSplit) -> Tensor:
+    """Return a rank's mean loss, weighted so that averaging over ranks gives the batch's mean.
+
+    Ranks count by their rows; one that stands in, not at all.
+    """
+    return loss * (batch_split.own * world_size() / batch_split.total)

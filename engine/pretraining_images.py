@@ -1,8 +1,7 @@
 """The unlabelled images of pre-training, and who draws their random views [spec 6]."""
 
 import argparse
-from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -12,14 +11,12 @@ from data_loader.bad_images import (
     BadImages,
     Replacing,
     add_bad_image_argument,
-    count_bad_images,
 )
 from data_loader.data_loaders_animal import InatAve
 from data_loader.data_loaders_face import CelebAPrunedAligned_MAFLVal
 from data_loader.items import Items, PairItem, SquareItem, SubstitutedItem
 from data_loader.landmark_dataset import LandmarkDataset, add_image_arguments
 from data_loader.loaders import build_loader
-from data_loader.storage.image_cache import cache_images
 from data_loader.storage.sharded_images import (
     ShardedCelebA,
     ShardedImages,
@@ -33,14 +30,13 @@ from engine.acceleration import as_channels_last
 from utils.arguments import allow_change, fraction
 from utils.collectives import BatchSplit, all_gather_rows, broadcast_from_first
 from utils.errors import InputError
-from utils.log import RunLog
 from utils.process_group import rank, world_size
 
 UnlabelledSet = LandmarkDataset | ShardedSet
 Batch = PairItem | SquareItem | SubstitutedItem  # each field stacked over b images
 
 
-def add_unlabelled_arguments(parser) -> None:
+def add_unlabelled_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare which images to pre-train on, and how their views are drawn."""
     group = parser.add_argument_group("images")
     group.add_argument(
@@ -65,7 +61,7 @@ def add_unlabelled_arguments(parser) -> None:
         "--crop",
         type=fraction,
         default=0.2,
-        help="smallest share of an image's area that a random view shows",
+        help="smallest fraction of an image's area that a random view shows",
     )
     group.add_argument(
         "--augment",
@@ -88,23 +84,29 @@ def add_unlabelled_arguments(parser) -> None:
     add_bad_image_argument(group)
 
 
-def build_unlabelled_dataset(args: argparse.Namespace) -> UnlabelledSet:
-    """Return the pairs of views that the options ask for.
+def build_unlabelled_dataset(
+    name: str, root: str, *, imagelist: str | None, image_cache: str | None, **frame: Any
+) -> UnlabelledSet:
+    """Return the images that pairs of views are drawn from.
+
+    Args:
+        name: ``CelebA`` or ``InatAve``.
+        root: the data set's folder, or shards.
+        imagelist: of InatAve; a file.
+        image_cache: folder of the image cache.
+        frame: of the data sets: size, crop, smallest view, and whether bad images are skipped.
 
     Raises:
         InputError: if an option doesn't go with shards; or as the data sets do.
     """
-    frame = {"imwidth": args.image_size, "crop": args.image_crop, "smallest_scale": args.crop}
-    frame["skip_bad"] = args.on_bad_image == "skip"
-    root = args.data_folder
     if holds_shards(root):
-        for option in ("imagelist", "image_cache"):
-            if getattr(args, option) is not None:
+        for option, value in (("imagelist", imagelist), ("image_cache", image_cache)):
+            if value is not None:
                 raise InputError(f"--{option} doesn't go with shards, which {root} stands for")
-        sharded = ShardedInatAve if args.dataset == "InatAve" else ShardedCelebA
+        sharded = ShardedInatAve if name == "InatAve" else ShardedCelebA
         return sharded(broadcast_from_first(lambda: find_shards(root)), **frame)
-    if args.dataset == "InatAve":
-        return InatAve(root, imagelist=args.imagelist, **frame)
+    if name == "InatAve":
+        return InatAve(root, imagelist=imagelist, **frame)
     return CelebAPrunedAligned_MAFLVal(root, **frame)
 
 
@@ -125,59 +127,56 @@ class Views(NamedTuple):
         if isinstance(items, PairItem):
             view1, view2 = items.views.to(device, non_blocking=True).split(3, dim=1)
         else:
+            assert self.augment is not None
             images = items.image.to(device, non_blocking=True)
-            generator = torch.Generator().manual_seed(items.seed[0].item())
+            generator = torch.Generator().manual_seed(int(items.seed[0]))
             view1, view2 = self.augment(images, generator), self.augment(images, generator)
         return as_channels_last(view1), as_channels_last(view2)
 
     def note_bad_images(self, batch: Batch, batch_split: BatchSplit) -> None:
         """Take down what was replaced in the batches of all ranks: see `BadImages`."""
-        if self.bad_images is not None:
+        if self.bad_images is not None and isinstance(batch, SubstitutedItem):
             self.bad_images.note(all_gather_rows(batch.substituted, batch_split))
 
 
 def build_views(
-    args: argparse.Namespace,
     dataset: UnlabelledSet,
-    folder: Path,
-    resumed: bool,
+    augment: BatchViews | None,
+    bad_images: BadImages | None,
+    *,
+    batch_size: int,
+    num_workers: int,
+    seed: int,
     device: torch.device,
-    log: RunLog,
 ) -> Views:
     """Return where the pairs of views come from.
 
     Args:
-        args: the options.
         dataset: the images.
-        folder: the run's.
-        resumed: whether the run goes on with what it left there.
+        augment: see `Views`.
+        bad_images: see `Views`.
+        batch_size: images a step, over all ranks.
+        num_workers: processes that read images.
+        seed: of order and views.
         device: of the model.
-        log: is told.
     """
-    augment = None
-    if args.augment == "device":
-        augment = BatchViews(args.image_size, args.image_crop, args.crop, dataset.mean, dataset.std)
     if isinstance(dataset, ShardedSet):
         images = ShardedImages(
             dataset,
             squares=augment is not None,
-            seed=args.seed,
-            batch_size=args.batch_size,
+            seed=seed,
+            batch_size=batch_size,
             rank=rank(),
             ranks=world_size(),
         )
-        loader = build_sharded_loader(images, num_workers=args.num_workers, device=device)
-        return Views(loader, augment, count_bad_images(dataset, folder, resumed, log.line))
-    if args.image_cache is not None:
-        cache = Path(args.image_cache or f"{args.model_path}_cache")
-        log.line(cache_images(dataset, cache, args.num_workers, log.line))
-    bad_images = count_bad_images(dataset, folder, resumed, log.line)
+        loader = build_sharded_loader(images, num_workers=num_workers, device=device)
+        return Views(loader, augment, bad_images)
     items = Items(dataset, dataset.square_item if augment else dataset.pair_item)
     loader = build_loader(
         Replacing(items) if bad_images else items,
-        batch_size=args.batch_size,
-        num_workers=args.num_workers,
-        seed=args.seed,
+        batch_size=batch_size,
+        num_workers=num_workers,
+        seed=seed,
         shuffle=True,
         device=device,
     )

@@ -7,15 +7,25 @@ import signal
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from engine.acceleration import accelerate
+from engine.encoder_loading import new_encoder
 from engine.resumption import save_current
+from models.momentum import copy_parameters, set_key_mode
 from models.nce import MemoryMoCo
+from models.resnet import InsResNet
 from utils.checkpoint import load_weights, save_checkpoint
-from utils.collectives import all_reduce_max, broadcast_buffers, check_identical
+from utils.collectives import (
+    BatchSplit,
+    all_reduce_max,
+    all_reduce_sum,
+    broadcast_buffers,
+    check_identical,
+)
 from utils.errors import InputError
 from utils.files import reason
 from utils.interruption import Interruption
@@ -24,21 +34,54 @@ from utils.process_group import is_first_rank, leave_process_group
 from utils.randomness import random_states, restore_random_states
 
 CHECKPOINT_KEYS = ("opt", "model", "contrast", "optimizer", "epoch", "model_ema")
+# The scale begins at 2 ** 16 and is halved each time; gradients that fit none of 20 scales are
+# infinite themselves.
+MAX_SKIPPED = 20
 
 
 class MoCoState(NamedTuple):
     """What a step changes."""
 
-    query: nn.Module
-    key: nn.Module
+    query: InsResNet
+    key: InsResNet
     contrast: MemoryMoCo
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
 
 
+def build_encoders(
+    model: str,
+    side: int,
+    seed: int,
+    device: torch.device,
+    virtual_gpus: int = 1,
+    compiled: bool = False,
+    recompute: bool = False,
+) -> tuple[InsResNet, InsResNet]:
+    """Return the query encoder and its copy, the key encoder, in their training modes.
+
+    Args:
+        model: a key of `models.encoders.RESNETS`.
+        side: of the network input, in pixels.
+        seed: of the weights.
+        device: of both.
+        virtual_gpus: see `models.parallel.DataParallel`.
+        compiled: see `accelerate`.
+        recompute: see `accelerate`.
+    """
+    query, key = (cast(InsResNet, new_encoder(model, side, seed).to(device)) for _ in range(2))
+    copy_parameters(query, key)
+    for encoder in (query, key):
+        encoder.encoder.virtual_gpus = virtual_gpus
+        accelerate(encoder, compiled=compiled, recompute=recompute)
+    query.train()
+    set_key_mode(key)
+    return query, key
+
+
 @dataclass
-class Progress:
-    """How far the run is: whole epochs, and steps, images and sums of the one that goes on.
+class Position:
+    """How far a run is: whole epochs, and steps, images and sums of the one under way.
 
     ``totals`` are the sums of loss and positive logit over images, on the device. All counts are
     over all ranks.
@@ -50,10 +93,39 @@ class Progress:
     epochs: int = 0
     steps: int = 0
     images: int = 0
+    skipped: int = 0  # steps in a row, up to the last one
 
     def next_batch(self) -> int:
         """Return how many images the next step has, over all ranks."""
         return min(self.batch_size, self.images_an_epoch - self.images)
+
+    def count_skipped(self, is_skipped: bool) -> None:
+        """Count a step that the gradient scaler skipped, or begin anew after one that was taken.
+
+        Raises:
+            InputError: if too many were skipped in a row.
+        """
+        self.skipped = self.skipped + 1 if is_skipped else 0
+        if self.skipped == MAX_SKIPPED:
+            raise InputError(
+                f"--amp fp16: the gradients of {MAX_SKIPPED} steps in a row are infinite or NaN, "
+                "at whatever scale; try --amp bf16 or off, or a smaller --learning_rate"
+            )
+
+    def count_step(self, loss: Tensor, positive: Tensor, batch_split: BatchSplit) -> None:
+        """Count a step, given this rank's mean loss and its positive logits (b,).
+
+        Summed on the device: reading a number there would hold the next step up.
+        """
+        means = torch.stack([loss.detach(), positive.detach().mean()])
+        self.totals += all_reduce_sum(means * batch_split.own)
+        self.images += batch_split.total
+        self.steps += 1
+
+    def means(self) -> tuple[float, float]:
+        """Return the mean loss and the mean positive logit of the epoch so far."""
+        loss, prob = (self.totals / self.images).tolist()
+        return loss, prob
 
     def next_epoch(self) -> None:
         """Count the epoch as done."""
@@ -66,7 +138,7 @@ def save_run(
     keep_last: int,
     entries: dict,
     state: MoCoState,
-    progress_state: Progress,
+    position: Position,
     kept: bool = False,
 ) -> None:
     """Write ``current.pth``, and the epoch's own file if it is to be kept [spec 7].
@@ -83,7 +155,7 @@ def save_run(
         return
     content = {
         **entries,
-        "epoch": progress_state.epochs,
+        "epoch": position.epochs,
         "model": state.query.state_dict(),
         "contrast": state.contrast.state_dict(),
         "optimizer": state.optimizer.state_dict(),
@@ -91,14 +163,14 @@ def save_run(
         "queue_index": state.contrast.index,
         "scaler": state.scaler.state_dict(),
         "progress": {
-            "steps": progress_state.steps,
-            "images": progress_state.images,
-            "totals": progress_state.totals,
+            "steps": position.steps,
+            "images": position.images,
+            "totals": position.totals,
         },
         "random_states": random_states(),
     }
     if kept:
-        save_checkpoint(folder / f"ckpt_epoch_{progress_state.epochs}.pth", content)
+        save_checkpoint(folder / f"ckpt_epoch_{position.epochs}.pth", content)
     save_current(folder, content, keep_last)
 
 
@@ -106,26 +178,26 @@ class PeriodicSave:
     """Save within an epoch when minutes have passed, and before an interruption ends the run."""
 
     def __init__(
-        self, save: Callable[[Progress], None], minutes: float, interruption: Interruption
+        self, save: Callable[[Position], None], minutes: float, interruption: Interruption
     ) -> None:
         self.save, self.seconds, self.interruption = save, 60 * minutes, interruption
         self.watch = Stopwatch()
 
-    def __call__(self, progress_state: Progress) -> None:
+    def __call__(self, position: Position) -> None:
         """See the class; call it after each step, in all ranks.
 
         Raises:
             InputError: if what would be saved isn't finite.
         """
         is_late = is_first_rank() and self.watch.seconds() > self.seconds
-        number, is_late = all_reduce_max(self.interruption.received or 0, is_late)
-        if number or is_late:
-            if not progress_state.totals.isfinite().all():
+        number, late = all_reduce_max(self.interruption.received or 0, is_late)
+        if number or late:
+            if not position.totals.isfinite().all():
                 raise InputError(
-                    f"the loss isn't finite in epoch {progress_state.epochs + 1}: not saved; try a "
+                    f"the loss isn't finite in epoch {position.epochs + 1}: not saved; try a "
                     "smaller --learning_rate"
                 )
-            self.save(progress_state)
+            self.save(position)
             self.watch = Stopwatch()
         if number:
             leave_process_group()  # when the first has saved: the others' end would end it, too
@@ -151,7 +223,7 @@ def check_order(path: Path, content: dict, order: str, override: bool) -> None:
 
 
 def restore(
-    path: Path, content: dict, model: str, state: MoCoState, progress_state: Progress
+    path: Path, content: dict, model: str, state: MoCoState, position: Position
 ) -> list[str]:
     """Restore all state from a checkpoint, ours or a published one; return lines for the log."""
     contrast = state.contrast
@@ -162,10 +234,10 @@ def restore(
         state.optimizer.load_state_dict(content["optimizer"])
         if content.get("scaler"):
             state.scaler.load_state_dict(content["scaler"])
-        progress_state.epochs = content["epoch"]
+        position.epochs = content["epoch"]
         if begun := content.get("progress"):
-            progress_state.steps, progress_state.images = begun["steps"], begun["images"]
-            progress_state.totals.copy_(begun["totals"])
+            position.steps, position.images = begun["steps"], begun["images"]
+            position.totals.copy_(begun["totals"])
         if "random_states" in content:
             contrast.index = int(content["queue_index"]) % contrast.queue_size
             restore_random_states(content["random_states"])

@@ -39,6 +39,7 @@ class MemoryMoCo(nn.Module):
         self.temperature = T
         self.index = 0
         bound = 1.0 / math.sqrt(inputSize / 3)
+        self.memory: Tensor  # (K, D)
         self.register_buffer("params", torch.tensor([-1]))
         self.register_buffer("memory", torch.empty(K, inputSize).uniform_(-bound, bound))
 

@@ -1,5 +1,7 @@
 """One model on several devices, in one process."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -22,18 +24,23 @@ class DataParallel(nn.DataParallel):
 
     virtual_gpus = 1
 
-    def forward(self, *inputs, **kwargs):
-        """Run the module, split over the devices if its parameters are on the first of them."""
-        device = next(self.module.parameters()).device
-        if (
-            is_distributed()
-            or len(self.device_ids) < 2
-            or device != torch.device("cuda", self.device_ids[0])
-        ):
-            return self._on_one_device(*inputs, **kwargs)
-        return super().forward(*inputs, **kwargs)
+    @property
+    def chunks(self) -> int:
+        """How many chunks this process splits a training batch into, at most."""
+        return len(self.device_ids) if self._spans_devices() else self.virtual_gpus
 
-    def _on_one_device(self, x: Tensor, *rest, **kwargs):
+    def _spans_devices(self) -> bool:
+        device = next(self.module.parameters()).device
+        return (
+            not is_distributed()
+            and len(self.device_ids) > 1
+            and device == torch.device("cuda", self.device_ids[0])
+        )
+
+    def forward(self, x: Tensor, *rest: Any, **kwargs: Any) -> Any:
+        """Run the module, split over the devices if its parameters are on the first of them."""
+        if self._spans_devices():
+            return super().forward(x, *rest, **kwargs)
         if self.virtual_gpus == 1:
             return self.module(x, *rest, **kwargs)
         chunks = x.chunk(self.virtual_gpus)

@@ -174,6 +174,8 @@ def _stage(block, in_channels: int, channels: int, blocks: int, stride: int) -> 
 class InsResNet(nn.Module):
     """A ResNet behind `DataParallel`, under the names the published checkpoints use."""
 
+    encoder: DataParallel
+
     def __init__(self, encoder: ResNet) -> None:
         super().__init__()
         self.encoder = DataParallel(encoder)

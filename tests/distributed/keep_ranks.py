@@ -9,8 +9,8 @@ from utils.process_group import rank
 from utils.script import run_script
 
 
-def save_and_keep(folder: Path, keep_last, entries, state, progress_state, kept=False):
-    save(folder, keep_last, entries, state, progress_state, kept)
+def save_and_keep(folder: Path, keep_last, entries, state, position, kept=False):
+    save(folder, keep_last, entries, state, position, kept)
     states = {
         "model": state.query.state_dict(),
         "model_ema": state.key.state_dict(),

@@ -1,12 +1,16 @@
 import argparse
+import contextlib
 import json
 
 import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from engine.pretraining_checks import check_rows
+from models.parallel import DataParallel
 from tests.scripts.running import FRAME, run, run_inside
 from utils.checkpoint import load_checkpoint
+from utils.errors import InputError
 
 MOCO = [*FRAME, "--batch_size", "8", "--nce_k", "20", "--cosine", "--model_path", "runs"]
 
@@ -130,3 +134,47 @@ def test_notices_name_flags_without_effect(faces, tmp_path):
     assert done.status == 0
     assert "--nce_m has no effect" in done.out and "--beta1" not in done.out
     assert "--num_workers 500 capped" in done.out
+
+
+def test_notices_name_negatives_that_are_none_and_shuffling_without_effect(faces, tmp_path):
+    own_keys = "an image's own old keys are among its negatives"
+    shuffling = "--virtual_gpus 1: ShuffleBN has no effect"
+    common = ("--epochs", 1, "--device", "cpu")
+    done = train(faces, tmp_path, *common, "--nce_k", 21, "--model_name", "x")
+    assert f"warning: --nce_k 21 is more than the 20 images: {own_keys}" in done.out
+    assert shuffling in done.out
+    done = train(faces, tmp_path, *common, "--virtual_gpus", 2, "--model_name", "y")
+    assert done.status == 0 and own_keys not in done.out and shuffling not in done.out
+
+
+def test_a_batch_that_cannot_be_normalised_is_refused_at_the_start(faces, tmp_path):
+    common = ("--image_size", 32, "--image_crop", 0, "--device", "cpu", "--epochs", 1)
+    for options in (("--batch_size", 19), ("--batch_size", 4, "--virtual_gpus", 4)):
+        done = train(faces, tmp_path, *common, *options, "--model_name", "x")
+        assert done.status == 2 and not (tmp_path / "runs").exists()
+        assert f"error: --batch_size {options[1]} with 20 images: BatchNorm" in done.err
+        assert len(done.err.splitlines()) == 1
+    done = train(faces, tmp_path, *common, "--batch_size", 18, "--model_name", "x")
+    assert done.status == 0, done.err  # the last batch has two images
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "images", "ranks", "chunks", "works"),
+    [
+        (4, 8, 1, 1, True),
+        (4, 5, 1, 1, False),  # the last batch has one image
+        (8, 8, 2, 2, True),
+        (8, 8, 2, 4, False),  # each chunk has one
+        (6, 6, 1, 4, True),  # as torch.chunk does: 2, 2, 2 and none
+        (8, 10, 2, 1, False),  # one each in the last batch
+        (9, 14, 3, 1, False),  # 2, 2, 1
+        (8, 9, 4, 1, False),  # a row stands in for none
+    ],
+)
+def test_rows_of_ranks_and_gpus_are_counted(monkeypatch, batch_size, images, ranks, chunks, works):
+    monkeypatch.setattr("utils.distributed.world_size", lambda: ranks)
+    model = DataParallel(torch.nn.Linear(1, 1))
+    model.virtual_gpus = chunks
+    check_rows(model, 64, batch_size, images)
+    with contextlib.nullcontext() if works else pytest.raises(InputError, match="BatchNorm"):
+        check_rows(model, 32, batch_size, images)

@@ -1,0 +1,57 @@
+"""What pre-training refuses, or warns of, before it starts."""
+
+from models.encoders import STRIDE
+from models.parallel import DataParallel
+from utils.collectives import chunk_size, split_over_ranks
+from utils.errors import InputError
+from utils.process_group import world_size
+
+
+def check_side(image_size: int, image_crop: int) -> None:
+    """Raise an `InputError` unless the last map pools to a single vector [spec 2]."""
+    side = image_size - 2 * image_crop
+    if side > 0 and side % STRIDE:  # without any pixels, the data set says so
+        raise InputError(
+            f"--image_size {image_size} and --image_crop {image_crop} leave {side} pixels: the "
+            f"embedding needs a multiple of {STRIDE}, such as 96 (--image_size 136 "
+            "--image_crop 20)"
+        )
+
+
+def check_rows(model: DataParallel, side: int, batch_size: int, images: int) -> None:
+    """Raise an `InputError` if BatchNorm would get a single value per channel.
+
+    That is one row, of which the last map is a single pixel.
+
+    Args:
+        model: on its device.
+        side: of the images, in pixels; a multiple of 32.
+        batch_size: images a step, over all ranks.
+        images: of an epoch.
+    """
+    for total in (min(batch_size, images), images % batch_size or batch_size):
+        rows = {max(own, 1) for own in split_over_ranks(total).sizes}  # one stands in for none
+        sizes = {chunk_size(own, model.chunks, i) for own in rows for i in range(model.chunks)}
+        if side == STRIDE and 1 in sizes:
+            raise InputError(
+                f"--batch_size {batch_size} with {images} images: BatchNorm would get a single "
+                f"image of {side} pixels (a batch of {total} over {world_size()} processes, "
+                f"{model.chunks} GPUs each), which it can't normalise; choose another "
+                "--batch_size, or more pixels (--image_size, --image_crop)"
+            )
+
+
+def harm_notices(encoder: DataParallel, nce_k: int, images: int) -> list[str]:
+    """Return a line for each setting that makes the task easier or the negatives wrong."""
+    notices = []
+    if nce_k > images:
+        notices.append(
+            f"warning: --nce_k {nce_k} is more than the {images} images: an image's own old keys "
+            "are among its negatives"
+        )
+    if encoder.chunks * world_size() == 1:
+        notices.append(
+            "one device and --virtual_gpus 1: ShuffleBN has no effect, since each batch is "
+            "normalised as a whole"
+        )
+    return notices
