@@ -242,6 +242,11 @@ class LandmarkDataset(ImageSet):
         points_orig = np.asarray(self.annotations["keypoints"][index], dtype=np.float64)
         return self.square(image, points_orig, index)
 
+    def base_tensors(self, index: int) -> tuple[Tensor, Tensor]:
+        """Return `base_item` as a square (S, S, 3), uint8, and its points (A, 2), float64."""
+        image, points = self.base_item(index)
+        return torch.from_numpy(np.array(image)), torch.from_numpy(np.array(points, np.float64))
+
     def cached(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         """Return what the image cache holds of an image.
 

@@ -23,7 +23,6 @@ from data_loader.loaders import (
     seeded,
     set_epoch,
 )
-from data_loader.storage.image_cache import BaseItems
 from engine.feature_cache import FeatureCache, Storage, Stored, features_key, in_bytes
 from models.encoders import Features, as_maps, encode
 from utils.distributed import (
@@ -174,7 +173,7 @@ class WarpedImages:
         self.warper: WarperSingle = dataset.warper.to(encoding.device)
         chosen, self.rows = distinct(dataset)
         loader = DataLoader(
-            Subset(BaseItems(dataset), chosen),
+            Subset(Items(dataset, dataset.base_tensors), chosen),
             batch_size=None,
             num_workers=min(num_workers, available_cores()),
             generator=torch.Generator(),  # its own, not the training's
