@@ -1,4 +1,4 @@
-"""What all benchmarks share: from one annotated image to the item the training loops take.
+"""What all benchmarks have in common: from one annotated image to the item the training loops take.
 
 Letters: A landmarks; S the side of the square a benchmark makes of its image
 (``imwidth``), W the side of the network input, S - 2 * crop.
@@ -315,7 +315,7 @@ class LandmarkDataset(ImageSet):
         """Return a hash of images' names and annotations, and of what else is given.
 
         Args:
-            facts: what `repr` tells apart.
+            facts: anything whose `repr` is to be hashed.
             places: of the images; all if None.
             describe_file: what to hash of an image's file, given its path.
         """
