@@ -79,14 +79,6 @@ class ShardedSet(ImageSet):
         """Return an image's square (S, S)."""
         return self.square(open_image(*image), image.path)
 
-    def pair_item(self, image: ShardImage, index: int) -> PairItem:
-        """Return two views of an image."""
-        return self.make_pair(self.open_square(image), index)
-
-    def square_item(self, image: ShardImage, index: int) -> SquareItem:
-        """Return an image's square."""
-        return self.make_square(np.asarray(self.open_square(image)), index)
-
     def __len__(self) -> int:
         return self.starts[-1]
 
@@ -97,7 +89,7 @@ class ShardedSet(ImageSet):
         return next(images(self.shards[shard], place, place + 1))
 
     def path(self, index: int) -> Path:
-        """Return a name that includes the shard's."""
+        """See `ImageSet.path`: the shard's, and the member's name below it."""
         return self.image(index).path
 
     def base_item(self, index: int) -> tuple[Image.Image, np.ndarray]:
@@ -309,9 +301,10 @@ class ShardedImages(IterableDataset):
     def make(self, epoch: int, index: int, image: ShardImage) -> PairItem | SquareItem:
         """Return an image as the item of a place, whose random samples it gets."""
         with seeded(mixed(self.seed, epoch, index)):
+            square = self.dataset.open_square(image)
             if self.squares:
-                return self.dataset.square_item(image, index)
-            return self.dataset.pair_item(image, index)
+                return self.dataset.make_square(np.asarray(square), index)
+            return self.dataset.make_pair(square, index)
 
     def stand_in(self, epoch: int) -> Item:
         """Return the item of the first image there is."""
