@@ -1,9 +1,10 @@
-"""The published random views, by torchvision's transforms [spec 6]: what ours are compared with.
+"""The published random views, by torchvision's transforms [spec 6]: the oracle for ours.
 
 Letters: W the side of a view.
 """
 
 import io
+from collections.abc import Sequence
 
 import torch
 import torchvision.transforms as tv_transforms
@@ -20,16 +21,7 @@ class PairDataset(Dataset):
 
     def __init__(self, dataset: LandmarkDataset) -> None:
         self.dataset = dataset
-        self.transform = tv_transforms.Compose(
-            [
-                jpeg_noise,
-                tv_transforms.RandomResizedCrop(dataset.imwidth, scale=(0.2, 1.0)),
-                tv_transforms.ColorJitter(0.4, 0.4, 0.4),
-                tv_transforms.ToTensor(),
-                colour_noise,
-                tv_transforms.Normalize(dataset.mean, dataset.std),
-            ]
-        )
+        self.transform = published_view(dataset.imwidth, 0.2, dataset.mean, dataset.std)
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -38,6 +30,22 @@ class PairDataset(Dataset):
         image, _ = self.dataset.base_item(index)
         views = [centre_crop(self.transform(image), self.dataset.crop) for _ in range(2)]
         return torch.cat(views)
+
+
+def published_view(
+    side: int, smallest_scale: float, mean: Sequence[float], std: Sequence[float]
+) -> tv_transforms.Compose:
+    """Return the transforms from an image to a view (3, side, side), whose border is to be cut."""
+    return tv_transforms.Compose(
+        [
+            jpeg_noise,
+            tv_transforms.RandomResizedCrop(side, scale=(smallest_scale, 1.0)),
+            tv_transforms.ColorJitter(0.4, 0.4, 0.4),
+            tv_transforms.ToTensor(),
+            colour_noise,
+            tv_transforms.Normalize(mean, std),
+        ]
+    )
 
 
 def jpeg_noise(image: Image.Image) -> Image.Image:

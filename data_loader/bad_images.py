@@ -107,7 +107,7 @@ class LeftOut(NamedTuple):
 
     split: str
     total: int
-    count: int
+    bad: int
     reasons: dict[str, str]
 
 
@@ -160,7 +160,7 @@ def list_left_out(left_out: list[LeftOut], folder: Path) -> list[str]:
     """
     write_list(folder / LIST, {k: v for part in left_out for k, v in part.reasons.items()})
     return [
-        f"{part.count:,} of {part.total:,} {part.split} images can't be read, left out: "
+        f"{part.bad:,} of {part.total:,} {part.split} images can't be read, left out: "
         f"listed in {folder / LIST}"
         for part in left_out
     ]

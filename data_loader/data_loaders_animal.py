@@ -25,14 +25,14 @@ from utils.errors import InputError
 
 
 class Birds(LandmarkDataset):
-    """What both share: colour statistics, and a resize to a square."""
+    """What both have: colour statistics, and a resize to a square."""
 
     mean, std = BIRD_MEAN, BIRD_STD
 
     def square(
         self, image: Image.Image, points_orig: np.ndarray, index: int
     ) -> tuple[Image.Image, np.ndarray]:
-        """Resize to a square; points are shares of the image's width and height."""
+        """Resize to a square; points are fractions of the image's width and height."""
         return resize_square(image, self.imwidth), points_orig * self.imwidth
 
 
@@ -195,7 +195,7 @@ class CUB(Birds):
         super().__init__(root, train, pair_image, imwidth, crop, False, TPS_aug, skip_bad=skip_bad)
 
     def read(self, root: Path, train: bool) -> tuple[Path, list[str], dict[str, np.ndarray]]:
-        """See `LandmarkDataset.read`; points are shares of the image's width and height."""
+        """See `LandmarkDataset.read`; points are fractions of the image's width and height."""
         path = Path(self.imagelist or root / "split" / f"{self.split_name}.txt")
         # Listed paths carry other people's prefixes: what counts is what follows "/images/".
         filenames = [re.split(r"[/\\]images[/\\]", name)[-1] for name in read_names(path)]

@@ -32,7 +32,7 @@ VAL_IMAGES = 2000  # [spec 6] CelebA's validation set is the first ones of its t
 
 
 class CelebA(LandmarkDataset):
-    """What CelebA and MAFL share: one annotation file and the aligned 178x218 images."""
+    """What CelebA and MAFL have in common: one annotation file and the aligned 178x218 images."""
 
     eyes = (0, 1)
     num_landmarks = 5

@@ -3,7 +3,7 @@
 Letters: A landmarks; S the side of the square that an image becomes, W that of the network input.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sized
 from typing import Any, NamedTuple
 
 from torch import Tensor
@@ -25,7 +25,7 @@ class AnnotatedItem(NamedTuple):
     points_px: Tensor
     visible: Tensor
     points_norm: Tensor
-    index: int
+    index: int  # type: ignore[assignment]  # shadows tuple's method
 
 
 class PairItem(NamedTuple):
@@ -37,7 +37,7 @@ class PairItem(NamedTuple):
     """
 
     views: Tensor
-    index: int
+    index: int  # type: ignore[assignment]  # shadows tuple's method
 
 
 class SquareItem(NamedTuple):
@@ -51,7 +51,7 @@ class SquareItem(NamedTuple):
 
     image: Tensor
     seed: Tensor
-    index: int
+    index: int  # type: ignore[assignment]  # shadows tuple's method
 
 
 class SubstitutedItem(NamedTuple):
@@ -75,7 +75,7 @@ class Items(Dataset):
         make: an index to its item, such as ``dataset.pair_item``.
     """
 
-    def __init__(self, dataset: Dataset, make: Callable[[int], Any]) -> None:
+    def __init__(self, dataset: Sized, make: Callable[[int], Any]) -> None:
         self.dataset, self.make = dataset, make
 
     def __len__(self) -> int:

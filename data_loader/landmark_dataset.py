@@ -1,4 +1,4 @@
-"""What all benchmarks share: from one annotated image to the item the training loops take.
+"""What all benchmarks have in common: from one annotated image to the item the training loops take.
 
 Letters: A landmarks; S the side of the square a benchmark makes of its image
 (``imwidth``), W the side of the network input, S - 2 * crop.
@@ -242,6 +242,11 @@ class LandmarkDataset(ImageSet):
         points_orig = np.asarray(self.annotations["keypoints"][index], dtype=np.float64)
         return self.square(image, points_orig, index)
 
+    def base_tensors(self, index: int) -> tuple[Tensor, Tensor]:
+        """Return `base_item` as a square (S, S, 3), uint8, and its points (A, 2), float64."""
+        image, points = self.base_item(index)
+        return torch.from_numpy(np.array(image)), torch.from_numpy(np.array(points, np.float64))
+
     def cached(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         """Return what the image cache holds of an image.
 
@@ -310,7 +315,7 @@ class LandmarkDataset(ImageSet):
         """Return a hash of images' names and annotations, and of what else is given.
 
         Args:
-            facts: what `repr` tells apart.
+            facts: anything whose `repr` is to be hashed.
             places: of the images; all if None.
             describe_file: what to hash of an image's file, given its path.
         """

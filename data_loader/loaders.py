@@ -4,6 +4,7 @@ import argparse
 import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,7 +19,9 @@ from utils.process_group import local_world_size, world_size
 from utils.script import available_cores
 
 
-def add_loader_arguments(parser: argparse.ArgumentParser, *, batch_size: int, num_workers: int):
+def add_loader_arguments(
+    parser: argparse.ArgumentParser, *, batch_size: int, num_workers: int
+) -> argparse._ArgumentGroup:
     """Declare the options of loading; return the group."""
     group = parser.add_argument_group("loading")
     group.add_argument(
@@ -39,14 +42,14 @@ def add_loader_arguments(parser: argparse.ArgumentParser, *, batch_size: int, nu
 
 
 class SeededSampler(Sampler):
-    """Yield (index, seed of the item's random draws) in an order of its own each epoch."""
+    """Yield (index, seed of the item's random samples) in an order of its own each epoch."""
 
     def __init__(self, length: int, seed: int, shuffle: bool) -> None:
         self.length, self.seed, self.shuffle, self.epoch = length, seed, shuffle, 0
         self.skipped = 0
 
     def set_epoch(self, epoch: int, skip: int = 0) -> None:
-        """Choose the epoch whose order and draws come next, but for the first ``skip`` of them.
+        """Choose the epoch that comes next, but for its first ``skip`` keys.
 
         Raises:
             InputError: if there aren't as many.
@@ -76,9 +79,9 @@ class SeededSampler(Sampler):
 
 
 class SharedBatches(Sampler):
-    """Yield this rank's share of each batch of B keys; in a single process, the whole batch.
+    """Yield this rank's chunk of each batch of B keys; in a single process, the whole batch.
 
-    Where the last batch has too few keys for all ranks, those without a share get its first one,
+    Where the last batch has too few keys for all ranks, those without any get its first one,
     so that all take equally many steps: see `BatchSplit`.
     """
 
@@ -113,12 +116,12 @@ def seeded(seed: int) -> Iterator[None]:
 
 
 class SeededItems(Dataset):
-    """A data set indexed by (index, seed): torch's generator is seeded for each item's draws."""
+    """A data set indexed by (index, seed): torch's generator is seeded for each item."""
 
     def __init__(self, dataset: Dataset) -> None:
         self.dataset = dataset
 
-    def __getitem__(self, key: tuple[int, int]):
+    def __getitem__(self, key: tuple[int, int]) -> Any:
         index, seed = key
         with seeded(seed):
             return self.dataset[index]
@@ -140,27 +143,28 @@ def build_loader(
         dataset: the items.
         batch_size: items a batch, over all ranks; the last one may be smaller.
         num_workers: processes, see `own_workers`.
-        seed: of order and draws.
+        seed: of order and random samples.
         shuffle: a new order each epoch.
         device: where the batches will go; memory is pinned for a GPU.
         shared: other ranks read at the same time.
     """
+    length = len(dataset)  # type: ignore[arg-type]  # torch's Dataset declares no length
     workers = own_workers(num_workers) if shared else min(num_workers, available_cores())
     return DataLoader(
         SeededItems(dataset),
-        batch_sampler=SharedBatches(SeededSampler(len(dataset), seed, shuffle), batch_size),
+        batch_sampler=SharedBatches(SeededSampler(length, seed, shuffle), batch_size),
         num_workers=workers,
         persistent_workers=workers > 0,
         worker_init_fn=ignore_signals,
         pin_memory=device.type == "cuda",
-        # Its own: DataLoader would draw its workers' seeds from the training's generator.
+        # Its own: DataLoader would take its workers' seeds from the training's generator.
         generator=torch.Generator(),
     )
 
 
 def set_epoch(loader: DataLoader, epoch: int, skip: int = 0) -> None:
     """Choose the epoch that a loader yields next, but for its first images over all ranks."""
-    source = loader.dataset if loader.batch_sampler is None else loader.batch_sampler
+    source: Any = loader.dataset if loader.batch_sampler is None else loader.batch_sampler
     source.set_epoch(epoch, skip)
 
 
@@ -194,7 +198,7 @@ def check_same_images(*datasets: ImageSet) -> None:
 
 
 def check_batch_size(batch_size: int) -> None:
-    """Raise an `InputError` unless whole batches fall into equal shares for all ranks."""
+    """Raise an `InputError` unless whole batches fall into equal chunks for all ranks."""
     sizes = set(split_over_ranks(batch_size).sizes)
     if len(sizes) > 1:
         raise InputError(

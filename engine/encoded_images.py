@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Subset
 
 from data_loader.geometry import normalize_points
+from data_loader.items import Items
 from data_loader.landmark_dataset import LandmarkDataset
 from data_loader.loaders import SeededSampler, available_cores, seeded, set_epoch
-from data_loader.storage.image_cache import BaseItems
 from engine.feature_cache import Stored
 from models.encoders import Features, encode
 from utils.log import progress
@@ -167,7 +167,7 @@ class WarpedImages(SampledImages):
         self.warper: WarperSingle = dataset.warper.to(encoding.device)
         chosen, self.rows = find_distinct(dataset)
         loader = DataLoader(
-            Subset(BaseItems(dataset), chosen),
+            Subset(Items(dataset, dataset.base_tensors), chosen),
             batch_size=None,
             num_workers=min(num_workers, available_cores()),
             generator=torch.Generator(),  # its own, not the training's

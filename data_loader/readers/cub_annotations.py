@@ -1,6 +1,6 @@
 """CUB's part annotations, from the Torch7 files or from those CUB itself ships [spec 6].
 
-Letters: N images, A = 15 parts. Points are (x, y) as shares of the image's size.
+Letters: N images, A = 15 parts. Points are (x, y) as fractions of the image's size.
 """
 
 import math

@@ -59,7 +59,7 @@ def looks_dark(path: Path) -> bool:
 
 
 def image_size(path: Path) -> tuple[int, int]:
-    """Return the width and height that an image file's header tells.
+    """Return the width and height in an image file's header.
 
     Raises:
         ImageError: if the file is absent, no image or of more than `MAX_PIXELS`; names the file.

@@ -1,9 +1,9 @@
 """The decoded squares of a data set in one file, read by all worker processes and later runs.
 
 A folder ``images-KEY`` holds ``images.npy`` (N, S, S, 3), uint8, and ``points.npy`` (N, A, 2),
-both mapped into memory, and ``manifest.json``, which tells their sizes. If some images couldn't
-be read (`bad_images`), ``bad.json`` tells which and why; their rows are zeros. It is written
-elsewhere and renamed when whole. The key changes with all that the squares depend on, so an old
+both mapped into memory, and ``manifest.json`` with their sizes. If some images couldn't be read
+(`bad_images`), ``bad.json`` lists which and why; their rows are zeros. It is written elsewhere
+and renamed when whole. The key changes with all that the squares depend on, so an old
 cache is never taken for a new one, and any of these folders may be deleted.
 
 Letters: N images, A landmarks, S the side of a square.
@@ -11,16 +11,20 @@ Letters: N images, A landmarks, S the side of a square.
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import PIL
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 from data_loader.bad_images import allowed, reason_of, too_many
+from data_loader.items import Items
 from data_loader.landmark_dataset import LandmarkDataset
 from data_loader.loaders import available_cores
 from utils.errors import ImageError, InputError
@@ -52,11 +56,11 @@ class ImageCache:
         """Return a square (S, S, 3), read-only, and its points (A, 2)."""
         return self.images[index], np.array(self.points[index])
 
-    def __reduce__(self):
+    def __reduce__(self) -> tuple:
         return ImageCache, (self.folder,)  # else the images would be pickled
 
     def manifest(self) -> dict:
-        """Return what the manifest has to say."""
+        """Return what the manifest must say."""
         sizes = {name: (self.folder / name).stat().st_size for name in (IMAGES, POINTS)}
         shapes = {IMAGES: list(self.images.shape), POINTS: list(self.points.shape)}
         facts = {"format": FORMAT, "shapes": shapes, "bytes": sizes}
@@ -65,36 +69,27 @@ class ImageCache:
         return facts
 
 
-class BaseItems(Dataset):
-    """The squares and their points: (uint8 tensor (S, S, 3), float64 points (A, 2))."""
+def marked_item(dataset: LandmarkDataset, index: int) -> tuple[Tensor, Tensor, str]:
+    """Return `LandmarkDataset.base_tensors`, and why an image can't be read: "" if it can.
 
-    def __init__(self, dataset: LandmarkDataset) -> None:
-        self.dataset = dataset
-
-    def __len__(self) -> int:
-        return len(self.dataset)
-
-    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
-        image, points = self.dataset.base_item(index)
-        return torch.from_numpy(np.array(image)), torch.from_numpy(np.array(points, np.float64))
-
-
-class MarkedItems(BaseItems):
-    """What the cache is to hold: a base item, and why its image can't be read, nothing if it can.
-
-    A bad image ends it, or is zeros if the data set skips them.
+    A bad image raises, or is zeros if the data set skips them.
     """
+    try:
+        return *dataset.base_tensors(index), ""
+    except ImageError as error:
+        if not dataset.skip_bad:
+            raise
+        blank = torch.zeros(dataset.imwidth, dataset.imwidth, 3, dtype=torch.uint8)
+        points = torch.zeros(dataset.annotations["keypoints"].shape[1:], dtype=torch.float64)
+        return blank, points, reason_of(error, dataset, index)
 
-    def __getitem__(self, index: int) -> tuple[Tensor, Tensor, str]:
-        dataset = self.dataset
-        try:
-            return *super().__getitem__(index), ""
-        except ImageError as error:
-            if not dataset.skip_bad:
-                raise
-            blank = torch.zeros(dataset.imwidth, dataset.imwidth, 3, dtype=torch.uint8)
-            points = torch.zeros(dataset.annotations["keypoints"].shape[1:], dtype=torch.float64)
-            return blank, points, reason_of(error, dataset, index)
+
+@contextmanager
+def synced(path: Path) -> Iterator[BinaryIO]:
+    """Open a file to be written, and wait in the end until it is on disk."""
+    with path.open("wb") as file:
+        yield file
+        fsync(file)
 
 
 def cache_images(
@@ -109,7 +104,7 @@ def cache_images(
         dataset: its `base_item` reads the cache from now on, until `select` picks other images.
         folder: of all caches.
         num_workers: processes that decode, capped at `available_cores`.
-        log_line: is told, at once, if another run is building this cache.
+        log_line: logs, at once, that another run is building this cache.
 
     Returns:
         A line for the log.
@@ -122,11 +117,10 @@ def cache_images(
     dataset.image_cache = None
     path, watch = folder / f"images-{cache_key(dataset)}", Stopwatch()
 
-    def write(partial: Path) -> None:
-        write_arrays(partial, dataset, min(num_workers, available_cores()))
-        with (partial / MANIFEST).open("wb") as file:
-            file.write(json.dumps(ImageCache(partial).manifest()).encode())
-            fsync(file)
+    def write(unfinished: Path) -> None:
+        write_arrays(unfinished, dataset, min(num_workers, available_cores()))
+        with synced(unfinished / MANIFEST) as file:
+            file.write(json.dumps(ImageCache(unfinished).manifest()).encode())
 
     dataset.image_cache, built = find_or_build(
         path,
@@ -191,16 +185,17 @@ def write_arrays(folder: Path, dataset: LandmarkDataset, workers: int) -> None:
         InputError: if more images can't be read than are allowed.
     """
     loader = DataLoader(
-        MarkedItems(dataset),
+        Items(dataset, partial(marked_item, dataset)),
         batch_size=BATCH,
         num_workers=workers,
-        # Its own: DataLoader would draw its workers' seeds from the training's generator.
+        # Its own: DataLoader would take its workers' seeds from the training's generator.
         generator=torch.Generator(),
     )
     shape = (len(dataset), dataset.imwidth, dataset.imwidth, 3)
-    all_points, bad = [], {}
+    all_points: list[np.ndarray] = []
+    bad: dict[int, str] = {}
     # Not by way of a memory map: on a full disk, writing into one ends the process.
-    with (folder / IMAGES).open("wb") as file:
+    with synced(folder / IMAGES) as file:
         header = {"descr": "|u1", "fortran_order": False, "shape": shape}
         np.lib.format.write_array_header_1_0(file, header)
         for number, (images, points, reasons) in enumerate(progress(loader, "image cache")):
@@ -210,11 +205,8 @@ def write_arrays(folder: Path, dataset: LandmarkDataset, workers: int) -> None:
             if len(bad) > allowed(len(dataset)):
                 first = min(bad)
                 raise too_many(len(bad), len(dataset), f"{dataset.path(first)}: {bad[first]}")
-        fsync(file)
-    with (folder / POINTS).open("wb") as file:
+    with synced(folder / POINTS) as file:
         np.save(file, np.concatenate(all_points))
-        fsync(file)
     if bad:
-        with (folder / BAD).open("wb") as file:
+        with synced(folder / BAD) as file:
             file.write(json.dumps(bad).encode())
-            fsync(file)

@@ -80,14 +80,6 @@ class ShardedSet(ImageSet):
         """Return an image's square (S, S)."""
         return self.square(open_image(*image), image.path)
 
-    def pair_item(self, image: ShardImage, index: int) -> PairItem:
-        """Return two views of an image."""
-        return self.make_pair(self.open_square(image), index)
-
-    def square_item(self, image: ShardImage, index: int) -> SquareItem:
-        """Return an image's square."""
-        return self.make_square(np.asarray(self.open_square(image)), index)
-
     def __len__(self) -> int:
         return self.starts[-1]
 
@@ -98,7 +90,7 @@ class ShardedSet(ImageSet):
         return next(images(self.shards[shard], place, place + 1))
 
     def path(self, index: int) -> Path:
-        """Return a name that tells an image's shard, too."""
+        """See `ImageSet.path`: the shard's, and the member's name below it."""
         return self.image(index).path
 
     def base_item(self, index: int) -> tuple[Image.Image, np.ndarray]:
@@ -161,7 +153,7 @@ class Lanes(NamedTuple):
         """How many there are in an epoch; the last one may be smaller."""
         return -(-self.total // self.batch_size)
 
-    def share(self, rank: int, step: int) -> int:
+    def chunk(self, rank: int, step: int) -> int:
         """Return how many images of a step are a rank's: as many as `torch.chunk` gives it."""
         images = min(self.batch_size, self.total - step * self.batch_size)
         return chunk_size(images, self.ranks, rank)
@@ -170,8 +162,8 @@ class Lanes(NamedTuple):
         """Return how many places of a lane belong to the steps before this one."""
         turns = len(range(lane, step, LANES))
         if turns and lane + (turns - 1) * LANES == self.steps - 1:
-            return (turns - 1) * self.share(rank, 0) + self.share(rank, self.steps - 1)
-        return turns * self.share(rank, 0)
+            return (turns - 1) * self.chunk(rank, 0) + self.chunk(rank, self.steps - 1)
+        return turns * self.chunk(rank, 0)
 
     def bounds(self, rank: int, lane: int) -> tuple[int, int]:
         """Return the first place of a lane, and that after its last."""
@@ -187,16 +179,16 @@ class ShardedImages(IterableDataset):
     A batch is what `DataLoader` makes of items, see `data_loader.items`; their index is the
     image's place in the shards. An image's random samples depend on the seed, the epoch and its
     place alone. A rank that has no image in the last step still gets a batch, of one image, to
-    take the step with the others: `share` tells.
+    take the step with the others: see `chunk`.
 
     If the data set skips bad images, the next good one of the block takes their place and their
-    draws (after the last one the first, and then those of the first shard). Items are
+    random samples (after the last one the first, and then those of the first shard). Items are
     those of `bad_images.Replacing`: with the place asked for, and 1 if its image is bad.
 
     Args:
         dataset: makes the items.
         squares: yield `SquareItem`, whose views are made elsewhere, in place of `PairItem`.
-        seed: of order and draws.
+        seed: of order and random samples.
         batch_size: B.
         rank: whose images, of those of each step.
         ranks: R.
@@ -232,9 +224,9 @@ class ShardedImages(IterableDataset):
             )
         self.position.copy_(torch.tensor([epoch, step]))
 
-    def share(self, step: int) -> int:
+    def chunk(self, step: int) -> int:
         """Return how many images of a step, counted from 0, are this rank's."""
-        return self.lanes.share(self.rank, step)
+        return self.lanes.chunk(self.rank, step)
 
     def __len__(self) -> int:
         """Return how many steps remain of the epoch."""
@@ -257,7 +249,7 @@ class ShardedImages(IterableDataset):
             lane = step % LANES
             if lane not in lanes:
                 lanes[lane] = self.lane_items(epoch, lane, first)
-            items = list(islice(lanes[lane], self.share(step)))
+            items = list(islice(lanes[lane], self.chunk(step)))
             yield default_collate(items or [self.stand_in(epoch)])
 
     def lane_items(self, epoch: int, lane: int, step: int) -> Iterator[Item]:
@@ -275,7 +267,7 @@ class ShardedImages(IterableDataset):
             block, within = block + 1, 0
 
     def read(self, epoch: int, first: int, end: int) -> Iterator[tuple[int, ShardImage]]:
-        """Yield what stands at some places of an epoch: place in the shards as listed, image."""
+        """Yield what lies at some places of an epoch: place in the shards as listed, image."""
         order = permutation(len(self.shards), self.seed, epoch)
         starts = [0, *accumulate(self.shards[i].count for i in order)]
         while first < end:
@@ -310,9 +302,10 @@ class ShardedImages(IterableDataset):
     def make(self, epoch: int, index: int, image: ShardImage) -> PairItem | SquareItem:
         """Return an image as the item of a place, whose random samples it gets."""
         with seeded(mixed(self.seed, epoch, index)):
+            square = self.dataset.open_square(image)
             if self.squares:
-                return self.dataset.square_item(image, index)
-            return self.dataset.pair_item(image, index)
+                return self.dataset.make_square(np.asarray(square), index)
+            return self.dataset.make_pair(square, index)
 
     def stand_in(self, epoch: int) -> Item:
         """Return the item of the first image there is."""

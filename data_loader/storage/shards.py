@@ -40,7 +40,7 @@ class Shard(NamedTuple):
     """A tar file and how many images it holds."""
 
     path: Path  # absolute
-    count: int
+    count: int  # type: ignore[assignment]  # shadows tuple's method
 
 
 class ShardImage(NamedTuple):
@@ -67,7 +67,7 @@ def holds_shards(data_folder: str) -> bool:
 
 
 def find_shards(data_folder: str) -> list[Shard]:
-    """Return the shards that a path stands for, in its order.
+    """Return the shards that a path names, in its order.
 
     Args:
         data_folder: a tar; several, written with braces: ``birds-{000000..000099}.tar``; a folder
@@ -96,7 +96,7 @@ def find_shards(data_folder: str) -> list[Shard]:
 
 
 def listed(data_folder: str) -> list[str]:
-    """Return the names that a folder holds or a pattern with braces stands for."""
+    """Return the names that a folder holds or a pattern with braces means."""
     if os.path.isdir(data_folder):
         return sorted(str(path) for path in Path(data_folder).glob("*.tar"))
     if os.path.exists(data_folder):
@@ -219,7 +219,7 @@ def read_images(path: Path, first: int | None = None) -> Iterator[ShardImage]:
             tar = tarfile.open(fileobj=file, mode="r:")
             while (member := tar.next()) is not None:
                 file.left = MAX_MEMBER
-                tar.members.clear()  # else it keeps them all
+                tar.members.clear()  # type: ignore[attr-defined]  # else it keeps them all
                 if not 0 <= member.size <= MAX_MEMBER:
                     raise ValueError(f"a member of {member.size} bytes")
                 if len(member.name) > MAX_NAME:

@@ -126,7 +126,7 @@ class BatchViews:
     Args:
         side: S, of the images.
         crop: pixels cut off each side at the end.
-        smallest_scale: least share of an image's area that a random crop keeps.
+        smallest_scale: least fraction of an image's area that a random crop keeps.
         mean: of each colour in [0, 1], subtracted.
         std: of each colour, divided by.
         pixels_at_once: about how many compressed pixels are worked on together; by default what
@@ -190,7 +190,8 @@ class BatchViews:
         lengths = compressed_windows(parameters.sides, parameters.boxes, self.side)[1]
         blocks = -(-lengths // jpeg.MCU)
         order = (blocks.amax(dim=1) * (1 << 16) + blocks[:, 0]).argsort(stable=True)
-        counts, width, height = [], 0, 0
+        counts: list[int] = []
+        width = height = 0
         for x, y in blocks[order].tolist():
             width, height = max(width, x), max(height, y)
             if counts and (counts[-1] + 1) * width * height * jpeg.MCU**2 <= limit:

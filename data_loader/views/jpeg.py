@@ -188,7 +188,7 @@ def upsampled(chroma: Tensor, extents: Tensor) -> Tensor:
     """Return chroma (B, 2, X / 2, Y / 2) at full size (B, 2, X, Y), planes of columns for both.
 
     Each pixel is three quarters of the nearest and one of the next, on either axis. In the result
-    rows lie as `place_of_row` tells.
+    rows lie where `place_of_row` says.
     """
     width, device = 2 * chroma.shape[2], chroma.device
     line = torch.arange(width, device=device)

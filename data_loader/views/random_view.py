@@ -1,10 +1,10 @@
 """The random views of contrastive pre-training [spec 6; Thewlis et al. 2019].
 
-All draws come from torch's default generator, so one seed fixes a view. The stages are those of
-torchvision's RandomResizedCrop, ColorJitter, ToTensor and Normalize with the same draws, and give
-the same numbers to the bit (tests/data_loader/views/test_random_view.py writes them out). They take
-less time because what the network doesn't see is cut off as early as that allows, see
-`colour_jitter`, and because each works on what the last one left without checking or copying it.
+All random samples come from torch's default generator, so one seed fixes a view. The stages are
+those of torchvision's RandomResizedCrop, ColorJitter, ToTensor and Normalize with the same samples,
+and give bitwise identical numbers (benchmarks/literal_views.py is the oracle). They take less time
+because what the network doesn't see is cut off as early as that allows, see `colour_jitter`, and
+because each modifies the last one's result without checking or copying it.
 
 Letters: S the side of the square image, W that of the view, S - 2 * crop.
 """
@@ -54,7 +54,7 @@ class RandomView:
 
     Args:
         side: S; an image of another size is resized to it by the random crop.
-        smallest_scale: least share of the image's area that the random crop keeps.
+        smallest_scale: least fraction of the image's area that the random crop keeps.
         crop: pixels cut off each side at the end.
         mean: of each colour in [0, 1].
         std: of each colour in [0, 1].

@@ -26,7 +26,8 @@ COARSE, FINE = 2.0**15, 2.0**22
 class Taps(NamedTuple):
     """What each line of a resized image is made of, (B, M, K) each."""
 
-    index: Tensor  # of the lines of the image
+    # The lines of the image; the name shadows tuple's method.
+    index: Tensor  # type: ignore[assignment]
     coarse: Tensor  # their weights in whole 2^-15
     fine: Tensor  # what is left of the weights, as a multiple of 2^-15
 
@@ -63,8 +64,8 @@ def sum_lines(planes: Tensor, index: Tensor, *weights: Tensor) -> list[Tensor]:
     shape = (count, channels, *index.shape[1:])
     first = torch.arange(0, count * channels * lines, lines, device=index.device)
     index = (index.unsqueeze(1) + first.view(count, channels, 1, 1)).flatten(0, 2)
-    lines = planes.reshape(-1, length)
-    sums = [sum_rows(lines, index, w.unsqueeze(1).expand(shape).flatten(0, 2)) for w in weights]
+    rows = planes.reshape(-1, length)
+    sums = [sum_rows(rows, index, w.unsqueeze(1).expand(shape).flatten(0, 2)) for w in weights]
     return [each.view(count, channels, -1, length) for each in sums]
 
 

@@ -17,6 +17,7 @@ import torchvision.transforms.functional as TF
 from PIL import Image
 from scipy import stats
 
+from benchmarks.literal_views import published_view
 from data_loader.views import jpeg
 from data_loader.views.batch_views import (
     BatchViews,
@@ -361,19 +362,16 @@ def batch_stages(source_images: list[Image.Image]) -> list[torch.Tensor]:
 
 
 def pillow_stages(source_images: list[Image.Image]) -> list[torch.Tensor]:
-    """Return the same with Pillow, torchvision's draws and those of the specification."""
-    crop = tv_transforms.RandomResizedCrop(SIDE, scale=(SMALLEST, 1.0))
-    jitter = tv_transforms.ColorJitter(0.4, 0.4, 0.4)
-    vectors = [[-0.5675, 0.7192, 0.4009], [-0.5808, -0.0045, -0.814], [-0.5836, -0.6948, 0.4203]]
+    """Return the same of the published transforms."""
+    noise_of, crop, jitter, to_tensor, shift, _ = published_view(
+        SIDE, SMALLEST, FACE_MEAN, FACE_STD
+    ).transforms
     stages = [[], [], [], []]
     for image in source_images:
-        side = max(int(0.8 * SIDE), int(SIDE * (1 + 0.5 * torch.randn(()).item())))
-        noise = noisy(image, side, int(torch.randint(30, 99, ())))
+        noise = noise_of(image)
         crops = crop(noise)
         last = jitter(crops)
-        alpha = 0.1 * torch.randn(3) * torch.tensor([0.2175, 0.0188, 0.0045])
-        shift = 255 * (torch.tensor(vectors) @ alpha)
-        final = planes(last)[:, CROP:-CROP, CROP:-CROP] + shift.view(3, 1, 1)
+        final = 255 * shift(to_tensor(last))[:, CROP:-CROP, CROP:-CROP]
         for stage, levels in zip(
             stages, (planes(noise), planes(crops), planes(last), final), strict=True
         ):
