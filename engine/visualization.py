@@ -19,7 +19,7 @@ from data_loader.items import Items
 from data_loader.landmark_dataset import LandmarkDataset
 from data_loader.loaders import add_loader_arguments, build_loader, worker_notice
 from engine.encoder_loading import load_frozen_encoder
-from engine.regression import build_regressor, load_regressor_for
+from engine.regression import build_regressor, load_regressor
 from engine.run import add_device_arguments, add_log_argument, choose_device
 from models.encoders import add_encoder_arguments, encode
 from utils.arguments import ArgumentParser, add_ignored_arguments, ignored_notices
@@ -128,7 +128,7 @@ def run_visualization(
     if args.vis_keypoints:
         regressor = build_regressor(encoder.feature_channels(*layers), dataset.num_landmarks)
         hint = f"--model {args.model} --layer {args.layer} on {args.dataset}"
-        notices += load_regressor_for(args.ckpt_path, regressor, encoder, hint)
+        notices += load_regressor(args.ckpt_path, regressor, encoder, hint)
         regressor.to(device).eval()
     loader = build_loader(
         Items(dataset, dataset.annotated_item),
