@@ -20,7 +20,7 @@ from engine.run import choose_device
 from models.loss import selected_regression_loss
 from models.metric import calc_pck, pck_points
 from utils.arguments import ArgumentParser
-from utils.distributed import join_process_group
+from utils.process_group import join_process_group
 from utils.script import run_script
 
 PCK_BOX = 48  # [spec 6]

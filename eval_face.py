@@ -21,7 +21,7 @@ from engine.run import choose_device
 from models.loss import selected_regression_loss
 from models.metric import inter_ocular_error, inter_ocular_points
 from utils.arguments import ArgumentParser
-from utils.distributed import join_process_group
+from utils.process_group import join_process_group
 from utils.script import run_script
 
 

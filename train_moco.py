@@ -74,16 +74,11 @@ from utils.arguments import (
     positive_int,
     unit_interval,
 )
-from utils.distributed import (
-    all_reduce_sum,
-    join_process_group,
-    leave_process_group,
-    split_over_ranks,
-    world_size,
-)
+from utils.collectives import all_reduce_sum, split_over_ranks
 from utils.errors import InputError
 from utils.interruption import Interruption
 from utils.log import RunLog, Stopwatch, progress
+from utils.process_group import join_process_group, leave_process_group, world_size
 from utils.randomness import seed_everything
 from utils.schedule import (
     add_schedule_arguments,

@@ -20,10 +20,11 @@ from torch.utils.data import DataLoader, Dataset
 from data_loader.items import SubstitutedItem
 from data_loader.landmark_dataset import LandmarkDataset
 from data_loader.loaders import available_cores
-from utils.distributed import broadcast_from_first, is_first_rank
+from utils.collectives import broadcast_from_first
 from utils.errors import ImageError, InputError
 from utils.files import write_text
 from utils.log import progress
+from utils.process_group import is_first_rank
 
 LIST = "bad_images.txt"
 ONE_IN = 100  # images may be bad

@@ -9,9 +9,9 @@ import numpy as np
 from data_loader.landmark_dataset import LandmarkDataset
 from data_loader.readers.annotation_files import read_lines
 from utils.arguments import positive_int
-from utils.distributed import is_first_rank
 from utils.errors import InputError
 from utils.files import write_text
+from utils.process_group import is_first_rank
 
 INDEX_FILE, NAME_FILE = "datalist.txt", "namelist.txt"
 

@@ -12,9 +12,10 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from data_loader.landmark_dataset import LandmarkDataset
 from utils.arguments import natural, positive_int
-from utils.distributed import broadcast_from_first, local_world_size, split_over_ranks, world_size
+from utils.collectives import broadcast_from_first, split_over_ranks
 from utils.errors import InputError
 from utils.interruption import ignore_signals
+from utils.process_group import local_world_size, world_size
 
 
 def add_loader_arguments(parser: argparse.ArgumentParser, *, batch_size: int, num_workers: int):

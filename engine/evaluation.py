@@ -35,9 +35,9 @@ from engine.run import (
 )
 from models.encoders import add_encoder_arguments, weights_digest
 from utils.arguments import ArgumentParser, add_ignored_arguments, ignored_notices
-from utils.distributed import leave_process_group
 from utils.files import write_text
 from utils.log import RunLog
+from utils.process_group import leave_process_group
 from utils.randomness import seed_everything
 
 IGNORED = {"bn": False, "crop": 0.2, "tb_freq": 500}

@@ -33,15 +33,10 @@ from engine.feature_cache import (
     in_bytes,
 )
 from models.encoders import Features, as_maps
-from utils.distributed import (
-    broadcast_from_first,
-    gather_rows,
-    is_first_rank,
-    split_over_ranks,
-    world_size,
-)
+from utils.collectives import broadcast_from_first, gather_rows, split_over_ranks
 from utils.locks import find_or_build
 from utils.log import RunLog, Stopwatch, progress
+from utils.process_group import is_first_rank, world_size
 
 
 def encode_dataset(

@@ -4,7 +4,8 @@ import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from utils.distributed import is_distributed, split_over_ranks
+from utils.collectives import split_over_ranks
+from utils.process_group import is_distributed
 
 
 def wrap_distributed(model: nn.Module, batch_size: int, side: int) -> nn.Module:

@@ -32,9 +32,10 @@ from data_loader.storage.shards import find_shards, holds_shards
 from data_loader.views.batch_views import BatchViews
 from engine.acceleration import as_channels_last
 from utils.arguments import fraction
-from utils.distributed import BatchSplit, all_gather_rows, broadcast_from_first, rank, world_size
+from utils.collectives import BatchSplit, all_gather_rows, broadcast_from_first
 from utils.errors import InputError
 from utils.log import RunLog
+from utils.process_group import rank, world_size
 
 Batch = PairItem | SquareItem | SubstitutedItem  # each field stacked over b images
 

@@ -15,17 +15,12 @@ from torch import Tensor, nn
 from engine.resumption import save_current
 from models.nce import MemoryMoCo
 from utils.checkpoint import load_weights, save_checkpoint
-from utils.distributed import (
-    all_reduce_max,
-    broadcast_buffers,
-    check_identical,
-    is_first_rank,
-    leave_process_group,
-)
+from utils.collectives import all_reduce_max, broadcast_buffers, check_identical
 from utils.errors import InputError
 from utils.files import reason
 from utils.interruption import Interruption
 from utils.log import Stopwatch
+from utils.process_group import is_first_rank, leave_process_group
 from utils.randomness import random_states, restore_random_states
 
 CHECKPOINT_KEYS = ("opt", "model", "contrast", "optimizer", "epoch", "model_ema")

@@ -9,9 +9,10 @@ from pathlib import Path
 
 from engine.run import lock_folder, plain_options
 from utils.checkpoint import load_checkpoint, save_checkpoint
-from utils.distributed import broadcast_from_first, is_first_rank
+from utils.collectives import broadcast_from_first
 from utils.errors import InputError
 from utils.files import UNFINISHED, write_text
+from utils.process_group import is_first_rank
 
 AUTO = "auto"
 CURRENT = "current.pth"

@@ -10,9 +10,9 @@ import torch
 from filelock import FileLock, Timeout
 
 from utils.arguments import natural, positive_int
-from utils.distributed import is_first_rank, local_rank, world_size
 from utils.errors import InputError
 from utils.files import remove_unfinished, write_text
+from utils.process_group import is_first_rank, local_rank, world_size
 
 # The reader processes of a run that was killed hold its lock until they notice, after 5 seconds.
 LOCK_SECONDS = 8

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from utils.distributed import BatchSplit, all_gather_rows, copy_indices, exchange_rows
+from utils.collectives import BatchSplit, all_gather_rows, copy_indices, exchange_rows
 
 
 def copy_parameters(source: nn.Module, target: nn.Module) -> None:

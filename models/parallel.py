@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from utils.distributed import is_distributed
+from utils.process_group import is_distributed
 
 
 class DataParallel(nn.DataParallel):

@@ -6,7 +6,7 @@ import signal
 import sys
 from types import FrameType
 
-from utils.distributed import is_first_rank, local_rank
+from utils.process_group import is_first_rank, local_rank
 
 # Signal to exit status: what a shell reports of a process it ended, 128 + its number, but for
 # SIGUSR1, the scheduler's early warning: the run has ended well, and is to be queued again.

@@ -10,8 +10,8 @@ from pathlib import Path
 from tensorboard_logger import Logger as TensorBoardLogger
 from tqdm import tqdm
 
-from utils.distributed import is_first_rank
 from utils.files import writing
+from utils.process_group import is_first_rank
 
 
 class _Events(TensorBoardLogger):

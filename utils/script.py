@@ -33,13 +33,13 @@ def run_script(main: Callable[[], None]) -> None:
         sys.exit(130)
 
 
-# utils.distributed is imported where it is needed, since importing torch takes seconds that the
+# utils.process_group is imported where it is needed, since importing torch takes seconds that the
 # scripts of datasets/ can do without.
 
 
 def _say(message: str) -> None:
     if "TORCHELASTIC_RUN_ID" in os.environ:
-        from utils.distributed import is_first_to_report
+        from utils.process_group import is_first_to_report
 
         if not is_first_to_report(message):
             return
@@ -49,6 +49,6 @@ def _say(message: str) -> None:
 def _has_lost_contact(error: RuntimeError) -> bool:
     if "TORCHELASTIC_RUN_ID" not in os.environ:
         return False
-    from utils.distributed import is_connection_lost
+    from utils.process_group import is_connection_lost
 
     return is_connection_lost(error)

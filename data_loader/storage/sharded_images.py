@@ -36,7 +36,7 @@ from data_loader.landmark_dataset import LandmarkDataset
 from data_loader.loaders import SeededItems, own_workers
 from data_loader.readers.images import open_image
 from data_loader.storage.shards import Shard, ShardImage, images
-from utils.distributed import chunk_size
+from utils.collectives import chunk_size
 from utils.errors import ImageError, InputError
 from utils.interruption import ignore_signals
 

@@ -3,7 +3,7 @@
 import torch
 import torch.distributed as dist
 
-from utils.distributed import (
+from utils.collectives import (
     all_gather_rows,
     all_reduce_max,
     all_reduce_sum,
@@ -12,12 +12,14 @@ from utils.distributed import (
     check_identical,
     exchange_rows,
     gather_rows,
+    split_over_ranks,
+)
+from utils.process_group import (
     is_first_rank,
     is_first_to_report,
     join_process_group,
     leave_process_group,
     rank,
-    split_over_ranks,
     world_size,
 )
 

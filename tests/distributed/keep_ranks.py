@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 
 import train_moco
-from utils.distributed import rank
+from utils.process_group import rank
 from utils.script import run_script
 
 

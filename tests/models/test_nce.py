@@ -9,7 +9,7 @@ from models.momentum import (
     shuffled_keys,
 )
 from models.nce import MemoryMoCo
-from utils.distributed import split_over_ranks
+from utils.collectives import split_over_ranks
 
 
 @pytest.mark.parametrize("batches", [(4, 4, 4), (10, 3), (23, 5), (1,) * 12, (10, 10)])

@@ -1,120 +1,47 @@
-"""Processes that work as one, started by PyTorch's own ``torchrun``; their number a process's rank.
+"""Collectives: what the ranks of a process group compute together, or exchange.
 
 A batch is split as DataParallel splits it, so that R processes compute what one process does on
-R GPUs [spec 4]. In a process of its own, everything here is trivial: one rank, which is the first.
+R GPUs [spec 4]. In a process of its own, everything here is trivial: it is the only rank.
 
-Letters: R ranks, B rows of a batch over all of them, b of this rank's share.
+Letters: R ranks, B rows of a batch over all of them, b rows of this rank.
 """
 
-import os
 from collections.abc import Callable
-from datetime import timedelta
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from utils.errors import InputError
-
-# For a rank that waits at a collective: the first may be saving, or building a cache. A rank that
-# dies is noticed at once, by torchrun.
-PATIENCE = timedelta(hours=1)
+from utils.process_group import is_distributed, is_first_rank, rank, world_size
 
 T = TypeVar("T")
-_stores: list = []  # through which the processes have met
-
-
-def join_process_group(device: torch.device) -> None:
-    """Join the processes that torchrun started with this one, if it did.
-
-    Tensors on GPUs go by NCCL, those on the CPU by Gloo.
-
-    Raises:
-        InputError: if torchrun couldn't start the processes of several machines again.
-    """
-    if local_rank() is None:
-        return
-    store, own_rank, count = next(dist.rendezvous("env://", timeout=PATIENCE))
-    if count == int(os.environ["LOCAL_WORLD_SIZE"]):
-        # On one machine the store outlives the processes that torchrun starts again, and would
-        # tell them where the ones before could be reached.
-        store = dist.PrefixStore(f"start {os.environ['TORCHELASTIC_RESTART_COUNT']}", store)
-    elif (
-        os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
-        and os.environ.get("TORCHELASTIC_MAX_RESTARTS") != "0"
-    ):
-        # The same on several machines, which don't count restarts alike.
-        raise InputError(
-            "--max-restarts on several machines: set TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 for "
-            "torchrun, so that processes that are started again find each other"
-        )
-    backend = "gloo"
-    if device.type == "cuda":
-        torch.cuda.set_device(device)
-        backend = "cpu:gloo,cuda:nccl"
-    _stores.append(store)
-    dist.init_process_group(backend, store=store, rank=own_rank, world_size=count, timeout=PATIENCE)
-
-
-def leave_process_group() -> bool:
-    """Go on as a process of its own, and return whether it was the first; all are to call this."""
-    was_first = is_first_rank()
-    if is_distributed():
-        all_reduce_max(0)  # no collective is under way in any of them any more
-        dist.destroy_process_group()
-    return was_first
-
-
-def is_distributed() -> bool:
-    """Return whether this process works together with others."""
-    return dist.is_available() and dist.is_initialized()
-
-
-def rank() -> int:
-    """Return this process's number among all, from 0."""
-    return dist.get_rank() if is_distributed() else 0
-
-
-def world_size() -> int:
-    """Return R."""
-    return dist.get_world_size() if is_distributed() else 1
-
-
-def is_first_rank() -> bool:
-    """Return whether this is the process that writes, logs and decides."""
-    return rank() == 0
-
-
-def local_rank() -> int | None:
-    """Return this process's number on its machine; None if torchrun didn't start it."""
-    return int(os.environ["LOCAL_RANK"]) if "TORCHELASTIC_RUN_ID" in os.environ else None
-
-
-def local_world_size() -> int:
-    """Return how many processes work together on this machine."""
-    return int(os.environ["LOCAL_WORLD_SIZE"]) if is_distributed() else 1
 
 
 class BatchSplit(NamedTuple):
-    """How many of a batch's B rows each rank has, in their order, and which rank this one is."""
+    """How the B rows of a batch are split over the ranks, in order.
+
+    Args:
+        sizes: R numbers of rows, whose sum is B.
+        rank: of this process.
+    """
 
     sizes: tuple[int, ...]
     rank: int
 
     @property
     def total(self) -> int:
-        """B."""
+        """B, the rows of the whole batch."""
         return sum(self.sizes)
 
     @property
     def own(self) -> int:
-        """b, the rows of this rank; maybe none."""
+        """b, the rows of this rank; can be 0."""
         return self.sizes[self.rank]
 
     @property
     def rows(self) -> slice:
-        """Where they stand in the batch."""
+        """This rank's rows in the batch."""
         first = sum(self.sizes[: self.rank])
         return slice(first, first + self.own)
 
@@ -126,13 +53,13 @@ def split_over_ranks(total: int) -> BatchSplit:
 
 
 def chunk_size(total: int, count: int, place: int) -> int:
-    """Return how many of so many rows ``torch.chunk`` puts into one of so many chunks."""
+    """Return how many of ``total`` rows are in chunk ``place`` of ``torch.chunk(_, count)``."""
     size = -(-total // count)
     return min(size, max(0, total - size * place))
 
 
 def all_gather_rows(rows: Tensor, batch_split: BatchSplit) -> Tensor:
-    """Return the rows (B, ...) of all ranks, given this rank's (b, ...); the same in each."""
+    """Return in every rank the rows (B, ...) of all, given this rank's (b, ...)."""
     if not is_distributed():
         return rows
     own = _as_bytes(rows, batch_split)
@@ -148,11 +75,11 @@ def gather_rows(rows: Tensor, batch_split: BatchSplit) -> Tensor | None:
     own = _as_bytes(rows, batch_split)
     parts = [torch.empty_like(own) for _ in batch_split.sizes] if is_first_rank() else None
     dist.gather(own, parts)
-    return _from_bytes(parts, rows, batch_split) if is_first_rank() else None
+    return None if parts is None else _from_bytes(parts, rows, batch_split)
 
 
 def _as_bytes(rows: Tensor, batch_split: BatchSplit) -> Tensor:
-    """Return this rank's rows as bytes, filled up to the largest share: (max(sizes), bytes)."""
+    """Return this rank's rows as bytes, zero-padded to (max(sizes), bytes)."""
     own = (
         rows[: batch_split.own].flatten(start_dim=1)
         if rows.dim() > 1
@@ -169,17 +96,17 @@ def _from_bytes(parts: list[Tensor], like: Tensor, batch_split: BatchSplit) -> T
 
 
 def exchange_rows(rows: Tensor, order: Tensor, batch_split: BatchSplit) -> Tensor:
-    """Return this rank's share of ``batch[order]``, given its share of a batch.
+    """Return this rank's rows of ``batch[order]``, given its rows of ``batch``.
 
     Each rank sends every other only what it needs, an R-th of what gathering the batch would take.
 
     Args:
-        rows: (b, ...); anything where b = 0.
+        rows: (b, ...); any one row where b = 0.
         order: (B,), a permutation on the CPU, the same in each rank.
         batch_split: of the batch, and of its permutation.
 
     Returns:
-        (b, ...), or some row where b = 0.
+        (b, ...); any one row where b = 0.
     """
     if not is_distributed():
         return rows[copy_indices(order, rows.device)]
@@ -217,7 +144,7 @@ def all_reduce_sum(values: Tensor) -> Tensor:
 
 
 def all_reduce_max(*values: int) -> list[int]:
-    """Return the largest that any rank gave, of each value; waits for all, but for no GPU."""
+    """Return each value's maximum over all ranks; waits for the ranks, not for a GPU."""
     if not is_distributed():
         return list(values)
     largest = torch.tensor(values)
@@ -226,35 +153,16 @@ def all_reduce_max(*values: int) -> list[int]:
 
 
 def broadcast_from_first(make: Callable[[], T]) -> T:
-    """Return in all ranks what the first one makes: plain values, or tensors on the CPU."""
+    """Return in all ranks what ``make`` returns in the first: plain values or CPU tensors."""
     if not is_distributed():
         return make()
-    values = [make() if is_first_rank() else None]
+    values: list[Any] = [make() if is_first_rank() else None]
     dist.broadcast_object_list(values, device=torch.device("cpu"))
     return values[0]
 
 
-def is_first_to_report(message: str) -> bool:
-    """Return whether no other rank has said the same."""
-    try:
-        return all(store.add(f"said: {message}", 1) == 1 for store in _stores)
-    except dist.DistError:  # it was torchrun that ended
-        return True
-
-
-def is_connection_lost(error: RuntimeError) -> bool:
-    """Return whether a collective failed since another rank has ended or can't be reached."""
-    lost = (
-        "Connection closed by peer",
-        "Connection reset by peer",
-        "Broken pipe",
-        "remote process exited or there was a network error",
-    )
-    return any(words in str(error) for words in lost)
-
-
 def broadcast_buffers(*modules: nn.Module) -> None:
-    """Set buffers to the first rank's, as DataParallel keeps those of the first GPU."""
+    """Copy the first rank's buffers to all, as DataParallel keeps those of the first GPU."""
     if is_distributed():
         for module in modules:
             for buffer in module.buffers():
@@ -262,10 +170,10 @@ def broadcast_buffers(*modules: nn.Module) -> None:
 
 
 def check_identical(**modules: nn.Module) -> None:
-    """Compare parameters and buffers between all ranks, by sums of their bits.
+    """Compare parameters and buffers of all ranks, by sums of their bits.
 
     Raises:
-        RuntimeError: if they aren't the same to the bit; names the first that differ.
+        RuntimeError: if they aren't bitwise identical; names the first that differ.
     """
     if not is_distributed():
         return
