@@ -61,20 +61,12 @@ def add_evaluation_arguments(
 class EvaluationSettings(FitSettings):
     """The settings of a whole evaluation: the flags of these names, see ``--help``."""
 
-    trained_model_path: str | None
-    random_network: bool
-    use_hypercol: bool
     restrict_annos: int
     repeat: bool
     num_per_epoch: int
-    batch_size: int
-    num_workers: int
-    seed: int
     feature_cache: str
     cache_folder: Path | None
     cache_gb: float | None
-    log_path: Path
-    gpu: int | None
 
 
 def run_evaluation(
@@ -107,15 +99,7 @@ def run_evaluation(
         seed=settings.seed,
         noted_in=found[0].parent if found else None,
     )
-    encoder = load_frozen_encoder(
-        settings.model,
-        train_set.side,
-        settings.trained_model_path,
-        settings.random_network,
-        settings.layer,
-        settings.seed,
-        notices,
-    ).to(device)
+    encoder = load_frozen_encoder(settings, train_set.side, notices).to(device)
     digest = weights_digest(encoder)
     encoding = Encoding(encoder, digest, settings.layer, settings.use_hypercol)
     channels = encoder.feature_channels(settings.layer, settings.use_hypercol)

@@ -1,15 +1,14 @@
 """The fit of a regressor as a run: epochs, scores, checkpoints [spec 5, 7]."""
 
 import math
-from argparse import Namespace
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 
 from torch import nn
 
 from engine.encoded_images import EncodedImages
+from engine.encoder_loading import EncoderSettings
 from engine.regression import (
     Scores,
     Task,
@@ -27,17 +26,11 @@ from utils.interruption import Interruption
 from utils.log import RunLog, Stopwatch
 from utils.schedule import regressor_lr, set_learning_rate
 
-Settings = TypeVar("Settings", bound="FitSettings")
-
 
 @dataclass(frozen=True)
-class FitSettings:
+class FitSettings(EncoderSettings):
     """How a regressor is fitted and saved: the flags of these names, see ``--help``."""
 
-    options: Namespace  # all flags, as options.json and the checkpoints record them
-    dataset: str
-    model: str
-    layer: int
     model_path: Path
     model_name: str
     epochs: int
@@ -56,12 +49,6 @@ class FitSettings:
     save_freq: int
     keep_last: int
     override: bool
-
-    @classmethod
-    def from_options(cls: type[Settings], options: Namespace) -> Settings:
-        """Return the settings that flags give."""
-        names = (field.name for field in fields(cls) if field.name != "options")
-        return cls(options, **{name: getattr(options, name) for name in names})
 
     @property
     def folder(self) -> Path:
@@ -118,8 +105,7 @@ class RegressorRun:
             raise InputError(
                 f"{path}: was trained on the features of another encoder; --override to insist"
             )
-        hint = f"--model {settings.model} --layer {settings.layer} on {settings.dataset}"
-        load_weights(self.regressor, content["regressor"], path, hint)
+        load_weights(self.regressor, content["regressor"], path, settings.hint)
         try:
             self.optimizer.load_state_dict(content["optimizer"])
         except (ValueError, KeyError, TypeError) as error:
