@@ -14,7 +14,8 @@ The published run on CUB, whose lists of training images give its number of anno
 from torch import Tensor
 
 from data_loader.data_loaders_animal import add_animal_arguments, build_animal_dataset
-from engine.evaluation import EvaluationSettings, add_evaluation_arguments, run_evaluation
+from engine.evaluation import add_evaluation_arguments, run_evaluation
+from engine.fitting import EvaluationSettings
 from engine.regression import Task
 from engine.run import choose_device
 from models.loss import selected_regression_loss

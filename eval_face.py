@@ -15,7 +15,8 @@ The published run on AFLW_M, and the one with 50 annotated images:
 from torch import Tensor
 
 from data_loader.data_loaders_face import add_face_arguments, build_face_dataset
-from engine.evaluation import EvaluationSettings, add_evaluation_arguments, run_evaluation
+from engine.evaluation import add_evaluation_arguments, run_evaluation
+from engine.fitting import EvaluationSettings
 from engine.regression import Task
 from engine.run import choose_device
 from models.loss import selected_regression_loss

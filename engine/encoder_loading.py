@@ -7,7 +7,7 @@ from typing import TypeVar
 
 from torch import Tensor, nn
 
-from models.encoders import LAST_MAP, build_random_encoder, freeze
+from models.encoders import LAST_MAP, Encoder, build_random_encoder, freeze
 from utils.checkpoint import load_checkpoint, load_weights
 from utils.errors import InputError
 
@@ -18,7 +18,7 @@ PREFIXES = ("encoder.module.", "encoder.", "module.encoder_q.", "encoder_q.", "m
 Settings = TypeVar("Settings", bound="EncoderSettings")
 
 
-def new_encoder(name: str, side: int, seed: int) -> nn.Module:
+def new_encoder(name: str, side: int, seed: int) -> Encoder:
     """Return the untrained encoder that belongs to a seed.
 
     Raises:
@@ -59,7 +59,7 @@ class EncoderSettings:
         return f"--model {self.model} --layer {self.layer} on {self.dataset}"
 
 
-def load_frozen_encoder(settings: EncoderSettings, side: int, notices: list[str]) -> nn.Module:
+def load_frozen_encoder(settings: EncoderSettings, side: int, notices: list[str]) -> Encoder:
     """Return an encoder in eval mode, without gradients.
 
     Args:

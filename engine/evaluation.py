@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -16,7 +15,7 @@ from engine.encoded_images import EncodedImages, Encoding
 from engine.encoder_loading import load_frozen_encoder
 from engine.feature_cache import FeatureCache, add_feature_cache_arguments
 from engine.features import encode_dataset
-from engine.fitting import FitSettings, RegressorRun
+from engine.fitting import EvaluationSettings, RegressorRun
 from engine.regression import (
     REGRESSOR_KEYS,
     Task,
@@ -55,18 +54,6 @@ def add_evaluation_arguments(
     add_log_argument(add_output_arguments(parser, save_freq=save_freq))
     add_device_arguments(parser)
     add_ignored_arguments(parser, **IGNORED)
-
-
-@dataclass(frozen=True)
-class EvaluationSettings(FitSettings):
-    """The settings of a whole evaluation: the flags of these names, see ``--help``."""
-
-    restrict_annos: int
-    repeat: bool
-    num_per_epoch: int
-    feature_cache: str
-    cache_folder: Path | None
-    cache_gb: float | None
 
 
 def run_evaluation(

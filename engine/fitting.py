@@ -28,8 +28,8 @@ from utils.schedule import regressor_lr, set_learning_rate
 
 
 @dataclass(frozen=True)
-class FitSettings(EncoderSettings):
-    """How a regressor is fitted and saved: the flags of these names, see ``--help``."""
+class EvaluationSettings(EncoderSettings):
+    """How a regressor is fitted, scored and saved: the flags of these names, see ``--help``."""
 
     model_path: Path
     model_name: str
@@ -49,23 +49,17 @@ class FitSettings(EncoderSettings):
     save_freq: int
     keep_last: int
     override: bool
+    restrict_annos: int
+    repeat: bool
+    num_per_epoch: int
+    feature_cache: str
+    cache_folder: Path | None
+    cache_gb: float | None
 
     @property
     def folder(self) -> Path:
         """Of the run: its checkpoints, options, log and result."""
         return self.model_path / self.model_name
-
-    def lr(self, epoch: int) -> float:
-        """Return the learning rate of an epoch, counted from 1."""
-        return regressor_lr(
-            epoch,
-            base=self.learning_rate,
-            epochs=self.epochs,
-            decay_epochs=self.lr_decay_epochs,
-            rate=self.lr_decay_rate,
-            cosine=self.cosine,
-            multistep=self.multistep,
-        )
 
 
 class RegressorRun:
@@ -79,7 +73,7 @@ class RegressorRun:
     """
 
     def __init__(
-        self, settings: FitSettings, task: Task, regressor: nn.Module, encoder_digest: str
+        self, settings: EvaluationSettings, task: Task, regressor: nn.Module, encoder_digest: str
     ) -> None:
         self.settings, self.task, self.regressor = settings, task, regressor
         self.encoder_digest = encoder_digest
@@ -148,7 +142,16 @@ class RegressorRun:
     ) -> dict[str, Scores]:
         """Train and evaluate for one epoch, and save; return the scores by split."""
         task, settings = self.task, self.settings
-        lr, watch = settings.lr(epoch), Stopwatch()
+        watch = Stopwatch()
+        lr = regressor_lr(
+            epoch,
+            base=settings.learning_rate,
+            epochs=settings.epochs,
+            decay_epochs=settings.lr_decay_epochs,
+            rate=settings.lr_decay_rate,
+            cosine=settings.cosine,
+            multistep=settings.multistep,
+        )
         set_learning_rate(self.optimizer, lr)
         trained = train_one_epoch(
             self.regressor, self.optimizer, task, train, epoch, log, settings.print_freq

@@ -6,7 +6,7 @@ Letters: B images of a batch, A landmarks.
 
 import argparse
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -197,7 +197,7 @@ def baseline(task: Task, shape: Tensor, images: EncodedImages) -> Scores:
     return mean.result()
 
 
-def check_judged(task: Task, held_out: dict[str, LandmarkDataset]) -> list[str]:
+def check_judged(task: Task, held_out: Mapping[str, LandmarkDataset]) -> list[str]:
     """Return a line for each split of which some landmarks aren't judged.
 
     Raises:

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from engine.evaluation import add_evaluation_arguments
-from engine.fitting import FitSettings, RegressorRun
+from engine.fitting import EvaluationSettings, RegressorRun
 from engine.regression import REGRESSOR_KEYS, build_regressor
 from eval_face import face_task
 from models.encoders import build_random_encoder, freeze
@@ -25,7 +25,7 @@ def settings(tmp_path):
     add_evaluation_arguments(parser, batch_size=4, num_workers=0, save_freq=2)
     options = parser.parse_args([*FLAGS.split(), "--model_path", str(tmp_path / "runs")])
     options.dataset = "Dots"
-    settings = FitSettings.from_options(options)
+    settings = EvaluationSettings.from_options(options)
     settings.folder.mkdir(parents=True)
     return settings
 
