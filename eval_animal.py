@@ -15,6 +15,7 @@ from torch import Tensor
 
 from data_loader.data_loaders_animal import add_animal_arguments, build_animal_dataset
 from engine.evaluation import add_evaluation_arguments, run_evaluation
+from engine.fitting import EvaluationSettings
 from engine.regression import Task
 from engine.run import choose_device
 from models.loss import selected_regression_loss
@@ -62,8 +63,11 @@ def main() -> None:
     args = build_parser().parse_args()
     device = choose_device(args.device, args.gpu)
     join_process_group(device)
-    frame = {"image_size": args.image_size, "image_crop": args.image_crop}
-    frame["skip_bad"] = args.on_bad_image == "skip"
+    frame = {
+        "image_size": args.image_size,
+        "image_crop": args.image_crop,
+        "skip_bad": args.on_bad_image == "skip",
+    }
     train_set = build_animal_dataset(
         args.data_folder, "train", imagelist=args.imagelist, TPS_aug=args.TPS_aug, **frame
     )
@@ -71,7 +75,8 @@ def main() -> None:
         split: build_animal_dataset(args.data_folder, split.lower(), **frame)
         for split in ("Val", "Test")
     }
-    run_evaluation(args, device, animal_task(), train_set, held_out)
+    settings = EvaluationSettings.from_options(args)
+    run_evaluation(settings, device, animal_task(), train_set, held_out)
 
 
 if __name__ == "__main__":

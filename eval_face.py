@@ -16,6 +16,7 @@ from torch import Tensor
 
 from data_loader.data_loaders_face import add_face_arguments, build_face_dataset
 from engine.evaluation import add_evaluation_arguments, run_evaluation
+from engine.fitting import EvaluationSettings
 from engine.regression import Task
 from engine.run import choose_device
 from models.loss import selected_regression_loss
@@ -57,14 +58,18 @@ def main() -> None:
     args = build_parser().parse_args()
     device = choose_device(args.device, args.gpu)
     join_process_group(device)
-    frame = {"image_size": args.image_size, "image_crop": args.image_crop}
-    frame["skip_bad"] = args.on_bad_image == "skip"
-    frame["skip_unannotated"] = args.on_unannotated == "skip"
+    frame = {
+        "image_size": args.image_size,
+        "image_crop": args.image_crop,
+        "skip_bad": args.on_bad_image == "skip",
+        "skip_unannotated": args.on_unannotated == "skip",
+    }
     train_set = build_face_dataset(
         args.dataset, args.data_folder, train=True, TPS_aug=args.TPS_aug, **frame
     )
     test_set = build_face_dataset(args.dataset, args.data_folder, train=False, **frame)
-    run_evaluation(args, device, face_task(train_set.eyes), train_set, {"Test": test_set})
+    settings = EvaluationSettings.from_options(args)
+    run_evaluation(settings, device, face_task(train_set.eyes), train_set, {"Test": test_set})
 
 
 if __name__ == "__main__":

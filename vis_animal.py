@@ -18,7 +18,11 @@ from torch import Tensor
 from data_loader.data_loaders_animal import add_animal_arguments, build_animal_dataset
 from data_loader.geometry import denormalize_points
 from engine.regression import WeightedMean
-from engine.visualization import add_visualization_arguments, run_visualization
+from engine.visualization import (
+    VisualizationSettings,
+    add_visualization_arguments,
+    run_visualization,
+)
 from eval_animal import animal_task
 from utils.arguments import ArgumentParser
 from utils.drawing import draw_parts, save_png
@@ -65,7 +69,8 @@ def main() -> None:
         image_crop=args.image_crop,
         skip_bad=args.on_bad_image == "skip",
     )
-    run_visualization(args, dataset, draw, score, "prediction left, truth right")
+    settings = VisualizationSettings.from_options(args)
+    run_visualization(settings, dataset, draw, score, "prediction left, truth right")
 
 
 if __name__ == "__main__":

@@ -19,7 +19,11 @@ from torch import Tensor
 
 from data_loader.data_loaders_face import add_face_arguments, build_face_dataset
 from data_loader.geometry import denormalize_points
-from engine.visualization import add_visualization_arguments, run_visualization
+from engine.visualization import (
+    VisualizationSettings,
+    add_visualization_arguments,
+    run_visualization,
+)
 from models.metric import inter_ocular_error
 from utils.arguments import ArgumentParser
 from utils.drawing import draw_predictions, save_png
@@ -64,8 +68,9 @@ def main() -> None:
         skip_bad=args.on_bad_image == "skip",
         skip_unannotated=args.on_unannotated == "skip",
     )
+    settings = VisualizationSettings.from_options(args)
     run_visualization(
-        args, dataset, draw, partial(score, dataset.eyes), "prediction blue, truth green"
+        settings, dataset, draw, partial(score, dataset.eyes), "prediction blue, truth green"
     )
 
 

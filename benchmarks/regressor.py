@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.data import DataLoader
 
 from benchmarks import literal
@@ -28,6 +28,7 @@ from engine.features import encode_dataset
 from engine.regression import Task, build_optimizer, build_regressor, train_one_epoch
 from eval_face import face_task
 from models.encoders import RESNETS, build_random_encoder, freeze
+from models.keypoint_prediction import IntermediateKeypointPredictor
 from models.loss import regression_loss
 from utils.log import RunLog
 
@@ -82,8 +83,9 @@ class Setting:
     def __init__(
         self, name: str, root: str, model: str, images: int, batch_size: int, warped: bool
     ) -> None:
-        frame = {"image_size": 136, "image_crop": 20} if name != "CUB" else {}
-        self.dataset = build_face_dataset(name, root, train=True, TPS_aug=warped, **frame)
+        self.dataset = build_face_dataset(
+            name, root, train=True, TPS_aug=warped, image_size=136, image_crop=20
+        )
         self.dataset.select(range(min(images, len(self.dataset))))
         self.task: Task = face_task(self.dataset.eyes)
         self.batch_size = batch_size
@@ -97,7 +99,7 @@ class Setting:
 
     def encoded(self) -> EncodedImages:
         """Return the images encoded as the scripts do."""
-        return encode_dataset(
+        images = encode_dataset(
             Encoding(self.encoder, "", LAYER, True),
             self.dataset,
             batch_size=self.batch_size,
@@ -107,6 +109,8 @@ class Setting:
             cache=FeatureCache("memory", Path(), None, CPU),
             log=Quiet(),
         )
+        assert images is not None  # as in any first rank
+        return images
 
     def loader(self) -> DataLoader:
         """Return a loader of the images, in the order that `encoded` has."""
@@ -150,14 +154,18 @@ class Setting:
             print(f"    {'':<22} ours    {largest_difference(ours, reference)}")
 
 
-def first_results(regressor: nn.Module, predict: Callable[[], Tensor], points: Tensor) -> tuple:
+def first_results(
+    regressor: IntermediateKeypointPredictor, predict: Callable[[], Tensor], points: Tensor
+) -> tuple[Tensor | None, ...]:
     """Return landmarks and gradients of a batch, as named by ``RESULTS``."""
     pred = predict()
     regression_loss(pred, points.to(pred)).backward()
     return pred.detach(), regressor.inner_conv.weight.grad, regressor.reg_conv.weight.grad
 
 
-def with_optimizer(regressor: nn.Module) -> tuple[nn.Module, torch.optim.Optimizer]:
+def with_optimizer(
+    regressor: IntermediateKeypointPredictor,
+) -> tuple[IntermediateKeypointPredictor, torch.optim.Optimizer]:
     """Return a regressor and the optimizer of the published command."""
     optimizer = build_optimizer(
         regressor,

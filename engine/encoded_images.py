@@ -149,6 +149,7 @@ class WarpedImages(SampledImages):
     Args:
         encoding: of the warped images.
         dataset: its images are read once, and held as they are before the warp.
+        warper: the data set's.
         sampler: of the N images.
         batch_size: B.
         num_workers: processes that read the images.
@@ -158,13 +159,14 @@ class WarpedImages(SampledImages):
         self,
         encoding: Encoding,
         dataset: LandmarkDataset,
+        warper: WarperSingle,
         sampler: SeededSampler,
         batch_size: int,
         num_workers: int,
     ) -> None:
         super().__init__(sampler, batch_size)
         self.encoding, self.dataset = encoding, dataset
-        self.warper: WarperSingle = dataset.warper.to(encoding.device)
+        self.warper = warper.to(encoding.device)
         chosen, self.rows = find_distinct(dataset)
         loader = DataLoader(
             Subset(Items(dataset, dataset.base_tensors), chosen),
@@ -183,14 +185,14 @@ class WarpedImages(SampledImages):
         for indices, seeds in self.split(epoch):
             rows = self.rows[indices]
             weights = torch.stack([self._draw(seed) for seed in seeds.tolist()])  # (B, P + 3, 2)
-            images, points_px = self.warper.warp(
+            images, warped = self.warper.warp(
                 self.images[rows.to(device)].float(),
                 self.points_px[rows].numpy(),
                 weights,
                 self.dataset.crop,
             )
             images = self.dataset.normalize(images.to(torch.uint8).float() / 255)
-            points_px = torch.as_tensor(points_px, dtype=torch.float32)  # (B, A, 2)
+            points_px = torch.as_tensor(warped, dtype=torch.float32)  # (B, A, 2)
             points = normalize_points(points_px, self.dataset.side)
             visible = torch.stack([self.dataset.visible(index) for index in indices.tolist()])
             yield Batch(self.encoding(images), points.to(device), visible.to(device))

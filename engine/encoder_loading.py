@@ -1,8 +1,13 @@
 """The frozen encoder of an evaluation, from a checkpoint or drawn at random."""
 
+from argparse import Namespace
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import TypeVar
+
 from torch import Tensor, nn
 
-from models.encoders import LAST_MAP, build_random_encoder, freeze
+from models.encoders import LAST_MAP, Encoder, build_random_encoder, freeze
 from utils.checkpoint import load_checkpoint, load_weights
 from utils.errors import InputError
 
@@ -10,8 +15,10 @@ from utils.errors import InputError
 # the published ones, ours without DataParallel, MoCo v1 and v2, DVE, torchvision.
 PREFIXES = ("encoder.module.", "encoder.", "module.encoder_q.", "encoder_q.", "module.", "")
 
+Settings = TypeVar("Settings", bound="EncoderSettings")
 
-def new_encoder(name: str, side: int, seed: int) -> nn.Module:
+
+def new_encoder(name: str, side: int, seed: int) -> Encoder:
     """Return the untrained encoder that belongs to a seed.
 
     Raises:
@@ -23,39 +30,57 @@ def new_encoder(name: str, side: int, seed: int) -> nn.Module:
         raise InputError(f"--image_size and --image_crop: {error}") from None
 
 
-def load_frozen_encoder(
-    name: str,
-    side: int,
-    path: str | None,
-    random_network: bool,
-    layer: int,
-    seed: int,
-    notices: list[str],
-) -> nn.Module:
+@dataclass(frozen=True)
+class EncoderSettings:
+    """Which encoder sees which images: the flags of these names, see ``--help``."""
+
+    options: Namespace  # all flags, as they are recorded
+    dataset: str
+    model: str
+    trained_model_path: str | None
+    random_network: bool
+    layer: int
+    use_hypercol: bool
+    seed: int
+    batch_size: int
+    num_workers: int
+    gpu: int | None
+    log_path: Path
+
+    @classmethod
+    def from_options(cls: type[Settings], options: Namespace) -> Settings:
+        """Return the settings that flags give."""
+        names = (field.name for field in fields(cls) if field.name != "options")
+        return cls(options, **{name: getattr(options, name) for name in names})
+
+    @property
+    def hint(self) -> str:
+        """What a regressor's shape depends on, for messages."""
+        return f"--model {self.model} --layer {self.layer} on {self.dataset}"
+
+
+def load_frozen_encoder(settings: EncoderSettings, side: int, notices: list[str]) -> Encoder:
     """Return an encoder in eval mode, without gradients.
 
     Args:
-        name: a key of `models.encoders.RESNETS`, or ``hourglass``.
+        settings: name it, and its weights: a file that `read_encoder_state` understands, or a seed.
         side: of the square input, in pixels.
-        path: a checkpoint that `read_encoder_state` understands.
-        random_network: draw the weights from the seed instead.
-        layer: to be read, 0 to 5.
-        seed: of a random network.
         notices: receives what the user should know about the checkpoint.
 
     Raises:
         InputError: if the flags don't fit together or the checkpoint doesn't fit the model.
     """
-    if layer > LAST_MAP:
+    path, name = settings.trained_model_path, settings.model
+    if settings.layer > LAST_MAP:
         raise InputError(
-            f"--layer {layer}: layers 0 to {LAST_MAP} have maps to find landmarks in, "
+            f"--layer {settings.layer}: layers 0 to {LAST_MAP} have maps to find landmarks in, "
             "deeper ones are vectors"
         )
-    if path is None and not random_network:
+    if path is None and not settings.random_network:
         raise InputError("give --trained_model_path FILE, or --random_network for an untrained one")
-    if path is not None and random_network:
+    if path is not None and settings.random_network:
         raise InputError("--trained_model_path and --random_network exclude each other")
-    encoder = new_encoder(name, side, seed)
+    encoder = new_encoder(name, side, settings.seed)
     if path is not None:
         state = read_encoder_state(path, encoder, name, notices)
         load_weights(encoder, state, path, f"--model {name}")

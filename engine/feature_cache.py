@@ -73,12 +73,7 @@ Arrays = dict[str, np.memmap]  # by file name: map0, map1, ..., points and visib
 
 
 def allocate_files(folder: Path, like: Stored) -> Arrays:
-    """Make NumPy files of the shapes and types of features, mapped into memory.
-
-    Args:
-        folder: exists and is empty.
-        like: of any device; its values don't matter.
-    """
+    """Make NumPy files of the shapes and types of features in a folder, mapped into memory."""
     arrays: Arrays = {}
     maps = {f"map{i}": level for i, level in enumerate(like.maps)}
     for name, tensor in {**maps, "points": like.points, "visible": like.visible}.items():
@@ -154,7 +149,8 @@ class FeatureCache:
         """Return the bytes that features may take on a kind of device."""
         if self.left is not None:
             return self.left
-        return MEMORY_FRACTION * (free_memory() if kind == "cpu" else free_gpu_memory(self.device))
+        free = free_memory() if kind == "cpu" else torch.cuda.mem_get_info(self.device)[0]
+        return MEMORY_FRACTION * free
 
     def may_hold(self) -> bool:
         """Tell whether features could lie on disk already."""
@@ -171,13 +167,9 @@ class FeatureCache:
         points, visible = (torch.empty_like(part, device="cpu") for part in like[1:])
         return Stored(maps, points, visible)
 
-    def path(self, key: str) -> Path:
-        """Return the folder of the features on disk that have a key."""
-        return self.folder / f"features-{key}"
-
     def find(self, key: str) -> Stored | None:
         """Return complete features of this key, memory-mapped, or None."""
-        path = self.path(key)
+        path = self.folder / f"features-{key}"
         try:
             shapes = json.loads((path / SUMMARY).read_text())
             # Copy-on-write: torch wants writable memory; the files are never written to.
@@ -224,11 +216,7 @@ def features_key(
 
 
 def reserve(path: Path) -> None:
-    """Have the file system set all of a file's bytes aside.
-
-    Raises:
-        OSError: if it has no room for them.
-    """
+    """Have the file system set all of a file's bytes aside, or raise an `OSError`."""
     if not hasattr(os, "posix_fallocate"):
         return
     with path.open("r+b") as file:
@@ -252,11 +240,6 @@ def free_memory() -> int:
         return int(fields["MemAvailable"].split()[0]) * 1024
     except (OSError, KeyError):
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
-
-
-def free_gpu_memory(device: torch.device) -> int:
-    """Return the bytes of a GPU's memory that nothing uses."""
-    return torch.cuda.mem_get_info(device)[0]
 
 
 def free_disk(folder: Path) -> int:

@@ -61,7 +61,7 @@ def encode_dataset(
             return None
         if world_size() > 1:
             log.line("warped images: encoded by the first process alone")
-        return WarpedImages(encoding, dataset, sampler, batch_size, num_workers)
+        return WarpedImages(encoding, dataset, dataset.warper, sampler, batch_size, num_workers)
     chosen, rows = find_distinct(dataset)
     items = Items(dataset, dataset.annotated_item)
     load = partial(
@@ -72,7 +72,7 @@ def encode_dataset(
         device=encoding.device,
     )
     loader = load(Subset(items, chosen), shuffle=False)
-    fill = partial(encode_into, encoding, loader, len(chosen))
+    fill = partial(encode_into, encoding, loader, len(chosen), batch_size)
     if not is_first_rank():
         if broadcast_from_first(bool):  # the first rank says whether it encodes
             fill(None)
@@ -113,15 +113,8 @@ def store_features(
 ) -> Stored | None:
     """Return features that were found on disk or encoded, None where there is no room for them.
 
-    Called in the first rank; the others wait to hear whether they are to help.
-
-    Args:
-        fill: encodes all images into what was allocated for them, with the other ranks.
-        like: shapes and types, see `shapes_of`.
-        needed: bytes.
-        key: of the features on disk; None if they won't go there.
-        cache: where they go.
-        log: logs what was found or encoded.
+    Called in the first rank; the others wait to hear whether they are to help `fill` what was
+    allocated in the shapes of ``like``. The key is None if the features can't be on disk.
     """
     watch, what = Stopwatch(), f"features of {len(like.points)} images, {in_bytes(needed)}"
     stored = cache.find(key) if key is not None else None
@@ -143,8 +136,8 @@ def store_features(
         commit_files(folder, arrays)
 
     if place == "disk" and key is not None:
-        find = partial(cache.find, key)
-        stored, built = find_or_build(cache.path(key), "features", needed, find, write, log.line)
+        path, find = cache.folder / f"features-{key}", partial(cache.find, key)
+        stored, built = find_or_build(path, "features", needed, find, write, log.line)
         if not built:  # another run did
             broadcast_from_first(lambda: False)
     else:
@@ -156,16 +149,13 @@ def store_features(
     return stored
 
 
-def encode_into(encoding: Encoding, loader: DataLoader, count: int, stored: Stored | None) -> None:
-    """Encode M images into tensors. All ranks do, each its rows of every batch.
+def encode_into(
+    encoding: Encoding, loader: DataLoader, count: int, batch_size: int, stored: Stored | None
+) -> None:
+    """Encode M images in their order into tensors, which only the first rank has.
 
-    Args:
-        encoding: of the images.
-        loader: yields this rank's rows of each batch, in order.
-        count: M.
-        stored: the tensors, in the first rank; None in the others.
+    All ranks call it, each with a loader of its rows of every batch.
     """
-    batch_size = loader.batch_sampler.batch_size
     for first, item in zip(range(0, count, batch_size), progress(loader, "encoding"), strict=True):
         batch_split = split_over_ranks(min(batch_size, count - first))
         maps = [level.permute(0, 2, 3, 1) for level in as_maps(encoding(item.image))]

@@ -1,84 +1,133 @@
 """The fit of a regressor as a run: epochs, scores, checkpoints [spec 5, 7]."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from torch import nn
 
 from engine.encoded_images import EncodedImages
-from engine.regression import Scores, Task, evaluate, regressor_states, train_one_epoch
+from engine.encoder_loading import EncoderSettings
+from engine.regression import (
+    Scores,
+    Task,
+    baseline,
+    build_optimizer,
+    evaluate,
+    mean_shape,
+    train_one_epoch,
+)
 from engine.resumption import save_current
-from utils.checkpoint import save_checkpoint
+from engine.run import plain_options
+from utils.checkpoint import load_weights, save_checkpoint
 from utils.errors import InputError
 from utils.interruption import Interruption
 from utils.log import RunLog, Stopwatch
-from utils.schedule import set_learning_rate
+from utils.schedule import regressor_lr, set_learning_rate
 
 
 @dataclass(frozen=True)
-class FitSettings:
-    """How long a regressor is fitted, and what is written.
+class EvaluationSettings(EncoderSettings):
+    """How a regressor is fitted, scored and saved: the flags of these names, see ``--help``."""
 
-    Args:
-        epochs: the last one; epochs are counted from 1.
-        lr_of_epoch: an epoch to its learning rate.
-        print_freq: steps between lines of the log.
-        save_freq: epochs between checkpoints that are kept.
-        keep_last: versions of ``current.pth`` that are kept.
-        folder: of the checkpoints.
-        best_name: file name of the best epoch's checkpoint.
-        entries: further ones of each checkpoint.
-    """
-
+    model_path: Path
+    model_name: str
     epochs: int
-    lr_of_epoch: Callable[[int], float]
+    learning_rate: float
+    lr_decay_epochs: Sequence[int]
+    lr_decay_rate: float
+    cosine: bool
+    multistep: bool
+    momentum: float
+    weight_decay: float
+    adam: bool
+    amsgrad: bool
+    beta1: float
+    beta2: float
     print_freq: int
     save_freq: int
     keep_last: int
-    folder: Path
-    best_name: str
-    entries: dict[str, object]
+    override: bool
+    restrict_annos: int
+    repeat: bool
+    num_per_epoch: int
+    feature_cache: str
+    cache_folder: Path | None
+    cache_gb: float | None
+
+    @property
+    def folder(self) -> Path:
+        """Of the run: its checkpoints, options, log and result."""
+        return self.model_path / self.model_name
 
 
 class RegressorRun:
     """A regressor with its optimizer, the epochs done and the best scores.
 
     Args:
+        settings: of the fit.
         task: loss and metrics.
         regressor: is trained.
-        optimizer: of the regressor.
-        settings: see `FitSettings`.
+        encoder_digest: of the encoder's weights, for the checkpoints.
     """
 
     def __init__(
-        self,
-        task: Task,
-        regressor: nn.Module,
-        optimizer: torch.optim.Optimizer,
-        settings: FitSettings,
+        self, settings: EvaluationSettings, task: Task, regressor: nn.Module, encoder_digest: str
     ) -> None:
-        self.task, self.regressor, self.optimizer = task, regressor, optimizer
-        self.settings = settings
+        self.settings, self.task, self.regressor = settings, task, regressor
+        self.encoder_digest = encoder_digest
+        self.optimizer = build_optimizer(
+            regressor,
+            learning_rate=settings.learning_rate,
+            momentum=settings.momentum,
+            weight_decay=settings.weight_decay,
+            adam=settings.adam,
+            amsgrad=settings.amsgrad,
+            betas=(settings.beta1, settings.beta2),
+        )
         self.done, self.best = 0, task.worst()
+
+    def resume(self, path: Path, content: dict) -> None:
+        """Restore what a checkpoint holds.
+
+        Raises:
+            InputError: if it doesn't fit, or was trained on another encoder's features.
+        """
+        settings, digest = self.settings, self.encoder_digest
+        if content.get("encoder_digest", digest) != digest and not settings.override:
+            raise InputError(
+                f"{path}: was trained on the features of another encoder; --override to insist"
+            )
+        load_weights(self.regressor, content["regressor"], path, settings.hint)
+        try:
+            self.optimizer.load_state_dict(content["optimizer"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise InputError(f"{path}: the optimizer's state doesn't fit ({error})") from None
+        best = {name: float(content.get(name, worst)) for name, worst in self.task.worst().items()}
+        self.done, self.best = content["epoch"], {**best, "best_epoch": int(best["best_epoch"])}
 
     def fit(
         self, train: EncodedImages, held_out: dict[str, EncodedImages], log: RunLog
-    ) -> dict[str, Scores]:
-        """Train, evaluate and save epoch by epoch; return the last epoch's scores by split.
+    ) -> dict[str, object]:
+        """Train, evaluate and save epoch by epoch; return what ``result.json`` holds of the fit.
 
         Raises:
             InputError: if the loss or the deciding score isn't finite any more.
         """
+        shape = baseline(self.task, mean_shape(*train.annotations()), held_out["Test"])
+        log.line(f"mean shape: {in_words(self.task, {'Test': shape})}")
         last: dict[str, Scores] = {}
         with Interruption() as interruption:
             for epoch in range(self.done + 1, self.settings.epochs + 1):
                 last = self.run_epoch(epoch, train, held_out, log)
                 if interruption.received:
                     interruption.leave(interruption.received)
-        return last or self.evaluate(held_out)  # all epochs lay behind the checkpoint already
+        epochs = max(self.done, self.settings.epochs)
+        last = last or self.evaluate(held_out)  # the checkpoint was of the last epoch already
+        log.line(f"after the last epoch ({epochs}): {in_words(self.task, last)}")
+        log.line(self.best_in_words())
+        return {"epochs": epochs, "last": last, "best": self.best, "mean_shape": shape}
 
     def evaluate(self, held_out: dict[str, EncodedImages]) -> dict[str, Scores]:
         """Return the scores of each split."""
@@ -93,7 +142,16 @@ class RegressorRun:
     ) -> dict[str, Scores]:
         """Train and evaluate for one epoch, and save; return the scores by split."""
         task, settings = self.task, self.settings
-        lr, watch = settings.lr_of_epoch(epoch), Stopwatch()
+        watch = Stopwatch()
+        lr = regressor_lr(
+            epoch,
+            base=settings.learning_rate,
+            epochs=settings.epochs,
+            decay_epochs=settings.lr_decay_epochs,
+            rate=settings.lr_decay_rate,
+            cosine=settings.cosine,
+            multistep=settings.multistep,
+        )
         set_learning_rate(self.optimizer, lr)
         trained = train_one_epoch(
             self.regressor, self.optimizer, task, train, epoch, log, settings.print_freq
@@ -122,11 +180,16 @@ class RegressorRun:
     def save(self, epoch: int, improved: bool) -> None:
         """Write ``current.pth``, the best epoch's file, and files to be kept."""
         settings = self.settings
-        content = regressor_states(
-            self.regressor, self.optimizer, **settings.entries, epoch=epoch, **self.best
-        )
+        content = {
+            "opt": plain_options(settings.options),
+            "encoder_digest": self.encoder_digest,
+            "epoch": epoch,
+            **self.best,
+            "regressor": self.regressor.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+        }
         if improved:
-            save_checkpoint(settings.folder / settings.best_name, content)
+            save_checkpoint(settings.folder / f"{settings.model}.pth", content)
         if epoch % settings.save_freq == 0 or epoch == settings.epochs:
             save_checkpoint(settings.folder / f"ckpt_epoch_{epoch}.pth", content)
         save_current(settings.folder, content, settings.keep_last)
@@ -137,7 +200,7 @@ class RegressorRun:
         entries = "  ".join(f"{entry} {self.best[entry]:.2f}" for entry in task.best)
         split, _ = next(iter(task.best.values()))
         caution = ", as published: too good to quote" if split == "Test" else ""
-        path = settings.folder / settings.best_name
+        path = settings.folder / f"{settings.model}.pth"
         return (
             f"best epoch ({self.best['best_epoch']}): {entries}; picked on the {split} "
             f"set{caution}; {path}"

@@ -6,13 +6,13 @@ Letters: B images of a batch, A landmarks.
 
 import argparse
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
+from data_loader.landmark_dataset import LandmarkDataset
 from engine.encoded_images import Batch, EncodedImages
 from models.encoders import weights_digest
 from models.keypoint_prediction import IntermediateKeypointPredictor
@@ -197,7 +197,7 @@ def baseline(task: Task, shape: Tensor, images: EncodedImages) -> Scores:
     return mean.result()
 
 
-def check_judged(task: Task, held_out: dict[str, EncodedImages]) -> list[str]:
+def check_judged(task: Task, held_out: Mapping[str, LandmarkDataset]) -> list[str]:
     """Return a line for each split of which some landmarks aren't judged.
 
     Raises:
@@ -205,7 +205,9 @@ def check_judged(task: Task, held_out: dict[str, EncodedImages]) -> list[str]:
     """
     notices = []
     for split, images in held_out.items():
-        points, visible = images.annotations()
+        # In the files' pixels: whether there is an eye distance doesn't depend on the frame.
+        points = torch.as_tensor(images.annotations["keypoints"])  # (N, A, 2)
+        visible = torch.stack([images.visible(i) for i in range(len(images))])  # (N, A)
         unjudged = [not task.judged(p[None], v[None]) for p, v in zip(points, visible, strict=True)]
         if all(unjudged):
             raise InputError(
@@ -220,30 +222,7 @@ def check_judged(task: Task, held_out: dict[str, EncodedImages]) -> list[str]:
     return notices
 
 
-def regressor_states(
-    regressor: nn.Module, optimizer: torch.optim.Optimizer, **entries: object
-) -> dict:
-    """Return a regressor's checkpoint [spec 7] with further entries."""
-    return {**entries, "regressor": regressor.state_dict(), "optimizer": optimizer.state_dict()}
-
-
-def load_regressor(path: str, regressor: nn.Module, hint: str) -> dict:
-    """Load a regressor's weights; return the checkpoint.
-
-    Args:
-        path: the file.
-        regressor: receives the weights.
-        hint: the flags the regressor was built from, for the message.
-
-    Raises:
-        InputError: if the checkpoint doesn't fit.
-    """
-    content = load_checkpoint(path, REGRESSOR_KEYS)
-    load_weights(regressor, content["regressor"], path, hint)
-    return content
-
-
-def load_regressor_for(
+def load_regressor(
     path: str | None, regressor: nn.Module, encoder: nn.Module, hint: str
 ) -> list[str]:
     """Load a regressor to be used on an encoder; return what the user should know about it.
@@ -252,33 +231,15 @@ def load_regressor_for(
         path: the checkpoint; None leaves the regressor untrained.
         regressor: receives the weights.
         encoder: compared with the one that the regressor was trained on, where that is noted.
-        hint: see `load_regressor`.
+        hint: the flags the regressor was built from, for the message.
+
+    Raises:
+        InputError: if the checkpoint doesn't fit.
     """
     if path is None:
         return ["no --ckpt_path: the regressor is untrained too, its landmarks are noise"]
-    content = load_regressor(path, regressor, hint)
+    content = load_checkpoint(path, REGRESSOR_KEYS)
+    load_weights(regressor, content["regressor"], path, hint)
     if content.get("encoder_digest", digest := weights_digest(encoder)) != digest:
         return [f"warning: {path} was trained on the features of another encoder than this one"]
     return []
-
-
-def resume_regressor(
-    path: str | Path,
-    content: dict,
-    regressor: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    task: Task,
-    hint: str,
-) -> tuple[int, Scores]:
-    """Restore a regressor and its optimizer from a checkpoint that was read from a path.
-
-    Returns:
-        The epochs done and the best entries.
-    """
-    load_weights(regressor, content["regressor"], path, hint)
-    try:
-        optimizer.load_state_dict(content["optimizer"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path}: the optimizer's state doesn't fit ({error})") from None
-    best = {entry: float(content.get(entry, worst)) for entry, worst in task.worst().items()}
-    return content["epoch"], {**best, "best_epoch": int(best["best_epoch"])}

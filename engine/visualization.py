@@ -3,23 +3,22 @@
 Letters: B images, C channels, h and w rows and columns of a map, P principal components.
 """
 
-import argparse
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image
 from sklearn.decomposition import PCA
-from torch import Tensor, nn
-from torch.utils.data import DataLoader
+from torch import Tensor
 
 from data_loader.bad_images import leave_out, list_left_out
 from data_loader.items import Items
 from data_loader.landmark_dataset import LandmarkDataset
 from data_loader.loaders import add_loader_arguments, build_loader, worker_notice
-from engine.encoder_loading import load_frozen_encoder
-from engine.regression import build_regressor, load_regressor_for
+from engine.encoder_loading import EncoderSettings, load_frozen_encoder
+from engine.regression import build_regressor, load_regressor
 from engine.run import add_device_arguments, add_log_argument, choose_device
 from models.encoders import add_encoder_arguments, encode
 from utils.arguments import ArgumentParser, add_ignored_arguments, ignored_notices
@@ -30,7 +29,7 @@ from utils.randomness import seed_everything
 
 COMPONENTS = 25  # [spec 7]
 DRAWN_BATCHES = 4  # [spec 7]
-SHEET_PICTURES, SHEET_COLUMNS = 24, 6
+SHEET_IMAGES, SHEET_COLUMNS = 24, 6
 CONTRAST = (1, 99)  # percentiles of a component that become black and white
 
 # The training flags that the published visualization scripts take and ignore.
@@ -92,8 +91,19 @@ def add_visualization_arguments(parser: ArgumentParser) -> None:
     add_ignored_arguments(parser, **TRAINING_FLAGS)
 
 
+@dataclass(frozen=True)
+class VisualizationSettings(EncoderSettings):
+    """What is drawn: the flags of these names, see ``--help``."""
+
+    vis_path: Path
+    vis_keypoints: bool
+    vis_PCA: bool  # noqa: N815 (published name)
+    ckpt_path: str | None
+    device: str
+
+
 def run_visualization(
-    args: argparse.Namespace,
+    settings: VisualizationSettings,
     dataset: LandmarkDataset,
     draw: Draw,
     score: Score,
@@ -102,93 +112,71 @@ def run_visualization(
     """Draw landmarks, components or both of a test set.
 
     Args:
-        args: the options that `add_visualization_arguments` declares.
+        settings: see `add_visualization_arguments`.
         dataset: the test images.
         draw: writes one image's landmarks.
         score: puts the whole set's score into words.
         legend: of the contact sheet.
     """
-    check_wishes(args.vis_keypoints, args.vis_PCA, args.ckpt_path, args.random_network)
-    device = choose_device(args.device, args.gpu)
-    seed_everything(args.seed)
-    notices = worker_notice(args.num_workers) + ignored_notices(args, **TRAINING_FLAGS)
-    encoder = load_frozen_encoder(
-        args.model,
-        dataset.side,
-        args.trained_model_path,
-        args.random_network,
-        args.layer,
-        args.seed,
-        notices,
-    ).to(device)
-    layers = args.layer, args.use_hypercol
+    check_wishes(settings)
+    device = choose_device(settings.device, settings.gpu)
+    seed_everything(settings.seed)
+    notices = worker_notice(settings.num_workers)
+    notices += ignored_notices(settings.options, **TRAINING_FLAGS)
+    encoder = load_frozen_encoder(settings, dataset.side, notices).to(device)
+    layers = settings.layer, settings.use_hypercol
     notices += dataset.count_notice()
     if dataset.skip_bad:
-        notices += list_left_out(leave_out({"test": dataset}, args.num_workers), args.vis_path)
-    if args.vis_keypoints:
+        left_out = leave_out({"test": dataset}, settings.num_workers)
+        notices += list_left_out(left_out, settings.vis_path)
+    if settings.vis_keypoints:
         regressor = build_regressor(encoder.feature_channels(*layers), dataset.num_landmarks)
-        hint = f"--model {args.model} --layer {args.layer} on {args.dataset}"
-        notices += load_regressor_for(args.ckpt_path, regressor, encoder, hint)
+        notices += load_regressor(settings.ckpt_path, regressor, encoder, settings.hint)
         regressor.to(device).eval()
     loader = build_loader(
         Items(dataset, dataset.annotated_item),
-        batch_size=args.batch_size,
-        num_workers=args.num_workers,
-        seed=args.seed,
+        batch_size=settings.batch_size,
+        num_workers=settings.num_workers,
+        seed=settings.seed,
         shuffle=False,
         device=device,
     )
-    log = RunLog(args.log_path)
+    log = RunLog(settings.log_path)
     for notice in notices:
         log.line(notice)
-    if args.vis_PCA:
+    if settings.vis_PCA:
         images = next(iter(loader)).image  # (B, 3, H, W)
         with torch.no_grad():
-            features = encoder(images.to(device), *layers)  # (B, C, h, w)
-        path = draw_components(dataset.denormalize(images), principal_maps(features), args.vis_path)
+            maps = principal_maps(encoder(images.to(device), *layers))  # (B, P, h, w)
+        path = draw_components(dataset.denormalize(images), maps, settings.vis_path)
         log.line(f"components of {len(images)} images: {path}")
-    if args.vis_keypoints:
-        found, path = draw_landmarks(
-            loader, encoder, layers, regressor, device, draw, score, args.vis_path, legend
-        )
+    if settings.vis_keypoints:
+        predicted = []  # of all images, batch by batch
+        drawings: list[Image.Image] = []
+        for batch in progress(loader, "predicting"):
+            with torch.no_grad():
+                features = encode(encoder, batch.image.to(device), *layers)
+                pred = regressor(features)[0].cpu()  # (B, A, 2)
+            predicted.append((pred, batch.points_norm, batch.visible))
+            if len(predicted) <= DRAWN_BATCHES:
+                for index, image, *points in zip(
+                    batch.index.tolist(),
+                    dataset.denormalize(batch.image),
+                    *predicted[-1],
+                    strict=True,
+                ):
+                    drawings += draw(settings.vis_path, index, image, *points)
+        found, path = score(predicted), settings.vis_path / "contact_sheet.png"
+        save_png(sheet(drawings[:SHEET_IMAGES], SHEET_COLUMNS, f"{legend}; {found}"), path)
         log.line(f"{len(dataset)} test images: {found}")
         log.line(f"landmarks of the first images: {path}")
 
 
-@torch.no_grad()
-def draw_landmarks(
-    loader: DataLoader,
-    encoder: nn.Module,
-    layers: tuple[int, bool],
-    regressor: nn.Module,
-    device: torch.device,
-    draw: Draw,
-    score: Score,
-    folder: Path,
-    legend: str,
-) -> tuple[str, Path]:
-    """Draw the first batches and a contact sheet; return all images' score and the sheet."""
-    dataset = loader.dataset.dataset.dataset
-    batches, drawings = [], []
-    for number, batch in enumerate(progress(loader, "predicting")):
-        pred = regressor(encode(encoder, batch.image.to(device), *layers))[0].cpu()  # (B, A, 2)
-        batches.append((pred, batch.points_norm, batch.visible))
-        if number < DRAWN_BATCHES:
-            for i, index in enumerate(batch.index.tolist()):
-                image = dataset.denormalize(batch.image[i])
-                points, visible = batch.points_norm[i], batch.visible[i]
-                drawings += draw(folder, index, image, pred[i], points, visible)
-    found = score(batches)
-    page = sheet(drawings[:SHEET_PICTURES], SHEET_COLUMNS, f"{legend}; {found}")
-    save_png(page, folder / "contact_sheet.png")
-    return found, folder / "contact_sheet.png"
-
-
-def check_wishes(vis_keypoints: bool, vis_pca: bool, ckpt_path: str | None, random: bool) -> None:
+def check_wishes(settings: VisualizationSettings) -> None:
     """Raise an `InputError` if there is nothing to draw, or nothing to draw it with."""
-    if not (vis_keypoints or vis_pca):
+    if not (settings.vis_keypoints or settings.vis_PCA):
         raise InputError("nothing to draw: give --vis_keypoints, --vis_PCA or both")
-    if vis_keypoints and ckpt_path is None and not random:
+    if settings.vis_keypoints and settings.ckpt_path is None and not settings.random_network:
         raise InputError("--vis_keypoints needs the regressor: give --ckpt_path FILE")
 
 
@@ -243,5 +231,5 @@ def draw_components(images: Tensor, maps: np.ndarray, folder: Path) -> Path:
         overview += [original, rgb]
     path = folder / "pca_sheet.png"
     title = "images and their three leading components as red, green, blue"
-    save_png(sheet(overview[: 2 * SHEET_PICTURES], 2 * SHEET_COLUMNS, title), path)
+    save_png(sheet(overview[: 2 * SHEET_IMAGES], 2 * SHEET_COLUMNS, title), path)
     return path

@@ -2,7 +2,7 @@
 
 import argparse
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import torch
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from models.hourglass import HourglassNet
 from models.resnet import (
+    InsResNet,
     InsResNet18,
     InsResNet34,
     InsResNet50,
@@ -18,7 +19,7 @@ from models.resnet import (
 )
 from utils.arguments import allow_change
 
-RESNETS = {
+RESNETS: dict[str, Callable[..., InsResNet]] = {
     "resnet50": InsResNet50,
     "resnet50x2": partial(InsResNet50, width=2),
     "resnet50x4": partial(InsResNet50, width=4),
@@ -30,6 +31,7 @@ RESNETS = {
 STRIDE = 32  # of a ResNet's last stage; the hourglass halves its input as often
 LAST_MAP = 5  # deeper layers are vectors
 
+Encoder = InsResNet | HourglassNet
 Features = Tensor | tuple[Tensor, ...]
 """A dense map (B, C, H, W), or the native maps of a hypercolumn, deepest first."""
 
@@ -69,7 +71,7 @@ def add_encoder_arguments(
     return group
 
 
-def build_encoder(name: str, side: int) -> nn.Module:
+def build_encoder(name: str, side: int) -> Encoder:
     """Return a freshly initialised encoder for square inputs of ``side`` pixels.
 
     Raises:
@@ -84,14 +86,14 @@ def build_encoder(name: str, side: int) -> nn.Module:
     return RESNETS[name](pool_size=side // STRIDE)
 
 
-def build_random_encoder(name: str, side: int, seed: int) -> nn.Module:
+def build_random_encoder(name: str, side: int, seed: int) -> Encoder:
     """Return the untrained encoder that belongs to a seed, without moving the global generator."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return build_encoder(name, side)
 
 
-def freeze(encoder: nn.Module) -> nn.Module:
+def freeze(encoder: Encoder) -> Encoder:
     """Put an encoder in eval mode, without gradients; return it."""
     return encoder.eval().requires_grad_(False)
 

@@ -94,7 +94,9 @@ class HourglassNet(nn.Module):
         )
         self.output_layers = nn.ModuleList([head])
 
-    def forward(self, x: Tensor, *_layer_arguments, **_hypercolumn_arguments) -> Tensor:
+    def forward(
+        self, x: Tensor, *_layer_arguments: object, **_hypercolumn_arguments: object
+    ) -> Tensor:
         """Map images (B, 3, H, W) to features (B, 64, H / 2, W / 2).
 
         The ResNets' layer and hypercolumn arguments are taken and ignored [spec 3].

@@ -42,10 +42,11 @@ class IntermediateKeypointPredictor(nn.Module):
         self.descriptors = nn.Parameter(torch.randn(a * i, descriptor_dimension, 1, 1))
         self.inner_conv = nn.Conv2d(descriptor_dimension, a * i, 1, bias=False)
         self.reg_conv = nn.Conv2d(2 * a * i, 2 * a, 1, groups=a, bias=False)
-        self.linear = nn.ModuleList(nn.Linear(2 * i, 2, bias=False) for _ in range(a))
+        linears = [nn.Linear(2 * i, 2, bias=False) for _ in range(a)]
+        self.linear = nn.ModuleList(linears)
         with torch.no_grad():
             self.inner_conv.weight.copy_(self.descriptors)
-            weights = torch.cat([linear.weight for linear in self.linear])  # (2 * A, 2 * I)
+            weights = torch.cat([linear.weight for linear in linears])  # (2 * A, 2 * I)
             self.reg_conv.weight.copy_(weights[:, :, None, None])
 
     def forward(

@@ -165,7 +165,13 @@ class ResNet(nn.Module):
         return x
 
 
-def _stage(block, in_channels: int, channels: int, blocks: int, stride: int) -> nn.Sequential:
+def _stage(
+    block: type[BasicBlock] | type[Bottleneck],
+    in_channels: int,
+    channels: int,
+    blocks: int,
+    stride: int,
+) -> nn.Sequential:
     first = block(in_channels, channels, stride)
     rest = [block(channels * block.expansion, channels) for _ in range(blocks - 1)]
     return nn.Sequential(first, *rest)

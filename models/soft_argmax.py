@@ -12,6 +12,7 @@ H and W rows and columns of the hypercolumn, K virtual points.
 import functools
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -74,7 +75,7 @@ class _PointsOnCPU(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx, weight: Tensor, output_shape: tuple[int, int], train: bool, *maps: Tensor
+        ctx: Any, weight: Tensor, output_shape: tuple[int, int], train: bool, *maps: Tensor
     ) -> Tensor:
         (height, width), k, batch = output_shape, len(weight), len(maps[0])
         rows = [m.permute(0, 2, 3, 1).contiguous() for m in maps]  # (B, h, w, C)
@@ -90,11 +91,11 @@ class _PointsOnCPU(torch.autograd.Function):
         def some_images(indices: Iterable[int]) -> None:
             widened = weight.new_empty(vertical.shape[1], width, k)  # (S, W, K)
             parts = widened.split([r.shape[1] for r in rows])
-            scratch = None if train else weight.new_empty(height, width, k)
+            scratch = weight.new_empty(0 if train else height, width, k)
             for i in indices:
                 for part, matrix, p in zip(parts, horizontal, projected, strict=True):
                     torch.bmm(matrix, p[i], out=part)  # (h, W, K)
-                e = heat[i] if train else scratch  # (H, W, K)
+                e = scratch if heat is None else heat[i]  # (H, W, K)
                 torch.mm(vertical, widened.flatten(1), out=e.flatten(1))
                 e.sub_(e.amax(dim=0).amax(dim=0)).clamp_(min=MIN_LOGIT).exp_()
                 columns = e.sum(dim=0)  # (W, K)
@@ -108,7 +109,7 @@ class _PointsOnCPU(torch.autograd.Function):
         return (sums[:, 1:] / sums[:, :1]).transpose(1, 2)  # (B, K, 2)
 
     @staticmethod
-    def backward(ctx, grad_points: Tensor):
+    def backward(ctx: Any, grad_points: Tensor) -> tuple[Tensor | None, ...]:
         heat, sums, *rows = ctx.saved_tensors
         batch, height, width, k = heat.shape
         horizontal, vertical = _resizers(rows, (height, width))

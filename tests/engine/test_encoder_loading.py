@@ -1,10 +1,12 @@
 """Encoders from the checkpoints that people have: the weights arrive, or the file is named."""
 
+from argparse import Namespace
+
 import pytest
 import torch
 import torchvision
 
-from engine.encoder_loading import load_frozen_encoder
+from engine.encoder_loading import EncoderSettings, load_frozen_encoder
 from models.encoders import build_encoder
 from utils.errors import InputError
 
@@ -18,7 +20,21 @@ def theirs():
 def load(path, content, name="resnet18"):
     torch.save(content, path)
     notices = []
-    encoder = load_frozen_encoder(name, 64, str(path), False, 2, 0, notices)
+    settings = EncoderSettings(
+        options=Namespace(),
+        dataset="MAFLAligned",
+        model=name,
+        trained_model_path=str(path),
+        random_network=False,
+        layer=2,
+        use_hypercol=False,
+        seed=0,
+        batch_size=2,
+        num_workers=0,
+        gpu=None,
+        log_path=path,
+    )
+    encoder = load_frozen_encoder(settings, 64, notices)
     return encoder.state_dict(), [line.removeprefix(f"{path}: ") for line in notices]
 
 

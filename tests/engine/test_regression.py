@@ -1,31 +1,25 @@
 """The shared fit on a small data set of drawn dots: landmarks that can be found exactly."""
 
 import math
-from argparse import Namespace
 
 import pytest
 import torch
 
 from engine.encoded_images import Batch, StoredImages, StreamedImages, WarpedImages
 from engine.regression import (
-    REGRESSOR_KEYS,
     WeightedMean,
     baseline,
     build_optimizer,
     build_regressor,
     check_judged,
     evaluate,
-    load_regressor,
     mean_shape,
-    regressor_states,
-    resume_regressor,
     train_one_epoch,
 )
 from eval_animal import animal_task
 from eval_face import face_task
 from models.encoders import build_random_encoder, freeze, weights_digest
 from tests.utils.dots import Dots, encoded
-from utils.checkpoint import load_checkpoint, save_checkpoint
 from utils.errors import InputError
 from utils.log import RunLog
 
@@ -125,29 +119,6 @@ def test_warped_images_change_each_epoch_and_repeat_with_the_seed(tmp_path, enco
     assert torch.equal(first, again) and not torch.equal(first, second)
 
 
-def test_a_resumed_fit_is_the_uninterrupted_one(tmp_path, encoder):
-    images = encoded(Dots(tmp_path, 8), encoder, shuffle=True)
-    task, log = face_task((0, 1)), RunLog()
-    regressor, optimizer = fresh(encoder)
-    for epoch in range(1, 5):
-        train_one_epoch(regressor, optimizer, task, images, epoch, log, 100)
-        if epoch == 2:
-            entries = {"opt": Namespace(), "epoch": 2, "best_error": 3.0, "best_epoch": 1}
-            save_checkpoint(tmp_path / "r.pth", regressor_states(regressor, optimizer, **entries))
-    torch.manual_seed(99)
-    resumed = build_regressor(encoder.feature_channels(4, True), 3)
-    _, optimizer = fresh(encoder)
-    optimizer.param_groups[0]["params"] = list(resumed.parameters())
-    content = load_checkpoint(tmp_path / "r.pth", REGRESSOR_KEYS)
-    done, best = resume_regressor(tmp_path / "r.pth", content, resumed, optimizer, task, "")
-    assert (done, best) == (2, {"best_error": 3.0, "best_epoch": 1})
-    for epoch in (3, 4):
-        train_one_epoch(resumed, optimizer, task, images, epoch, log, 100)
-    for name, value in regressor.state_dict().items():
-        assert torch.equal(value, resumed.state_dict()[name]), name
-    assert load_regressor(tmp_path / "r.pth", resumed, "")["epoch"] == 2
-
-
 class Annotated:
     """Held-out images as batches of points and visibility, without features."""
 
@@ -157,24 +128,35 @@ class Annotated:
     def batches(self, epoch):
         return iter(self.parts)
 
-    def annotations(self):
-        return tuple(torch.cat([p[i] for p in self.parts]) for i in (1, 2))
+
+class Listed:
+    """What a data set says of its annotations, without images."""
+
+    def __init__(self, *batches):
+        points, self.visibility = (torch.cat(parts) for parts in zip(*batches, strict=True))
+        self.annotations = {"keypoints": points.numpy()}
+
+    def __len__(self):
+        return len(self.visibility)
+
+    def visible(self, index):
+        return self.visibility[index]
 
 
 def test_a_batch_without_a_visible_part_counts_for_nothing():
     points, shape = torch.rand(3, 15, 2), torch.rand(15, 2)
     seen, hidden = torch.ones(3, 15).bool(), torch.zeros(3, 15).bool()
     alone = baseline(animal_task(), shape, Annotated((points, seen)))
-    both = Annotated((points, seen), (torch.rand(3, 15, 2), hidden))
-    assert baseline(animal_task(), shape, both) == alone and math.isfinite(alone["PCK"])
+    both = (points, seen), (torch.rand(3, 15, 2), hidden)
+    assert baseline(animal_task(), shape, Annotated(*both)) == alone and math.isfinite(alone["PCK"])
     said = "Val: 45 of 90 landmarks aren't annotated; 3 of 6 images can't be judged"
-    assert check_judged(animal_task(), {"Val": both}) == [said]
-    assert check_judged(animal_task(), {"Val": Annotated((points, seen))}) == []
+    assert check_judged(animal_task(), {"Val": Listed(*both)}) == [said]
+    assert check_judged(animal_task(), {"Val": Listed((points, seen))}) == []
 
 
 @pytest.mark.parametrize("task", [animal_task(), face_task((0, 1))])
 def test_a_split_that_cannot_be_judged_is_refused(task):
-    nothing = Annotated((torch.rand(3, 15, 2), torch.zeros(3, 15).bool()))
+    nothing = Listed((torch.rand(3, 15, 2), torch.zeros(3, 15).bool()))
     with pytest.raises(InputError, match="Test: none of its 3 images can be judged"):
         check_judged(task, {"Test": nothing})
 

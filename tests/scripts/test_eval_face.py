@@ -171,7 +171,10 @@ def test_bad_annotations_are_named(faces, tmp_path, damage):
         ([], "give --trained_model_path FILE, or --random_network"),
         (["--trained_model_path", "none.pth"], "none.pth: no such checkpoint"),
         (["--trained_model_path", "r34.pth"], "r34.pth: holds another architecture"),
-        (["--trained_model_path", "runs/whole/resnet18.pth"], "expected a checkpoint with model"),
+        (
+            ["--trained_model_path", "runs/whole/resnet18.pth"],
+            "holds no encoder for --model resnet18",
+        ),
         (["--random_network", "--restrict_annos", "11"], "--restrict_annos 11: there are 10"),
         (["--random_network", "--dataset", "LFW"], "argument --dataset: invalid choice: 'LFW'"),
         (["--random_network", "--model_name", "whole"], "runs/whole: holds checkpoints already"),

@@ -1,0 +1,74 @@
+"""The fit of a regressor as a run: what it saves, and what it resumes."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from engine.evaluation import add_evaluation_arguments
+from engine.fitting import EvaluationSettings, RegressorRun
+from engine.regression import REGRESSOR_KEYS, build_regressor
+from eval_face import face_task
+from models.encoders import build_random_encoder, freeze
+from tests.utils.dots import Dots, encoded
+from utils.arguments import ArgumentParser
+from utils.checkpoint import load_checkpoint
+from utils.errors import InputError
+from utils.log import RunLog
+
+FLAGS = "--model_name dots --random_network --adam --cosine --learning_rate 0.01 --epochs 4"
+
+
+@pytest.fixture
+def settings(tmp_path):
+    parser = ArgumentParser("")
+    add_evaluation_arguments(parser, batch_size=4, num_workers=0, save_freq=2)
+    options = parser.parse_args([*FLAGS.split(), "--model_path", str(tmp_path / "runs")])
+    options.dataset = "Dots"
+    settings = EvaluationSettings.from_options(options)
+    settings.folder.mkdir(parents=True)
+    return settings
+
+
+def start(settings, digest="a"):
+    """Return a run that begins from the same weights whenever it is called."""
+    torch.manual_seed(1)
+    encoder = build_random_encoder("resnet18", 64, seed=0)
+    regressor = build_regressor(encoder.feature_channels(4, True), 3)
+    return RegressorRun(settings, face_task((0, 1)), regressor, digest)
+
+
+def test_a_resumed_fit_is_bitwise_the_uninterrupted_one(tmp_path, settings):
+    encoder = freeze(build_random_encoder("resnet18", 64, seed=0))
+    images = encoded(Dots(tmp_path, 8), encoder, shuffle=True)
+    whole = start(settings)
+    result = whole.fit(images, {"Test": images}, RunLog())
+    written = sorted(path.name for path in settings.folder.glob("*.pth"))
+    assert written == [
+        "ckpt_epoch_2.pth", "ckpt_epoch_4.pth", "current.pth", "previous_1.pth", "resnet50.pth"
+    ]  # fmt: skip
+    resumed = start(settings)
+    for parameter in resumed.regressor.parameters():
+        parameter.data.zero_()
+    path = settings.folder / "ckpt_epoch_2.pth"
+    resumed.resume(path, load_checkpoint(path, REGRESSOR_KEYS))
+    assert resumed.done == 2 and set(resumed.best) == {"best_error", "best_epoch"}
+    assert resumed.best["best_epoch"] in (1, 2)
+    assert resumed.fit(images, {"Test": images}, RunLog()) == result
+    for name, value in whole.regressor.state_dict().items():
+        assert torch.equal(value, resumed.regressor.state_dict()[name]), name
+
+
+def test_a_checkpoint_of_another_encoder_is_resumed_only_if_insisted_on(settings):
+    run = start(settings)
+    run.save(1, improved=False)
+    path = settings.folder / "current.pth"
+    content = load_checkpoint(path, REGRESSOR_KEYS)
+    with pytest.raises(InputError, match="features of another encoder"):
+        start(settings, "b").resume(path, content)
+    insisting = start(replace(settings, override=True), "b")
+    insisting.resume(path, content)
+    assert insisting.done == 1
+    content["optimizer"]["param_groups"] = []
+    with pytest.raises(InputError, match="the optimizer's state doesn't fit"):
+        insisting.resume(path, content)
