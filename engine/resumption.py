@@ -1,4 +1,4 @@
-"""The checkpoints that a run goes on from: which one, and whether its options are the same."""
+"""Resuming a run: from which checkpoint, and whether its options are the same."""
 
 import argparse
 import json
@@ -18,15 +18,17 @@ from utils.process_group import is_first_rank
 
 AUTO = "auto"
 CURRENT = "current.pth"
-OURS = {"random_states", "encoder_digest"}  # entries that published checkpoints lack
+UNPUBLISHED_KEYS = {"random_states", "encoder_digest"}  # which published checkpoints lack
 
 
 def open_checkpoint(
     options: argparse.Namespace, folder: Path, keys: tuple[str, ...], notices: list[str]
 ) -> tuple[Path, dict] | None:
-    """Return the checkpoint to go on from, whose options are the run's; None to start afresh.
+    """Return the path and content of the checkpoint to resume, checked against the options.
 
-    The first rank reads it, and hands it to the others.
+    None where the run starts afresh.
+
+    The first rank reads it and sends it to the others.
 
     Args:
         options: of the run: ``resume``, ``override`` and all that `check_options` compares.
@@ -48,8 +50,8 @@ def _open(
     found = find_checkpoint(options.resume, folder, keys, notices.append)
     if found is not None:
         path, content = found
-        # A published checkpoint can't be gone on from exactly: whoever takes one may change more.
-        insisted = options.override or OURS.isdisjoint(content)
+        # A published checkpoint can't be resumed exactly: whoever takes one may change more.
+        insisted = options.override or UNPUBLISHED_KEYS.isdisjoint(content)
         notices += check_options(path, content["opt"], plain_options(options), insisted)
         begun = content.get("progress")
         step = begun.get("steps") if isinstance(begun, dict) else None
@@ -61,13 +63,13 @@ def _open(
 def find_checkpoint(
     resume: str, folder: Path, keys: tuple[str, ...], log_line: Callable[[str], None]
 ) -> tuple[Path, dict] | None:
-    """Return the checkpoint to go on from and its path; None to start from the beginning.
+    """Return the checkpoint to resume and its path; None to start from the beginning.
 
     Args:
         resume: of ``--resume``: a file, ``auto`` for the newest whole one of the run, or nothing.
         folder: the run's.
         keys: entries that the checkpoint must have.
-        log_line: is told of damaged ones.
+        log_line: logs a line, for each damaged one.
 
     Raises:
         InputError: if the file can't be loaded, or none of the run's can.

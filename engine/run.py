@@ -15,7 +15,7 @@ from utils.locks import lock_folder
 from utils.process_group import is_first_rank, local_rank, world_size
 
 
-def add_device_arguments(parser: argparse.ArgumentParser):
+def add_device_arguments(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
     """Declare where to compute and from which seed; return the group."""
     group = parser.add_argument_group("machine")
     group.add_argument(
@@ -32,13 +32,15 @@ def add_device_arguments(parser: argparse.ArgumentParser):
         "--seed",
         type=natural,
         default=0,
-        help="of all random draws: same seed, same device, same numbers",
+        help="of all random numbers: same seed, same device, same results",
     )
     allow_change("device", "gpu")
     return group
 
 
-def add_output_arguments(parser: argparse.ArgumentParser, *, save_freq: int):
+def add_output_arguments(
+    parser: argparse.ArgumentParser, *, save_freq: int
+) -> argparse._ArgumentGroup:
     """Declare where a training run writes and how often; return the group."""
     group = parser.add_argument_group("output")
     group.add_argument(
@@ -67,7 +69,7 @@ def add_output_arguments(parser: argparse.ArgumentParser, *, save_freq: int):
         "--resume",
         default="",
         metavar="FILE",
-        help="go on from this checkpoint, or, given auto, from the newest whole one of this run "
+        help="resume from this checkpoint, or, given auto, from the newest whole one of this run "
         "(from the beginning if there is none)",
     )
     group.add_argument(
@@ -116,15 +118,15 @@ def choose_device(device: str, gpu: int | None) -> torch.device:
         return torch.device("cpu")
     if not count:
         raise InputError("--device cuda: no GPU is visible to PyTorch")
-    if local_rank() is not None:
+    if (place := local_rank()) is not None:
         if gpu is not None:
             raise InputError(f"--gpu {gpu}: torchrun gives each process a GPU of its own")
-        if local_rank() >= count:
+        if place >= count:
             raise InputError(
                 f"{count} GPUs are visible, too few for --nproc_per_node of torchrun: each of its "
                 "processes takes one"
             )
-        return torch.device("cuda", local_rank())
+        return torch.device("cuda", place)
     if gpu is not None and gpu >= count:
         raise InputError(f"--gpu {gpu}: {count} GPUs are visible, counted from 0")
     return torch.device("cuda", gpu or 0)
@@ -161,7 +163,7 @@ def start_folder(
     held = sorted(folder.glob("*.pth"))
     if held and not (args.resume or args.overwrite):
         raise InputError(
-            f"{folder}: holds checkpoints already ({held[0].name}): give --resume FILE to go on, "
+            f"{folder}: holds checkpoints already ({held[0].name}): give --resume FILE to resume, "
             "--overwrite to start afresh, or another --model_name"
         )
     lock_folder(folder)

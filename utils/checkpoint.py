@@ -16,6 +16,7 @@ from utils.files import check_is_file, reason, write_atomically
 
 ZIP, PICKLE = b"PK\x03\x04", b"\x80"  # the formats' first bytes
 
+_SCALAR = np.float64(0).__reduce__()[0]  # which makes NumPy's scalars from their bytes
 # What a checkpoint may hold beside tensors and plain values: the options, and NumPy's scalars (a
 # published best score is one), under the name that NumPy 1 gave them too.
 PLAIN_CLASSES = [
@@ -23,8 +24,8 @@ PLAIN_CLASSES = [
     np.dtype,
     type(np.dtype(np.float64)),
     type(np.dtype(np.float32)),
-    np._core.multiarray.scalar,
-    (np._core.multiarray.scalar, "numpy.core.multiarray.scalar"),
+    _SCALAR,
+    (_SCALAR, "numpy.core.multiarray.scalar"),
 ]
 
 # What the entries of the published layout are [spec 7]; `state_dict` is DVE's.

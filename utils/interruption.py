@@ -5,6 +5,7 @@ import multiprocessing
 import signal
 import sys
 from types import FrameType
+from typing import Any
 
 from utils.process_group import is_first_rank, local_rank
 
@@ -27,13 +28,13 @@ class Interruption:
 
     def __init__(self) -> None:
         self.received: signal.Signals | None = None
-        self._before: dict[signal.Signals, object] = {}
+        self._before: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> "Interruption":
         self._before = {number: signal.signal(number, self._note) for number in STATUS}
         return self
 
-    def __exit__(self, *_) -> None:
+    def __exit__(self, *_: object) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
 

@@ -1,4 +1,4 @@
-"""What a run says: lines for people, scalars for plots, a progress bar on a terminal."""
+"""What a run logs: lines for people, scalars for plots, a progress bar on a terminal."""
 
 import json
 import sys
@@ -15,9 +15,9 @@ from utils.process_group import is_first_rank
 
 
 class _Events(TensorBoardLogger):
-    """Doesn't complain again, when it is thrown away, of the disk that was too full."""
+    """A logger whose deletion doesn't report a full disk a second time."""
 
-    def __del__(self):
+    def __del__(self) -> None:
         with suppress(OSError):
             super().__del__()
 
@@ -59,7 +59,7 @@ class RunLog:
         with writing("standard output"):
             tqdm.write(text, file=sys.stdout)
             sys.stdout.flush()
-        if self.file is not None:
+        if self.file is not None and self.log_path is not None:
             with writing(self.log_path):
                 print(text, file=self.file)
 
@@ -70,7 +70,7 @@ class RunLog:
 
     def record(self, epoch: int, **scalars: float) -> None:
         """Record an epoch's scalars under their names."""
-        if self.scalars is not None:
+        if self.scalars is not None and self.scalar_path is not None:
             with writing(self.scalar_path):
                 for name, value in scalars.items():
                     self.scalars.log_value(name, value, epoch)
@@ -86,7 +86,7 @@ def progress(items: Iterable, title: str, total: int | None = None) -> Iterable:
 
 
 class Stopwatch:
-    """Measure the seconds since it was made."""
+    """Measure the seconds since its construction."""
 
     def __init__(self) -> None:
         self.start = time.perf_counter()

@@ -19,7 +19,7 @@ def add_schedule_arguments(
     lr_decay_rate: float,
     momentum: float,
     weight_decay: float,
-):
+) -> argparse._ArgumentGroup:
     """Declare the options of optimizer and schedule that all training shares; return the group."""
     group = parser.add_argument_group("optimization")
     group.add_argument("--epochs", type=positive_int, default=epochs, help="number of epochs")
