@@ -23,6 +23,7 @@ import torch
 from torch import nn
 
 from data_loader.bad_images import count_bad_images
+from data_loader.landmark_dataset import LandmarkDataset
 from data_loader.loaders import (
     add_loader_arguments,
     check_batch_size,
@@ -202,7 +203,7 @@ def main() -> None:
     )
 
     # ---- two random views of each image ----
-    if args.image_cache is not None:
+    if args.image_cache is not None and isinstance(dataset, LandmarkDataset):
         cache = Path(args.image_cache or f"{args.model_path}_cache")
         log.line(cache_images(dataset, cache, args.num_workers, log.line))
     views = build_views(

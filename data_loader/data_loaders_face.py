@@ -31,7 +31,13 @@ CELEBA_SIZE, MTFL_SIZE = (178, 218), (150, 150)
 VAL_IMAGES = 2000  # [spec 6] CelebA's validation set is the first ones of its test partition
 
 
-class CelebA(LandmarkDataset):
+class FaceDataset(LandmarkDataset):
+    """Annotated faces; ``eyes`` are the landmarks whose distance is the unit of the error."""
+
+    eyes: tuple[int, int]
+
+
+class CelebA(FaceDataset):
     """What CelebA and MAFL have in common: one annotation file and the aligned 178x218 images."""
 
     eyes = (0, 1)
@@ -132,7 +138,7 @@ def rows_named(names: list[str], wanted: set[str], path: Path) -> list[int]:
     return rows
 
 
-class AFLW(LandmarkDataset):
+class AFLW(FaceDataset):
     """AFLW_R, the recropped AFLW with 5 points."""
 
     eyes = (0, 1)
@@ -169,7 +175,7 @@ class AFLW(LandmarkDataset):
         return width, height
 
 
-class AFLW_MTFL(LandmarkDataset):  # noqa: N801 (published name)
+class AFLW_MTFL(FaceDataset):  # noqa: N801 (published name)
     """AFLW_M: 150x150 crops of AFLW for training, the AFLW part of MTFL for testing."""
 
     eyes = (0, 1)
@@ -244,7 +250,7 @@ def csv_fields(line: str) -> list[str]:
         return []
 
 
-class ThreeHundredW(LandmarkDataset):
+class ThreeHundredW(FaceDataset):
     """300-W: 68 points; a window around each face box [spec 6]."""
 
     eyes = (36, 45)
@@ -285,7 +291,7 @@ class ThreeHundredW(LandmarkDataset):
 
 
 # Name of --dataset to the class and its default root [spec 8].
-FACE_BENCHMARKS: dict[str, tuple[type[LandmarkDataset], str]] = {
+FACE_BENCHMARKS: dict[str, tuple[type[FaceDataset], str]] = {
     "MAFLAligned": (MAFLAligned, "datasets/celeba"),
     "AFLW_MTFL": (AFLW_MTFL, "datasets/face_datasets/aflw-mtfl"),
     "AFLW": (AFLW, "datasets/face_datasets/aflw/aflw_release-2"),
@@ -329,7 +335,7 @@ def build_face_dataset(
     TPS_aug: bool = False,  # noqa: N803 (published name)
     skip_bad: bool = False,
     skip_unannotated: bool = False,
-) -> LandmarkDataset:
+) -> FaceDataset:
     """Return a benchmark's annotated training or test images, one by one; see `LandmarkDataset`."""
     benchmark, default_root = FACE_BENCHMARKS[name]
     return benchmark(

@@ -56,7 +56,7 @@ class LandmarkDataset(ImageSet):
     """Annotated images as (data, keypoints, keypoints_normalized, index) [spec 6].
 
     A subclass reads its benchmark's files, says in `square` how an image becomes a square, and
-    names its eyes and colour statistics. In a pair item ``data`` is (6, W, W), two views, and
+    names its colour statistics. In a pair item ``data`` is (6, W, W), two views, and
     both kinds of points are -1; else it is (3, W, W) with points (A, 2) in pixels of the cropped
     frame and in [-1, 1].
 
@@ -80,7 +80,6 @@ class LandmarkDataset(ImageSet):
         InputError: if a file of the benchmark is absent or doesn't fit.
     """
 
-    eyes: tuple[int, int] | None = None
     num_landmarks: int  # A; none where images have no annotation
     published_counts: dict[str, int] | None = None  # by split
     split_name = ""  # "train" or "test" if a subclass says nothing

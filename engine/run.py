@@ -95,7 +95,7 @@ def add_output_arguments(
     return group
 
 
-def add_log_argument(parser: argparse.ArgumentParser) -> None:
+def add_log_argument(parser: argparse._ActionsContainer) -> None:
     """Declare the file that receives everything printed."""
     parser.add_argument(
         "--log_path",

@@ -93,6 +93,7 @@ def reason(error: Exception) -> str:
     return words[:200] if words.isprintable() and words else type(error).__name__
 
 
-def printable(text: str) -> str:
+def printable(text: str | Path) -> str:
     """Return a text, such as a file name, with tabs, line ends and non-Unicode escaped."""
+    text = str(text)
     return text if text.isprintable() else text.encode("unicode_escape").decode()
