@@ -9,7 +9,6 @@ already is left alone.
 
 import argparse
 import difflib
-import math
 import signal
 import sys
 import textwrap
@@ -20,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from datasets.fetching.catalogue import ARCHIVES, CATALOGUE, Item
 from datasets.fetching.installation import Job, install, is_in_place, plan
 from datasets.fetching.web import check_address, direct_address
-from utils.arguments import ArgumentParser
+from utils.arguments import ArgumentParser, finite_float, natural, positive_float
 from utils.errors import InputError
 from utils.script import run_script
 
@@ -46,14 +45,18 @@ def build_parser() -> ArgumentParser:
         "--keep_archive", action="store_true", help=f"keep the archive in {ARCHIVES} when unpacked"
     )
     parser.add_argument(
-        "--timeout", type=float, default=30.0, metavar="SECONDS", help="longest silence of a server"
+        "--timeout",
+        type=positive_float,
+        default=30.0,
+        metavar="SECONDS",
+        help="longest silence of a server",
     )
     parser.add_argument(
-        "--retries", type=int, default=5, help="attempts in a row that may bring nothing new"
+        "--retries", type=natural, default=5, help="attempts in a row that may bring nothing new"
     )
     parser.add_argument(
         "--backoff",
-        type=float,
+        type=finite_float,
         default=1.0,
         metavar="SECONDS",
         help="wait before the first retry; doubles each time, up to 30 seconds",
@@ -120,12 +123,6 @@ def check_options(args: argparse.Namespace) -> None:
     for address in (args.url, args.mirror):
         if address is not None:
             check_address(address)
-    if not (math.isfinite(args.timeout) and args.timeout > 0):
-        raise InputError(f"--timeout {args.timeout:g}: expected a positive number of seconds")
-    if not (math.isfinite(args.backoff) and args.backoff >= 0):
-        raise InputError(f"--backoff {args.backoff:g}: expected seconds, not below 0")
-    if args.retries < 0:
-        raise InputError(f"--retries {args.retries}: expected 0 or more")
 
 
 def dry_run(job: Job) -> None:

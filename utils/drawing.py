@@ -58,10 +58,8 @@ def draw_predictions(image: Tensor, predicted: np.ndarray, truth: np.ndarray) ->
 
 def part_colours(count: int) -> list[tuple[int, int, int]]:
     """Return a colour for each part, evenly spaced in hue."""
-    return [
-        tuple(round(255 * c) for c in colorsys.hsv_to_rgb(part / count, 0.9, 1.0))
-        for part in range(count)
-    ]
+    colours = [colorsys.hsv_to_rgb(part / count, 0.9, 1.0) for part in range(count)]
+    return [(round(255 * r), round(255 * g), round(255 * b)) for r, g, b in colours]
 
 
 def draw_parts(image: Tensor, points: np.ndarray, visible: np.ndarray) -> Image.Image:

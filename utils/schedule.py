@@ -4,6 +4,8 @@ import argparse
 import math
 from collections.abc import Sequence
 
+from torch.optim import Optimizer
+
 from utils.arguments import epoch_list, finite_float, positive_int, unit_interval
 
 MULTISTEP_MILESTONES = (100, 250)
@@ -86,7 +88,7 @@ def regressor_lr(
     return step_lr(epoch, base, decay_epochs, rate)
 
 
-def set_learning_rate(optimizer, rate: float) -> None:
+def set_learning_rate(optimizer: Optimizer, rate: float) -> None:
     """Set the learning rate of all parameter groups."""
     for group in optimizer.param_groups:
         group["lr"] = rate
