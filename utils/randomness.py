@@ -18,7 +18,6 @@ def seed_everything(seed: int) -> None:
 def random_states() -> dict:
     """Return the state of every generator as tensors and plain values, for a checkpoint."""
     version, words, position, has_gauss, gauss = np.random.get_state(legacy=True)
-    assert isinstance(words, np.ndarray)  # of the legacy tuple
     py_version, py_words, py_gauss = random.getstate()
     return {
         "torch": torch.get_rng_state(),

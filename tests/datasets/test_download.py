@@ -10,6 +10,8 @@ import threading
 import zipfile
 from pathlib import Path
 
+import pytest
+
 from datasets.fetching.catalogue import CATALOGUE
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -71,6 +73,15 @@ def test_usage_mistakes_are_one_line(tmp_path):
     )
     run_wrong("by hand, as said above: celeba", "celeba", "--to", tmp_path)
     assert names(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("flag", "value"), [("retries", -1), ("retries", 1.5), ("timeout", 0), ("backoff", "nan")]
+)
+def test_numbers_out_of_range_are_refused_in_one_line(flag, value, tmp_path):
+    done = run("cub", f"--{flag}={value}", "--to", tmp_path)
+    assert done.returncode == 2 and f"argument --{flag}: " in done.stderr
+    assert done.stderr.count("\n") == 1 and names(tmp_path) == []
 
 
 def test_dry_run_writes_nothing(tmp_path):
