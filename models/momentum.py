@@ -40,7 +40,7 @@ def shuffled_keys(key: nn.Module, images: Tensor, batch_split: BatchSplit) -> Te
 
     Args:
         key: the key encoder.
-        images: (b, 3, H, W), this rank's share of a batch of B.
+        images: (b, 3, H, W), this rank's rows of a batch of B.
         batch_split: of the batch; images change places over all ranks.
 
     Returns:
