@@ -17,12 +17,19 @@ def seed_everything(seed: int) -> None:
 
 def random_states() -> dict:
     """Return the state of every generator as tensors and plain values, for a checkpoint."""
-    version, words, position, has_gauss, gauss = np.random.get_state(legacy=True)
+    version, words, position, has_gauss, gauss = np.random.get_state()
+    key = np.asarray(words, np.int64)
     py_version, py_words, py_gauss = random.getstate()
     return {
         "torch": torch.get_rng_state(),
         "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
-        "numpy": [version, torch.from_numpy(words.astype(np.int64)), position, has_gauss, gauss],
+        "numpy": [
+            version,
+            torch.from_numpy(key),
+            position,
+            has_gauss,
+            gauss,
+        ],
         "python": [py_version, list(py_words), py_gauss],
     }
 

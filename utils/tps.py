@@ -153,15 +153,15 @@ def inverse_warp(targets: Tensor, weights: Tensor, controls: Tensor) -> Tensor:
         (..., N, 2) float64, in [-1, 1].
     """
     # NumPy, since the arrays are so small that the cost is that of the calls.
-    w, nodes, wanted = (t.double().numpy() for t in (weights, controls, targets))
-    bend, affine = w[..., :-3, :], w[..., -2:, :]
-    shift = w[..., -3:-2, :]  # (..., 1, 2)
-    points = (wanted - shift) @ np.linalg.inv(affine)  # exact without bending
+    coefs, centres, places = (t.double().numpy() for t in (weights, controls, targets))
+    bend, affine = coefs[..., :-3, :], coefs[..., -2:, :]
+    shift = coefs[..., -3:-2, :]  # (..., 1, 2)
+    points = (places - shift) @ np.linalg.inv(affine)  # exact without bending
     for _ in range(NEWTON_STEPS):
-        dx, dy = (points[..., None, axis] - nodes[:, axis] for axis in (0, 1))  # (..., N, P)
+        dx, dy = (points[..., None, axis] - centres[:, axis] for axis in (0, 1))  # (..., N, P)
         squared = dx * dx + dy * dy
         log = np.log(squared + EPSILON)
-        residual = (squared * log) @ bend + points @ affine + shift - wanted  # (..., N, 2)
+        residual = (squared * log) @ bend + points @ affine + shift - places  # (..., N, 2)
         slope = 2 * (log + squared / (squared + EPSILON))  # (..., N, P)
         # How the shown place changes with the point's x, and with its y: (..., N, 2) each.
         by_x = (slope * dx) @ bend + affine[..., :1, :]
