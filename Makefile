@@ -9,12 +9,15 @@ export MPLBACKEND = Agg
 demo: $(VENV)/installed
 	$(RUN) benchmarks/demo.py
 
+# Two processes of one thread each: most tests wait for small tensors, or for a script to start.
+PYTEST = OMP_NUM_THREADS=1 $(RUN) -m pytest -n 2 --dist loadfile
+
 test: $(VENV)/installed lint
-	$(RUN) -m pytest
+	$(PYTEST)
 
 # Also the tests that take minutes.
 test-slow: $(VENV)/installed
-	$(RUN) -m pytest --slow
+	$(PYTEST) --slow
 
 lint: $(VENV)/installed
 	$(RUN) -m ruff check .
