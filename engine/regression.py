@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -206,7 +207,7 @@ def check_judged(task: Task, held_out: Mapping[str, LandmarkDataset]) -> list[st
     notices = []
     for split, images in held_out.items():
         # In the files' pixels: whether there is an eye distance doesn't depend on the frame.
-        points = torch.as_tensor(images.annotations["keypoints"])  # (N, A, 2)
+        points = torch.tensor(np.ascontiguousarray(images.annotations["keypoints"]))  # (N, A, 2)
         visible = torch.stack([images.visible(i) for i in range(len(images))])  # (N, A)
         unjudged = [not task.judged(p[None], v[None]) for p, v in zip(points, visible, strict=True)]
         if all(unjudged):

@@ -205,7 +205,7 @@ def unpack(
     except InputError as error:
         raise InputError(f"{archive}: {error}") from error
     except OSError as error:
-        raise InputError(f"{archive}: cannot unpack: {error}") from error
+        raise InputError(f"{archive}: cannot unpack: {reason(error)}") from error
     except Exception as error:  # the libraries raise whatever a damaged header makes them
         raise InputError(
             f"{archive}: not a whole tar, tar.gz or zip file ({reason(error)})"

@@ -18,7 +18,7 @@ def test_demo_writes_below_its_folder_alone(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(demo, "run", run)
     # Processes of their own take seconds to start, which a few images don't repay.
     monkeypatch.setattr(demo, "FRAME", demo.FRAME.replace("--num_workers 2", "--num_workers 0"))
-    monkeypatch.setattr("datasets.synthetic._available_cores", lambda: 1)
+    monkeypatch.setattr("datasets.synthetic.available_cores", lambda: 1)
     monkeypatch.setattr(sys, "argv", ["demo.py", "--quick"])
     demo.main()
     assert [path.name for path in tmp_path.iterdir()] == ["demo"]

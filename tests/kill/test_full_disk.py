@@ -170,8 +170,8 @@ def test_a_failed_save_rotates_nothing(tmp_path):
 def test_what_a_killed_run_left_unfinished_is_removed(tmp_path):
     path = tmp_path / "a" / "current.pth"
     path.parent.mkdir()
-    code = "import os, sys; from pathlib import Path; from utils.files import write_whole; "
-    code += "write_whole(Path(sys.argv[1]), lambda file: os.kill(os.getpid(), 9))"
+    code = "import os, sys; from pathlib import Path; from utils.files import write_atomically; "
+    code += "write_atomically(Path(sys.argv[1]), lambda file: os.kill(os.getpid(), 9))"
     killed = subprocess.run([sys.executable, "-c", code, str(path)], cwd=ROOT, check=False)
     assert killed.returncode == -signal.SIGKILL and len(names(path.parent)) == 1
     start_folder(tmp_path, "a", argparse.Namespace(resume="auto", overwrite=False), {})

@@ -172,7 +172,8 @@ def test_a_batch_that_cannot_be_normalised_is_refused_at_the_start(faces, tmp_pa
     ],
 )
 def test_rows_of_ranks_and_gpus_are_counted(monkeypatch, batch_size, images, ranks, chunks, works):
-    monkeypatch.setattr("utils.distributed.world_size", lambda: ranks)
+    for module in ("utils.collectives", "engine.pretraining_checks"):
+        monkeypatch.setattr(f"{module}.world_size", lambda: ranks)
     model = DataParallel(torch.nn.Linear(1, 1))
     model.virtual_gpus = chunks
     check_rows(model, 64, batch_size, images)
