@@ -1,4 +1,4 @@
-"""Fair comparison of two ways to compute the same: interleaved times, peak memory, differences.
+"""What the benchmarks share: options, images, interleaved times, peak memory, differences.
 
 Times of a shared machine drift; ratios of runs that take turns in one process drift much less.
 """
@@ -17,15 +17,49 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from data_loader.data_loaders_face import CelebAPrunedAligned_MAFLVal
+from models.encoders import RESNETS
+from utils.arguments import ArgumentParser, positive_int
 
-def interleaved(
-    ways: Mapping[str, Callable[[], object]], rounds: int, warm_up: int = 1
-) -> dict[str, list[float]]:
-    """Return the seconds each way took, one turn of every way a round.
+
+def build_parser(description: str, rounds: int, root: str = "a CelebA layout") -> ArgumentParser:
+    """Return a parser of what all benchmarks take: images, and how many turns."""
+    parser = ArgumentParser(description)
+    parser.add_argument("--data_folder", required=True, help=root)
+    parser.add_argument("--rounds", type=positive_int, default=rounds, help="turns of each way")
+    return parser
+
+
+def add_model_arguments(parser: ArgumentParser, images: int, batch_size: int) -> None:
+    """Declare what is trained, and on how many images."""
+    parser.add_argument("--model", choices=list(RESNETS), default="resnet18")
+    parser.add_argument("--images", type=positive_int, default=images, help="images an epoch")
+    parser.add_argument("--batch_size", type=positive_int, default=batch_size)
+
+
+def images_of(root: str, count: int, size: int, crop: int) -> CelebAPrunedAligned_MAFLVal:
+    """Return the first images of a CelebA layout."""
+    dataset = CelebAPrunedAligned_MAFLVal(root, imwidth=size, crop=crop)
+    dataset.select(range(min(count, len(dataset))))
+    return dataset
+
+
+def compare(
+    title: str,
+    ways: Mapping[str, Callable[[], object]],
+    rounds: int,
+    unit: str = "s",
+    count: int = 0,
+    warm_up: int = 1,
+) -> None:
+    """Time ways to do the same, one turn of every way a round, and print medians and extremes.
 
     Args:
-        ways: name to what is timed.
+        title: what is done.
+        ways: name to what is timed, the published way first; its ratio to each other is printed.
         rounds: turns of each.
+        unit: what is printed, seconds or, with ``count``, things a second.
+        count: things done in a turn.
         warm_up: turns before these that aren't counted.
     """
     seconds: dict[str, list[float]] = {name: [] for name in ways}
@@ -37,31 +71,20 @@ def interleaved(
                 torch.cuda.synchronize()
             if turn >= warm_up:
                 seconds[name].append(time.perf_counter() - start)
-    return seconds
-
-
-def report(title: str, seconds: dict[str, list[float]], unit: str = "s", count: int = 0) -> float:
-    """Print each way's median and extremes, and the first one's ratio to the last; return that.
-
-    Args:
-        title: what was done.
-        seconds: as from `interleaved`, the literal way first and ours last.
-        unit: what is printed, seconds or, with ``count``, things a second.
-        count: things done in a turn.
-    """
-    print(title)
+    print(f"{machine()}\n{title}, {rounds} turns")
+    published = next(iter(seconds.values()))
     for name, times in seconds.items():
-        figures = [count / t if count else t for t in times]
-        print(
-            f"  {name:<24} {statistics.median(figures):10.3f} {unit}  "
-            f"({min(figures):.3f} to {max(figures):.3f}, {len(figures)} turns)"
-        )
-    first, last = list(seconds.values())[0], list(seconds.values())[-1]
-    # Turn by turn, so that a slow minute of the machine counts on both sides.
-    ratios = [a / b for a, b in zip(first, last, strict=True)]
-    ratio = statistics.median(ratios)
-    print(f"  ratio                    {ratio:10.2f}    ({min(ratios):.2f} to {max(ratios):.2f})")
-    return ratio
+        line = f"  {name:<24} {_spread([count / t if count else t for t in times], 3)} {unit}"
+        if times is not published:
+            # Turn by turn, so that a slow minute of the machine counts on both sides.
+            ratios = [a / b for a, b in zip(published, times, strict=True)]
+            line += f", ratio {_spread(ratios, 2).strip()}"
+        print(line)
+
+
+def _spread(figures: Sequence[float], digits: int) -> str:
+    median, low, high = statistics.median(figures), min(figures), max(figures)
+    return f"{median:10.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
 
 
 class Peak(NamedTuple):

@@ -4,11 +4,10 @@
   python -m benchmarks.pretrain --data_folder datasets/celeba --what memory --model resnet50
 
 Each turn is an epoch over the same images: reading, views, step. The literal side decodes each
-image for each epoch, draws views with torchvision's transforms and takes the published step. The
+image for each epoch, samples views with torchvision's transforms and takes the published step. The
 first epochs, in which kernels are compiled and the image cache is made, aren't counted.
 """
 
-import argparse
 import tempfile
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -20,18 +19,25 @@ from torch.utils.data import DataLoader
 
 from benchmarks import literal
 from benchmarks.literal_views import PairDataset
-from benchmarks.measure import interleaved, machine, peak_memory, report
-from data_loader.data_loaders_face import CelebAPrunedAligned_MAFLVal
+from benchmarks.measure import (
+    add_model_arguments,
+    build_parser,
+    compare,
+    images_of,
+    machine,
+    peak_memory,
+)
 from data_loader.items import PairItem
 from data_loader.storage.image_cache import cache_images
 from data_loader.views.batch_views import BatchViews
 from engine.acceleration import gradient_scaler
 from engine.pretraining_images import Views, build_views
 from engine.pretraining_state import MoCoState, Position, build_encoders
-from models.encoders import RESNETS, build_random_encoder
+from models.encoders import build_random_encoder
 from models.momentum import copy_parameters, set_key_mode
 from models.nce import MemoryMoCo
 from train_moco import train_one_epoch
+from utils.arguments import natural
 from utils.log import RunLog
 
 SIZE, CROP, SIDE = 136, 20, 96
@@ -48,60 +54,38 @@ WAYS: dict[str, dict[str, Any]] = {
 
 def main() -> None:
     """Measure what was asked for."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--data_folder", required=True, help="a CelebA layout")
-    parser.add_argument("--model", choices=list(RESNETS), default="resnet18")
+    parser = build_parser(__doc__, rounds=5)
+    add_model_arguments(parser, images=512, batch_size=64)
     parser.add_argument("--what", choices=["speed", "memory"], default="speed")
     parser.add_argument("--ways", nargs="+", choices=list(WAYS), default=list(WAYS))
-    parser.add_argument("--images", type=int, default=512, help="images an epoch")
-    parser.add_argument("--batch_size", type=int, default=64)
-    parser.add_argument("--num_workers", type=int, default=2)
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--num_workers", type=natural, default=2)
     args = parser.parse_args()
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    print(machine())
+    title = f"{args.model}, {SIDE} px, batch {args.batch_size}"
     if args.what == "memory":
+        print(machine())
         for recompute in (False, True):
             peak = peak_memory(step_memory, args.model, args.batch_size, recompute)
             name = "with --recompute" if recompute else "without"
             print(
-                f"{args.model}, {SIDE} px, batch {args.batch_size}, {name}: "
-                f"peak {peak.total:.0f} MB, of which a step {peak.growth:.0f} MB"
+                f"{title}, {name}: peak {peak.total:.0f} MB, of which a step {peak.growth:.0f} MB"
             )
         return
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     with tempfile.TemporaryDirectory() as folder:
         loading = (args.data_folder, args.images, args.batch_size, args.num_workers, device)
         ways = {"literal": literal_epochs(args.model, *loading)}
         for name in args.ways:
             ways[name] = our_epochs(args.model, *loading, Path(folder), **WAYS[name])
-        seconds = interleaved(ways, args.rounds)
-    title = f"{args.model}, {SIDE} px, batch {args.batch_size}, end to end"
-    for name in args.ways:
-        pair = {"literal": seconds["literal"], name: seconds[name]}
-        report(title, pair, "images/s", args.images)
-
-
-def images_of(root: str, count: int) -> CelebAPrunedAligned_MAFLVal:
-    """Return the first images of a CelebA layout."""
-    dataset = CelebAPrunedAligned_MAFLVal(root, imwidth=SIZE, crop=CROP)
-    dataset.select(range(min(count, len(dataset))))
-    return dataset
+        compare(f"{title}, end to end", ways, args.rounds, "images/s", args.images)
 
 
 def literal_epochs(
     model: str, root: str, count: int, batch_size: int, num_workers: int, device: torch.device
 ) -> Callable[[], None]:
     """Return a function that trains for an epoch as published."""
-    dataset = PairDataset(images_of(root, count))
-    loader = DataLoader(
-        dataset,
-        batch_size,
-        shuffle=True,
-        num_workers=num_workers,
-        persistent_workers=num_workers > 0,
-    )
+    dataset = PairDataset(images_of(root, count, SIZE, CROP))
+    keep = num_workers > 0
+    loader = DataLoader(dataset, batch_size, True, num_workers=num_workers, persistent_workers=keep)
     query, key = (build_random_encoder(model, SIDE, 0).to(device) for _ in range(2))
     copy_parameters(query, key)
     query.train()
@@ -139,18 +123,17 @@ def our_epochs(
     augment: bool = False,
 ) -> Callable[[], None]:
     """Return a function that trains for an epoch as `train_moco.py` does."""
-    dataset = images_of(root, count)
+    dataset = images_of(root, count, SIZE, CROP)
     if cached:
         cache_images(dataset, cache, num_workers)
-    views = build_views(
-        dataset,
-        BatchViews(SIZE, CROP, 0.2, dataset.mean, dataset.std) if augment else None,
-        None,
-        batch_size=batch_size,
-        num_workers=num_workers,
-        seed=0,
-        device=device,
-    )
+    batch_views = BatchViews(SIZE, CROP, 0.2, dataset.mean, dataset.std) if augment else None
+    loading: dict[str, Any] = {
+        "batch_size": batch_size,
+        "num_workers": num_workers,
+        "seed": 0,
+        "device": device,
+    }
+    views = build_views(dataset, batch_views, None, **loading)
     state = state_of(model, device, amp, compiled=compiled)
     return partial(our_epoch, views, state, len(dataset), batch_size, amp)
 

@@ -8,18 +8,25 @@ The literal side gets its images decoded in memory, and runs the encoder, the re
 and the 1x1 convolution over all channels at every step. Ours is the code of the scripts.
 """
 
-import argparse
 import copy
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
 
 from benchmarks import literal
-from benchmarks.measure import Peak, interleaved, largest_difference, machine, peak_memory, report
+from benchmarks.measure import (
+    Peak,
+    add_model_arguments,
+    build_parser,
+    compare,
+    largest_difference,
+    machine,
+    peak_memory,
+)
 from data_loader.data_loaders_face import FACE_BENCHMARKS, build_face_dataset
 from data_loader.loaders import build_loader
 from engine.encoded_images import EncodedImages, Encoding
@@ -27,13 +34,19 @@ from engine.feature_cache import FeatureCache
 from engine.features import encode_dataset
 from engine.regression import Task, build_optimizer, build_regressor, train_one_epoch
 from eval_face import face_task
-from models.encoders import RESNETS, build_random_encoder, freeze
+from models.encoders import build_random_encoder, freeze
 from models.keypoint_prediction import IntermediateKeypointPredictor
 from models.loss import regression_loss
 from utils.log import RunLog
 
 LAYER = 4
 CPU = torch.device("cpu")
+TITLES = {
+    "cached": "an epoch, features cached",
+    "ten": "ten epochs with the encoding",
+    "tps": "an epoch of warped images",
+    "memory": "peak memory of the process, and its growth over encoding and two steps",
+}
 RESULTS = ("landmarks in [-1, 1]", "inner_conv's gradient", "reg_conv's gradient")
 
 
@@ -46,35 +59,35 @@ class Quiet(RunLog):
 
 def main() -> None:
     """Measure what was asked for."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = build_parser(__doc__, rounds=5, root="the root of --dataset")
+    add_model_arguments(parser, images=96, batch_size=32)
     parser.add_argument("--dataset", choices=list(FACE_BENCHMARKS), default="MAFLAligned")
-    parser.add_argument("--data_folder", required=True)
-    parser.add_argument("--model", choices=list(RESNETS), default="resnet18")
-    parser.add_argument("--what", choices=["cached", "ten", "tps", "memory"], default="cached")
-    parser.add_argument("--images", type=int, default=96, help="images an epoch")
-    parser.add_argument("--batch_size", type=int, default=32)
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--what", choices=list(TITLES), default="cached")
     args = parser.parse_args()
-    print(machine())
-    setting = Setting(
-        args.dataset, args.data_folder, args.model, args.images, args.batch_size, args.what == "tps"
-    )
-    title = f"{args.model}, layer {LAYER}, A={setting.dataset.num_landmarks}, {args.dataset}"
-    if args.what == "cached":
-        compare_epochs(setting, args.rounds, f"{title}: an epoch, features cached")
-    elif args.what == "ten":
-        compare_ten_epochs(setting, args.rounds, f"{title}: ten epochs with the encoding")
-    elif args.what == "tps":
-        compare_warped_epochs(setting, args.rounds, f"{title}: an epoch of warped images")
-    else:
-        options = (args.dataset, args.data_folder, args.model, args.batch_size)
-        published = peak_memory(literal_memory, *options)
-        ours = peak_memory(our_memory, *options)
-        print(f"{title}: peak memory of the process, and its growth over encoding and two steps")
+    options = (args.dataset, args.data_folder, args.model)
+    if args.what == "memory":
+        published, ours = (
+            peak_memory(two_steps, *options, args.batch_size, literally)
+            for literally in (True, False)
+        )
+        print(f"{machine()}\n{args.model}, layer {LAYER}, {args.dataset}: {TITLES['memory']}")
         for name, a, b in zip(Peak._fields, published, ours, strict=True):
             print(f"  {name:<8} literal {a:.0f} MB, ours {b:.0f} MB, ratio {a / b:.1f}")
+        return
+    setting = Setting(*options, args.images, args.batch_size, warped=args.what == "tps")
+    # Warped images are decoded anew each time, on both sides.
+    batches = [] if args.what == "tps" else list(setting.batches())
+    encoded = None if args.what == "ten" else setting.encoded()
+    epochs = 10 if args.what == "ten" else 1
+    if args.what == "cached":
+        setting.compare_results(*batches[0])
+    ways = {
+        "literal": lambda: setting.train_literally(batches or setting.batches(), epochs),
+        "ours": lambda: setting.train(encoded or setting.encoded(), epochs),
+    }
+    landmarks = setting.dataset.num_landmarks
+    title = f"{args.model}, layer {LAYER}, A={landmarks}, {args.dataset}: {TITLES[args.what]}"
+    compare(title, ways, args.rounds, warm_up=int(epochs == 1))
 
 
 class Setting:
@@ -88,7 +101,9 @@ class Setting:
         )
         self.dataset.select(range(min(images, len(self.dataset))))
         self.task: Task = face_task(self.dataset.eyes)
-        self.batch_size = batch_size
+        self.loading: dict[str, Any] = dict(
+            batch_size=batch_size, num_workers=0, seed=0, shuffle=False
+        )
         self.encoder = freeze(build_random_encoder(model, self.dataset.side, seed=0))
         torch.manual_seed(0)
         channels = self.encoder.feature_channels(LAYER, True)
@@ -102,39 +117,31 @@ class Setting:
         images = encode_dataset(
             Encoding(self.encoder, "", LAYER, True),
             self.dataset,
-            batch_size=self.batch_size,
-            num_workers=0,
-            seed=0,
-            shuffle=False,
+            **self.loading,
             cache=FeatureCache("memory", Path(), None, CPU),
             log=Quiet(),
         )
         assert images is not None  # as in any first rank
         return images
 
-    def loader(self) -> DataLoader:
-        """Return a loader of the images, in the order that `encoded` has."""
-        return build_loader(
-            self.dataset,
-            batch_size=self.batch_size,
-            num_workers=0,
-            seed=0,
-            shuffle=False,
-            device=CPU,
-        )
+    def batches(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield images and points, in the order that `encoded` has."""
+        for images, _, points, _ in build_loader(self.dataset, **self.loading, device=CPU):
+            yield images, points
 
-    def literal_epoch(self, batches: Iterable[tuple[Tensor, Tensor]]) -> None:
-        """Train for an epoch as published."""
-        literal.train_one_epoch(self.encoder, *self.literal_side, batches, LAYER)
+    def train_literally(self, batches: Iterable[tuple[Tensor, Tensor]], epochs: int) -> None:
+        """Train as published."""
+        for _ in range(epochs):
+            literal.train_one_epoch(self.encoder, *self.literal_side, batches, LAYER)
 
-    def our_epoch(self, images: EncodedImages) -> None:
-        """Train for an epoch as the scripts do."""
-        epoch = next(self.epochs)
-        train_one_epoch(*self.our_side, self.task, images, epoch, Quiet(), 1000)
+    def train(self, images: EncodedImages, epochs: int) -> None:
+        """Train as the scripts do."""
+        for _ in range(epochs):
+            train_one_epoch(*self.our_side, self.task, images, next(self.epochs), Quiet(), 1000)
 
-    def compare_results(self, batches: Sequence[tuple[Tensor, Tensor]]) -> None:
+    def compare_results(self, images: Tensor, points: Tensor) -> None:
         """Print how far both sides are from the literal arithmetic in float64."""
-        pixels, points = batches[0][0][:8], batches[0][1][:8]
+        pixels, points = images[:8], points[:8]
         literal_regressor = self.literal_side[0]
         exact = copy.deepcopy(literal_regressor).double()
         exact_encoder = copy.deepcopy(self.encoder).double()
@@ -167,69 +174,20 @@ def with_optimizer(
     regressor: IntermediateKeypointPredictor,
 ) -> tuple[IntermediateKeypointPredictor, torch.optim.Optimizer]:
     """Return a regressor and the optimizer of the published command."""
-    optimizer = build_optimizer(
-        regressor,
-        learning_rate=0.001,
-        momentum=0.9,
-        weight_decay=0.0005,
-        adam=True,
-        amsgrad=False,
-        betas=(0.5, 0.999),
-    )
-    return regressor, optimizer
+    rates: dict[str, Any] = {"learning_rate": 0.001, "momentum": 0.9, "weight_decay": 0.0005}
+    adam: dict[str, Any] = {"adam": True, "amsgrad": False, "betas": (0.5, 0.999)}
+    return regressor, build_optimizer(regressor, **rates, **adam)
 
 
-def compare_epochs(setting: Setting, rounds: int, title: str) -> None:
-    """An epoch of the literal arithmetic, against one on stored features."""
-    batches = [(images, points) for images, _, points, _ in setting.loader()]
-    images = setting.encoded()
-    setting.compare_results(batches)
-    ways = {
-        "literal": lambda: setting.literal_epoch(batches),
-        "ours": lambda: setting.our_epoch(images),
-    }
-    report(title, interleaved(ways, rounds))
-
-
-def compare_ten_epochs(setting: Setting, rounds: int, title: str) -> None:
-    """Ten epochs of the literal arithmetic, against one encoding and ten epochs on its result."""
-    batches = [(images, points) for images, _, points, _ in setting.loader()]
-
-    def ours() -> None:
-        images = setting.encoded()  # decodes its images too
-        for _ in range(10):
-            setting.our_epoch(images)
-
-    def published() -> None:
-        for _ in range(10):
-            setting.literal_epoch(batches)
-
-    report(title, interleaved({"literal": published, "ours": ours}, rounds, warm_up=0))
-
-
-def compare_warped_epochs(setting: Setting, rounds: int, title: str) -> None:
-    """An epoch of images that are warped anew, decoding and warping included on both sides."""
-    images = setting.encoded()
-    ways = {
-        "literal": lambda: setting.literal_epoch((i, p) for i, _, p, _ in setting.loader()),
-        "ours": lambda: setting.our_epoch(images),
-    }
-    report(title, interleaved(ways, rounds))
-
-
-def literal_memory(name: str, root: str, model: str, batch_size: int) -> Iterator[None]:
-    """Take two literal steps; growth counts from the first yield on."""
-    setting = Setting(name, root, model, 2 * batch_size, batch_size, False)
-    batches = [(images, points) for images, _, points, _ in setting.loader()]
+def two_steps(name: str, root: str, model: str, batch_size: int, literally: bool) -> Iterator[None]:
+    """Encode and take two steps; growth counts from the first yield on."""
+    setting = Setting(name, root, model, 2 * batch_size, batch_size, warped=False)
+    batches = list(setting.batches()) if literally else []
     yield
-    setting.literal_epoch(batches)
-
-
-def our_memory(name: str, root: str, model: str, batch_size: int) -> Iterator[None]:
-    """Encode and take two of our steps; growth counts from the first yield on."""
-    setting = Setting(name, root, model, 2 * batch_size, batch_size, False)
-    yield
-    setting.our_epoch(setting.encoded())
+    if literally:
+        setting.train_literally(batches, 1)
+    else:
+        setting.train(setting.encoded(), 1)
 
 
 if __name__ == "__main__":
