@@ -25,7 +25,7 @@ if not __package__:
 
 from datasets.renderer.layouts import LAYOUTS, Plan, draw, render_job
 from datasets.renderer.shape import five_points
-from utils.arguments import ArgumentParser
+from utils.arguments import ArgumentParser, natural, positive_int
 from utils.errors import InputError
 from utils.files import writing
 from utils.script import available_cores, run_script
@@ -33,7 +33,6 @@ from utils.script import available_cores, run_script
 RECORD = "synthetic.json"
 VERSION = 1  # raise it when the same options give other images
 IMAGES_PER_PERSON = 5
-NUMBERS = ("images", "mafl_train", "mafl_test", "identities", "seed")
 
 
 def _ignore_interrupt() -> None:
@@ -44,16 +43,11 @@ def _ignore_interrupt() -> None:
 def make_plan(
     images: int, mafl_train: int, mafl_test: int, identities: int | None, seed: int
 ) -> Plan:
-    """Check the numbers that `generate` takes and put them together; raises InputError."""
-    for flag, value in (("images", images), ("mafl_train", mafl_train), ("mafl_test", mafl_test)):
-        if value < 1:
-            raise InputError(f"--{flag}: {value} is too few, expected at least 1")
+    """Return the plan of the numbers that `generate` takes; raises InputError."""
     if identities is None:
         identities = max(2, (images + mafl_train + mafl_test) // IMAGES_PER_PERSON)
     if identities < 2:
         raise InputError(f"--identities: {identities} is too few, expected at least 2")
-    if seed < 0:
-        raise InputError(f"--seed: {seed} is negative, expected 0 or more")
     return Plan(images, mafl_train, mafl_test, identities, seed)
 
 
@@ -110,14 +104,15 @@ def _make(folder: Path, layout: str, plan: Plan, record: dict, workers: int) -> 
 def generate(
     out: str | Path,
     *,
-    images: int = 3000,
-    mafl_train: int = 300,
-    mafl_test: int = 200,
+    images: int,
+    mafl_train: int,
+    mafl_test: int,
     identities: int | None = None,
     seed: int = 0,
     workers: int | None = None,
     layouts: Iterable[str] = ("celeba",),
     overwrite: bool = False,
+    sheet: str | None = None,
 ) -> list[Path]:
     """Draw sets of faces; a set that is there already with the same options is left alone.
 
@@ -132,49 +127,36 @@ def generate(
         identities: People, at least 2; one for every five images of the CelebA layout if None.
         seed: Of everything random, 0 or more.
         workers: Processes; one for each available core if None.
-        layouts: Some of "celeba", "aflw", "aflw-mtfl" and "300w".
+        layouts: Some of `LAYOUTS`.
         overwrite: Replace sets with other options and unfinished ones.
+        sheet: Image file for the first layout's first 24 images with their points.
 
     Returns:
         The layouts' folders.
 
     Raises:
-        InputError: If an option is unusable, or a folder holds something else.
+        InputError: If the people or a layout's images are too few, or a folder holds something
+            else, or a file can't be written.
     """
     plan = make_plan(images, mafl_train, mafl_test, identities, seed)
-    workers = available_cores() if workers is None else workers
-    if workers < 1:
-        raise InputError(f"--workers: {workers} is too few, expected at least 1")
-    layouts = list(dict.fromkeys(layouts))
-    for layout in layouts:
-        if layout not in LAYOUTS:
-            raise InputError(f"--layouts: {layout!r} is unknown, expected {', '.join(LAYOUTS)}")
-    folders = [Path(out) / layout for layout in layouts]
+    folders = {layout: Path(out) / layout for layout in layouts}
     record = {"version": VERSION, **vars(plan)}
-    there = [_is_there(folder, record, overwrite) for folder in folders]
-    for folder, layout, done in zip(folders, layouts, there, strict=True):
+    there = [_is_there(folder, record, overwrite) for folder in folders.values()]
+    for (layout, folder), done in zip(folders.items(), there, strict=True):
         if done:
             print(f"{folder}: is there already with the same options")
             continue
         with writing(folder):
-            _make(folder, layout, plan, record, workers)
-    return folders
+            _make(folder, layout, plan, record, workers or available_cores())
+    if sheet is not None:
+        _write_sheet(sheet, next(iter(folders)), plan)
+    return list(folders.values())
 
 
-def write_sheet(path: str | Path, layout: str, plan: Plan, count: int = 24) -> None:
-    """Save a contact sheet of a layout's first images with their 68 (green) and 5 (red) points.
-
-    Args:
-        path: The image file to write.
-        layout: The layout's name.
-        plan: What the set is drawn by.
-        count: How many images to show.
-
-    Raises:
-        InputError: If the file cannot be written.
-    """
+def _write_sheet(path: str, layout: str, plan: Plan) -> None:
+    """Save a contact sheet of a layout's first images with their 68 (green) and 5 (red) points."""
     wide, tall, columns = 267, 327, 6
-    jobs = LAYOUTS[layout][0](plan)[:count]
+    jobs = LAYOUTS[layout][0](plan)[:24]
     sheet = Image.new("RGB", (columns * wide, -(-len(jobs) // columns) * tall))
     for place, job in enumerate(jobs):
         pixels, points = render_job(job)
@@ -198,19 +180,14 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = ArgumentParser(__doc__)
     add = parser.add_argument
     add("--out", default="datasets/synthetic", help="folder that gets one folder per layout")
-    add("--images", type=int, default=3000, help="unlabelled images of the CelebA layout")
-    add("--mafl_train", type=int, default=300, help="labelled training images of each layout")
-    add("--mafl_test", type=int, default=200, help="test images of each layout, of other people")
+    add("--images", type=positive_int, default=3000, help="unlabelled images of CelebA's layout")
+    add("--mafl_train", type=positive_int, default=300, help="labelled images of each layout")
+    add("--mafl_test", type=positive_int, default=200, help="test images of each, of other people")
     add("--identities", type=int, help="people; by default one for five images of CelebA's layout")
-    add("--seed", type=int, default=0, help="seed of everything random, 0 or more")
-    add("--workers", type=int, help="processes; by default one for each core")
-    add(
-        "--layouts",
-        nargs="+",
-        default=["celeba"],
-        choices=list(LAYOUTS),
-        help="benchmarks whose folder layout to write",
-    )
+    add("--seed", type=natural, default=0, help="seed of everything random, 0 or more")
+    add("--workers", type=positive_int, help="processes; by default one for each core")
+    names = list(LAYOUTS)
+    add("--layouts", nargs="+", default=names[:1], choices=names, help="layouts to write")
     add("--overwrite", action="store_true", help="replace other or unfinished sets")
     add("--sheet", help="also save this image: the first 24 images with their landmarks")
     return parser.parse_args(arguments)
@@ -218,12 +195,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
 
 def main() -> None:
     """Draw what the command line asks for."""
-    options = vars(parse_arguments())
-    sheet, out = options.pop("sheet"), options.pop("out")
-    generate(out, **options)
-    if sheet:
-        numbers = [options[name] for name in NUMBERS]
-        write_sheet(sheet, options["layouts"][0], make_plan(*numbers))
+    generate(**vars(parse_arguments()))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Draws one synthetic face, with the exact place of its 68 points, from a random generator."""
+"""Draws one synthetic face, with the exact place of its 68 points."""
 
 from dataclasses import replace
 
@@ -6,9 +6,8 @@ import numpy as np
 from PIL import Image, ImageChops, ImageFilter
 
 from datasets.renderer.hair import hair_relief
-from datasets.renderer.sampling import Finish, Framing, Scene, celeba_framing, sample_scene
+from datasets.renderer.sampling import Finish, Scene
 from datasets.renderer.scene import Scenery, backdrop
-from datasets.renderer.shape import Identity, frontal_points
 from datasets.renderer.surface import Pose, Surface, normals
 from datasets.renderer.texture import FacePainter
 
@@ -50,15 +49,15 @@ class Wrapping:
         width, height = self.size
         bounds = np.array(box) * (2 * painting.size)
         wide, tall = np.rint(factor * (bounds[2:] - bounds[:2])).astype(int).tolist()
-        size = (wide, tall)
         if factor != 1:
-            painting = painting.resize(size, Image.Resampling.BILINEAR, _corners(bounds))
+            painting = painting.resize((wide, tall), Image.Resampling.BILINEAR, tuple(bounds))
         colour = np.asarray(painting).view(np.uint32)[..., 0]
-        part = _corners(np.array(box) * (2 * self._facing.size))
+        part = tuple(np.array(box) * (2 * self._facing.size))
         x, y = (
-            np.asarray(plane.resize(size, Image.Resampling.BICUBIC, part)) for plane in self._planes
+            np.asarray(plane.resize((wide, tall), Image.Resampling.BICUBIC, part))
+            for plane in self._planes
         )
-        front = np.asarray(self._facing.resize(size, Image.Resampling.BILINEAR, part)) > 128
+        front = np.asarray(self._facing.resize((wide, tall), Image.Resampling.BILINEAR, part)) > 128
         column, row = np.rint(x).astype(np.int32), np.rint(y).astype(np.int32)
         inside = front & (column >= 0) & (column < width) & (row >= 0) & (row < height)
         index = np.where(inside, row * width + column, width * height)
@@ -71,11 +70,6 @@ class Wrapping:
             one, other = np.roll(pixels, 1, axis), np.roll(pixels, -1, axis)
             pixels = np.where((pixels == 0) & (one != 0) & (other != 0), one, pixels)
         return Image.frombuffer("RGBA", self.size, pixels.tobytes(), "raw", "RGBA", 0, 1)
-
-
-def _corners(bounds: np.ndarray) -> tuple[float, float, float, float]:
-    left, top, right, bottom = bounds.tolist()
-    return left, top, right, bottom
 
 
 def _head(
@@ -128,14 +122,9 @@ def _develop(image: Image.Image, finish: Finish, rng: np.random.Generator) -> np
 
 
 def render_scene(scene: Scene) -> tuple[np.ndarray, np.ndarray]:
-    """Draw a scene.
+    """Draw a scene: the image, uint8 (height, width, 3), and the 68 points in its pixels, (68, 2).
 
-    Args:
-        scene: Everything that decides the image.
-
-    Returns:
-        The image, uint8 (height, width, 3), and the 68 points in its pixels, float (68, 2);
-        whole numbers are pixel centres. Points that something hides have their true place.
+    Whole numbers are pixel centres. Points that something hides have their true place.
     """
     rng = np.random.default_rng(scene.seed)
     width, height = scene.size
@@ -150,25 +139,4 @@ def render_scene(scene: Scene) -> tuple[np.ndarray, np.ndarray]:
     if scene.occluder != "none":
         scenery.occlude(scene.occluder)
     pixels = _develop(canvas.reduce(FINE), scene.finish, rng)
-    space = surface.positions(frontal_points(scene.identity, scene.expression))
-    return pixels, scene.pose.project(space)
-
-
-def render_face(
-    rng: np.random.Generator,
-    size: tuple[int, int] = (178, 218),
-    identity: Identity | None = None,
-    framing: Framing | None = None,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Draw a face.
-
-    Args:
-        rng: Generator of everything random.
-        size: Width and height in pixels; the default framing is stretched to it.
-        identity: The person, as `sample_identity` returns one; a random one if None.
-        framing: Where the face may lie; it decides the size if given.
-
-    Returns:
-        The image, uint8 (height, width, 3), and its 68 points, see `render_scene`.
-    """
-    return render_scene(sample_scene(rng, identity, framing or celeba_framing(size)))
+    return pixels, scene.pose.project(surface.landmarks())

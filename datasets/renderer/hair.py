@@ -43,17 +43,9 @@ def hairline(surface: Surface, s: np.ndarray) -> np.ndarray:
 def hair_relief(
     surface: Surface, s: np.ndarray, t: np.ndarray, space: np.ndarray, rng: np.random.Generator
 ) -> np.ndarray:
-    """Let the hair stand off the head.
+    """Return the points in space, (rows, columns, 3), where hair, or else the skin, is seen.
 
-    Args:
-        surface: The head.
-        s: (rows, columns).
-        t: (rows, columns).
-        space: The head's points in space, (rows, columns, 3).
-        rng: Generator of everything random.
-
-    Returns:
-        The points in space where the hair's surface, or else the skin, is seen.
+    ``s``, ``t`` and ``space`` are the head's coarse grid; curls are random.
     """
     style = surface.identity.style
     if style == "bald":
@@ -69,13 +61,7 @@ def hair_relief(
 
 
 def paint_hair(image: Image.Image, surface: Surface, rng: np.random.Generator) -> None:
-    """Paint hair, hat or headscarf onto an unrolled head.
-
-    Args:
-        image: The painting, RGB, modified in place.
-        surface: The head.
-        rng: Generator of everything random.
-    """
+    """Paint hair, hat or headscarf onto the painting of an unrolled head."""
     identity = surface.identity
     if identity.style == "bald":
         return
@@ -99,14 +85,9 @@ def paint_hair(image: Image.Image, surface: Surface, rng: np.random.Generator) -
 def paint_beard(
     image: Image.Image, surface: Surface, x: np.ndarray, y: np.ndarray, rng: np.random.Generator
 ) -> None:
-    """Paint a beard onto an unrolled head.
+    """Paint a beard onto the painting of an unrolled head.
 
-    Args:
-        image: The painting, RGB, modified in place.
-        surface: The head.
-        x: Front-view coordinates of the coarse grid, (rows, columns).
-        y: The same for the height.
-        rng: Generator of everything random.
+    (x, y) is the front view of the coarse grid, (rows, columns).
     """
     identity, opening = surface.identity, surface.expression.opening
     if identity.beard == "none":

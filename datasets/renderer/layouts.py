@@ -8,8 +8,8 @@ import numpy as np
 from PIL import Image
 from scipy.io import savemat
 
-from datasets.renderer.face import render_face
-from datasets.renderer.sampling import Framing, celeba_framing
+from datasets.renderer.face import render_scene
+from datasets.renderer.sampling import CELEBA_FRAMING, Framing, sample_scene
 from datasets.renderer.shape import five_points, sample_identity
 from utils.errors import InputError
 
@@ -71,6 +71,11 @@ class Plan:
         key = (self.seed, 1, layout, int(test), index)
         return Job(path, key, self.person(index, test), framing, split)
 
+    def labelled(self) -> list[tuple[str, int]]:
+        """Return each labelled image's split and its number within that, training images first."""
+        counts = {"train": self.train, "test": self.test}
+        return [(split, index) for split, count in counts.items() for index in range(count)]
+
     def sizes(self, layout: int, low: int, high: int) -> np.ndarray:
         """Return random sizes in pixels of the training and test images, (train + test, 2)."""
         rng = np.random.default_rng([self.seed, 2, layout])
@@ -80,19 +85,11 @@ class Plan:
 def render_job(job: Job) -> tuple[np.ndarray, np.ndarray]:
     """Draw one image: uint8 (height, width, 3) and its 68 points in pixels from 0, (68, 2)."""
     person = sample_identity(np.random.default_rng(job.person))
-    return render_face(np.random.default_rng(job.key), identity=person, framing=job.framing)
+    return render_scene(sample_scene(np.random.default_rng(job.key), person, job.framing))
 
 
 def draw(root: Path, job: Job) -> np.ndarray:
-    """Draw and save one image.
-
-    Args:
-        root: The layout's folder.
-        job: What to draw.
-
-    Returns:
-        The 68 points in pixels from 0, (68, 2).
-    """
+    """Draw one image and save it below the layout's folder; return its 68 points, (68, 2)."""
     pixels, points = render_job(job)
     # Other formats ignore the quality.
     Image.fromarray(pixels).save(root / job.path, quality=JPEG_QUALITY)
@@ -106,12 +103,12 @@ def square_framing(side: int) -> Framing:
 
 
 def _plan_celeba(plan: Plan) -> list[Job]:
-    jobs, framing, first_test = [], celeba_framing(), plan.images + plan.train
-    splits = ["unlabelled"] * plan.images + ["train"] * plan.train + ["test"] * plan.test
-    for index, split in enumerate(splits):
-        path = f"Img/img_align_celeba_hq/{index + 1:06d}.jpg"
-        number = index - first_test if split == "test" else index
-        jobs.append(plan.job(0, number, path, framing, split))
+    images = [("unlabelled", index) for index in range(plan.images)] + plan.labelled()
+    jobs = []
+    for place, (split, index) in enumerate(images):
+        number = index if split == "test" else place  # the people of training images are shared
+        path = f"Img/img_align_celeba_hq/{place + 1:06d}.jpg"
+        jobs.append(plan.job(0, number, path, CELEBA_FRAMING, split))
     return jobs
 
 
@@ -136,12 +133,10 @@ def _write_celeba(root: Path, jobs: list[Job], points: list[np.ndarray], plan: P
 
 def _plan_aflw(plan: Plan) -> list[Job]:
     sides = plan.sizes(1, 80, 200)[:, 0].tolist()
-    jobs = []
-    for split, count, first in (("train", plan.train, 0), ("test", plan.test, plan.train)):
-        for index in range(count):
-            framing = square_framing(sides[first + index])
-            jobs.append(plan.job(1, index, f"output/{split}_{index:05d}.jpg", framing, split))
-    return jobs
+    return [
+        plan.job(1, index, f"output/{split}_{index:05d}.jpg", square_framing(side), split)
+        for (split, index), side in zip(plan.labelled(), sides, strict=True)
+    ]
 
 
 def _write_aflw(root: Path, jobs: list[Job], points: list[np.ndarray], plan: Plan) -> None:
@@ -155,13 +150,10 @@ def _write_aflw(root: Path, jobs: list[Job], points: list[np.ndarray], plan: Pla
 
 def _plan_mtfl(plan: Plan) -> list[Job]:
     framing, jobs = square_framing(150), []
-    for index in range(plan.train):
-        path = f"aflw_cropped/crops/{index:05d}.jpg"
-        jobs.append(plan.job(2, index, path, framing, "train"))
-    for index in range(plan.test):
-        number = plan.train + index
-        path = f"MTFL/AFLW/{number:04d}-image{10001 + number}.jpg"
-        jobs.append(plan.job(2, index, path, framing, "test"))
+    for number, (split, index) in enumerate(plan.labelled()):
+        test = f"MTFL/AFLW/{number:04d}-image{10001 + number}.jpg"
+        path = test if split == "test" else f"aflw_cropped/crops/{index:05d}.jpg"
+        jobs.append(plan.job(2, index, path, framing, split))
     return jobs
 
 
@@ -193,25 +185,24 @@ _FOLDERS = {
 
 
 def _plan_300w(plan: Plan) -> list[Job]:
-    sizes = plan.sizes(3, 160, 260)
     if min(plan.train, plan.test) < 3:
         raise InputError("--mafl_train, --mafl_test: 300w needs at least 3 images each")
+    sizes = iter(plan.sizes(3, 160, 260).tolist())
     jobs: list[Job] = []
-    left = {"train": plan.train, "test": plan.test}
+    planned = {"train": 0, "test": 0}
     for folder, (name, split, fraction) in _FOLDERS.items():
-        last = folder in ("lfpw/trainset", "ibug")
-        total = getattr(plan, split)
-        count = left[split] if last else max(1, min(round(fraction * total), total - 2))
-        first = total - left[split]
-        left[split] -= count
-        for number in range(count):
-            width, height = sizes[len(jobs)].tolist()
+        total = plan.train if split == "train" else plan.test
+        count = max(1, min(round(fraction * total), total - 2))
+        if folder in ("lfpw/trainset", "ibug"):  # the last of their split
+            count = total - planned[split]
+        for number, (width, height) in zip(range(count), sizes, strict=False):
             side = min(width, height)
             window = (0.22 * width, 0.25 * height, 0.78 * width, 0.78 * height)
             eyes = (0.12 * side, 0.22 * side)
             framing = Framing((width, height), window, eyes, 0.05 * side, whole=True)
             path = f"{folder}/{name.format(number)}"
-            jobs.append(plan.job(3, first + number, path, framing, split))
+            jobs.append(plan.job(3, planned[split] + number, path, framing, split))
+        planned[split] += count
     return jobs
 
 

@@ -1,18 +1,11 @@
 """Samples everything that decides a synthetic image, except for the small brush strokes."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from datasets.renderer.scene import BACKDROPS, OCCLUDERS
-from datasets.renderer.shape import (
-    Expression,
-    Identity,
-    five_points,
-    frontal_points,
-    sample_expression,
-    sample_identity,
-)
+from datasets.renderer.shape import Expression, Identity, five_points, sample_expression
 from datasets.renderer.surface import Pose, Surface
 
 BACKDROP_ODDS = (0.26, 0.24, 0.14, 0.12, 0.10, 0.14)
@@ -79,8 +72,7 @@ class Finish:
         gain: Factor on the brightness.
         contrast: Factor on the distance from middle grey.
         saturation: Factor on the distance from grey of the same brightness.
-        slope: Change of the brightness from the middle to an edge, (x, y), as a
-            fraction.
+        slope: Change of the brightness from the middle to an edge, (x, y), as a fraction.
         blur: Standard deviation of the blur in pixels.
         noise: Standard deviation of the sensor noise in grey levels.
     """
@@ -115,23 +107,16 @@ class Scene:
     expression: Expression
     pose: Pose
     light: Light
-    backdrop: str = "plain"
-    glasses: str = "none"
-    occluder: str = "none"
-    finish: Finish = field(default_factory=Finish)
-    seed: int = 0
+    backdrop: str
+    glasses: str
+    occluder: str
+    finish: Finish
+    seed: int
 
 
-def celeba_framing(size: tuple[int, int] = (178, 218)) -> Framing:
-    """Return the framing of an unaligned CelebA, stretched to another size.
-
-    Its window is what remains of a 178 x 218 image when rows 30-208 are kept, resized to
-    136 x 136 and cut by 20 pixels on each side, less a margin of 3 pixels.
-    """
-    width, height = size
-    x, y = width / 178, height / 218
-    window = (29.5 * x, 59.5 * y, 148.5 * x, 178.5 * y)
-    return Framing(size, window, (22.0 * min(x, y), 50.0 * min(x, y)), 9.0 * min(x, y))
+# Of an unaligned CelebA: what remains of a 178 x 218 image when rows 30-208 are kept, resized to
+# 136 x 136 and cut by 20 pixels on each side, less a margin of 3 pixels.
+CELEBA_FRAMING = Framing((178, 218), (29.5, 59.5, 148.5, 178.5), (22.0, 50.0), 9.0)
 
 
 def _truncated(rng: np.random.Generator, sigma: float, limit: float) -> float:
@@ -145,23 +130,11 @@ def _truncated(rng: np.random.Generator, sigma: float, limit: float) -> float:
 def sample_pose(
     rng: np.random.Generator, identity: Identity, expression: Expression, framing: Framing
 ) -> Pose:
-    """Sample a pose that keeps the 5 points within the framing's window.
-
-    Args:
-        rng: Generator of everything random.
-        identity: The person.
-        expression: What the face does.
-        framing: Where the face may lie.
-
-    Returns:
-        The pose.
-    """
+    """Sample a pose that keeps the face where the framing wants it."""
     degrees = [_truncated(rng, *limits) for limits in ((15, 35), (8, 20), (17, 40))]
     yaw, pitch, roll = np.radians(degrees)
     pose = Pose(yaw, pitch, roll, rng.uniform(9, 22), 1.0, (0.0, 0.0))
-    points = pose.project(
-        Surface(identity, expression).positions(frontal_points(identity, expression))
-    )
+    points = pose.project(Surface(identity, expression).landmarks())
     five = five_points(points)
     middle = five.mean(0)
     wanted = framing.eyes[0] + rng.beta(2.0, 2.0) * np.ptp(framing.eyes)
@@ -196,21 +169,8 @@ def _sample_finish(rng: np.random.Generator) -> Finish:
     )
 
 
-def sample_scene(
-    rng: np.random.Generator, identity: Identity | None = None, framing: Framing | None = None
-) -> Scene:
-    """Sample everything that decides an image.
-
-    Args:
-        rng: Generator of everything random.
-        identity: The person; a random one if None.
-        framing: Where the face may lie; `celeba_framing` if None.
-
-    Returns:
-        The scene.
-    """
-    framing = framing or celeba_framing()
-    identity = identity or sample_identity(rng)
+def sample_scene(rng: np.random.Generator, identity: Identity, framing: Framing) -> Scene:
+    """Sample everything that decides an image of a person."""
     expression = sample_expression(rng)
     pose = sample_pose(rng, identity, expression, framing)
     wears = rng.random() < (0.8 if identity.glasses else 0.03)

@@ -11,7 +11,6 @@ from PIL import Image, ImageDraw, ImageFilter
 
 from datasets.renderer.brush import curve, tint
 from datasets.renderer.hair import HAIRLINES
-from datasets.renderer.shape import Identity, frontal_points
 from datasets.renderer.surface import Pose, Surface
 
 # Few families of calm colours, so that a backdrop does not tell one image from all others.
@@ -26,16 +25,7 @@ OCCLUDERS = ("hand", "card", "bars", "scarf", "microphone")
 
 
 def backdrop(kind: str, size: tuple[int, int], rng: np.random.Generator) -> Image.Image:
-    """Draw a backdrop.
-
-    Args:
-        kind: One of `BACKDROPS`.
-        size: Width and height in pixels.
-        rng: Generator of everything random.
-
-    Returns:
-        An RGB image.
-    """
+    """Draw one of `BACKDROPS`, RGB, of the size (width, height) in pixels."""
     small = (96, 96 * size[1] // size[0])
     first, second = (PALETTE[rng.integers(len(PALETTE), size=2)] + rng.normal(0, 9, (2, 3))).clip(0)
     ramp = rng.uniform(0, 1, (3, 2, 1)) * 0.6
@@ -77,7 +67,7 @@ class Scenery:
         surface: The head.
         pose: The head's pose in the canvas's pixels.
         shade: Maps unit normals (n, 3) in the camera's axes to factors on the colour, (n, 3).
-        rng: Generator of everything random.
+        rng: Samples clothes, glasses and what else the scene leaves open.
     """
 
     def __init__(
@@ -90,7 +80,7 @@ class Scenery:
     ):
         self.canvas, self.surface, self.pose, self.rng = canvas, surface, pose, rng
         self.shade = shade
-        self.identity: Identity = surface.identity
+        self.identity = surface.identity
         self.draw = ImageDraw.Draw(canvas, "RGBA")
         self.body = replace(pose, yaw=0.4 * pose.yaw, pitch=0.2 * pose.pitch, roll=0.6 * pose.roll)
 
@@ -98,19 +88,24 @@ class Scenery:
         unit = np.array([normal]) / np.linalg.norm(normal)
         return colour * self.shade(unit)[0]
 
+    def _polygon(self, path: np.ndarray, colour: np.ndarray, alpha: int = 255) -> None:
+        self.draw.polygon(path.ravel().tolist(), fill=(*tint(colour), alpha))
+
+    def _disc(self, middle: np.ndarray, radius: float, colour: np.ndarray) -> None:
+        box = np.concatenate([middle - radius, middle + radius])
+        self.draw.ellipse(box.tolist(), fill=tint(colour))
+
     def _fill(self, pose: Pose, points: np.ndarray, colour: np.ndarray, alpha: int = 255) -> None:
-        path = pose.project(np.asarray(points, dtype=float)).ravel().tolist()
-        self.draw.polygon(path, fill=(*tint(colour), alpha))
+        self._polygon(pose.project(points), colour, alpha)
 
     def _line(self, points: np.ndarray, colour: np.ndarray, width: float) -> None:
-        path = self.pose.project(np.asarray(points, dtype=float)).ravel().tolist()
+        path = self.pose.project(points).ravel().tolist()
         wide = max(2, round(width * self.pose.scale))
         self.draw.line(path, fill=tint(colour), width=wide, joint="curve")
 
     def behind(self) -> None:
         """Draw what the head hides in part: long hair, neck, clothes, skull and the far ear."""
-        style = self.identity.style
-        if style in ("long", "long_fringe", "headscarf"):
+        if self.identity.style in ("long", "long_fringe", "headscarf"):
             self._long_hair()
         self._neck_and_clothes()
         self._skull()
@@ -152,11 +147,10 @@ class Scenery:
         skin, pose = self._lit(self.identity.skin, (0, 0.3, 1)), self.body
         half = 0.52 * self.surface.width
         for step in np.linspace(0, 1, 8):
-            top = 0.9 + 1.1 * step
-            wide = half * (1 + 0.12 * step)
-            strip = [(-wide, top, -0.2), (wide, top, -0.2), (1.25 * half, 4.0, -0.2)]
-            strip.append((-1.25 * half, 4.0, -0.2))
-            self._fill(pose, np.array(strip), (0.45 + 0.5 * step) * skin)
+            top, wide, low = 0.9 + 1.1 * step, half * (1 + 0.12 * step), 1.25 * half
+            corners = [(-wide, top), (wide, top), (low, 4.0), (-low, 4.0)]
+            strip = np.array([(x, y, -0.2) for x, y in corners])
+            self._fill(pose, strip, (0.45 + 0.5 * step) * skin)
         cloth = self._lit(GARMENTS[self.rng.integers(len(GARMENTS))], (0, -0.4, 1))
         cloth = cloth * self.rng.uniform(0.85, 1.15)
         slope, neck = self.rng.uniform(2.5, 2.9), self.rng.uniform(0.05, 0.9)
@@ -183,11 +177,10 @@ class Scenery:
         ring = factor @ (np.stack([np.cos(angle), np.sin(angle)]) * wobble)
         path = ring.T * pose.scale + pose.project(middle)
         colour = self._lit(0.85 * self._hair_colour(), (0, -0.6, 0.6))
-        self.draw.polygon(path.ravel().tolist(), fill=tint(colour))
+        self._polygon(path, colour)
         if style == "bun":
-            x, y = pose.project(np.array([0, -1.95 * traits["skull"], -0.5]))
-            r = 0.45 * pose.scale
-            self.draw.ellipse([x - r, y - r, x + r, y + r], fill=tint(colour))
+            bun = pose.project(np.array([0, -1.95 * traits["skull"], -0.5]))
+            self._disc(bun, 0.45 * pose.scale, colour)
 
     def _ear(self, side: int) -> None:
         angle = np.linspace(0, 2 * np.pi, 20, endpoint=False)
@@ -201,7 +194,7 @@ class Scenery:
         self._fill(self.pose, middle + 0.55 * (lobe - middle), 0.68 * skin)
 
     def _glasses(self, kind: str) -> None:
-        rng, points = self.rng, frontal_points(self.identity, self.surface.expression)
+        rng, points = self.rng, self.surface.points
         front = self.surface.positions(np.array([[0.0, 0.0]]))[0, 2] + 0.10
         angle = np.linspace(0, 2 * np.pi, 28, endpoint=False)
         power = rng.uniform(0.45, 1.0)
@@ -224,13 +217,8 @@ class Scenery:
         self._line(curve(bridge), frame, thick)
 
     def occlude(self, kind: str) -> None:
-        """Draw something in front of the face; the points stay where they are.
-
-        Args:
-            kind: One of `OCCLUDERS`.
-        """
-        rng, unit = self.rng, self.pose.scale
-        on = frontal_points(self.identity, self.surface.expression)
+        """Draw one of `OCCLUDERS` in front of the face; the points stay where they are."""
+        rng, unit, on = self.rng, self.pose.scale, self.surface.points
         where = self.pose.project(self.surface.positions(on[rng.integers(0, 68, 1)]))[0]
         if kind == "hand":
             self._hand(where, unit)
@@ -240,7 +228,7 @@ class Scenery:
             corner = np.array([(-1, -1), (1, -1), (1, 1), (-1, 1)]) * half
             c, s = np.cos(turn), np.sin(turn)
             path = corner @ np.array([[c, s], [-s, c]]) + where
-            self.draw.polygon(path.ravel().tolist(), fill=tint(PALETTE[rng.integers(6)]))
+            self._polygon(path, PALETTE[rng.integers(6)])
         elif kind == "bars":
             turn, tone = rng.uniform(-0.5, 0.5), tint(PALETTE[rng.integers(6)] * 0.8)
             across = np.array([np.cos(turn), np.sin(turn)])
@@ -250,21 +238,15 @@ class Scenery:
                 path = [*(middle - along).tolist(), *(middle + along).tolist()]
                 self.draw.line(path, fill=tone, width=max(2, int(0.13 * unit)))
         elif kind == "scarf":
-            top = (
-                on[[1, 2]].tolist()
-                + [on[rng.choice([33, 51, 57])].tolist()]
-                + on[[14, 15]].tolist()
-            )
-            edge = self.surface.positions(curve(np.array(top)))
-            self._fill(self.pose, edge + [0, 0, 0.06], PALETTE[rng.integers(6)] * 0.9)
-            low = np.array([(1.5, 3.2, 0.3), (-1.5, 3.2, 0.3)])
-            body = np.concatenate([edge + [0, 0, 0.06], low])
+            top = on[[1, 2, rng.choice([33, 51, 57]), 14, 15]]
+            edge = self.surface.positions(curve(top)) + [0, 0, 0.06]
+            self._fill(self.pose, edge, PALETTE[rng.integers(6)] * 0.9)
+            body = np.concatenate([edge, [(1.5, 3.2, 0.3), (-1.5, 3.2, 0.3)]])
             self._fill(self.pose, body, GARMENTS[rng.integers(6)] * 0.9)
         else:
             self._line(np.array([(0.1, 1.5, 1.9), (0.5, 3.6, 1.9)]), np.array([40, 40, 42]), 0.12)
-            x, y = self.pose.project(np.array([0.1, 1.35, 1.9]))
-            r = 0.24 * unit
-            self.draw.ellipse([x - r, y - r, x + r, y + r], fill=(58, 58, 62, 255))
+            head = self.pose.project(np.array([0.1, 1.35, 1.9]))
+            self._disc(head, 0.24 * unit, np.array([58, 58, 62]))
 
     def _hand(self, where: np.ndarray, unit: float) -> None:
         rng = self.rng
@@ -278,9 +260,7 @@ class Scenery:
             for tone, wide in ((0.62, 0.25), (1.0, 0.21)):
                 path = [*root.tolist(), *end.tolist()]
                 self.draw.line(path, fill=tint(tone * skin), width=int(wide * unit))
-                r = wide * unit / 2
-                box = [*(end - r).tolist(), *(end + r).tolist()]
-                self.draw.ellipse(box, fill=tint(tone * skin))
+                self._disc(end, wide * unit / 2, tone * skin)
         palm = [(-1.6, 0.0), (1.6, 0.0), (1.7, -3.2), (1.2, -14), (-1.2, -14), (-1.7, -3.2)]
         outline = where + unit * np.array([0.28 * a * across + 0.25 * b * up for a, b in palm])
-        self.draw.polygon(outline.ravel().tolist(), fill=tint(0.94 * skin))
+        self._polygon(outline, 0.94 * skin)

@@ -112,14 +112,7 @@ def _between(rng: np.random.Generator, colours: np.ndarray, spread: float) -> np
 
 
 def sample_identity(rng: np.random.Generator) -> Identity:
-    """Sample a person.
-
-    Args:
-        rng: Generator of everything random.
-
-    Returns:
-        The person.
-    """
+    """Sample a person."""
     traits = {}
     for name, (low, high) in TRAITS.items():
         # Two samples averaged: the middle of the range is commoner than its ends.
@@ -148,14 +141,7 @@ def sample_identity(rng: np.random.Generator) -> Identity:
 
 
 def sample_expression(rng: np.random.Generator) -> Expression:
-    """Sample what a face does: mostly calm or smiling, now and then closed eyes or an open mouth.
-
-    Args:
-        rng: Generator of everything random.
-
-    Returns:
-        The expression.
-    """
+    """Sample what a face does: mostly calm or smiling, at times eyes closed or mouth open."""
     opening = float(rng.choice([0.0, rng.uniform(0.02, 0.14), rng.uniform(0.12, 0.42)], p=PARTING))
     lids = float(rng.uniform(0.7, 1.25)) if rng.random() > 0.07 else float(rng.uniform(0.06, 0.3))
     return Expression(
@@ -212,15 +198,7 @@ def _mouth(identity: Identity, expression: Expression) -> np.ndarray:
 
 
 def frontal_points(identity: Identity, expression: Expression) -> np.ndarray:
-    """Return the 68 points as seen straight from the front and from far away.
-
-    Args:
-        identity: The person.
-        expression: What the face does.
-
-    Returns:
-        x and y of the 68 points, (68, 2), in units of the distance between the eyes.
-    """
+    """Return the 68 points, (68, 2), as seen straight from the front and from far away."""
     traits = identity.traits
     angle = np.radians(np.linspace(-78, 78, 17))
     bottom = chin_y(identity, expression) - EAR_Y
@@ -241,13 +219,9 @@ def frontal_points(identity: Identity, expression: Expression) -> np.ndarray:
 
 
 def five_points(points: np.ndarray) -> np.ndarray:
-    """Return the 5 points of CelebA among the 68 of iBUG.
+    """Return the 5 points of CelebA, (5, 2), among the 68 of iBUG, (68, 2).
 
-    Args:
-        points: x and y, (68, 2).
-
-    Returns:
-        Left eye, right eye, nose tip, left and right mouth corner, (5, 2).
+    Left eye, right eye, nose tip, left and right mouth corner, as the image shows them.
     """
     eyes = [points[36:42].mean(0), points[42:48].mean(0)]
     return np.stack([*eyes, points[30], points[48], points[54]])

@@ -10,7 +10,15 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.interpolate import PchipInterpolator
 
-from datasets.renderer.shape import CHIN_Y, EAR_Y, Expression, Identity, chin_y, mouth_y
+from datasets.renderer.shape import (
+    CHIN_Y,
+    EAR_Y,
+    Expression,
+    Identity,
+    chin_y,
+    frontal_points,
+    mouth_y,
+)
 
 SPAN = np.radians(88.0)
 # The profile of an average head without its nose, from behind the crown to the throat: (y, z).
@@ -77,57 +85,34 @@ class Pose:
         return (space - CENTRE) @ self.rotation().T
 
     def project(self, space: np.ndarray) -> np.ndarray:
-        """Return the image coordinates of points in space.
-
-        Args:
-            space: (..., 3).
-
-        Returns:
-            x and y in pixels, (..., 2); whole numbers are pixel centres.
-        """
+        """Return where points (..., 3) in space are in the image, (..., 2) pixels."""
         seen = self.view(space)
         zoom = self.scale * self.distance / (self.distance - seen[..., 2:])
         return seen[..., :2] * zoom + np.asarray(self.offset)
 
 
 class Surface:
-    """The surface of one head.
-
-    Args:
-        identity: The person.
-        expression: What the face does.
-    """
+    """The surface of one head, and its 68 ``points`` (68, 2) seen from the front."""
 
     def __init__(self, identity: Identity, expression: Expression):
         self.identity = identity
         self.expression = expression
         traits = identity.traits
         self.width, self.jaw = traits["width"], traits["jaw"]
+        self.points = frontal_points(identity, expression)
         lower = chin_y(identity, expression) / CHIN_Y
-        self._stretch = np.array([traits["skull"], lower])
-        self._profile = self._scaled(_TABLE)  # (400, 2)
-
-    def _scaled(self, profile: np.ndarray) -> np.ndarray:
-        """Return the average profile (n, 2) with this person's proportions."""
-        y, z = profile.T
-        y = y * np.where(y < 0, *self._stretch)
-        return np.stack([y, z * self.identity.traits["depth"]], 1)
+        # The average profile with this person's proportions, (400,) each.
+        self._y = _TABLE[:, 0] * np.where(_TABLE[:, 0] < 0, traits["skull"], lower)
+        self._z = _TABLE[:, 1] * traits["depth"]
 
     def row(self, y: np.ndarray) -> np.ndarray:
         """Return the ``t`` at which the midline reaches the height ``y``, from crown to chin."""
         part = slice(_TOP, _BOTTOM + 1)
-        return np.interp(y, self._profile[part, 0], _T[part])
+        return np.interp(y, self._y[part], _T[part])
 
     def parameters(self, points: np.ndarray) -> np.ndarray:
-        """Return where on the surface the points of a front view lie.
-
-        Args:
-            points: x and y as `frontal_points` gives them, (n, 2).
-
-        Returns:
-            ``s`` and ``t``, (n, 2).
-        """
-        x, y = np.asarray(points, dtype=float).T
+        """Return the ``s`` and ``t``, (n, 2), of points (n, 2) of a front view."""
+        x, y = points.T
         angle = np.arcsin(np.clip(x / self.width, -0.9986, 0.9986))
         above = y - EAR_Y
         exponent = np.where(above < 0, SKULL_EXPONENT, self.jaw)
@@ -137,8 +122,7 @@ class Surface:
     def smooth_positions(self, s: np.ndarray, t: np.ndarray) -> np.ndarray:
         """Return the points in space of the head without nose, lips and hair, (..., 3)."""
         angle = (s - 0.5) * (2 * SPAN)
-        y = np.interp(t, _T, self._profile[:, 0])
-        z = np.interp(t, _T, self._profile[:, 1])
+        y, z = np.interp(t, _T, self._y), np.interp(t, _T, self._z)
         above = y - EAR_Y
         cosine = np.cos(angle)
         y = EAR_Y + above * cosine ** np.where(above < 0, SKULL_EXPONENT, self.jaw)
@@ -167,18 +151,14 @@ class Surface:
         return sum(height * hill for height, hill in hills)
 
     def positions(self, points: np.ndarray) -> np.ndarray:
-        """Return the points in space of the points of a front view.
-
-        Args:
-            points: x and y, (n, 2).
-
-        Returns:
-            (n, 3); x and y are the given ones.
-        """
-        s, t = self.parameters(points).T
-        space = self.smooth_positions(s, t)
-        space[:, 2] += self.relief(*np.asarray(points, dtype=float).T)
+        """Return the points in space, (n, 3), of points (n, 2) of a front view: x and y stay."""
+        space = self.smooth_positions(*self.parameters(points).T)
+        space[:, 2] += self.relief(*points.T)
         return space
+
+    def landmarks(self) -> np.ndarray:
+        """Return the 68 points in space, (68, 3)."""
+        return self.positions(self.points)
 
     def grid(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return the whole surface without hair on a coarse grid.
@@ -196,13 +176,9 @@ class Surface:
 
 
 def normals(space: np.ndarray) -> np.ndarray:
-    """Return the unit normals of a grid of points in space, towards the outside.
+    """Return the outward unit normals of a grid (rows, columns, 3) of points in space.
 
-    Args:
-        space: (rows, columns, 3), rows downwards and columns to the right.
-
-    Returns:
-        (rows, columns, 3).
+    Rows run downwards and columns to the right.
     """
     down, right = np.gradient(space, axis=0), np.gradient(space, axis=1)
     normal = np.cross(right, down)

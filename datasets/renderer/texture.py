@@ -5,7 +5,6 @@ from PIL import Image, ImageChops, ImageDraw
 
 from datasets.renderer.brush import curve, noise, tint
 from datasets.renderer.hair import paint_beard, paint_hair
-from datasets.renderer.shape import frontal_points
 from datasets.renderer.surface import Surface, bump
 
 TEETH = np.array([232.0, 226.0, 212.0])
@@ -24,7 +23,7 @@ class FacePainter:
     def __init__(self, surface: Surface, size: tuple[int, int], rng: np.random.Generator):
         self.surface, self.size, self.rng = surface, size, rng
         self.identity, self.expression = surface.identity, surface.expression
-        self.points = frontal_points(self.identity, self.expression)
+        self.points = surface.points
         # Pixels per unit of length, across and down, in the middle of the face.
         corner = self.at(np.array([[-0.5, 0.0], [0.5, 0.0], [0.0, 0.7]]))
         self.unit = corner[1, 0] - corner[0, 0]
@@ -48,15 +47,7 @@ class FacePainter:
         self.draw.line(path, fill=tint(colour), width=pixels, joint="curve")
 
     def paint(self, x: np.ndarray, y: np.ndarray) -> Image.Image:
-        """Paint everything.
-
-        Args:
-            x: Front-view coordinates of the coarse grid, (rows, columns).
-            y: The same for the height.
-
-        Returns:
-            The painting, RGB, of the size given.
-        """
+        """Return the painting, RGB; (x, y) is the coarse grid's front view, (rows, columns)."""
         self._skin(x, y)
         for side in (0, 1):
             self._brow(self.points[17 + 5 * side : 22 + 5 * side])

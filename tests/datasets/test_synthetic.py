@@ -179,22 +179,35 @@ def test_an_interrupted_set_leaves_nothing_behind(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("options", "flag"),
+    "options",
     [
-        ({"images": 0}, "--images"),
-        ({"mafl_train": 0}, "--mafl_train"),
-        ({"mafl_test": -1}, "--mafl_test"),
-        ({"identities": 1}, "--identities"),
-        ({"seed": -1}, "--seed"),
-        ({"workers": 0}, "--workers"),
-        ({"layouts": ["cats"]}, "--layouts"),
-        ({"layouts": ["300w"], "mafl_test": 2}, "--mafl_test"),
+        *("--images=0", "--images=many", "--images=1.5", "--mafl_train=0", "--mafl_test=-1"),
+        *("--identities=x", "--seed=-1", "--workers=0", "--layouts=cats"),
     ],
 )
-def test_unusable_options_are_named(tmp_path, options, flag):
+def test_options_out_of_range_end_in_one_line(options, capsys):
+    with pytest.raises(SystemExit) as ended:
+        parse_arguments([options])
+    printed = capsys.readouterr().err
+    assert ended.value.code == 2 and printed.count("\n") == 1
+    assert f"argument {options.split('=')[0]}: " in printed
+
+
+@pytest.mark.parametrize(
+    ("options", "flag"),
+    [({"identities": 1}, "--identities"), ({"layouts": ["300w"], "mafl_test": 2}, "--mafl_test")],
+)
+def test_too_few_people_or_images_are_named(tmp_path, options, flag):
     with pytest.raises(InputError, match=flag):
-        generate(tmp_path / "new", **options)
+        generate(tmp_path / "new", **{**SIZES, **options})
     assert not (tmp_path / "new").exists()
+
+
+def test_a_sheet_that_cannot_be_written_is_named(tmp_path):
+    sizes = {"images": 1, "mafl_train": 1, "mafl_test": 1, "workers": 1}
+    for sheet in (tmp_path / "no/such/folder.png", tmp_path / "of_no.format"):
+        with pytest.raises(InputError, match=f"--sheet: {sheet} cannot be written"):
+            generate(tmp_path / "out", **sizes, sheet=str(sheet))
 
 
 def test_git_ignores_the_default_folder_but_not_the_packages_beside_it():

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from PIL import ImageDraw
 
-from datasets.renderer.face import render_face, render_scene
-from datasets.renderer.sampling import Finish, Light, celeba_framing, sample_scene
+from datasets.renderer.face import render_scene
+from datasets.renderer.sampling import CELEBA_FRAMING, Finish, Framing, Light, Scene, sample_scene
 from datasets.renderer.scene import OCCLUDERS
 from datasets.renderer.shape import (
     STYLES,
@@ -17,12 +17,18 @@ from datasets.renderer.shape import (
 from datasets.renderer.surface import Pose, Surface
 from datasets.renderer.texture import FacePainter
 
+
+def any_scene(rng: np.random.Generator, framing: Framing = CELEBA_FRAMING) -> Scene:
+    """A random person in a random scene."""
+    return sample_scene(rng, sample_identity(rng), framing)
+
+
 FLAT = Light(np.array([0.0, 0.0, 1.0]), np.ones(3), np.zeros(3))
 
 
 def clean_scene(seed=0, **changes):
     """A calm, shaven, evenly lit face that looks straight ahead."""
-    scene = sample_scene(np.random.default_rng(seed))
+    scene = any_scene(np.random.default_rng(seed))
     person = replace(scene.identity, style="buzz", beard="none", skin=np.array([225.0, 180, 150]))
     scene = replace(
         scene,
@@ -116,8 +122,7 @@ def test_lips_are_where_the_mouth_points_are():
 
 def test_roll_turns_the_points_and_keeps_the_anatomical_left_eye():
     person = sample_identity(np.random.default_rng(1))
-    flat = frontal_points(person, Expression())
-    space = Surface(person, Expression()).positions(flat)
+    space = Surface(person, Expression()).landmarks()
     upright, turned = Pose(offset=(0, 0)), Pose(offset=(0, 0), roll=np.radians(30))
     c, s = np.cos(np.radians(30)), np.sin(np.radians(30))
     expected = upright.project(space) @ np.array([[c, s], [-s, c]])
@@ -128,7 +133,7 @@ def test_roll_turns_the_points_and_keeps_the_anatomical_left_eye():
 
 def test_yaw_and_pitch_move_the_nose_tip_against_the_eyes():
     person = sample_identity(np.random.default_rng(2))
-    space = Surface(person, Expression()).positions(frontal_points(person, Expression()))
+    space = Surface(person, Expression()).landmarks()
 
     def nose(**turn):
         five = five_points(Pose(**turn).project(space))
@@ -148,14 +153,19 @@ def test_expression_moves_the_points_it_should():
     assert np.ptp(asleep[37:42, 1]) < np.ptp(calm[37:42, 1])
 
 
-def test_render_face_repeats_itself_and_follows_size_and_person():
+def test_a_seed_gives_the_same_image_of_the_size_and_person():
     person = sample_identity(np.random.default_rng(4))
-    one, points = render_face(np.random.default_rng(9), (120, 150), person)
-    two, same = render_face(np.random.default_rng(9), (120, 150), person)
-    other, _ = render_face(np.random.default_rng(10), (120, 150), person)
+    framing = Framing((120, 150), (20, 40, 100, 120), (15, 30), 5, whole=True)
+    scenes = [sample_scene(np.random.default_rng(seed), person, framing) for seed in (9, 9, 10)]
+    (one, points), (two, same), (other, _) = map(render_scene, scenes)
+    assert all(scene.identity is person for scene in scenes)
     assert one.shape == (150, 120, 3) and one.dtype == np.uint8 and points.shape == (68, 2)
     assert np.array_equal(one, two) and np.array_equal(points, same)
     assert not np.array_equal(one, other)
+    five = five_points(points)
+    assert (five.min(0) >= (20, 40)).all() and (five.max(0) <= (100, 120)).all()
+    assert points.min() >= 0 and (points.max(0) <= (119, 149)).all()
+    assert 15 <= np.linalg.norm(five[1] - five[0]) <= 30
 
 
 @pytest.mark.parametrize("style", STYLES)
@@ -174,9 +184,8 @@ def sampled_points(part, count):
     """The 5 points of ``count`` images, (count, 5, 2), without drawing them."""
     shapes = []
     for index in range(count):
-        scene = sample_scene(np.random.default_rng([part, index]))
-        surface = Surface(scene.identity, scene.expression)
-        space = surface.positions(frontal_points(scene.identity, scene.expression))
+        scene = any_scene(np.random.default_rng([part, index]))
+        space = Surface(scene.identity, scene.expression).landmarks()
         shapes.append(five_points(scene.pose.project(space)))
     return np.stack(shapes)
 
@@ -194,9 +203,3 @@ def test_faces_are_not_aligned_but_within_what_the_network_sees():
     assert (shapes.mean(1).std(0) > 7).all()
     error = np.linalg.norm(train.mean(0) - test, axis=-1) / apart[300:, None]
     assert 0.33 < error.mean() < 0.47
-
-
-def test_framing_scales_with_the_size():
-    framing = celeba_framing((356, 436))
-    scene = sample_scene(np.random.default_rng(0), framing=framing)
-    assert scene.size == (356, 436) and 44 <= framing.eyes[0] < framing.eyes[1] <= 100
