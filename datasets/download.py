@@ -18,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from datasets.fetching.catalogue import ARCHIVES, CATALOGUE, Item
 from datasets.fetching.installation import Job, install, is_in_place, plan
 from datasets.fetching.transfer import RetryPolicy
-from datasets.fetching.web import check_address, direct_address
+from datasets.fetching.web import direct_address, http_address
 from utils.arguments import ArgumentParser, finite_float, natural, positive_float
 from utils.errors import InputError
 from utils.script import run_script
@@ -27,41 +27,40 @@ from utils.script import run_script
 def build_parser() -> ArgumentParser:
     """Return the parser of this script's options."""
     parser = ArgumentParser(__doc__)
-    parser.add_argument("names", nargs="*", metavar="NAME", help="what to fetch; none: list all")
-    parser.add_argument(
-        "--to", type=Path, default=Path("."), metavar="FOLDER", help="root that folders start from"
+    add = parser.add_argument
+    add("names", nargs="*", metavar="NAME", help="what to fetch; none: list all")
+    add("--to", type=Path, default=Path("."), metavar="FOLDER", help="root that folders start from")
+    source = parser.add_mutually_exclusive_group().add_argument
+    source("--url", type=http_address, help="fetch the one NAME from this address instead")
+    source(
+        "--mirror",
+        type=http_address,
+        metavar="BASE_URL",
+        help="fetch the same file names from below this address",
     )
-    parser.add_argument("--url", help="fetch the one NAME from this address instead")
-    parser.add_argument(
-        "--mirror", metavar="BASE_URL", help="fetch the same file names from below this address"
-    )
-    parser.add_argument(
+    add(
         "--checksum",
         metavar="HEX",
-        help="MD5, SHA-1 or SHA-256 that the file of the one NAME must have",
+        help="MD5, SHA-1 or SHA-256 that the file of the NAME must have",
     )
-    parser.add_argument("--overwrite", action="store_true", help="replace what is there already")
-    parser.add_argument(
-        "--keep_archive", action="store_true", help=f"keep the archive in {ARCHIVES} when unpacked"
-    )
-    parser.add_argument(
+    add("--overwrite", action="store_true", help="replace what is there already")
+    add("--keep_archive", action="store_true", help=f"keep the archive in {ARCHIVES} when unpacked")
+    add(
         "--timeout",
         type=positive_float,
         default=30.0,
         metavar="SECONDS",
         help="longest silence of a server",
     )
-    parser.add_argument(
-        "--retries", type=natural, default=5, help="attempts in a row that may bring nothing new"
-    )
-    parser.add_argument(
+    add("--retries", type=natural, default=5, help="attempts in a row that may bring nothing new")
+    add(
         "--backoff",
         type=finite_float,
         default=1.0,
         metavar="SECONDS",
         help="wait before the first retry; doubles each time, up to 30 seconds",
     )
-    parser.add_argument("--dry_run", action="store_true", help="only say what would be done")
+    add("--dry_run", action="store_true", help="only say what would be done")
     return parser
 
 
@@ -84,18 +83,14 @@ def describe(item: Item) -> str:
     size = f"{item.size:,} bytes" if item.size else item.about or "size not published"
     lines = [
         f"{item.name}: {item.title}",
-        f"  {size}; lands in {item.folder}",
-        f"  licence: {item.licence}",
-        f"  page: {item.page}",
+        f"{size}; lands in {item.folder}",
+        f"licence: {item.licence}",
+        f"page: {item.page}",
+        *([f"address: {direct_address(item.url)}"] if item.url else []),
+        *([f"checksum: {item.checksum}"] if item.checksum else []),
+        *textwrap.wrap(item.steps, 96, break_long_words=False, break_on_hyphens=False),
     ]
-    if item.url:
-        lines.append(f"  address: {direct_address(item.url)}")
-    if item.checksum:
-        lines.append(f"  checksum: {item.checksum}")
-    if item.steps:
-        steps = textwrap.wrap(item.steps, 96, break_long_words=False, break_on_hyphens=False)
-        lines += [f"  {line}" for line in steps]
-    return "\n".join(lines)
+    return "\n  ".join(lines)
 
 
 def check_names(names: list[str]) -> None:
@@ -105,15 +100,6 @@ def check_names(names: list[str]) -> None:
             close = difflib.get_close_matches(name.lower(), CATALOGUE, cutoff=0.4)
             hint = f"did you mean {' or '.join(close)}?" if close else "no NAME at all lists them"
             raise InputError(f"there is nothing called {name!r}; {hint}")
-
-
-def check_addresses(url: str | None, mirror: str | None) -> None:
-    """Raise InputError if one of the addresses is unusable, or both are given."""
-    if url is not None and mirror is not None:
-        raise InputError("--url and --mirror exclude each other")
-    for address in (url, mirror):
-        if address is not None:
-            check_address(address)
 
 
 def print_plan(job: Job) -> None:
@@ -155,7 +141,6 @@ def main() -> None:
     for flag in ("url", "checksum"):
         if getattr(args, flag) is not None and len(args.names) != 1:
             raise InputError(f"--{flag} goes with one NAME, not {len(args.names)}")
-    check_addresses(args.url, args.mirror)
     if not args.names:
         if hasattr(signal, "SIGPIPE"):  # the list may go into head, which stops reading
             signal.signal(signal.SIGPIPE, signal.SIG_DFL)

@@ -52,21 +52,23 @@ class Item:
     packed: bool = True
 
 
-def _dve_steps(name: str, file: str, official: str) -> str:
-    return (
+def _dve(name: str, title: str, licence: str, folder: str, official: str, *holds: str) -> Item:
+    file = f"{name}.tar"
+    steps = (
         "By hand: the page links DVE's packed copy, laid out as the scripts expect. Copy that link "
         f"and run: python datasets/download.py {name} --url LINK (and --checksum HEX if the page "
         f"gives one). Or save the copy as {ARCHIVES}/{file}, be it tar, tar.gz or zip, and run: "
         f"python datasets/download.py {name}. {official}"
     )
+    return Item(name, title, licence, folder, file, page=DVE, holds=holds, steps=steps)
 
 
-def _checkpoint(name: str, title: str, share: str, holds: tuple[str, ...] = ()) -> Item:
-    # A folder of its own for those whose file names were not published: they cannot collide.
+def _checkpoint(name: str, title: str, share: str, *holds: str) -> Item:
     return Item(
         name=name,
         title=title,
         licence="none stated; trained on images for non-commercial research",
+        # A folder of its own for those whose file names were not published: they cannot collide.
         folder="Pretrained" if holds else f"Pretrained/{name}",
         file=f"{name}.zip",
         page=PUBLISHED,
@@ -77,58 +79,38 @@ def _checkpoint(name: str, title: str, share: str, holds: tuple[str, ...] = ()) 
 
 
 _ITEMS = (
-    Item(
-        name="celeba",
-        title="CelebA, aligned, with the MAFL lists (MAFLAligned and MoCo training on faces)",
-        licence="non-commercial research only",
-        folder="datasets/celeba",
-        file="celeba.tar",
-        page=DVE,
-        holds=("Anno", "Eval", "Img", "MAFL"),
-        steps=_dve_steps(
-            "celeba",
-            "celeba.tar",
-            "The owners' page: https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html, for MAFL's lists "
-            "https://github.com/zhzhanp/TCDCN-face-alignment",
-        ),
+    _dve(
+        "celeba",
+        "CelebA, aligned, with the MAFL lists (MAFLAligned and MoCo training on faces)",
+        "non-commercial research only",
+        "datasets/celeba",
+        "The owners' page: https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html, for MAFL's lists "
+        "https://github.com/zhzhanp/TCDCN-face-alignment",
+        *("Anno", "Eval", "Img", "MAFL"),
     ),
-    Item(
-        name="aflw-mtfl",
-        title="AFLW_M: AFLW crops and the MTFL test images (AFLW_MTFL)",
-        licence="AFLW: registration, non-commercial research only; MTFL: see its page",
-        folder="datasets/face_datasets/aflw-mtfl",
-        file="aflw-mtfl.tar",
-        page=DVE,
-        holds=("MTFL", "aflw_cropped"),
-        steps=_dve_steps(
-            "aflw-mtfl",
-            "aflw-mtfl.tar",
-            "MTFL's own page: http://mmlab.ie.cuhk.edu.hk/projects/TCDCN.html",
-        ),
+    _dve(
+        "aflw-mtfl",
+        "AFLW_M: AFLW crops and the MTFL test images (AFLW_MTFL)",
+        "AFLW: registration, non-commercial research only; MTFL: see its page",
+        "datasets/face_datasets/aflw-mtfl",
+        "MTFL's own page: http://mmlab.ie.cuhk.edu.hk/projects/TCDCN.html",
+        *("MTFL", "aflw_cropped"),
     ),
-    Item(
-        name="aflw",
-        title="AFLW_R: AFLW with the released crops and five points (AFLW)",
-        licence="registration with the owners needed, non-commercial research only",
-        folder="datasets/face_datasets/aflw/aflw_release-2",
-        file="aflw.tar",
-        page=DVE,
-        holds=("aflw_train_images.txt", "aflw_test_images.txt", "output"),
-        steps=_dve_steps(
-            "aflw", "aflw.tar", "AFLW itself is given out by TU Graz, after registration."
-        ),
+    _dve(
+        "aflw",
+        "AFLW_R: AFLW with the released crops and five points (AFLW)",
+        "registration with the owners needed, non-commercial research only",
+        "datasets/face_datasets/aflw/aflw_release-2",
+        "AFLW itself is given out by TU Graz, after registration.",
+        *("aflw_train_images.txt", "aflw_test_images.txt", "output"),
     ),
-    Item(
-        name="300w",
-        title="300-W: AFW, HELEN, LFPW and iBUG with 68 points (ThreeHundredW)",
-        licence="non-commercial research only",
-        folder="datasets/face_datasets/300w/300w",
-        file="300w.tar",
-        page=DVE,
-        holds=("Bounding Boxes", "afw", "helen", "ibug", "lfpw"),
-        steps=_dve_steps(
-            "300w", "300w.tar", "The owners' page: https://ibug.doc.ic.ac.uk/resources/300-W/"
-        ),
+    _dve(
+        "300w",
+        "300-W: AFW, HELEN, LFPW and iBUG with 68 points (ThreeHundredW)",
+        "non-commercial research only",
+        "datasets/face_datasets/300w/300w",
+        "The owners' page: https://ibug.doc.ic.ac.uk/resources/300-W/",
+        *("Bounding Boxes", "afw", "helen", "ibug", "lfpw"),
     ),
     Item(
         name="cub",
@@ -187,7 +169,7 @@ _ITEMS = (
         "moco-resnet50-celeba",
         "MoCo, ResNet-50, trained on CelebA",
         "jys3jerh0utxr49/AAAEzPJ3ZN4XLUmc4pmXEytFa",
-        ("ckpt_epoch_800_resnet50_celeba.pth",),
+        "ckpt_epoch_800_resnet50_celeba.pth",
     ),
     _checkpoint(
         "moco-resnet18-inat",
@@ -198,7 +180,7 @@ _ITEMS = (
         "moco-resnet50-inat",
         "MoCo, ResNet-50, trained on iNaturalist birds",
         "g1folefnc351eyf/AAD5bmVrvNesTY8Put95WIV0a",
-        ("ckpt_epoch_800_resnet50_inat.pth",),
+        "ckpt_epoch_800_resnet50_inat.pth",
     ),
     _checkpoint(
         "dve-hourglass-inat",
@@ -209,13 +191,13 @@ _ITEMS = (
         "regressors-face",
         "Landmark regressors for the face benchmarks",
         "cx3m6s4soompt9r/AADDDPeYeOtvCazN7x53vXiFa",
-        ("ckpt_epoch_45_resnet50_AFLW_R.pth",),
+        "ckpt_epoch_45_resnet50_AFLW_R.pth",
     ),
     _checkpoint(
         "regressors-bird",
         "Landmark regressors for the bird benchmark",
         "jqn6umci2vlngkb/AAB5740XNLzyAQSPohjkXUOOa",
-        ("CUB_resnet50.pth",),
+        "CUB_resnet50.pth",
     ),
 )
 CATALOGUE = {item.name: item for item in _ITEMS}

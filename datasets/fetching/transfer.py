@@ -15,7 +15,7 @@ from typing import BinaryIO, NamedTuple
 from tqdm import tqdm
 
 from datasets.fetching.integrity import check_checksum, verify
-from datasets.fetching.web import Cut, Response, check_address, open_address
+from datasets.fetching.web import Cut, Response, http_address, open_address
 from utils.errors import InputError
 from utils.files import writing
 
@@ -215,7 +215,7 @@ def fetch(
             or fails its checks (then nothing is kept), or the disk fails.
     """
     path = Path(path)
-    check_address(url)
+    http_address(url)
     check_checksum(checksum)
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)

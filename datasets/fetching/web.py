@@ -22,8 +22,8 @@ class Cut(Exception):
     """The connection broke or the server is busy; another attempt may do."""
 
 
-def check_address(url: str) -> None:
-    """Raise InputError unless this is a usable http or https address."""
+def http_address(url: str) -> str:
+    """Return a usable http or https address as it is; raise InputError for any other."""
     try:
         parts = urllib.parse.urlsplit(url)
         usable = parts.scheme in ("http", "https") and parts.hostname and (parts.port or 1)
@@ -31,6 +31,7 @@ def check_address(url: str) -> None:
         usable = False
     if not usable or re.search(r"[^!-~]", url):
         raise InputError(f"{url!r} is no http or https address")
+    return url
 
 
 def direct_address(url: str) -> str:
@@ -58,7 +59,7 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
         newurl: str,
     ) -> urllib.request.Request | None:
         try:
-            check_address(newurl)
+            http_address(newurl)
             if req.full_url.startswith("https:") and not newurl.startswith("https:"):
                 raise InputError(f"{req.full_url} redirects to the unencrypted {newurl}: refused")
         except InputError:

@@ -71,6 +71,12 @@ def test_usage_mistakes_are_one_line(tmp_path):
         "--to",
         tmp_path,
     )
+    for flag in ("url", "mirror"):
+        for address in ("cub.tgz", "ftp://a/", "http://["):
+            text = f"--{flag}: invalid http_address value: '{address}'"
+            run_wrong(text, "cub", f"--{flag}", address, "--to", tmp_path)
+    both = ("--url", "http://a/", "--mirror", "http://b/")
+    run_wrong("--mirror: not allowed with argument --url", "cub", *both, "--to", tmp_path)
     run_wrong("by hand, as said above: celeba", "celeba", "--to", tmp_path)
     assert names(tmp_path) == []
 
