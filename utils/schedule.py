@@ -58,19 +58,6 @@ def cosine_lr(epoch: int, base: float, epochs: int, floor: float = 0.0) -> float
     return floor + (base - floor) * 0.5 * (1 + math.cos(math.pi * epoch / epochs))
 
 
-def regressor_cosine_lr(epoch: int, base: float, epochs: int, rate: float) -> float:
-    """Return the regressor's cosine rate; its floor is ``base * rate**3 * 0.1``.
-
-    The published code steps its scheduler before each epoch, so that epoch 1 is one step down.
-    """
-    return cosine_lr(epoch, base, epochs, floor=base * rate**3 * 0.1)
-
-
-def regressor_multistep_lr(epoch: int, base: float) -> float:
-    """Return base times 0.1 for each of the milestones 100 and 250 reached."""
-    return base * MULTISTEP_RATE ** sum(m <= epoch for m in MULTISTEP_MILESTONES)
-
-
 def regressor_lr(
     epoch: int,
     base: float,
@@ -80,11 +67,15 @@ def regressor_lr(
     cosine: bool,
     multistep: bool,
 ) -> float:
-    """Return the regressor's rate under the flags of the evaluation scripts [spec 5]."""
+    """Return the regressor's rate under the flags of the evaluation scripts [spec 5].
+
+    The published code steps PyTorch's schedulers before each epoch: at epoch 1 the cosine is one
+    step down, and a milestone counts from its own epoch on.
+    """
     if cosine:
-        return regressor_cosine_lr(epoch, base, epochs, rate)
+        return cosine_lr(epoch, base, epochs, floor=base * rate**3 * 0.1)
     if multistep:
-        return regressor_multistep_lr(epoch, base)
+        return base * MULTISTEP_RATE ** sum(m <= epoch for m in MULTISTEP_MILESTONES)
     return step_lr(epoch, base, decay_epochs, rate)
 
 
