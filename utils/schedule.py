@@ -3,6 +3,7 @@
 import argparse
 import math
 from collections.abc import Sequence
+from typing import Any
 
 from torch.optim import Optimizer
 
@@ -13,38 +14,28 @@ MULTISTEP_RATE = 0.1
 
 
 def add_schedule_arguments(
-    parser: argparse.ArgumentParser,
-    *,
-    epochs: int,
-    learning_rate: float,
-    lr_decay_epochs: str,
-    lr_decay_rate: float,
-    momentum: float,
-    weight_decay: float,
+    parser: argparse.ArgumentParser, **defaults: Any
 ) -> argparse._ArgumentGroup:
-    """Declare the options of optimizer and schedule that all training shares; return the group."""
+    """Declare the options of optimizer and schedule that all training shares; return the group.
+
+    ``defaults`` names a default for each but the flag.
+    """
     group = parser.add_argument_group("optimization")
-    group.add_argument("--epochs", type=positive_int, default=epochs, help="number of epochs")
-    group.add_argument(
-        "--learning_rate", type=finite_float, default=learning_rate, help="initial learning rate"
-    )
+    group.add_argument("--epochs", type=positive_int, help="number of epochs")
+    group.add_argument("--learning_rate", type=finite_float, help="initial learning rate")
     group.add_argument(
         "--lr_decay_epochs",
         type=epoch_list,
-        default=lr_decay_epochs,
         metavar="E,E,...",
         help="epochs after which the rate is multiplied by --lr_decay_rate",
     )
-    group.add_argument(
-        "--lr_decay_rate", type=finite_float, default=lr_decay_rate, help="see --lr_decay_epochs"
-    )
+    group.add_argument("--lr_decay_rate", type=finite_float, help="see --lr_decay_epochs")
     group.add_argument(
         "--cosine", action="store_true", help="anneal along a half cosine instead of in steps"
     )
-    group.add_argument("--momentum", type=unit_interval, default=momentum, help="of SGD")
-    group.add_argument(
-        "--weight_decay", type=finite_float, default=weight_decay, help="L2 penalty's factor"
-    )
+    group.add_argument("--momentum", type=unit_interval, help="of SGD")
+    group.add_argument("--weight_decay", type=finite_float, help="L2 penalty's factor")
+    parser.set_defaults(**defaults)
     return group
 
 
