@@ -57,15 +57,13 @@ from engine.pretraining_state import (
     restore,
     save_run,
 )
-from engine.resumption import forget_later_epochs, open_checkpoint
+from engine.resumption import open_checkpoint, start_run
 from engine.run import (
     add_device_arguments,
     add_output_arguments,
     choose_device,
     describe_device,
     plain_options,
-    scalar_folder,
-    start_folder,
 )
 from models.encoders import RESNETS
 from models.momentum import momentum_update, shuffled_keys
@@ -186,15 +184,22 @@ def main() -> None:
     notices = worker_notice(args.num_workers) + ignored_notices(args, **IGNORED)
     notices += harm_notices(query.encoder, args.nce_k, len(dataset))
     position = Position(torch.zeros(2, device=device), len(dataset), args.batch_size)
-    found = open_checkpoint(args, folder, CHECKPOINT_KEYS, notices)
+    options = plain_options(args)
+    found = open_checkpoint(args.resume, folder, CHECKPOINT_KEYS, options, args.override, notices)
     if found is not None:
         check_order(*found, dataset.order_name(), args.override)
         notices += restore(*found, args.model, state, position)
 
     # ---- the run's folder and log ----
-    start_folder(args.model_path, args.model_name, args, {"images": len(dataset)})
-    forget_later_epochs(folder / "log.jsonl", position.epochs)
-    log = RunLog(None, scalar_folder(args.model_path, args.model_name), folder / "log.jsonl")
+    log = start_run(
+        args.model_path,
+        args.model_name,
+        options,
+        {"images": len(dataset)},
+        resume=args.resume,
+        overwrite=args.overwrite,
+        done=position.epochs,
+    )
     for notice in [*notices, *dataset.count_notice()]:
         log.line(notice)
     log.line(
@@ -221,7 +226,7 @@ def main() -> None:
     # ---- train ----
     with autocast(device, args.amp):
         embed = wrap_distributed(query, args.batch_size, dataset.side)
-    entries = {"opt": plain_options(args), "order": dataset.order_name()}
+    entries = {"opt": options, "order": dataset.order_name()}
     save = partial(save_run, folder, args.keep_last, entries, state)
     with Interruption() as interruption:
         save_late = PeriodicSave(save, args.save_minutes, interruption)

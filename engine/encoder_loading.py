@@ -7,6 +7,7 @@ from typing import TypeVar
 
 from torch import Tensor, nn
 
+from engine.run import plain_options
 from models.encoders import LAST_MAP, Encoder, build_random_encoder, freeze
 from utils.checkpoint import load_checkpoint, load_weights
 from utils.errors import InputError
@@ -34,7 +35,7 @@ def new_encoder(name: str, side: int, seed: int) -> Encoder:
 class EncoderSettings:
     """Which encoder sees which images: the flags of these names, see ``--help``."""
 
-    options: Namespace  # all flags, as they are recorded
+    options: Namespace  # all flags in plain types, as they are recorded
     dataset: str
     model: str
     trained_model_path: str | None
@@ -51,7 +52,7 @@ class EncoderSettings:
     def from_options(cls: type[Settings], options: Namespace) -> Settings:
         """Return the settings that flags give."""
         names = (field.name for field in fields(cls) if field.name != "options")
-        return cls(options, **{name: getattr(options, name) for name in names})
+        return cls(plain_options(options), **{name: getattr(options, name) for name in names})
 
     @property
     def hint(self) -> str:

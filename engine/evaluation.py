@@ -23,14 +23,12 @@ from engine.regression import (
     build_regressor,
     check_judged,
 )
-from engine.resumption import forget_later_epochs, open_checkpoint
+from engine.resumption import open_checkpoint, start_run
 from engine.run import (
     add_device_arguments,
     add_log_argument,
     add_output_arguments,
     describe_device,
-    scalar_folder,
-    start_folder,
 )
 from models.encoders import add_encoder_arguments, weights_digest
 from utils.arguments import ArgumentParser, add_ignored_arguments, ignored_notices
@@ -77,7 +75,14 @@ def run_evaluation(
 
     # ---- data sets, encoder, regressor ----
     left_out = check_images(settings, task, train_set, held_out_sets, notices)
-    found = open_checkpoint(settings.options, settings.folder, REGRESSOR_KEYS, notices)
+    found = open_checkpoint(
+        settings.resume,
+        settings.folder,
+        REGRESSOR_KEYS,
+        settings.options,
+        settings.override,
+        notices,
+    )
     picks = restrict(
         train_set,
         settings.restrict_annos,
@@ -95,16 +100,20 @@ def run_evaluation(
     if found is not None:
         run.resume(*found)
 
-    # ---- the run's folder and log ----
-    start_folder(
-        settings.model_path, settings.model_name, settings.options, {"encoder_digest": digest}
+    # ---- the run's folder, log and result ----
+    log = start_run(
+        settings.model_path,
+        settings.model_name,
+        settings.options,
+        {"encoder_digest": digest},
+        resume=settings.resume,
+        overwrite=settings.overwrite,
+        done=run.done,
+        log_path=settings.log_path,
     )
-    forget_later_epochs(settings.folder / "log.jsonl", run.done)
     save_picks(settings.folder, picks)
     notices += list_left_out(left_out, settings.folder)
     counts = {"training": len(train_set), **{k: len(v) for k, v in held_out_sets.items()}}
-    scalars = scalar_folder(settings.model_path, settings.model_name)
-    log = RunLog(settings.log_path, scalars, settings.folder / "log.jsonl")
     log.line(
         f"{settings.dataset}: {', '.join(f'{n} {split}' for split, n in counts.items())} images "
         f"of {train_set.side} px; {settings.model}"
@@ -113,7 +122,6 @@ def run_evaluation(
     )
     for notice in notices:
         log.line(notice)
-
     train, held_out = encode_splits(settings, encoding, train_set, held_out_sets, log)
     if not leave_process_group() or train is None:
         return  # the rest is little work, done by the first rank

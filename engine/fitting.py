@@ -19,7 +19,6 @@ from engine.regression import (
     train_one_epoch,
 )
 from engine.resumption import save_current
-from engine.run import plain_options
 from utils.checkpoint import load_weights, save_checkpoint
 from utils.errors import InputError
 from utils.interruption import Interruption
@@ -48,7 +47,9 @@ class EvaluationSettings(EncoderSettings):
     print_freq: int
     save_freq: int
     keep_last: int
+    resume: str
     override: bool
+    overwrite: bool
     restrict_annos: int
     repeat: bool
     num_per_epoch: int
@@ -181,7 +182,7 @@ class RegressorRun:
         """Write ``current.pth``, the best epoch's file, and files to be kept."""
         settings = self.settings
         content = {
-            "opt": plain_options(settings.options),
+            "opt": settings.options,
             "encoder_digest": self.encoder_digest,
             "epoch": epoch,
             **self.best,

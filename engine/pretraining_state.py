@@ -14,7 +14,7 @@ from torch import Tensor
 
 from engine.acceleration import accelerate
 from engine.encoder_loading import new_encoder
-from engine.resumption import save_current
+from engine.resumption import save_current, steps_begun
 from models.momentum import copy_parameters, set_key_mode
 from models.nce import MemoryMoCo
 from models.resnet import InsResNet
@@ -213,9 +213,7 @@ def check_order(path: Path, content: dict, order: str, override: bool) -> None:
         order: see `ImageSet.order_name`.
         override: of ``--override``.
     """
-    begun = content.get("progress")
-    within = isinstance(begun, dict) and begun.get("steps")
-    if within and content.get("order", order) != order and not override:
+    if steps_begun(content) and content.get("order", order) != order and not override:
         raise InputError(
             f"{path}: is within an epoch of {content['order']}, not of {order}; --override to "
             "insist"

@@ -7,13 +7,14 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from engine.run import plain_options
+from engine.run import start_folder
 from utils.arguments import changeable_options
 from utils.checkpoint import load_checkpoint, save_checkpoint
 from utils.collectives import broadcast_from_first
 from utils.errors import InputError
 from utils.files import UNFINISHED, write_text
 from utils.locks import lock_folder
+from utils.log import RunLog
 from utils.process_group import is_first_rank
 
 AUTO = "auto"
@@ -22,42 +23,49 @@ UNPUBLISHED_KEYS = {"random_states", "encoder_digest"}  # which published checkp
 
 
 def open_checkpoint(
-    options: argparse.Namespace, folder: Path, keys: tuple[str, ...], notices: list[str]
+    resume: str,
+    folder: Path,
+    keys: tuple[str, ...],
+    options: argparse.Namespace,
+    override: bool,
+    notices: list[str],
 ) -> tuple[Path, dict] | None:
     """Return the path and content of the checkpoint to resume, checked against the options.
 
-    None where the run starts afresh.
-
-    The first rank reads it and sends it to the others.
+    None where the run starts afresh. The first rank reads it and sends it to the others.
 
     Args:
-        options: of the run: ``resume``, ``override`` and all that `check_options` compares.
+        resume: see `find_checkpoint`, as for the next two.
         folder: the run's.
         keys: entries that the checkpoint must have.
+        options: of plain types, compared with the checkpoint's.
+        override: of ``--override``: whether they may differ.
         notices: receives what the user should know.
 
     Raises:
         InputError: if it can't be loaded, or is of another run.
     """
-    return broadcast_from_first(lambda: _open(options, folder, keys, notices))
+
+    def read() -> tuple[Path, dict] | None:
+        if resume == AUTO and folder.is_dir():
+            lock_folder(folder)  # before looking: another run may still be writing
+        found = find_checkpoint(resume, folder, keys, notices.append)
+        if found is not None:
+            path, content = found
+            # A published checkpoint can't be resumed exactly: whoever takes one may change more.
+            insisted = override or UNPUBLISHED_KEYS.isdisjoint(content)
+            notices.extend(check_options(path, content["opt"], options, insisted))
+            within = f", step {step}" if (step := steps_begun(content)) else ""
+            notices.append(f"resumed from {path} after epoch {content['epoch']}{within}")
+        return found
+
+    return broadcast_from_first(read)
 
 
-def _open(
-    options: argparse.Namespace, folder: Path, keys: tuple[str, ...], notices: list[str]
-) -> tuple[Path, dict] | None:
-    if options.resume == AUTO and folder.is_dir():
-        lock_folder(folder)  # before looking: another run may still be writing
-    found = find_checkpoint(options.resume, folder, keys, notices.append)
-    if found is not None:
-        path, content = found
-        # A published checkpoint can't be resumed exactly: whoever takes one may change more.
-        insisted = options.override or UNPUBLISHED_KEYS.isdisjoint(content)
-        notices += check_options(path, content["opt"], plain_options(options), insisted)
-        begun = content.get("progress")
-        step = begun.get("steps") if isinstance(begun, dict) else None
-        within = f", step {step}" if step else ""
-        notices.append(f"resumed from {path} after epoch {content['epoch']}{within}")
-    return found
+def steps_begun(content: dict) -> object:
+    """Return how many steps of an epoch under way a checkpoint has taken; false if none."""
+    progress = content.get("progress")
+    return progress.get("steps") if isinstance(progress, dict) else None
 
 
 def find_checkpoint(
@@ -150,6 +158,37 @@ def _rename_older(folder: Path, keep_last: int) -> None:
             link.replace(kept[1])
         except OSError:  # a file system without links
             current.replace(kept[1])
+
+
+def start_run(
+    model_path: Path,
+    model_name: str,
+    options: argparse.Namespace,
+    derived: dict,
+    *,
+    resume: str,
+    overwrite: bool,
+    done: int,
+    log_path: Path | None = None,
+) -> RunLog:
+    """Make a run's folder, see `start_folder`, and return the run's log.
+
+    Args:
+        model_path: folder of all runs.
+        model_name: of this one's folder there.
+        options: see `start_folder`, as for the next three.
+        derived: see `start_folder`.
+        resume: see `start_folder`.
+        overwrite: see `start_folder`.
+        done: epochs after which the run resumes; the log forgets later ones.
+        log_path: see `RunLog`.
+    """
+    folder = model_path / model_name
+    start_folder(folder, options, derived, resume=resume, overwrite=overwrite)
+    forget_later_epochs(folder / "log.jsonl", done)
+    # Beside the folder of all runs [spec 7].
+    scalars = Path(f"{model_path}_tensorboard") / model_name
+    return RunLog(log_path, scalars, folder / "log.jsonl")
 
 
 def forget_later_epochs(jsonl: Path, done: int) -> None:

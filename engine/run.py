@@ -143,25 +143,25 @@ def describe_device(device: torch.device, gpu: int | None) -> str:
 
 
 def start_folder(
-    model_path: Path, model_name: str, args: argparse.Namespace, derived: dict
-) -> Path:
+    folder: Path, options: argparse.Namespace, derived: dict, *, resume: str, overwrite: bool
+) -> None:
     """Make the run's folder and write ``options.json`` into it; the first rank does.
 
     Args:
-        model_path: folder of all runs.
-        model_name: the run's name in it.
-        args: recorded as they are; ``resume`` and ``overwrite`` allow a used folder.
+        folder: the run's.
+        options: of plain types, to record.
         derived: further values to record.
+        resume: of ``--resume``; a run that resumes may find checkpoints.
+        overwrite: of ``--overwrite``; those of an earlier run are removed then.
 
     Raises:
         InputError: if the folder holds checkpoints and neither resuming nor overwriting was
             asked, or it can't be made.
     """
-    folder = model_path / model_name
     if not is_first_rank():
-        return folder
+        return
     held = sorted(folder.glob("*.pth"))
-    if held and not (args.resume or args.overwrite):
+    if held and not (resume or overwrite):
         raise InputError(
             f"{folder}: holds checkpoints already ({held[0].name}): give --resume FILE to resume, "
             "--overwrite to start afresh, or another --model_name"
@@ -169,23 +169,17 @@ def start_folder(
     lock_folder(folder)
     with writing(folder):
         remove_unfinished(folder)
-        if args.overwrite and not args.resume:
+        if overwrite and not resume:
             for path in [*held, folder / "log.jsonl"]:
                 path.unlink(missing_ok=True)
     record = {
         "command": sys.argv,
-        "options": vars(plain_options(args)),
+        "options": vars(options),
         "derived": derived,
         "torch": torch.__version__,
         "git": git_revision(),
     }
     write_text(folder / "options.json", json.dumps(record, indent=1) + "\n")
-    return folder
-
-
-def scalar_folder(model_path: Path, model_name: str) -> Path:
-    """Return where a run's TensorBoard files go: beside the folder of all runs [spec 7]."""
-    return Path(f"{model_path}_tensorboard") / model_name
 
 
 def git_revision() -> str | None:

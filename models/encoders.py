@@ -18,6 +18,7 @@ from models.resnet import (
     InsResNet152,
 )
 from utils.arguments import allow_change
+from utils.errors import InputError
 
 RESNETS: dict[str, Callable[..., InsResNet]] = {
     "resnet50": InsResNet50,
@@ -75,13 +76,14 @@ def build_encoder(name: str, side: int) -> Encoder:
     """Return a freshly initialised encoder for square inputs of ``side`` pixels.
 
     Raises:
-        ValueError: if the network can't take such an input.
+        InputError: if the network can't take such an input.
     """
+    asked = f"--image_size and --image_crop: {name} needs"
     if side < STRIDE:
-        raise ValueError(f"{name} needs an input of at least {STRIDE} pixels, got {side}")
+        raise InputError(f"{asked} an input of at least {STRIDE} pixels, got {side}")
     if name == "hourglass":
         if side % STRIDE:
-            raise ValueError(f"the hourglass needs a multiple of {STRIDE} pixels, got {side}")
+            raise InputError(f"{asked} a multiple of {STRIDE} pixels, got {side}")
         return HourglassNet()
     return RESNETS[name](pool_size=side // STRIDE)
 

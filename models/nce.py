@@ -53,9 +53,9 @@ class MemoryMoCo(nn.Module):
         Returns:
             (B, K + 1), positive logit first, against the queue as it was before this call.
         """
-        k = k.detach()
+        logits = self.logits(q, k)
         # The product's backward pass needs the queue as it is now, the enqueuing changes it.
-        logits = self._logits(q, k, self.memory.clone())
+        self.memory = self.memory.clone()
         self.enqueue(k)
         return logits
 
@@ -64,11 +64,8 @@ class MemoryMoCo(nn.Module):
 
         Call `enqueue` after the backward pass: that needs the queue as it is.
         """
-        return self._logits(q, k.detach(), self.memory)
-
-    def _logits(self, q: Tensor, k: Tensor, queue: Tensor) -> Tensor:
-        positive = (q * k).sum(dim=1, keepdim=True)  # (B, 1)
-        negative = q @ queue.t()  # (B, K)
+        positive = (q * k.detach()).sum(dim=1, keepdim=True)  # (B, 1)
+        negative = q @ self.memory.t()  # (B, K)
         return torch.cat([positive, negative], dim=1) / self.temperature
 
     @torch.no_grad()

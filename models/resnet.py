@@ -178,13 +178,18 @@ def _stage(
 
 
 class InsResNet(nn.Module):
-    """A ResNet behind `DataParallel`, under the names the published checkpoints use."""
+    """A ResNet behind `DataParallel`, under the names the published checkpoints use [spec 2].
 
-    encoder: DataParallel
+    For the arguments see `ResNet`.
+    """
 
-    def __init__(self, encoder: ResNet) -> None:
+    block: type[BasicBlock] | type[Bottleneck]
+    layers: tuple[int, int, int, int]
+
+    def __init__(self, width: float = 1, pool_size: int = 7) -> None:
         super().__init__()
-        self.encoder = DataParallel(encoder)
+        resnet = ResNet(self.block, self.layers, width=width, pool_size=pool_size)
+        self.encoder = DataParallel(resnet)
 
     def forward(
         self,
@@ -207,35 +212,30 @@ class InsResNet(nn.Module):
 
 
 class InsResNet18(InsResNet):
-    """ResNet-18 encoder [spec 2]; ``pool_size`` is the input side / 32."""
+    """ResNet-18 encoder."""
 
-    def __init__(self, width: float = 1, pool_size: int = 7) -> None:
-        super().__init__(ResNet(BasicBlock, (2, 2, 2, 2), width=width, pool_size=pool_size))
+    block, layers = BasicBlock, (2, 2, 2, 2)
 
 
 class InsResNet34(InsResNet):
-    """ResNet-34 encoder [spec 2]; ``pool_size`` is the input side / 32."""
+    """ResNet-34 encoder."""
 
-    def __init__(self, width: float = 1, pool_size: int = 7) -> None:
-        super().__init__(ResNet(BasicBlock, (3, 4, 6, 3), width=width, pool_size=pool_size))
+    block, layers = BasicBlock, (3, 4, 6, 3)
 
 
 class InsResNet50(InsResNet):
-    """ResNet-50 encoder [spec 2]; ``pool_size`` is the input side / 32."""
+    """ResNet-50 encoder."""
 
-    def __init__(self, width: float = 1, pool_size: int = 7) -> None:
-        super().__init__(ResNet(Bottleneck, (3, 4, 6, 3), width=width, pool_size=pool_size))
+    block, layers = Bottleneck, (3, 4, 6, 3)
 
 
 class InsResNet101(InsResNet):
-    """ResNet-101 encoder [spec 2]; ``pool_size`` is the input side / 32."""
+    """ResNet-101 encoder."""
 
-    def __init__(self, width: float = 1, pool_size: int = 7) -> None:
-        super().__init__(ResNet(Bottleneck, (3, 4, 23, 3), width=width, pool_size=pool_size))
+    block, layers = Bottleneck, (3, 4, 23, 3)
 
 
 class InsResNet152(InsResNet):
-    """ResNet-152 encoder [spec 2]; ``pool_size`` is the input side / 32."""
+    """ResNet-152 encoder."""
 
-    def __init__(self, width: float = 1, pool_size: int = 7) -> None:
-        super().__init__(ResNet(Bottleneck, (3, 8, 36, 3), width=width, pool_size=pool_size))
+    block, layers = Bottleneck, (3, 8, 36, 3)

@@ -97,4 +97,4 @@ def test_functions_fit_on_a_screen():
         # A script's main states all of its settings.
         and (lines := node.end_lineno - node.lineno + 1) > (100 if node.name == "main" else 80)
     }
-    assert long.keys() <= {"engine/evaluation.py:run_evaluation"}  # still to be split
+    assert long == {}

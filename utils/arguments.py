@@ -2,14 +2,19 @@
 
 import argparse
 import math
-from typing import Any, NoReturn
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any, NoReturn, TypeVar
+
+Number = TypeVar("Number", int, float)
 
 
 class _HelpFormatter(argparse.RawDescriptionHelpFormatter):
     """Keep the script's own line breaks; print the defaults that say something."""
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
-        silent = action.default in (None, "", False, [], argparse.SUPPRESS)
+        default = action.default
+        silent = default is False or default in (None, "", [], argparse.SUPPRESS)
         return action.help if silent or action.required else f"{action.help} [%(default)s]"
 
 
@@ -30,60 +35,27 @@ class ArgumentParser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: error: {message} (see --help)\n")
 
 
-def positive_int(text: str) -> int:
-    """Parse an integer of at least 1."""
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"expected an integer of at least 1, got {text}")
-    return value
+def _number_parser(
+    kind: Callable[[str], Number], expected: str, allows: Callable[[Number], bool]
+) -> Callable[[str], Number]:
+    def parse(text: str) -> Number:
+        with suppress(ValueError):
+            if allows(value := kind(text)):
+                return value
+        raise argparse.ArgumentTypeError(f"expected {expected}, got {text}")
+
+    return parse
 
 
-def natural(text: str) -> int:
-    """Parse an integer of at least 0."""
-    value = int(text)
-    if value < 0:
-        raise argparse.ArgumentTypeError(f"expected an integer of at least 0, got {text}")
-    return value
-
-
-def finite_float(text: str) -> float:
-    """Parse a number of at least 0 that isn't infinite."""
-    value = float(text)
-    if not (math.isfinite(value) and value >= 0):
-        raise argparse.ArgumentTypeError(f"expected a number of at least 0, got {text}")
-    return value
-
-
-def positive_float(text: str) -> float:
-    """Parse a number above 0 that isn't infinite."""
-    value = float(text)
-    if not (math.isfinite(value) and value > 0):
-        raise argparse.ArgumentTypeError(f"expected a number above 0, got {text}")
-    return value
-
-
-def fraction(text: str) -> float:
-    """Parse a proportion: a number above 0 and at most 1."""
-    value = float(text)
-    if not 0 < value <= 1:
-        raise argparse.ArgumentTypeError(f"expected a number above 0 and at most 1, got {text}")
-    return value
-
-
-def unit_interval(text: str) -> float:
-    """Parse a number from 0 to 1, both included, as a momentum is."""
-    value = float(text)
-    if not 0 <= value <= 1:
-        raise argparse.ArgumentTypeError(f"expected a number from 0 to 1, got {text}")
-    return value
-
-
-def adam_beta(text: str) -> float:
-    """Parse a decay rate of Adam's averages: at least 0 and below 1, by which Adam divides."""
-    value = float(text)
-    if not 0 <= value < 1:
-        raise argparse.ArgumentTypeError(f"expected a number of at least 0, below 1, got {text}")
-    return value
+# Types of options, each named after the numbers that it takes.
+positive_int = _number_parser(int, "an integer of at least 1", lambda n: n >= 1)
+natural = _number_parser(int, "an integer of at least 0", lambda n: n >= 0)
+finite_float = _number_parser(float, "a number of at least 0", lambda x: 0 <= x < math.inf)
+positive_float = _number_parser(float, "a number above 0", lambda x: 0 < x < math.inf)
+fraction = _number_parser(float, "a number above 0 and at most 1", lambda x: 0 < x <= 1)
+unit_interval = _number_parser(float, "a number from 0 to 1", lambda x: 0 <= x <= 1)
+# A decay rate of Adam's averages, which divides by what is left to 1.
+adam_beta = _number_parser(float, "a number of at least 0, below 1", lambda x: 0 <= x < 1)
 
 
 def epoch_list(text: str) -> tuple[int, ...]:

@@ -34,12 +34,7 @@ KINDS = {"opt": argparse.Namespace, "epoch": int, **dict.fromkeys(STATES, dict)}
 
 
 def save_checkpoint(path: Path, content: dict, before: Callable[[], None] | None = None) -> None:
-    """Write a checkpoint beside its place, then rename: a kill leaves the old one whole.
-
-    Args:
-        path: the file.
-        content: the checkpoint's.
-        before: is called when all is written, just before the file takes its place.
+    """Write a checkpoint as `write_atomically` does, which see for ``before``.
 
     Raises:
         InputError: if it can't be written (no space, no permission); names the file.
@@ -119,11 +114,7 @@ def _check_container(path: Path) -> None:
 def load_weights(module: nn.Module, state: dict, path: str | Path, hint: str) -> None:
     """Load a state dict strictly.
 
-    Args:
-        module: receives the weights.
-        state: key to tensor.
-        path: where the state came from, for the message.
-        hint: what the module was built from, for the message.
+    For messages, ``path`` says where it came from and ``hint`` what the module was built from.
 
     Raises:
         InputError: naming the first key that is missing, superfluous or of another shape, or

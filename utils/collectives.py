@@ -6,6 +6,7 @@ R GPUs [spec 4]. In a process of its own, everything here is trivial: it is the 
 Letters: R ranks, B rows of a batch over all of them, b rows of this rank.
 """
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeVar
 
@@ -80,11 +81,7 @@ def gather_rows(rows: Tensor, batch_split: BatchSplit) -> Tensor | None:
 
 def _as_bytes(rows: Tensor, batch_split: BatchSplit) -> Tensor:
     """Return this rank's rows as bytes, zero-padded to (max(sizes), bytes)."""
-    own = (
-        rows[: batch_split.own].flatten(start_dim=1)
-        if rows.dim() > 1
-        else rows[: batch_split.own, None]
-    )
+    own = rows[: batch_split.own].reshape(batch_split.own, math.prod(rows.shape[1:]))
     filled = own.new_zeros(max(batch_split.sizes), own.shape[1])
     filled[: batch_split.own] = own
     return filled.view(torch.uint8)

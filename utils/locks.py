@@ -1,5 +1,6 @@
 """Locks between processes, and folders of derived data that one of them builds for all."""
 
+import errno
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -55,7 +56,7 @@ def find_or_build(
                 if remains.exists():
                     shutil.rmtree(remains)
             if shutil.disk_usage(path.parent).free < needed:
-                raise InputError(_space_message(path.parent, what, "too little space", needed))
+                raise OSError(errno.ENOSPC, "too little space")
             partial.mkdir()
             try:
                 write(partial)
@@ -84,10 +85,7 @@ def acquire_lock(
 ) -> AcquireReturnProxy:
     """Lock a file, and return the context that holds the lock; wait for its holder if it has one.
 
-    Args:
-        path: the lock file; its folder is made.
-        message: what to log before waiting.
-        log_line: logs a line.
+    The file's folder is made; the message is logged before waiting.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(path)
@@ -133,11 +131,7 @@ def _writing_into(folder: Path, what: str, needed: int) -> Iterator[None]:
         yield
     except (OSError, NotImplementedError) as error:  # the latter: no locks there
         reason = getattr(error, "strerror", None) or str(error)
-        raise InputError(_space_message(folder, what, reason, needed)) from None
-
-
-def _space_message(folder: Path, what: str, reason: str, needed: int) -> str:
-    message = f"{folder}: can't hold {what} ({reason}): needs {needed:,} bytes"
-    with suppress(OSError):
-        message += f", {shutil.disk_usage(folder).free:,} are free"
-    return message
+        message = f"{folder}: can't hold {what} ({reason}): needs {needed:,} bytes"
+        with suppress(OSError):
+            message += f", {shutil.disk_usage(folder).free:,} are free"
+        raise InputError(message) from None

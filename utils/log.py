@@ -79,10 +79,10 @@ class RunLog:
                 print(json.dumps({"epoch": epoch, **scalars}), file=file)
 
 
-def progress(items: Iterable, title: str, total: int | None = None) -> Iterable:
+def progress(items: Iterable, title: str) -> Iterable:
     """Show a bar while going through items, if stderr is a terminal."""
     is_shown = is_first_rank() and sys.stderr.isatty()
-    return tqdm(items, desc=title, total=total, leave=False, disable=not is_shown)
+    return tqdm(items, desc=title, leave=False, disable=not is_shown)
 
 
 class Stopwatch:

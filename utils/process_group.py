@@ -21,10 +21,7 @@ _stores: list[dist.Store] = []  # through which the processes have met
 def join_process_group(device: torch.device) -> None:
     """Join the processes that torchrun started with this one; do nothing without torchrun.
 
-    Tensors on GPUs go by NCCL, those on the CPU by Gloo.
-
-    Args:
-        device: this rank's device.
+    Tensors on this rank's GPU go by NCCL, those on the CPU by Gloo.
 
     Raises:
         InputError: if torchrun couldn't restart the processes of several machines.

@@ -23,13 +23,7 @@ def random_states() -> dict:
     return {
         "torch": torch.get_rng_state(),
         "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
-        "numpy": [
-            version,
-            torch.from_numpy(key),
-            position,
-            has_gauss,
-            gauss,
-        ],
+        "numpy": [version, torch.from_numpy(key), position, has_gauss, gauss],
         "python": [py_version, list(py_words), py_gauss],
     }
 

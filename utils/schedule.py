@@ -3,6 +3,7 @@
 import argparse
 import math
 from collections.abc import Sequence
+from typing import Any
 
 from torch.optim import Optimizer
 
@@ -13,38 +14,28 @@ MULTISTEP_RATE = 0.1
 
 
 def add_schedule_arguments(
-    parser: argparse.ArgumentParser,
-    *,
-    epochs: int,
-    learning_rate: float,
-    lr_decay_epochs: str,
-    lr_decay_rate: float,
-    momentum: float,
-    weight_decay: float,
+    parser: argparse.ArgumentParser, **defaults: Any
 ) -> argparse._ArgumentGroup:
-    """Declare the options of optimizer and schedule that all training shares; return the group."""
+    """Declare the options of optimizer and schedule that all training shares; return the group.
+
+    ``defaults`` names a default for each but the flag.
+    """
     group = parser.add_argument_group("optimization")
-    group.add_argument("--epochs", type=positive_int, default=epochs, help="number of epochs")
-    group.add_argument(
-        "--learning_rate", type=finite_float, default=learning_rate, help="initial learning rate"
-    )
+    group.add_argument("--epochs", type=positive_int, help="number of epochs")
+    group.add_argument("--learning_rate", type=finite_float, help="initial learning rate")
     group.add_argument(
         "--lr_decay_epochs",
         type=epoch_list,
-        default=lr_decay_epochs,
         metavar="E,E,...",
         help="epochs after which the rate is multiplied by --lr_decay_rate",
     )
-    group.add_argument(
-        "--lr_decay_rate", type=finite_float, default=lr_decay_rate, help="see --lr_decay_epochs"
-    )
+    group.add_argument("--lr_decay_rate", type=finite_float, help="see --lr_decay_epochs")
     group.add_argument(
         "--cosine", action="store_true", help="anneal along a half cosine instead of in steps"
     )
-    group.add_argument("--momentum", type=unit_interval, default=momentum, help="of SGD")
-    group.add_argument(
-        "--weight_decay", type=finite_float, default=weight_decay, help="L2 penalty's factor"
-    )
+    group.add_argument("--momentum", type=unit_interval, help="of SGD")
+    group.add_argument("--weight_decay", type=finite_float, help="L2 penalty's factor")
+    parser.set_defaults(**defaults)
     return group
 
 
@@ -58,19 +49,6 @@ def cosine_lr(epoch: int, base: float, epochs: int, floor: float = 0.0) -> float
     return floor + (base - floor) * 0.5 * (1 + math.cos(math.pi * epoch / epochs))
 
 
-def regressor_cosine_lr(epoch: int, base: float, epochs: int, rate: float) -> float:
-    """Return the regressor's cosine rate; its floor is ``base * rate**3 * 0.1``.
-
-    The published code steps its scheduler before each epoch, so that epoch 1 is one step down.
-    """
-    return cosine_lr(epoch, base, epochs, floor=base * rate**3 * 0.1)
-
-
-def regressor_multistep_lr(epoch: int, base: float) -> float:
-    """Return base times 0.1 for each of the milestones 100 and 250 reached."""
-    return base * MULTISTEP_RATE ** sum(m <= epoch for m in MULTISTEP_MILESTONES)
-
-
 def regressor_lr(
     epoch: int,
     base: float,
@@ -80,11 +58,15 @@ def regressor_lr(
     cosine: bool,
     multistep: bool,
 ) -> float:
-    """Return the regressor's rate under the flags of the evaluation scripts [spec 5]."""
+    """Return the regressor's rate under the flags of the evaluation scripts [spec 5].
+
+    The published code steps PyTorch's schedulers before each epoch: at epoch 1 the cosine is one
+    step down, and a milestone counts from its own epoch on.
+    """
     if cosine:
-        return regressor_cosine_lr(epoch, base, epochs, rate)
+        return cosine_lr(epoch, base, epochs, floor=base * rate**3 * 0.1)
     if multistep:
-        return regressor_multistep_lr(epoch, base)
+        return base * MULTISTEP_RATE ** sum(m <= epoch for m in MULTISTEP_MILESTONES)
     return step_lr(epoch, base, decay_epochs, rate)
 
 

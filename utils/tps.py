@@ -60,16 +60,9 @@ def random_tps_weights(
 
 
 class WarperSingle:
-    """Warp one image and its points at random, then crop.
+    """Warp one image of H rows and W columns, and its points, at random, then crop.
 
-    Args:
-        H: rows of the image.
-        W: columns of the image.
-        warpsd_all: this and the others: see `random_tps_weights`.
-        warpsd_subset: see `random_tps_weights`.
-        transsd: see `random_tps_weights`.
-        scalesd: see `random_tps_weights`.
-        rotsd: see `random_tps_weights`.
+    For the spreads see `random_tps_weights`.
     """
 
     def __init__(

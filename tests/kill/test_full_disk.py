@@ -174,7 +174,7 @@ def test_what_a_killed_run_left_unfinished_is_removed(tmp_path):
     code += "write_atomically(Path(sys.argv[1]), lambda file: os.kill(os.getpid(), 9))"
     killed = subprocess.run([sys.executable, "-c", code, str(path)], cwd=ROOT, check=False)
     assert killed.returncode == -signal.SIGKILL and len(names(path.parent)) == 1
-    start_folder(tmp_path, "a", argparse.Namespace(resume="auto", overwrite=False), {})
+    start_folder(tmp_path / "a", argparse.Namespace(), {}, resume="auto", overwrite=False)
     assert names(path.parent) == [".lock", "options.json"]
 
 

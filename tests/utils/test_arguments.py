@@ -8,7 +8,7 @@ import train_moco
 import vis_animal
 import vis_face
 from engine.visualization import TRAINING_FLAGS
-from utils.arguments import ignored_notices
+from utils.arguments import ArgumentParser, ignored_notices
 
 RUN = ["--model_path", "m", "--model_name", "n"]
 
@@ -47,3 +47,20 @@ def test_an_ignored_flag_of_the_visualization_scripts_is_named(script):
         f"--{name} has no effect, as in the published code" for name in ("epochs", "adam")
     ]
     assert ignored_notices(argparse.Namespace(**TRAINING_FLAGS), **TRAINING_FLAGS) == []
+
+
+def test_the_help_names_the_defaults_that_say_something():
+    parser = ArgumentParser("")
+    parser.add_argument("--zero", type=int, default=0, help="a number")
+    parser.add_argument("--nought", type=float, default=0.0, help="a number")
+    parser.add_argument("--text", default="", help="silent")
+    parser.add_argument("--flag", action="store_true", help="silent")
+    said = parser.format_help()
+    assert "a number [0]" in said and "a number [0.0]" in said and "silent [" not in said
+
+
+@pytest.mark.parametrize(("flag", "value"), [("--epochs", "many"), ("--alpha", "half")])
+def test_what_is_no_number_is_answered_as_one_out_of_range(flag, value, capsys):
+    with pytest.raises(SystemExit):
+        train_moco.build_parser().parse_args([*RUN, flag, value])
+    assert f"argument {flag}: expected " in capsys.readouterr().err
