@@ -24,7 +24,7 @@ from data_loader.landmark_dataset import LandmarkDataset
 from data_loader.views.batch_views import BatchViews, color_jitter, enlarge, jpeg_noise
 from data_loader.views.random_view import RandomView
 from data_loader.views.resampling import turn
-from data_loader.views.view_parameters import ViewParameters, draw_views
+from data_loader.views.view_parameters import ViewParameters, sample_views
 from utils.arguments import ArgumentParser, natural, positive_int
 
 SMALLEST_SCALE = 0.2
@@ -95,7 +95,7 @@ def compare_views(
 ) -> None:
     """Print how far the views are apart if both sides are given the same parameters."""
     generator = torch.Generator().manual_seed(0)
-    parameters = draw_views(len(source_images), dataset.imwidth, SMALLEST_SCALE, generator)
+    parameters = sample_views(len(source_images), dataset.imwidth, SMALLEST_SCALE, generator)
     ours = batch_views(dataset).render(batch(source_images).to(device), parameters).cpu()
     published = torch.stack(
         [literal_view(dataset, p, parameters, row) for row, p in enumerate(source_images)]
@@ -177,9 +177,10 @@ def batch_stages(
     images, generator, whole = batch(source_images), torch.Generator(), batch_views(dataset)
     side = dataset.imwidth
     for _ in range(repeats):
-        parameters = draw_views(len(source_images), side, SMALLEST_SCALE, generator)
+        parameters = sample_views(len(source_images), side, SMALLEST_SCALE, generator)
         stages = torch.empty(3, len(source_images), 3, side, side)
-        for rows in whole.groups(parameters, gpu=False):
+        places, counts = whole.groups(parameters, gpu=False)
+        for rows in places.split(counts):
             sides, qualities, boxes, order, factors, _ = parameters.select(rows)
             squares = turn(images[rows]).float()
             everything = torch.tensor([0, 0, side, side]).expand_as(boxes)
