@@ -26,7 +26,7 @@ from data_loader.items import PairItem
 from data_loader.storage.image_cache import cache_images
 from data_loader.views.batch_views import BatchViews
 from engine.acceleration import gradient_scaler
-from engine.pretraining_images import Views, build_views
+from engine.pretraining_images import PairLoader, build_pair_loader
 from engine.pretraining_state import MoCoState, Position, build_encoders
 from models.encoders import RESNETS, build_random_encoder
 from models.momentum import copy_parameters, set_key_mode
@@ -142,7 +142,7 @@ def our_epochs(
     dataset = images_of(root, count)
     if cached:
         cache_images(dataset, cache, num_workers)
-    views = build_views(
+    views = build_pair_loader(
         dataset,
         BatchViews(SIZE, CROP, 0.2, dataset.mean, dataset.std) if augment else None,
         None,
@@ -155,7 +155,7 @@ def our_epochs(
     return partial(our_epoch, views, state, len(dataset), batch_size, amp)
 
 
-def our_epoch(views: Views, state: MoCoState, images: int, batch_size: int, amp: str) -> None:
+def our_epoch(views: PairLoader, state: MoCoState, images: int, batch_size: int, amp: str) -> None:
     """Train for an epoch as `train_moco.py` does."""
     device = next(state.query.parameters()).device
     position = Position(torch.zeros(2, device=device), images, batch_size)
@@ -171,7 +171,7 @@ def step_memory(model: str, batch_size: int, recompute: bool) -> Iterator[None]:
     yield
     batch = PairItem(torch.randn(batch_size, 6, SIDE, SIDE), 0)
     loader: DataLoader = DataLoader([batch], batch_size=None)  # type: ignore[arg-type]  # a list will do
-    our_epoch(Views(loader, None, None), state, batch_size, batch_size, "off")
+    our_epoch(PairLoader(loader, None, None), state, batch_size, batch_size, "off")
 
 
 if __name__ == "__main__":
