@@ -42,10 +42,10 @@ from engine.acceleration import (
 from engine.parallel import own_rows, weigh_loss, wrap_distributed
 from engine.pretraining_checks import check_rows, check_side, harm_notices
 from engine.pretraining_images import (
-    Views,
+    PairLoader,
     add_unlabelled_arguments,
+    build_pair_loader,
     build_unlabelled_dataset,
-    build_views,
 )
 from engine.pretraining_state import (
     CHECKPOINT_KEYS,
@@ -211,7 +211,7 @@ def main() -> None:
     if args.image_cache is not None and isinstance(dataset, LandmarkDataset):
         cache = Path(args.image_cache or f"{args.model_path}_cache")
         log.line(cache_images(dataset, cache, args.num_workers, log.line))
-    views = build_views(
+    views = build_pair_loader(
         dataset,
         BatchViews(args.image_size, args.image_crop, args.crop, dataset.mean, dataset.std)
         if args.augment == "device"
@@ -269,7 +269,7 @@ def report_epoch(
 
 
 def train_one_epoch(
-    views: Views,
+    views: PairLoader,
     embed: nn.Module,
     state: MoCoState,
     position: Position,

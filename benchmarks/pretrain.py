@@ -31,7 +31,7 @@ from data_loader.items import PairItem
 from data_loader.storage.image_cache import cache_images
 from data_loader.views.batch_views import BatchViews
 from engine.acceleration import gradient_scaler
-from engine.pretraining_images import Views, build_views
+from engine.pretraining_images import PairLoader, build_pair_loader
 from engine.pretraining_state import MoCoState, Position, build_encoders
 from models.encoders import build_random_encoder
 from models.momentum import copy_parameters, set_key_mode
@@ -133,12 +133,12 @@ def our_epochs(
         "seed": 0,
         "device": device,
     }
-    views = build_views(dataset, batch_views, None, **loading)
+    views = build_pair_loader(dataset, batch_views, None, **loading)
     state = state_of(model, device, amp, compiled=compiled)
     return partial(our_epoch, views, state, len(dataset), batch_size, amp)
 
 
-def our_epoch(views: Views, state: MoCoState, images: int, batch_size: int, amp: str) -> None:
+def our_epoch(views: PairLoader, state: MoCoState, images: int, batch_size: int, amp: str) -> None:
     """Train for an epoch as `train_moco.py` does."""
     device = next(state.query.parameters()).device
     position = Position(torch.zeros(2, device=device), images, batch_size)
@@ -154,7 +154,7 @@ def step_memory(model: str, batch_size: int, recompute: bool) -> Iterator[None]:
     yield
     batch = PairItem(torch.randn(batch_size, 6, SIDE, SIDE), 0)
     loader: DataLoader = DataLoader([batch], batch_size=None)  # type: ignore[arg-type]  # a list will do
-    our_epoch(Views(loader, None, None), state, batch_size, batch_size, "off")
+    our_epoch(PairLoader(loader, None, None), state, batch_size, batch_size, "off")
 
 
 if __name__ == "__main__":

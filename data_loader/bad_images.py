@@ -8,31 +8,32 @@ Letters: B items of a batch.
 """
 
 import argparse
-from collections.abc import Callable, Mapping
+import itertools
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from data_loader.image_set import ImageSet
 from data_loader.items import Items, SubstitutedItem
 from data_loader.landmark_dataset import LandmarkDataset
-from data_loader.loaders import available_cores
+from data_loader.loaders import read_all
 from utils.arguments import allow_change
 from utils.collectives import broadcast_from_first
 from utils.errors import ImageError, InputError
 from utils.files import printable, write_text, writing
-from utils.log import progress
 from utils.process_group import is_first_rank
 
+T = TypeVar("T")
+
 LIST = "bad_images.txt"
-ONE_IN = 100  # images may be bad
+IMAGES_PER_BAD = 100  # one of so many may be bad
 PASSED = "could be read only later"
-BATCH = 64  # images that a process checks at a time
 
 
 def add_bad_image_argument(parser: argparse._ActionsContainer) -> None:
@@ -41,31 +42,31 @@ def add_bad_image_argument(parser: argparse._ActionsContainer) -> None:
         "--on_bad_image",
         choices=["stop", "skip"],
         default="stop",
-        help=f"stop at an image that can't be read, or skip up to 1 in {ONE_IN}, which {LIST} "
-        "beside the checkpoints or drawings then lists: pre-training takes the next image in "
-        "their place, all else goes without",
+        help=f"stop at an image that can't be read, or skip up to 1 in {IMAGES_PER_BAD}, which "
+        f"{LIST} beside the checkpoints or drawings then lists: pre-training takes the next image "
+        "in their place, all else goes without",
     )
     allow_change("on_bad_image", keeps_results=False)
 
 
 def allowed(total: int) -> int:
     """Return how many of so many images may be bad."""
-    return total // ONE_IN
+    return total // IMAGES_PER_BAD
 
 
 def too_many(count: int, total: int, first: str, kind: str = "") -> InputError:
-    """Return the error that ends a run on more bad images than are allowed.
-
-    Args:
-        count: bad images known of.
-        total: images.
-        first: what is wrong with the first one, with its path.
-        kind: of images, with a space after it.
-    """
+    """Return the error of more bad images than are allowed; ``first`` is the first one's."""
     return InputError(
         f"{count:,} of {total:,} {kind}images can't be read, where --on_bad_image skip allows "
-        f"{allowed(total):,} (1 in {ONE_IN}); the first: {first}"
+        f"{allowed(total):,} (1 in {IMAGES_PER_BAD}); the first: {first}"
     )
+
+
+def check_few(dataset: ImageSet, bad: Mapping[int, str], kind: str = "") -> None:
+    """Raise an `InputError` if more images than are allowed are bad: places with the reasons."""
+    if len(bad) > allowed(len(dataset)):
+        place = min(bad)
+        raise too_many(len(bad), len(dataset), f"{dataset.path(place)}: {bad[place]}", kind)
 
 
 def complaint(dataset: ImageSet, index: int) -> str:
@@ -84,11 +85,7 @@ def reason_of(error: ImageError, dataset: ImageSet, index: int) -> str:
 
 
 def write_list(path: Path, reasons: dict[str, str]) -> None:
-    """Write a list of path to reason; without any, there is no file. The first rank does.
-
-    Raises:
-        InputError: if the folder can't be made or written.
-    """
+    """Write a list of path to reason; without any, there is no file. The first rank does."""
     if not is_first_rank():
         return
     with writing(path):
@@ -103,34 +100,22 @@ def write_list(path: Path, reasons: dict[str, str]) -> None:
 
 
 class LeftOut(NamedTuple):
-    """The bad images of a split: its name, the images it had, the bad ones, and their list."""
+    """The bad images of a split: how many in words, and their list."""
 
-    split: str
-    total: int
-    bad: int
+    line: str
     reasons: dict[str, str]
 
 
 def complaints(dataset: ImageSet, num_workers: int) -> list[str]:
     """Return the `complaint` of each image."""
-    loader = DataLoader(
-        Items(dataset, partial(complaint, dataset)),
-        batch_size=BATCH,
-        num_workers=min(num_workers, available_cores()),
-        # Its own: DataLoader would take its workers' seeds from the training's generator.
-        generator=torch.Generator(),
-    )
-    return [reason for batch in progress(loader, "checking") for reason in batch]
+    batches = read_all(dataset, partial(complaint, dataset), num_workers, "checking")
+    return [reason for batch in batches for reason in batch]
 
 
 def leave_out(splits: Mapping[str, LandmarkDataset], num_workers: int) -> list[LeftOut]:
     """Read all images of the data sets that skip bad ones, and remove those from them.
 
-    The first rank reads.
-
-    Args:
-        splits: name to data set.
-        num_workers: processes that read, capped at `available_cores`.
+    The first rank reads, see `read_all`.
 
     Raises:
         InputError: if a split has more bad ones than are allowed.
@@ -140,33 +125,39 @@ def leave_out(splits: Mapping[str, LandmarkDataset], num_workers: int) -> list[L
         if not dataset.skip_bad:
             continue
         reasons = broadcast_from_first(partial(complaints, dataset, num_workers))
-        bad = {dataset.path(i): reason for i, reason in enumerate(reasons) if reason}
-        count = sum(map(bool, reasons))
-        if count > allowed(len(dataset)):
-            path, reason = next(iter(bad.items()))
-            raise too_many(count, len(dataset), f"{path}: {reason}", f"{split.lower()} ")
+        bad = {i: reason for i, reason in enumerate(reasons) if reason}
+        check_few(dataset, bad, f"{split.lower()} ")
         if bad:
-            listed = {printable(path): printable(reason) for path, reason in bad.items()}
-            left_out.append(LeftOut(split.lower(), len(dataset), count, listed))
+            count = f"{len(bad):,} of {len(dataset):,} {split.lower()} images"
+            listed = {printable(dataset.path(i)): printable(bad[i]) for i in bad}
+            left_out.append(LeftOut(f"{count} can't be read, left out", listed))
             dataset.select([i for i, reason in enumerate(reasons) if not reason])
     return left_out
 
 
 def list_left_out(left_out: list[LeftOut], folder: Path) -> list[str]:
-    """List the images that were left out, in place of an earlier list; return lines for the log.
-
-    Raises:
-        InputError: if the folder can't be written.
-    """
+    """List the images that were left out, in place of an earlier list; return lines for the log."""
     write_list(folder / LIST, {k: v for part in left_out for k, v in part.reasons.items()})
-    return [
-        f"{part.bad:,} of {part.total:,} {part.split} images can't be read, left out: "
-        f"listed in {folder / LIST}"
-        for part in left_out
-    ]
+    return [f"{part.line}: listed in {folder / LIST}" for part in left_out]
 
 
 # ---- pre-training: bad images are replaced where they are met ----
+
+
+def first_good(tries: Iterable[Callable[[], T]], total: int) -> tuple[T, int]:
+    """Return the item of the first image that can be read, and how many before it can't be.
+
+    All get the same random numbers. If more than are allowed of ``total`` are bad, that is an
+    `InputError`.
+    """
+    state, first = torch.get_rng_state(), ""
+    for bad, make in enumerate(itertools.islice(tries, allowed(total) + 1)):
+        try:
+            return make(), bad
+        except ImageError as error:
+            first = first or str(error)
+            torch.set_rng_state(state)
+    raise too_many(bad + 1, total, first)
 
 
 class Replacing(Dataset):
@@ -174,9 +165,6 @@ class Replacing(Dataset):
 
     The one that takes its place gets the random numbers that the bad one would have had. The
     images count from the one asked for on, the first following the last.
-
-    Args:
-        items: indexed by places in the data set.
     """
 
     def __init__(self, items: Items) -> None:
@@ -186,16 +174,10 @@ class Replacing(Dataset):
         return len(self.items)
 
     def __getitem__(self, index: int) -> SubstitutedItem:
-        state, total, first = torch.get_rng_state(), len(self.items), ""
-        for bad in range(allowed(total) + 1):
-            try:
-                item = self.items[(index + bad) % total]
-            except ImageError as error:
-                first = first or str(error)
-                torch.set_rng_state(state)
-            else:
-                return SubstitutedItem(item, torch.tensor([index, bad]))
-        raise too_many(allowed(total) + 1, total, first)
+        total = len(self.items)
+        tries = (partial(self.items.__getitem__, place % total) for place in itertools.count(index))
+        item, bad = first_good(tries, total)
+        return SubstitutedItem(item, torch.tensor([index, bad]))
 
 
 class BadImages:
@@ -223,14 +205,7 @@ class BadImages:
         self.report()
 
     def note(self, substituted: Tensor) -> None:
-        """Record what was replaced in a batch.
-
-        Args:
-            substituted: (B, 2) int64 on the CPU, of the items of `Replacing`.
-
-        Raises:
-            InputError: if these are more than are allowed, or the list can't be written.
-        """
+        """Record what was replaced in a batch: (B, 2), see `SubstitutedItem`; few may be."""
         total = len(self.dataset)
         for first, count in substituted[substituted[:, 1] > 0].tolist():
             for index in (place % total for place in range(first, first + count)):
@@ -268,10 +243,10 @@ class BadImages:
         except OSError:
             return {}
         listed = {path: reason for path, _, reason in (line.partition("\t") for line in lines)}
-        paths = self.dataset.known_paths() if listed else None
-        if paths is None:
+        if not (listed and self.dataset.quick_paths):
             return listed
-        found = {path: i for i, path in enumerate(map(printable, paths)) if path in listed}
+        paths = (printable(self.dataset.path(i)) for i in range(len(self.dataset)))
+        found = {path: i for i, path in enumerate(paths) if path in listed}
         reasons = {path: printable(complaint(self.dataset, i)) for path, i in found.items()}
         return {path: reason for path, reason in reasons.items() if reason}
 

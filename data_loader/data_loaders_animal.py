@@ -8,13 +8,14 @@ import os
 import re
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
 from torch import Tensor
 
 from data_loader.bad_images import add_bad_image_argument
-from data_loader.geometry import resize_square
+from data_loader.geometry import Square, resize_square
 from data_loader.landmark_dataset import LandmarkDataset, add_image_arguments
 from data_loader.readers.annotation_files import read_lines, read_names
 from data_loader.readers.cub_annotations import PARTS, read_part_annotations
@@ -29,9 +30,7 @@ class Birds(LandmarkDataset):
 
     mean, std = BIRD_MEAN, BIRD_STD
 
-    def square(
-        self, image: Image.Image, points_orig: np.ndarray, index: int
-    ) -> tuple[Image.Image, np.ndarray]:
+    def square(self, image: Image.Image, points_orig: np.ndarray, index: int) -> Square:
         """Resize to a square; points are fractions of the image's width and height."""
         return resize_square(image, self.imwidth), points_orig * self.imwidth
 
@@ -43,13 +42,8 @@ class InatAve(Birds):
         root: holds the images, at any depth; hidden files and folders, and macOS's, are ignored.
         train: unused, there is one split.
         pair_image: see `LandmarkDataset`, also for the rest.
-        imwidth: side of the square in pixels.
-        crop: pixels cut off each side.
-        do_augmentations: draw the views at random.
         imagelist: a file with one path a line, tried as given, then under ``root``, then beside
             the list, then up to two folders above either.
-        smallest_scale: see `RandomView`.
-        skip_bad: see `LandmarkDataset`.
     """
 
     def __init__(
@@ -61,22 +55,12 @@ class InatAve(Birds):
         crop: int = 0,
         do_augmentations: bool = True,
         imagelist: str | Path | None = None,
-        smallest_scale: float = 0.2,
-        skip_bad: bool = False,
+        **options: Any,
     ) -> None:
         self.imagelist = imagelist
         if imagelist is not None and not Path(root).is_dir():
             root = Path(imagelist).parent  # a list of absolute paths needs no root
-        super().__init__(
-            root,
-            train,
-            pair_image,
-            imwidth,
-            crop,
-            do_augmentations,
-            smallest_scale=smallest_scale,
-            skip_bad=skip_bad,
-        )
+        super().__init__(root, train, pair_image, imwidth, crop, do_augmentations, **options)
 
     def read(self, root: Path, train: bool) -> tuple[Path, list[str], dict[str, np.ndarray]]:
         """See `LandmarkDataset.read`; there are no points."""
@@ -93,12 +77,9 @@ class InatAve(Birds):
         else:
             imagelist = Path(self.imagelist)
             # Lists are often relative to a folder above the one that holds them.
-            above = [
-                folder
-                for path in (root, imagelist.parent)
-                for folder in path.absolute().parents[:2]
-            ]
-            folders = [Path(), root, imagelist.parent, *above]
+            near = [root, imagelist.parent]
+            above = [folder for path in near for folder in path.absolute().parents[:2]]
+            folders = [Path(), *near, *above]
             filenames = resolve_listed(imagelist, folders, root if self.skip_bad else None)
         return root, filenames, {"keypoints": np.empty((len(filenames), 0, 2))}
 
@@ -106,10 +87,8 @@ class InatAve(Birds):
 def find_images(root: Path) -> tuple[list[str], Counter[str]]:
     """Return the sorted paths of the images below a folder, and why other files were left out.
 
-    Links are followed, to each folder once. Raises nothing for folders that can't be read.
-
-    Returns:
-        Paths from ``root``; and, for each kind of what was left out, how many there are.
+    Links are followed, to each folder once. Folders that can't be read are passed over. Others
+    are counted by kind.
     """
     found, left_out, seen = [], Counter[str](), set()
     for folder, subfolders, files in os.walk(root, followlinks=True):
@@ -135,10 +114,8 @@ def find_images(root: Path) -> tuple[list[str], Counter[str]]:
 def resolve_listed(imagelist: Path, folders: list[Path], absent_in: Path | None) -> list[str]:
     """Return the absolute paths of a list's images, each in the first folder that has it.
 
-    Args:
-        imagelist: one image a line; Windows' separators are replaced where that finds it.
-        folders: where to look for them.
-        absent_in: the folder to name for one that none has; None if that is an error.
+    Windows' separators are replaced where that finds an image. If no folder has one, that is an
+    error, or it gets its path in the folder ``absent_in``.
     """
     paths, lines = [], read_lines(imagelist)
     if not lines:
@@ -166,10 +143,6 @@ class CUB(Birds):
         test: likewise.
         imagelist: replaces ``split/train.txt`` for training.
         pair_image: see `LandmarkDataset`, also for the rest.
-        imwidth: side of the square in pixels.
-        crop: pixels cut off each side.
-        TPS_aug: warp images and parts at random.
-        skip_bad: see `LandmarkDataset`.
     """
 
     num_landmarks = PARTS
@@ -185,14 +158,13 @@ class CUB(Birds):
         pair_image: bool = False,
         imwidth: int = 224,
         crop: int = 0,
-        TPS_aug: bool = False,  # noqa: N803 (published name)
-        skip_bad: bool = False,
+        **options: Any,
     ) -> None:
         if train + val + test != 1:
             raise ValueError("CUB takes exactly one of train, val and test")
         self.split_name = "train" if train else "val" if val else "test"
         self.imagelist = imagelist if train else None
-        super().__init__(root, train, pair_image, imwidth, crop, False, TPS_aug, skip_bad=skip_bad)
+        super().__init__(root, train, pair_image, imwidth, crop, do_augmentations=False, **options)
 
     def read(self, root: Path, train: bool) -> tuple[Path, list[str], dict[str, np.ndarray]]:
         """See `LandmarkDataset.read`; points are fractions of the image's width and height."""
@@ -238,24 +210,10 @@ def add_animal_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def build_animal_dataset(
-    root: str | None,
-    split: str,
-    *,
-    image_size: int,
-    image_crop: int,
-    imagelist: str | None = None,
-    TPS_aug: bool = False,  # noqa: N803 (published name)
-    skip_bad: bool = False,
+    root: str | None, split: str, *, image_size: int, image_crop: int, **options: Any
 ) -> CUB:
-    """Return CUB's annotated images of a split, ``train``, ``val`` or ``test``."""
+    """Return images of a split, ``train``, ``val`` or ``test``; ``options`` are `CUB`'s."""
     if root is None:
         root = next((r for r in CUB_ROOTS if Path(r).is_dir()), CUB_ROOTS[0])
-    return CUB(
-        root,
-        **{split: True},
-        imagelist=imagelist,
-        imwidth=image_size,
-        crop=image_crop,
-        TPS_aug=TPS_aug,
-        skip_bad=skip_bad,
-    )
+    options[split] = True
+    return CUB(root, imwidth=image_size, crop=image_crop, **options)

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from data_loader.bad_images import add_bad_image_argument
-from data_loader.geometry import celeba_square, face_window, resize_square
+from data_loader.geometry import Square, celeba_square, face_window, resize_square
 from data_loader.landmark_dataset import LandmarkDataset, add_image_arguments
 from data_loader.readers.annotation_files import (
     check_points,
@@ -34,14 +34,14 @@ VAL_IMAGES = 2000  # [spec 6] CelebA's validation set is the first ones of its t
 class FaceDataset(LandmarkDataset):
     """Annotated faces; ``eyes`` are the landmarks whose distance is the unit of the error."""
 
-    eyes: tuple[int, int]
+    eyes = (0, 1)
+    num_landmarks = 5
 
 
 class CelebA(FaceDataset):
     """What CelebA and MAFL have in common: one annotation file and the aligned 178x218 images."""
 
-    eyes = (0, 1)
-    num_landmarks = 5
+    file_size = CELEBA_SIZE
     image_folder = "Img/img_align_celeba_hq"
     annotation_file = "Anno/list_landmarks_align_celeba.txt"
 
@@ -58,15 +58,8 @@ class CelebA(FaceDataset):
         """Return the rows of the annotation file that belong to the split."""
         raise NotImplementedError
 
-    def expected_size(self, index: int) -> tuple[int, int]:
-        """Return the aligned images' size."""
-        return CELEBA_SIZE
-
-    def square(
-        self, image: Image.Image, points_orig: np.ndarray, index: int
-    ) -> tuple[Image.Image, np.ndarray]:
+    def square(self, image: Image.Image, points_orig: np.ndarray, index: int) -> Square:
         """See `celeba_square`."""
-        self.check_size(index, image.size)
         return celeba_square(image, points_orig, self.imwidth)
 
 
@@ -113,11 +106,7 @@ class MAFLAligned(CelebA):
 
 
 def read_celeba_landmarks(path: Path) -> tuple[list[str], np.ndarray]:
-    """Return the names and points (N, 5, 2), NaN if absent, of ``list_landmarks_align_celeba.txt``.
-
-    Raises:
-        InputError: if the count, the header or a line doesn't fit.
-    """
+    """Return the names and points (N, 5, 2), NaN if absent, of CelebA's annotation file."""
     lines = read_lines(path)
     if len(lines) < 3 or not lines[0].isdecimal() or len(lines[1].split()) != 10:
         raise InputError(f"{path}: expected a count, a header of 10 names, and a line an image")
@@ -141,8 +130,6 @@ def rows_named(names: list[str], wanted: set[str], path: Path) -> list[int]:
 class AFLW(FaceDataset):
     """AFLW_R, the recropped AFLW with 5 points."""
 
-    eyes = (0, 1)
-    num_landmarks = 5
     published_counts = {"train": 10_122, "test": 2_991}
 
     def read(self, root: Path, train: bool) -> tuple[Path, list[str], dict[str, np.ndarray]]:
@@ -161,16 +148,13 @@ class AFLW(FaceDataset):
         check_unique(mat_path, [name for name, _ in faces])  # with other points, that is
         return root / "output", names, {"keypoints": keypoints, "hw": mat["hw"]}
 
-    def square(
-        self, image: Image.Image, points_orig: np.ndarray, index: int
-    ) -> tuple[Image.Image, np.ndarray]:
+    def square(self, image: Image.Image, points_orig: np.ndarray, index: int) -> Square:
         """Resize to a square; see `LandmarkDataset.square`."""
-        self.check_size(index, image.size)
         points = points_orig * (self.imwidth / np.array(image.size))
         return resize_square(image, self.imwidth), points
 
     def expected_size(self, index: int) -> tuple[int, int]:
-        """Return the width and height that the file of the points gives."""
+        """See `LandmarkDataset.expected_size`; the file of the points has it."""
         height, width = self.annotations["hw"][index].tolist()
         return width, height
 
@@ -178,9 +162,8 @@ class AFLW(FaceDataset):
 class AFLW_MTFL(FaceDataset):  # noqa: N801 (published name)
     """AFLW_M: 150x150 crops of AFLW for training, the AFLW part of MTFL for testing."""
 
-    eyes = (0, 1)
-    num_landmarks = 5
     published_counts = {"train": 10_122, "test": 2_995}
+    file_size = MTFL_SIZE
 
     def read(self, root: Path, train: bool) -> tuple[Path, list[str], dict[str, np.ndarray]]:
         """See `LandmarkDataset.read`; an image both trained and tested on is an error."""
@@ -202,37 +185,24 @@ class AFLW_MTFL(FaceDataset):  # noqa: N801 (published name)
         check_points(csv_path, crops, keypoints, MTFL_SIZE)
         return root / "aflw_cropped", crops, {"keypoints": keypoints}
 
-    def square(
-        self, image: Image.Image, points_orig: np.ndarray, index: int
-    ) -> tuple[Image.Image, np.ndarray]:
+    def square(self, image: Image.Image, points_orig: np.ndarray, index: int) -> Square:
         """Resize to a square; points are 1-based in a 150x150 image."""
-        self.check_size(index, image.size)
         points = (points_orig - 1) * (self.imwidth / MTFL_SIZE[0])
         return resize_square(image, self.imwidth), points
 
-    def expected_size(self, index: int) -> tuple[int, int]:
-        """Return the crops' size."""
-        return MTFL_SIZE
-
 
 def read_aflw_crops(path: Path) -> tuple[list[str], list[str], np.ndarray]:
-    """Return the original names, crop files and points (N, 5, 2), NaN if absent, of set 1's rows.
-
-    Raises:
-        InputError: naming the line that doesn't fit.
-    """
+    """Return original names, crop files and points (N, 5, 2), NaN if absent, of set 1's rows."""
     originals, crops, points = [], [], []
     rows = [csv_fields(line) for line in read_lines(path)]
     if not rows or rows[0][1:4] != ["image_file", "crop_file", "set"]:
         raise InputError(f"{path}: expected a header ..., image_file, crop_file, set, x1, y1, ...")
     for number, row in enumerate(rows[1:], 2):
         try:
-            numbers = [parse_coordinate(word) for word in row[4:14]]
-            fits = len(numbers) == 10
-            used = fits and int(row[3]) == 1
-        except ValueError:
-            fits = False
-        if not fits:
+            used, numbers = int(row[3]) == 1, [parse_coordinate(word) for word in row[4:14]]
+        except (IndexError, ValueError):
+            numbers = []
+        if len(numbers) != 10:
             raise InputError(f"{path}, line {number}: expected names, a set and 10 finite numbers")
         if used:
             originals.append(row[1])
@@ -256,33 +226,23 @@ class ThreeHundredW(FaceDataset):
     eyes = (36, 45)
     num_landmarks = 68
     published_counts = {"train": 3_148, "test": 689}
-    # (folder of the images, name in "Bounding Boxes", start of the names used)
-    train_parts = (
-        ("afw", "afw", ""),
-        ("helen/trainset", "helen_trainset", ""),
-        ("lfpw/trainset", "lfpw_trainset", ""),
-    )
-    test_parts = (
-        ("helen/testset", "helen_testset", ""),
-        ("lfpw/testset", "lfpw_testset", ""),
-        ("ibug", "ibug", "image"),
-    )
+    # Folder of the images, after which the face boxes' file is named; start of the names used.
+    train_parts = (("afw", ""), ("helen/trainset", ""), ("lfpw/trainset", ""))
+    test_parts = (("helen/testset", ""), ("lfpw/testset", ""), ("ibug", "image"))
 
     def read(self, root: Path, train: bool) -> tuple[Path, list[str], dict[str, np.ndarray]]:
         """See `LandmarkDataset.read`; the lists of face boxes say which images there are."""
         filenames: list[str] = []
         boxes: list[np.ndarray] = []
-        for folder, part, start in self.train_parts if train else self.test_parts:
-            path = root / "Bounding Boxes" / f"bounding_boxes_{part}.mat"
+        for folder, start in self.train_parts if train else self.test_parts:
+            path = root / f"Bounding Boxes/bounding_boxes_{folder.replace('/', '_')}.mat"
             part_boxes = {k: v for k, v in read_face_boxes(path).items() if k.startswith(start)}
             filenames += self.check_listed(root, [f"{folder}/{name}" for name in part_boxes], path)
             boxes += part_boxes.values()
         points = [read_pts((root / name).with_suffix(".pts"), 68) for name in filenames]
         return root, filenames, {"keypoints": np.array(points), "face_box": np.array(boxes)}
 
-    def square(
-        self, image: Image.Image, points_orig: np.ndarray, index: int
-    ) -> tuple[Image.Image, np.ndarray]:
+    def square(self, image: Image.Image, points_orig: np.ndarray, index: int) -> Square:
         """See `face_window`; points or a box far outside their image are an error."""
         path, box = self.folder / self.filenames[index], self.annotations["face_box"][index]
         check_points(path.with_suffix(".pts"), [path.name], points_orig[None], image.size)
@@ -326,17 +286,9 @@ def add_face_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def build_face_dataset(
-    name: str,
-    root: str | None,
-    *,
-    train: bool,
-    image_size: int,
-    image_crop: int,
-    TPS_aug: bool = False,  # noqa: N803 (published name)
-    skip_bad: bool = False,
-    skip_unannotated: bool = False,
+    name: str, root: str | None, *, train: bool, image_size: int, image_crop: int, **options: bool
 ) -> FaceDataset:
-    """Return a benchmark's annotated training or test images, one by one; see `LandmarkDataset`."""
+    """Return a benchmark's annotated images, one by one; ``options`` are `LandmarkDataset`'s."""
     benchmark, default_root = FACE_BENCHMARKS[name]
     return benchmark(
         root or default_root,
@@ -345,7 +297,5 @@ def build_face_dataset(
         imwidth=image_size,
         crop=image_crop,
         do_augmentations=False,
-        TPS_aug=TPS_aug,
-        skip_bad=skip_bad,
-        skip_unannotated=skip_unannotated,
+        **options,
     )

@@ -17,26 +17,26 @@ INDEX_FILE, NAME_FILE = "datalist.txt", "namelist.txt"
 
 
 class Picks(NamedTuple):
-    """The annotated images drawn: their places in the whole training set, and their names."""
+    """The images picked: their places in the whole training set, and their names."""
 
     places: list[int]
     names: list[str]
 
 
-def add_few_shot_arguments(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
-    """Declare the options of training on few annotations; return the group."""
+def add_few_shot_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of training on few annotations."""
     group = parser.add_argument_group("few annotations")
     group.add_argument(
         "--restrict_annos",
         type=int,
         default=-1,
         metavar="N",
-        help="train on this many images, drawn from --seed; -1 takes all",
+        help="train on this many images, picked at random by --seed; -1 takes all",
     )
     group.add_argument(
         "--repeat",
         action="store_true",
-        help="go through the drawn images several times an epoch",
+        help="go through the picked images several times an epoch",
     )
     group.add_argument(
         "--num_per_epoch",
@@ -49,15 +49,10 @@ def add_few_shot_arguments(parser: argparse.ArgumentParser) -> argparse._Argumen
         action="store_true",
         help="warp each training image anew by a random thin-plate spline",
     )
-    return group
 
 
-def draw_picks(total: int, count: int, seed: int) -> np.ndarray:
-    """Return ``count`` of ``total`` places without replacement, in the order drawn.
-
-    Raises:
-        InputError: if there aren't that many.
-    """
+def sample_picks(total: int, count: int, seed: int) -> np.ndarray:
+    """Return ``count`` of ``total`` places without replacement, in the order of sampling."""
     if not 1 <= count <= total:
         raise InputError(f"--restrict_annos {count}: there are {total} annotated images")
     return np.random.RandomState(seed % 2**32).choice(total, count, replace=False)
@@ -69,21 +64,14 @@ def tile_picks(picks: np.ndarray, total: int, num_per_epoch: int) -> np.ndarray:
 
 
 def save_picks(folder: Path, picks: Picks | None) -> None:
-    """Write the picks' places and file names beside the checkpoints, one a line.
-
-    The first rank does.
-    """
+    """Write the picks' places and names beside the checkpoints, one a line; the first rank does."""
     if picks is not None and is_first_rank():
         write_text(folder / INDEX_FILE, "".join(f"{place}\n" for place in picks.places))
         write_text(folder / NAME_FILE, "".join(f"{name}\n" for name in picks.names))
 
 
 def load_picks(folder: Path, dataset: LandmarkDataset) -> np.ndarray:
-    """Return the places in the data set of the images that ``namelist.txt`` names.
-
-    Raises:
-        InputError: if the file is absent or empty, or names an image that the data set hasn't.
-    """
+    """Return the places in the data set of the images that ``namelist.txt`` names."""
     places = {name: place for place, name in enumerate(dataset.filenames)}
     names = read_lines(folder / NAME_FILE)
     if not names:
@@ -110,8 +98,8 @@ def restrict(
         count: images to keep; all are kept if it is negative.
         repeat: repeat them up to ``num_per_epoch``.
         num_per_epoch: see `tile_picks`.
-        seed: of the draw.
-        noted_in: folder of a run that goes on, whose noted picks are taken instead of a draw.
+        seed: of the picks.
+        noted_in: folder of a run that resumes, whose noted picks are taken instead.
 
     Raises:
         InputError: if there aren't so many images, or the noted ones aren't there.
@@ -122,7 +110,7 @@ def restrict(
     if noted_in is not None and (noted_in / NAME_FILE).is_file():
         places = load_picks(noted_in, dataset)
     else:
-        places = draw_picks(total, count, seed)
+        places = sample_picks(total, count, seed)
     picks = Picks(places.tolist(), [dataset.filenames[i] for i in places])
     kept = tile_picks(places, total, num_per_epoch) if repeat else places
     dataset.select(kept.tolist())

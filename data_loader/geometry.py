@@ -13,6 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 Points = TypeVar("Points", np.ndarray, Tensor)
+Square = tuple[Image.Image, np.ndarray]  # an (S, S) image, and its points (A, 2) in its pixels
 
 # [spec 6] CelebA's rows above and below this square show background.
 CELEBA_TOP, CELEBA_SIDE = 30, 178
@@ -25,9 +26,7 @@ def resize_square(image: Image.Image, side: int) -> Image.Image:
     return image.resize((side, side), Image.Resampling.BILINEAR)
 
 
-def celeba_square(
-    image: Image.Image, points_orig: np.ndarray, side: int
-) -> tuple[Image.Image, np.ndarray]:
+def celeba_square(image: Image.Image, points_orig: np.ndarray, side: int) -> Square:
     """Cut CelebA's rows 30 to 208 and resize the 178x178 square and its points (A, 2)."""
     box = (0, CELEBA_TOP, CELEBA_SIDE, CELEBA_TOP + CELEBA_SIDE)
     points = (points_orig - (0, CELEBA_TOP)) * (side / CELEBA_SIDE)
@@ -36,16 +35,11 @@ def celeba_square(
 
 def face_window(
     image: Image.Image, points_orig: np.ndarray, face_box: np.ndarray, side: int
-) -> tuple[Image.Image, np.ndarray]:
+) -> Square:
     """Cut 300-W's window around the face and resize it to (side, side).
 
-    The arithmetic is MATLAB's, 1-based, with the roundings of the published files [spec 6].
-
-    Args:
-        image: the whole image.
-        points_orig: (A, 2), 1-based.
-        face_box: (xmin, ymin, xmax, ymax), 1-based.
-        side: of the result, in pixels.
+    The arithmetic is MATLAB's, with the roundings of the published files [spec 6]; the points
+    (A, 2) and the face box (xmin, ymin, xmax, ymax) are 1-based.
     """
     xmin, ymin, xmax, ymax = (float(v) for v in face_box)
     factor = WINDOW_FACE / (xmax - xmin + 1)

@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from data_loader.geometry import centre_crop
+from data_loader.geometry import Square, centre_crop
 from data_loader.items import PairItem, SquareItem
 from data_loader.views.random_view import FACE_MEAN, FACE_STD, RandomView, channels
 from utils.errors import InputError
@@ -30,9 +30,10 @@ class ImageSet(Dataset):
 
     mean, std = FACE_MEAN, FACE_STD
     folder: Path  # of the images
+    quick_paths = True  # `path` opens no file
 
     def __init__(
-        self, imwidth: int, crop: int, smallest_scale: float | None, skip_bad: bool
+        self, imwidth: int, crop: int, smallest_scale: float | None = 0.2, skip_bad: bool = False
     ) -> None:
         if imwidth - 2 * crop < 1:
             raise InputError(f"an image of {imwidth} px has nothing left after cropping {crop} px")
@@ -48,12 +49,8 @@ class ImageSet(Dataset):
         """Return where an image lies."""
         raise NotImplementedError
 
-    def base_item(self, index: int) -> tuple[Image.Image, np.ndarray]:
-        """Return the part of an item that is the same every time: the square and its points.
-
-        Raises:
-            ImageError: if the image can't be read.
-        """
+    def base_item(self, index: int) -> Square:
+        """Return what isn't random about an item, or raise an `ImageError` if it can't be read."""
         raise NotImplementedError
 
     def count_notice(self) -> list[str]:
@@ -67,10 +64,6 @@ class ImageSet(Dataset):
     def digest(self) -> str:
         """Return a hash that differs for other images or annotations."""
         raise NotImplementedError
-
-    def known_paths(self) -> list[Path] | None:
-        """Return where all images lie; None if only reading them would tell."""
-        return None
 
     @property
     def side(self) -> int:

@@ -15,14 +15,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from data_loader.geometry import centre_crop, normalize_points
+from data_loader.geometry import Square, centre_crop, normalize_points
 from data_loader.image_set import ImageSet
 from data_loader.items import AnnotatedItem, PairItem, SquareItem
-from data_loader.readers.annotation_files import (
-    check_images,
-    find_annotated,
-    replace_backslashes,
-)
+from data_loader.readers.annotation_files import check_images, find_annotated, replace_backslashes
 from data_loader.readers.images import check_size, image_size, looks_dark, open_image
 from data_loader.views.random_view import channels
 from utils.arguments import natural, positive_int
@@ -56,20 +52,16 @@ class LandmarkDataset(ImageSet):
     """Annotated images as (data, keypoints, keypoints_normalized, index) [spec 6].
 
     A subclass reads its benchmark's files, says in `square` how an image becomes a square, and
-    names its colour statistics. In a pair item ``data`` is (6, W, W), two views, and
-    both kinds of points are -1; else it is (3, W, W) with points (A, 2) in pixels of the cropped
-    frame and in [-1, 1].
+    names its colour statistics. In a pair item ``data`` is (6, W, W), two views, and both kinds of
+    points are -1; else see `AnnotatedItem`.
 
     Args:
         root: the benchmark's folder.
         train: its training split, else its test split.
         pair_image: two views of an image for contrastive training, without points.
-        imwidth: S.
-        crop: pixels cut off each side of the square.
-        do_augmentations: draw the views of a pair at random.
+        imwidth: as `crop`, `smallest_scale` and `skip_bad`, see `ImageSet`.
+        do_augmentations: the views of a pair are random.
         TPS_aug: warp a single image and its points by a random thin-plate spline.
-        smallest_scale: see `RandomView`.
-        skip_bad: listed images may be absent or damaged; see `bad_images`.
         skip_unannotated: leave out annotated images without any point, else they are an error.
 
     Attributes:
@@ -83,6 +75,7 @@ class LandmarkDataset(ImageSet):
     num_landmarks: int  # A; none where images have no annotation
     published_counts: dict[str, int] | None = None  # by split
     split_name = ""  # "train" or "test" if a subclass says nothing
+    file_size: tuple[int, int] | None = None  # width and height of all files, if they have one
     image_cache: Any = None  # an `ImageCache`, see `image_cache.cache_images`
 
     def __init__(
@@ -103,15 +96,14 @@ class LandmarkDataset(ImageSet):
         super().__init__(imwidth, crop, smallest_scale if do_augmentations else None, skip_bad)
         if not Path(root).is_dir():
             raise InputError(f"{root}: no such folder; --data_folder names the benchmark's root")
-        self.notices: list[str] = []
+        self.pair_image, self.notices = pair_image, list[str]()
         self.split_name = self.split_name or ("train" if train else "test")
         self.folder, self.filenames, self.annotations = self.read(Path(root), train)
         if not self.filenames:
             raise InputError(f"{root}: the lists name no image for {type(self).__name__}")
         if "visible" not in self.annotations:
-            self._mask_missing(annotated=not pair_image, skip=skip_unannotated)
+            self._mask_missing(skip_unannotated)
         self._inspect_some_files()
-        self.pair_image = pair_image
         self.warper = WarperSingle(imwidth, imwidth) if TPS_aug and not pair_image else None
 
     def count_notice(self) -> list[str]:
@@ -119,29 +111,22 @@ class LandmarkDataset(ImageSet):
         published = (self.published_counts or {}).get(self.split_name)
         if published is None or len(self) == published:
             return self.notices
-        return [
-            *self.notices,
-            f"{type(self).__name__} {self.split_name}: {len(self):,} images here, {published:,} "
-            "in the published benchmark",
-        ]
+        here = f"{self}: {len(self):,} images here, {published:,} in the published benchmark"
+        return [*self.notices, here]
 
-    def _mask_missing(self, annotated: bool, skip: bool) -> None:
-        """Find the points that aren't annotated; leave out images without any, or refuse them.
+    def __str__(self) -> str:
+        return f"{type(self).__name__} {self.split_name}"
 
-        Args:
-            annotated: the points will be used.
-            skip: see `skip_unannotated`.
-        """
+    def _mask_missing(self, skip: bool) -> None:
+        """Find the points that aren't annotated; ``skip`` images without any, or refuse them."""
         visible = find_annotated(self.annotations["keypoints"])  # (N, A)
         if visible.all():
             return
-        self.annotations["keypoints"] = np.where(
-            visible[..., None], self.annotations["keypoints"], 0
-        )
+        points = self.annotations["keypoints"]
+        self.annotations["keypoints"] = np.where(visible[..., None], points, 0)
         self.annotations["visible"] = visible
-        if not annotated:
+        if self.pair_image:  # points aren't used
             return
-        kind = f"{type(self).__name__} {self.split_name}"
         empty = np.logical_not(visible.any(axis=1))  # (N,)
         if empty.any():
             count = f"{empty.sum():,} of {len(empty):,} images have no annotated point"
@@ -150,7 +135,7 @@ class LandmarkDataset(ImageSet):
                     f"{self.path(int(empty.argmax()))}: no point of it is annotated (all are 0, -1 "
                     f"or NaN); {count}, which --on_unannotated skip leaves out"
                 )
-            self.notices.append(f"{kind}: {count}, left out")
+            self.notices.append(f"{self}: {count}, left out")
             self.select(np.flatnonzero(~empty).tolist())
         visible = self.annotations["visible"]
         if visible.all():
@@ -159,16 +144,16 @@ class LandmarkDataset(ImageSet):
         if self.split_name == "train":
             self.check_landmarks()
         self.notices.append(
-            f"{kind}: {(~visible).sum():,} of {visible.size:,} points aren't annotated, masked"
+            f"{self}: {(~visible).sum():,} of {visible.size:,} points aren't annotated, masked"
         )
 
     def check_landmarks(self) -> None:
         """Raise an `InputError` if no image has one of the landmarks: none could teach it."""
-        seen = self.annotations.get("visible", np.ones((1, 1), bool)).any(axis=0)  # (A,)
+        seen = self.visible().any(dim=0)  # (A,)
         if not seen.all():
             raise InputError(
                 f"{self.folder}: none of the {len(self):,} training images has landmark "
-                f"{int(seen.argmin()) + 1} annotated"
+                f"{int(seen.byte().argmin()) + 1} annotated"
             )
 
     def _inspect_some_files(self) -> None:
@@ -176,7 +161,7 @@ class LandmarkDataset(ImageSet):
         for index in dict.fromkeys(np.linspace(0, len(self) - 1, INSPECTED, dtype=int).tolist()):
             path = self.path(index)
             try:
-                self.check_size(index, image_size(path))
+                check_size(path, image_size(path), self.expected_size(index))
                 if looks_dark(path):
                     self.notices.append(
                         f"{path}: its 16-bit values stay below 12 bits: nearly black, as the upper "
@@ -188,13 +173,7 @@ class LandmarkDataset(ImageSet):
 
     def expected_size(self, index: int) -> tuple[int, int] | None:
         """Return the width and height that an image must have; None if any will do."""
-        return None
-
-    def check_size(self, index: int, size: tuple[int, int]) -> None:
-        """Raise an `InputError` unless an image has its `expected_size`."""
-        expected = self.expected_size(index)
-        if expected is not None:
-            check_size(self.path(index), size, expected)
+        return self.file_size
 
     def read(self, root: Path, train: bool) -> tuple[Path, list[str], dict[str, np.ndarray]]:
         """Read the benchmark's files.
@@ -206,10 +185,7 @@ class LandmarkDataset(ImageSet):
         raise NotImplementedError
 
     def check_listed(self, folder: Path, filenames: list[str], source: Path) -> list[str]:
-        """Return listed names with Windows' separators replaced, after `check_images`.
-
-        Images may be absent where bad ones are skipped.
-        """
+        """Replace Windows' separators in names; unless bad images are skipped, all must exist."""
         filenames = replace_backslashes(folder, filenames)
         if not self.skip_bad:
             check_images(folder, filenames, source)
@@ -218,26 +194,21 @@ class LandmarkDataset(ImageSet):
     def __len__(self) -> int:
         return len(self.filenames)
 
-    def square(
-        self, image: Image.Image, points_orig: np.ndarray, index: int
-    ) -> tuple[Image.Image, np.ndarray]:
-        """Return the (S, S) image and its points (A, 2) in its pixels."""
+    def square(self, image: Image.Image, points_orig: np.ndarray, index: int) -> Square:
+        """Return an image, of the expected size, and its points as a square."""
         raise NotImplementedError
 
     def path(self, index: int) -> Path:
         """Return where an image lies."""
         return self.folder / self.filenames[index]
 
-    def known_paths(self) -> list[Path]:
-        """See `ImageSet.known_paths`."""
-        return [self.folder / name for name in self.filenames]
-
-    def base_item(self, index: int) -> tuple[Image.Image, np.ndarray]:
+    def base_item(self, index: int) -> Square:
         """See `ImageSet.base_item`."""
         if self.image_cache is not None:
             pixels, points = self.cached(index)
             return Image.frombytes("RGB", (self.imwidth, self.imwidth), pixels), points
         image = open_image(self.path(index))
+        check_size(self.path(index), image.size, self.expected_size(index))
         points_orig = np.asarray(self.annotations["keypoints"][index], dtype=np.float64)
         return self.square(image, points_orig, index)
 
@@ -247,11 +218,7 @@ class LandmarkDataset(ImageSet):
         return torch.from_numpy(np.array(image)), torch.from_numpy(np.array(points, np.float64))
 
     def cached(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return what the image cache holds of an image.
-
-        Raises:
-            ImageError: if the image couldn't be read when the cache was built.
-        """
+        """Return what the image cache holds of an image; raise its `ImageError` if that is bad."""
         if index in self.image_cache.bad:
             raise ImageError(f"{self.path(index)}: {self.image_cache.bad[index]}")
         return self.image_cache[index]
@@ -266,9 +233,17 @@ class LandmarkDataset(ImageSet):
 
     def annotated_item(self, index: int) -> AnnotatedItem:
         """Return an image with its points, warped if asked for."""
-        image, points_px = self.network_input(*self.base_item(index))
+        base, points = self.base_item(index)
+        image = channels(base).float() / 255  # (3, S, S)
+        if self.warper is None:
+            image, points = centre_crop(image, self.crop), points - self.crop
+        else:
+            warped, points = self.warper(image * 255, keypts=points, crop=self.crop)
+            image = warped.to(torch.uint8).float() / 255
+        points_px = torch.as_tensor(points, dtype=torch.float32)
         points_norm = normalize_points(points_px, self.side)
-        return AnnotatedItem(image, points_px, self.visible(index), points_norm, index)
+        visible = self.visible(index)
+        return AnnotatedItem(self.normalize(image), points_px, visible, points_norm, index)
 
     def pair_item(self, index: int) -> PairItem:
         """Return two views of an image."""
@@ -276,25 +251,15 @@ class LandmarkDataset(ImageSet):
 
     def square_item(self, index: int) -> SquareItem:
         """Return an image's square."""
-        if self.image_cache is None:
-            return self.make_square(np.asarray(self.base_item(index)[0]), index)
-        return self.make_square(self.cached(index)[0], index)
+        cached = self.image_cache is not None
+        pixels = self.cached(index)[0] if cached else np.asarray(self.base_item(index)[0])
+        return self.make_square(pixels, index)
 
-    def visible(self, index: int) -> Tensor:
-        """Return which landmarks of an image are annotated, (A,) bool."""
+    def visible(self, places: int | slice = slice(None)) -> Tensor:
+        """Return which landmarks are annotated, bool: (A,) of an image, (N, A) of several."""
         if "visible" in self.annotations:
-            return torch.from_numpy(self.annotations["visible"][index])
-        return torch.ones(self.annotations["keypoints"].shape[1], dtype=torch.bool)
-
-    def network_input(self, image: Image.Image, points: np.ndarray) -> tuple[Tensor, Tensor]:
-        """Return the normalised, warped and cropped image (3, W, W) and its points (A, 2)."""
-        tensor = channels(image).float() / 255  # (3, S, S)
-        if self.warper is None:
-            tensor, points = centre_crop(tensor, self.crop), points - self.crop
-        else:
-            warped, points = self.warper(tensor * 255, keypts=points, crop=self.crop)
-            tensor = warped.to(torch.uint8).float() / 255
-        return self.normalize(tensor), torch.as_tensor(points, dtype=torch.float32)
+            return torch.from_numpy(self.annotations["visible"][places])
+        return torch.ones(self.annotations["keypoints"][places].shape[:-1], dtype=torch.bool)
 
     def annotation_tensors(self) -> tuple[Tensor, Tensor]:
         """Return all unwarped points (N, A, 2) in [-1, 1] and which are annotated, (N, A) bool."""
@@ -302,8 +267,7 @@ class LandmarkDataset(ImageSet):
             torch.as_tensor(self.base_item(i)[1] - self.crop, dtype=torch.float32)
             for i in range(len(self))
         ]
-        visible = torch.stack([self.visible(i) for i in range(len(self))])
-        return normalize_points(torch.stack(points_px), self.side), visible
+        return normalize_points(torch.stack(points_px), self.side), self.visible()
 
     def digest(
         self,

@@ -2,7 +2,7 @@
 
 import argparse
 import platform
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Sized
 from contextlib import contextmanager
 from typing import Any
 
@@ -11,18 +11,22 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from data_loader.image_set import ImageSet
+from data_loader.items import Items
 from utils.arguments import allow_change, natural, positive_int
 from utils.collectives import broadcast_from_first, split_over_ranks
 from utils.errors import InputError
 from utils.interruption import ignore_signals
+from utils.log import progress
 from utils.process_group import local_world_size, world_size
 from utils.script import available_cores
+
+BATCH = 64  # images that a process reads at a time where all are read once
 
 
 def add_loader_arguments(
     parser: argparse.ArgumentParser, *, batch_size: int, num_workers: int
-) -> argparse._ArgumentGroup:
-    """Declare the options of loading; return the group."""
+) -> None:
+    """Declare the options of loading."""
     group = parser.add_argument_group("loading")
     group.add_argument(
         "--batch_size",
@@ -38,25 +42,20 @@ def add_loader_arguments(
         "main one",
     )
     allow_change("num_workers")
-    return group
 
 
-class SeededSampler(Sampler):
-    """Yield (index, seed of the item's random samples) in an order of its own each epoch."""
+class SeededSampler:
+    """Pairs of index and seed of the item's random samples, in an order of its own each epoch."""
 
     def __init__(self, length: int, seed: int, shuffle: bool) -> None:
-        self.length, self.seed, self.shuffle, self.epoch = length, seed, shuffle, 0
-        self.skipped = 0
+        self.length, self.seed, self.shuffle = length, seed, shuffle
+        self.epoch = self.skipped = 0
 
     def set_epoch(self, epoch: int, skip: int = 0) -> None:
-        """Choose the epoch that comes next, but for its first ``skip`` keys.
-
-        Raises:
-            InputError: if there aren't as many.
-        """
+        """Choose the epoch that comes next, but for its first ``skip`` keys."""
         if skip > self.length:
             raise InputError(
-                f"{skip} images were taken of an epoch that has {self.length} now: go on from the "
+                f"{skip} images were taken of an epoch that has {self.length} now: resume at the "
                 "end of an epoch to change the images"
             )
         self.epoch, self.skipped = epoch, skip
@@ -73,12 +72,8 @@ class SeededSampler(Sampler):
         seeds = torch.randint(2**62, (self.length,), generator=generator)
         return order[self.skipped :], seeds[self.skipped :]
 
-    def __iter__(self) -> Iterator[tuple[int, int]]:
-        order, seeds = self.keys()
-        yield from zip(order.tolist(), seeds.tolist(), strict=True)
 
-
-class SharedBatches(Sampler):
+class RankBatches(Sampler):
     """Yield this rank's chunk of each batch of B keys; in a single process, the whole batch.
 
     Where the last batch has too few keys for all ranks, those without any get its first one,
@@ -106,13 +101,10 @@ class SharedBatches(Sampler):
 
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Draw from torch's generator as after seeding it, and put it back: the training's own."""
-    state = torch.get_rng_state()
-    torch.default_generator.manual_seed(seed)
-    try:
+    """Seed torch's generator, which is the training's own, and put it back in the end."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
         yield
-    finally:
-        torch.set_rng_state(state)
 
 
 class SeededItems(Dataset):
@@ -140,26 +132,46 @@ def build_loader(
     """Return batches of a data set; call `set_epoch` before each epoch.
 
     Args:
-        dataset: the items.
+        dataset: has a length.
         batch_size: items a batch, over all ranks; the last one may be smaller.
         num_workers: processes, see `own_workers`.
         seed: of order and random samples.
         shuffle: a new order each epoch.
-        device: where the batches will go; memory is pinned for a GPU.
+        device: where the batches will go.
         shared: other ranks read at the same time.
     """
     length = len(dataset)  # type: ignore[arg-type]  # torch's Dataset declares no length
     workers = own_workers(num_workers) if shared else min(num_workers, available_cores())
+    batches = RankBatches(SeededSampler(length, seed, shuffle), batch_size)
+    return persistent_loader(SeededItems(dataset), workers, device, batch_sampler=batches)
+
+
+def persistent_loader(
+    source: Dataset, workers: int, device: torch.device, **batching: Any
+) -> DataLoader:
+    """Return a loader whose workers outlive an epoch; its memory is pinned for a GPU."""
     return DataLoader(
-        SeededItems(dataset),
-        batch_sampler=SharedBatches(SeededSampler(length, seed, shuffle), batch_size),
+        source,
         num_workers=workers,
         persistent_workers=workers > 0,
         worker_init_fn=ignore_signals,
         pin_memory=device.type == "cuda",
         # Its own: DataLoader would take its workers' seeds from the training's generator.
         generator=torch.Generator(),
+        **batching,
     )
+
+
+def read_all(
+    dataset: Sized, make: Callable[[int], Any], num_workers: int, title: str
+) -> Iterable[Any]:
+    """Return what is made of each index, in batches, and show a bar with a title meanwhile.
+
+    At most `available_cores` of the ``num_workers`` processes read.
+    """
+    workers, generator = min(num_workers, available_cores()), torch.Generator()
+    items = Items(dataset, make)
+    return progress(DataLoader(items, BATCH, num_workers=workers, generator=generator), title)
 
 
 def set_epoch(loader: DataLoader, epoch: int, skip: int = 0) -> None:
@@ -182,11 +194,7 @@ def worker_notice(num_workers: int) -> list[str]:
 
 
 def check_same_images(*datasets: ImageSet) -> None:
-    """Compare the names and annotations of data sets on all machines.
-
-    Raises:
-        InputError: in the ranks whose list isn't that of the first.
-    """
+    """Raise an `InputError` in ranks whose names or annotations aren't the first rank's."""
     if world_size() == 1:
         return
     own = [dataset.digest() for dataset in datasets]

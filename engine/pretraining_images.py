@@ -110,7 +110,7 @@ def build_unlabelled_dataset(
     return CelebAPrunedAligned_MAFLVal(root, **frame)
 
 
-class Views(NamedTuple):
+class PairLoader(NamedTuple):
     """Where a run's pairs of random views come from, and what keeps count of bad images.
 
     ``augment`` draws the views of the squares that the loader yields, each with a seed; where it
@@ -139,7 +139,7 @@ class Views(NamedTuple):
             self.bad_images.note(all_gather_rows(batch.substituted, batch_split))
 
 
-def build_views(
+def build_pair_loader(
     dataset: UnlabelledSet,
     augment: BatchViews | None,
     bad_images: BadImages | None,
@@ -148,13 +148,13 @@ def build_views(
     num_workers: int,
     seed: int,
     device: torch.device,
-) -> Views:
+) -> PairLoader:
     """Return where the pairs of views come from.
 
     Args:
         dataset: the images.
-        augment: see `Views`.
-        bad_images: see `Views`.
+        augment: see `PairLoader`.
+        bad_images: see `PairLoader`.
         batch_size: images a step, over all ranks.
         num_workers: processes that read images.
         seed: of order and views.
@@ -170,7 +170,7 @@ def build_views(
             ranks=world_size(),
         )
         loader = build_sharded_loader(images, num_workers=num_workers, device=device)
-        return Views(loader, augment, bad_images)
+        return PairLoader(loader, augment, bad_images)
     items = Items(dataset, dataset.square_item if augment else dataset.pair_item)
     loader = build_loader(
         Replacing(items) if bad_images else items,
@@ -180,4 +180,4 @@ def build_views(
         shuffle=True,
         device=device,
     )
-    return Views(loader, augment, bad_images)
+    return PairLoader(loader, augment, bad_images)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor, nn, vmap
 
 from data_loader.landmark_dataset import LandmarkDataset
 from engine.encoded_images import Batch, EncodedImages
@@ -208,17 +208,18 @@ def check_judged(task: Task, held_out: Mapping[str, LandmarkDataset]) -> list[st
     for split, images in held_out.items():
         # In the files' pixels: whether there is an eye distance doesn't depend on the frame.
         points = torch.tensor(np.ascontiguousarray(images.annotations["keypoints"]))  # (N, A, 2)
-        visible = torch.stack([images.visible(i) for i in range(len(images))])  # (N, A)
-        unjudged = [not task.judged(p[None], v[None]) for p, v in zip(points, visible, strict=True)]
-        if all(unjudged):
+        visible = images.visible()  # (N, A)
+        # One by one, as a batch is judged as a whole.
+        unjudged = vmap(lambda p, v: task.judged(p[None], v[None]))(points, visible) == 0  # (N,)
+        if unjudged.all():
             raise InputError(
                 f"{split}: none of its {len(points)} images can be judged: no landmark, or no "
                 "pair of eyes, is annotated"
             )
-        if any(unjudged) or not visible.all():
+        if unjudged.any() or not visible.all():
             notices.append(
                 f"{split}: {int((~visible).sum())} of {visible.numel()} landmarks aren't "
-                f"annotated; {sum(unjudged)} of {len(points)} images can't be judged"
+                f"annotated; {int(unjudged.sum())} of {len(points)} images can't be judged"
             )
     return notices
 

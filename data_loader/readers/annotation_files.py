@@ -1,4 +1,6 @@
-"""Reading of the benchmarks' lists and tables, with errors that name the file and the line.
+"""Reading of the benchmarks' lists and tables.
+
+What is absent or doesn't fit raises an `InputError` that names the file and the line.
 
 Letters: N images, A landmarks.
 """
@@ -29,9 +31,6 @@ def read_lines(path: Path) -> list[str]:
 
     A byte-order mark and Windows' line ends are no part of them. The text is UTF-8, or UTF-16
     where the mark says so.
-
-    Raises:
-        InputError: if the file is absent or not text.
     """
     check_is_file(path, LAYOUT)
     try:
@@ -60,21 +59,12 @@ def split_name(line: str) -> tuple[str, str]:
 
 
 def read_names(path: Path, once: bool = False) -> list[str]:
-    """Return the name that each line begins with (`split_name`), at least one.
-
-    Args:
-        path: the file.
-        once: no name may appear twice.
-
-    Raises:
-        InputError: if the file is absent, or has an empty line or none.
-    """
+    """Return the name that each line begins with, at least one; each name ``once`` if so asked."""
     lines = read_lines(path)
     if not lines:
         raise InputError(f"{path}: empty, expected one name a line")
-    for number, line in enumerate(lines, 1):
-        if not line:
-            raise InputError(f"{path}, line {number}: empty, expected a name")
+    if "" in lines:
+        raise InputError(f"{path}, line {lines.index('') + 1}: empty, expected a name")
     names = [split_name(line)[0] for line in lines]
     if once:
         check_unique(path, names)
@@ -82,11 +72,7 @@ def read_names(path: Path, once: bool = False) -> list[str]:
 
 
 def parse_number(word: str) -> float:
-    """Return the finite number that a word writes.
-
-    Raises:
-        ValueError: if it writes none; Python's digit groups, as in 1_000, are none.
-    """
+    """Return the finite number that a word writes, or raise a ValueError, also for 1_000."""
     number = float(word)
     if "_" in word or not math.isfinite(number):
         raise ValueError(word)
@@ -94,11 +80,7 @@ def parse_number(word: str) -> float:
 
 
 def parse_coordinate(word: str) -> float:
-    """Return the coordinate that a word writes; NaN where it says that there is none.
-
-    Raises:
-        ValueError: if it is neither a finite number nor "nan" nor empty.
-    """
+    """Return the finite number that a word writes; NaN if it is empty or "nan"."""
     return math.nan if word.strip().lower() in ("", "nan") else parse_number(word)
 
 
@@ -125,16 +107,13 @@ def parse_table(
 
     Args:
         path: named in errors.
-        lines: the lines to parse.
-        columns: numbers that follow the name; further words are ignored.
+        lines: some of the file's lines; words after the numbers are ignored.
+        columns: as many numbers follow each name.
         first_line: number in the file of the first of the lines.
         parse: a word to its number.
 
     Returns:
-        Names, and numbers (lines, columns).
-
-    Raises:
-        InputError: naming the first line that doesn't fit, or a name that appears twice.
+        Names, of which none appears twice, and numbers (lines, columns).
     """
     names, rows = [], np.empty((len(lines), columns))
     for place, line in enumerate(lines):
@@ -172,7 +151,7 @@ def check_points(
     shifted column makes it. Missing points (`find_annotated`) pass.
 
     Args:
-        path: of the points, named in the error.
+        path: named in the error.
         names: of the N images.
         points: (N, A, 2), x before y.
         sizes: width and height of all images (2,) or of each (N, 2), in the points' unit.

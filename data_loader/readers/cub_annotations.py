@@ -1,5 +1,7 @@
 """CUB's part annotations, from the Torch7 files or from those CUB itself ships [spec 6].
 
+What is absent or doesn't fit raises an `InputError` that names the file and the line.
+
 Letters: N images, A = 15 parts. Points are (x, y) as fractions of the image's size.
 """
 
@@ -30,16 +32,10 @@ def read_part_annotations(
     Reads ``anno/train.dat`` and ``anno/val.dat`` (which holds the test images too) where they
     exist, else ``images.txt`` and ``parts/part_locs.txt``. With ``skip_bad``, an image whose
     points need its size, and which can't be read, gets NaN.
-
-    Raises:
-        InputError: if neither is there, one is damaged, or an image isn't annotated or has a
-            visible part far outside.
     """
     dat_files = [root / "anno" / name for name in ("train.dat", "val.dat")]
     if any(path.is_file() for path in dat_files):
-        rows = {}
-        for path in dat_files:
-            rows.update(read_dat(path))
+        rows = {name: row for path in dat_files for name, row in read_dat(path).items()}
         annotated = [rows.get(Path(name).name) for name in filenames]
         source = root / "anno"
     elif (root / "parts/part_locs.txt").is_file():
@@ -62,11 +58,7 @@ def read_part_annotations(
 
 
 def read_dat(path: Path) -> dict[str, np.ndarray]:
-    """Return image's base name to (A, 3), x, y, visible, of a Torch7 file.
-
-    Raises:
-        InputError: if it is absent or built otherwise.
-    """
+    """Return image's base name to (A, 3), x, y, visible, of a Torch7 file."""
     check_is_file(path, "no such file; CUB's layout has one there")
     try:
         return {
@@ -81,11 +73,7 @@ def read_dat(path: Path) -> dict[str, np.ndarray]:
 
 
 def part_numbers(parts: dict, part: int) -> list[float]:
-    """Return x, y and visibility of a part, from a table or an array.
-
-    Raises:
-        Exception: of any kind, if they aren't three finite numbers.
-    """
+    """Return x, y and visibility of a part, from a table or an array, else raise anything."""
     numbers = parts[str(part).encode()]
     if isinstance(numbers, dict):
         numbers = [numbers[place] for place in range(1, len(numbers) + 1)]
@@ -100,9 +88,6 @@ def read_part_locations(root: Path, wanted: set[str], skip_bad: bool) -> dict[st
 
     CUB gives pixels, so each wanted image's header is read for its size; x and y are NaN if it
     can't be, and ``skip_bad`` is set.
-
-    Raises:
-        InputError: naming the file and line that doesn't fit.
     """
     names = read_image_ids(root / "images.txt")
     path, rows = root / "parts/part_locs.txt", dict[str, np.ndarray]()
@@ -134,11 +119,7 @@ def read_part_locations(root: Path, wanted: set[str], skip_bad: bool) -> dict[st
 
 
 def read_image_ids(path: Path) -> dict[str, str]:
-    """Return the image's id to its path below ``images``, of CUB's ``images.txt``.
-
-    Raises:
-        InputError: naming the line that doesn't fit.
-    """
+    """Return the image's id to its path below ``images``, of CUB's ``images.txt``."""
     names = {}
     for number, line in enumerate(read_lines(path), 1):
         words = line.split(maxsplit=1)  # a path may hold spaces

@@ -49,22 +49,13 @@ def open_image(path: Path, data: bytes | None = None) -> Image.Image:
 
 
 def looks_dark(path: Path) -> bool:
-    """Tell whether an image's 16-bit values stay below 12 bits, of which `open_image` keeps 4.
-
-    Raises:
-        ImageError: if the file can't be read.
-    """
+    """Tell whether an image's 16-bit values stay below 12 bits, of which `open_image` keeps 4."""
     with _opened(path) as image:
         return image.mode in SIXTEEN_BIT and 0 < int(np.array(image).max()) < 2**12
 
 
 def image_size(path: Path) -> tuple[int, int]:
-    """Return the width and height in an image file's header.
-
-    Raises:
-        ImageError: if the file is absent, no image or of more than `MAX_PIXELS`; names the file.
-        InputError: if the machine has no memory for it.
-    """
+    """Return the width and height in an image file's header; see `open_image`."""
     with _opened(path) as image:
         return image.size
 
@@ -92,12 +83,8 @@ def _opened(path: Path, data: bytes | None = None) -> Iterator[Image.Image]:
 
 
 def _as_rgb(image: Image.Image) -> Image.Image:
-    """Return an image of any mode as RGB; Pillow's own conversion clips 16 bits to 8.
-
-    Raises:
-        ValueError: if pixels are fractions (in PFM files), which may have any range.
-    """
-    if image.mode == "F":
+    """Return an image of any mode as RGB; Pillow's own conversion clips 16 bits to 8."""
+    if image.mode == "F":  # from PFM files; they may have any range
         raise ValueError("its pixels are fractions")
     if image.mode in SIXTEEN_BIT:
         grey = np.array(image)
@@ -111,9 +98,11 @@ def _as_rgb(image: Image.Image) -> Image.Image:
     return opaque
 
 
-def check_size(path: Path, size: tuple[float, float], expected: tuple[float, float]) -> None:
-    """Raise an `InputError` unless an image has the width and height that are expected."""
-    if size != expected:
+def check_size(
+    path: Path, size: tuple[int, int], expected: tuple[int, int] | tuple[float, float] | None
+) -> None:
+    """Raise an `InputError` unless an image has the width and height that are expected, if any."""
+    if expected is not None and size != expected:
         raise InputError(
             f"{path}: {size[0]:g}x{size[1]:g} pixels, expected {expected[0]:g}x{expected[1]:g}, "
             "to which the benchmark's points belong"

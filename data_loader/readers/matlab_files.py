@@ -1,5 +1,7 @@
 """Reading of the MATLAB-born files of AFLW and 300-W [spec 6].
 
+What is absent or doesn't fit raises an `InputError` that names the file.
+
 Of ``.mat`` files, numbers, text, cells and structs are read. SciPy's reader is for files that one
 trusts: of some damaged ones it ends the process, and it makes room for as many entries as a header
 claims. This one reads just the variables that are wanted, and nothing is larger than the bytes
@@ -19,12 +21,7 @@ from typing import Any
 import numpy as np
 
 from data_loader.geometry import WINDOW_FACE
-from data_loader.readers.annotation_files import (
-    LAYOUT,
-    check_unique,
-    parse_coordinate,
-    read_lines,
-)
+from data_loader.readers.annotation_files import LAYOUT, check_unique, parse_coordinate, read_lines
 from data_loader.readers.images import MAX_PIXELS
 from utils.errors import InputError
 from utils.files import check_is_file, reason
@@ -42,11 +39,7 @@ ORDERS = {b"IM": "<", b"MI": ">"}
 
 
 def load_mat(path: Path, names: set[str]) -> dict:
-    """Return some variables of a ``.mat`` file, those of them that it holds.
-
-    Raises:
-        InputError: if it is absent or damaged.
-    """
+    """Return some variables of a ``.mat`` file, those of them that it holds."""
     check_is_file(path, LAYOUT)
     try:
         if path.stat().st_size > MAX_BYTES:
@@ -64,10 +57,7 @@ def read_mat(
     Args:
         path: the file.
         shapes: the arrays wanted and their shapes.
-        absent: those of them that may hold NaN.
-
-    Raises:
-        InputError: if an array is absent, has another shape or isn't finite.
+        absent: those of them that may hold NaN; the others must be finite.
     """
     mat, arrays = load_mat(path, set(shapes)), {}
     for name, shape in shapes.items():
@@ -85,14 +75,10 @@ def read_mat(
 
 
 def read_face_boxes(path: Path) -> dict[str, np.ndarray]:
-    """Return image name to ground-truth face box (xmin, ymin, xmax, ymax), 1-based.
+    """Return image name to ground-truth face box (xmin, ymin, xmax, ymax), 1-based, not empty.
 
     The file holds ``bounding_boxes``, a 1xN cell of structs with ``imgName`` and
     ``bb_ground_truth``.
-
-    Raises:
-        InputError: if the file is absent or built otherwise, a name appears twice, or a box
-            is empty.
     """
     mat = load_mat(path, {"bounding_boxes"})
     try:
@@ -124,11 +110,7 @@ def check_face_box(path: Path, box: np.ndarray, size: tuple[int, int]) -> None:
 
 
 def read_pts(path: Path, count: int) -> np.ndarray:
-    """Return the points (count, 2) of a ``.pts`` file, 1-based, x before y, NaN if absent.
-
-    Raises:
-        InputError: if the file is absent or hasn't just that many points between its braces.
-    """
+    """Return the points (count, 2) of a ``.pts`` file, 1-based, x before y, NaN if absent."""
     lines = read_lines(path)
     start = lines.index("{") + 1 if "{" in lines else len(lines)
     points = []
@@ -150,14 +132,10 @@ def read_pts(path: Path, count: int) -> np.ndarray:
 
 
 def read_variables(data: bytes, names: set[str]) -> dict:
-    """Return those of the named variables that a file has.
+    """Return those of the named variables that a file has; raise anything if it is damaged.
 
     Numbers are arrays, text is a string, a cell the list of its values, and a struct a list of
     dicts, column by column where they have several axes.
-
-    Raises:
-        ValueError, struct.error or zlib.error: if the file is damaged, or holds in these
-            variables something else, or nests them more than `MAX_DEPTH` deep.
     """
     order = ORDERS.get(data[HEADER - 2 : HEADER])
     if order is None or struct.unpack_from(f"{order}H", data, HEADER - 4)[0] != 0x0100:

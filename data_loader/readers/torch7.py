@@ -17,11 +17,7 @@ DTYPES = {"Double": "<f8", "Float": "<f4", "Long": "<i8", "Int": "<i4", "Byte": 
 
 
 def read_torch7(data: bytes) -> Any:
-    """Return the value in a file: dict, bytes, float, bool, array (N,) or None.
-
-    Raises:
-        ValueError or struct.error: if it is damaged or holds other objects.
-    """
+    """Return the value in a file: dict, bytes, float, bool, array (N,) or None, else raise."""
     return _Reader(data).value(depth=0)
 
 

@@ -21,20 +21,17 @@ import numpy as np
 import PIL
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
 
-from data_loader.bad_images import allowed, reason_of, too_many
-from data_loader.items import Items
+from data_loader.bad_images import check_few, reason_of
 from data_loader.landmark_dataset import LandmarkDataset
-from data_loader.loaders import available_cores
+from data_loader.loaders import read_all
 from utils.errors import ImageError, InputError
 from utils.files import fsync
 from utils.locks import find_or_build
-from utils.log import Stopwatch, progress
+from utils.log import Stopwatch
 
 FORMAT = 1  # to be raised when an image's square comes out otherwise, or the files do
 IMAGES, POINTS, MANIFEST, BAD = "images.npy", "points.npy", "manifest.json", "bad.json"
-BATCH = 64  # images that a process decodes at a time
 
 
 class ImageCache:
@@ -98,16 +95,13 @@ def cache_images(
     num_workers: int,
     log_line: Callable[[str], None] = print,
 ) -> str:
-    """Let a data set read its squares from a cache, which is built if need be.
+    """Let a data set read its squares from a cache, built if need be; return a line for the log.
 
     Args:
         dataset: its `base_item` reads the cache from now on, until `select` picks other images.
         folder: of all caches.
-        num_workers: processes that decode, capped at `available_cores`.
+        num_workers: see `read_all`.
         log_line: logs, at once, that another run is building this cache.
-
-    Returns:
-        A line for the log.
 
     Raises:
         InputError: if an image can't be read (more of them than `allowed` if the data set skips
@@ -116,16 +110,17 @@ def cache_images(
     """
     dataset.image_cache = None
     path, watch = folder / f"images-{cache_key(dataset)}", Stopwatch()
+    points = int(np.prod(dataset.annotations["keypoints"].shape[1:]))  # numbers of an image
 
     def write(unfinished: Path) -> None:
-        write_arrays(unfinished, dataset, min(num_workers, available_cores()))
+        write_arrays(unfinished, dataset, num_workers)
         with synced(unfinished / MANIFEST) as file:
             file.write(json.dumps(ImageCache(unfinished).manifest()).encode())
 
     dataset.image_cache, built = find_or_build(
         path,
         "the image cache",
-        needed_bytes(dataset),
+        len(dataset) * (dataset.imwidth**2 * 3 + points * 8),
         lambda: open_cache(path, dataset),
         write,
         log_line,
@@ -141,9 +136,6 @@ def cache_key(dataset: LandmarkDataset) -> str:
 
     Of an image that is its place, size and time of change: reading 200,000 images to digest
     their content would take as long as building the cache.
-
-    Raises:
-        InputError: if an image is absent, unless the data set skips bad ones.
     """
 
     def size_and_time(path: Path) -> bytes:
@@ -172,25 +164,9 @@ def open_cache(path: Path, dataset: LandmarkDataset) -> ImageCache | None:
     return cache if whole and fits and cache.points.dtype == np.float64 else None
 
 
-def needed_bytes(dataset: LandmarkDataset) -> int:
-    """Return how much the files of a cache hold, but for some hundred bytes of headers."""
-    points = int(np.prod(dataset.annotations["keypoints"].shape[1:]))
-    return len(dataset) * (dataset.imwidth**2 * 3 + points * 8)
-
-
-def write_arrays(folder: Path, dataset: LandmarkDataset, workers: int) -> None:
-    """Write the squares and points in their order, however many processes decode.
-
-    Raises:
-        InputError: if more images can't be read than are allowed.
-    """
-    loader = DataLoader(
-        Items(dataset, partial(marked_item, dataset)),
-        batch_size=BATCH,
-        num_workers=workers,
-        # Its own: DataLoader would take its workers' seeds from the training's generator.
-        generator=torch.Generator(),
-    )
+def write_arrays(folder: Path, dataset: LandmarkDataset, num_workers: int) -> None:
+    """Write the squares and points in their order, however many processes decode."""
+    batches = read_all(dataset, partial(marked_item, dataset), num_workers, "image cache")
     shape = (len(dataset), dataset.imwidth, dataset.imwidth, 3)
     all_points: list[np.ndarray] = []
     bad: dict[int, str] = {}
@@ -198,13 +174,13 @@ def write_arrays(folder: Path, dataset: LandmarkDataset, workers: int) -> None:
     with synced(folder / IMAGES) as file:
         header = {"descr": "|u1", "fortran_order": False, "shape": shape}
         np.lib.format.write_array_header_1_0(file, header)
-        for number, (images, points, reasons) in enumerate(progress(loader, "image cache")):
+        first = 0  # place of a batch
+        for images, points, reasons in batches:
             file.write(images.numpy().data)
             all_points.append(points.numpy())
-            bad |= {number * BATCH + i: reason for i, reason in enumerate(reasons) if reason}
-            if len(bad) > allowed(len(dataset)):
-                first = min(bad)
-                raise too_many(len(bad), len(dataset), f"{dataset.path(first)}: {bad[first]}")
+            bad |= {place: reason for place, reason in enumerate(reasons, first) if reason}
+            check_few(dataset, bad)
+            first += len(images)
     with synced(folder / POINTS) as file:
         np.save(file, np.concatenate(all_points))
     if bad:

@@ -19,27 +19,27 @@ of a square.
 import hashlib
 from bisect import bisect_right
 from collections.abc import Iterator
+from functools import partial
 from itertools import accumulate, chain, islice
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from PIL import Image
 from torch.utils.data import DataLoader, IterableDataset, default_collate, get_worker_info
 
-from data_loader.bad_images import allowed, too_many
+from data_loader.bad_images import first_good
 from data_loader.data_loaders_face import CELEBA_SIZE
-from data_loader.geometry import celeba_square, resize_square
+from data_loader.geometry import Square, celeba_square, resize_square
 from data_loader.image_set import ImageSet
 from data_loader.items import PairItem, SquareItem, SubstitutedItem
-from data_loader.loaders import own_workers, seeded
+from data_loader.loaders import own_workers, persistent_loader, seeded
 from data_loader.readers.images import check_size, open_image
 from data_loader.storage.shards import Shard, ShardImage, images
 from data_loader.views.random_view import BIRD_MEAN, BIRD_STD
 from utils.collectives import chunk_size
-from utils.errors import ImageError, InputError
-from utils.interruption import ignore_signals
+from utils.errors import InputError
 from utils.process_group import world_size
 
 Item = PairItem | SquareItem | SubstitutedItem
@@ -54,21 +54,13 @@ class ShardedSet(ImageSet):
 
     Args:
         shards: all of them; every one of their images is used.
-        imwidth: side of the square in pixels.
-        crop: pixels cut off each side.
-        smallest_scale: see `RandomView`.
-        skip_bad: images may be damaged; see `bad_images`.
+        frame: the arguments of `ImageSet`.
     """
 
-    def __init__(
-        self,
-        shards: list[Shard],
-        imwidth: int,
-        crop: int,
-        smallest_scale: float = 0.2,
-        skip_bad: bool = False,
-    ) -> None:
-        super().__init__(imwidth, crop, smallest_scale, skip_bad)
+    quick_paths = False
+
+    def __init__(self, shards: list[Shard], **frame: Any) -> None:
+        super().__init__(**frame)
         self.shards, self.folder = shards, shards[0].path.parent
         self.starts = [0, *accumulate(shard.count for shard in shards)]
 
@@ -93,7 +85,7 @@ class ShardedSet(ImageSet):
         """See `ImageSet.path`: the shard's, and the member's name below it."""
         return self.image(index).path
 
-    def base_item(self, index: int) -> tuple[Image.Image, np.ndarray]:
+    def base_item(self, index: int) -> Square:
         """See `ImageSet.base_item`; there are no points."""
         return self.open_square(self.image(index)), np.empty((0, 2))
 
@@ -130,7 +122,7 @@ class ShardedCelebA(ShardedSet):
 
 
 def mixed(*numbers: int) -> int:
-    """Return a number below 2**62 that differs, as if drawn, for all other numbers."""
+    """Return a number below 2**62 that differs, as if at random, for all other numbers."""
     digest = hashlib.blake2b(repr(numbers).encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") >> 2
 
@@ -160,10 +152,9 @@ class Lanes(NamedTuple):
 
     def taken(self, rank: int, lane: int, step: int) -> int:
         """Return how many places of a lane belong to the steps before this one."""
-        turns = len(range(lane, step, LANES))
-        if turns and lane + (turns - 1) * LANES == self.steps - 1:
-            return (turns - 1) * self.chunk(rank, 0) + self.chunk(rank, self.steps - 1)
-        return turns * self.chunk(rank, 0)
+        steps = range(lane, step, LANES)
+        count, last = len(steps) * self.chunk(rank, 0), self.steps - 1
+        return count - (last in steps) * (self.chunk(rank, 0) - self.chunk(rank, last))
 
     def bounds(self, rank: int, lane: int) -> tuple[int, int]:
         """Return the first place of a lane, and that after its last."""
@@ -179,7 +170,7 @@ class ShardedImages(IterableDataset):
     A batch is what `DataLoader` makes of items, see `data_loader.items`; their index is the
     image's place in the shards. An image's random samples depend on the seed, the epoch and its
     place alone. A rank that has no image in the last step still gets a batch, of one image, to
-    take the step with the others: see `chunk`.
+    take the step with the others.
 
     If the data set skips bad images, the next good one of the block takes their place and their
     random samples (after the last one the first, and then those of the first shard). Items are
@@ -211,22 +202,14 @@ class ShardedImages(IterableDataset):
         self.position = torch.zeros(2, dtype=torch.int64).share_memory_()
 
     def set_epoch(self, epoch: int, skip: int = 0) -> None:
-        """Choose the epoch that comes next, but for its first ``skip`` images over all ranks.
-
-        Raises:
-            InputError: if the images to skip aren't those of whole steps.
-        """
+        """Choose the epoch that comes next, but for its first ``skip`` images over all ranks."""
         step = -(-skip // self.lanes.batch_size)
         if skip != min(step * self.lanes.batch_size, self.lanes.total) or skip < 0:
             raise InputError(
                 f"the {skip} images that were taken of an epoch are no whole steps of "
-                f"{self.lanes.batch_size}: go on from the end of an epoch to change --batch_size"
+                f"{self.lanes.batch_size}: resume at the end of an epoch to change --batch_size"
             )
         self.position.copy_(torch.tensor([epoch, step]))
-
-    def chunk(self, step: int) -> int:
-        """Return how many images of a step, counted from 0, are this rank's."""
-        return self.lanes.chunk(self.rank, step)
 
     def __len__(self) -> int:
         """Return how many steps remain of the epoch."""
@@ -249,8 +232,8 @@ class ShardedImages(IterableDataset):
             lane = step % LANES
             if lane not in lanes:
                 lanes[lane] = self.lane_items(epoch, lane, first)
-            items = list(islice(lanes[lane], self.chunk(step)))
-            yield default_collate(items or [self.stand_in(epoch)])
+            items = list(islice(lanes[lane], self.lanes.chunk(self.rank, step)))
+            yield default_collate(items or [self.item(epoch, [next(self.spares())])])
 
     def lane_items(self, epoch: int, lane: int, step: int) -> Iterator[Item]:
         """Yield the items of a lane, but for those of the steps before one."""
@@ -279,25 +262,14 @@ class ShardedImages(IterableDataset):
             first = stop
 
     def item(self, epoch: int, candidates: list[tuple[int, ShardImage]]) -> Item:
-        """Return the item of the first image; or, if bad ones are skipped, of the next good one.
-
-        Raises:
-            ImageError: if it can't be read.
-            InputError: if there are more bad ones than are allowed before a good one.
-        """
+        """Return the item of the first image; or, if bad ones are skipped, of the next good one."""
         index, image = candidates[0]
         if not self.dataset.skip_bad:
             return self.make(epoch, index, image)
-        first = ""
-        tried = islice(chain(candidates, self.spares()), allowed(len(self.dataset)) + 1)
-        for bad, (_, image) in enumerate(tried):
-            try:
-                item = self.make(epoch, index, image)
-            except ImageError as error:
-                first = first or str(error)
-            else:
-                return SubstitutedItem(item, torch.tensor([index, min(bad, 1)]))
-        raise too_many(bad + 1, len(self.dataset), first)
+        tried = chain(candidates, self.spares())
+        tries = (partial(self.make, epoch, index, image) for _, image in tried)
+        item, bad = first_good(tries, len(self.dataset))
+        return SubstitutedItem(item, torch.tensor([index, min(bad, 1)]))
 
     def make(self, epoch: int, index: int, image: ShardImage) -> PairItem | SquareItem:
         """Return an image as the item of a place, whose random samples it gets."""
@@ -306,10 +278,6 @@ class ShardedImages(IterableDataset):
             if self.squares:
                 return self.dataset.make_square(np.asarray(square), index)
             return self.dataset.make_pair(square, index)
-
-    def stand_in(self, epoch: int) -> Item:
-        """Return the item of the first image there is."""
-        return self.item(epoch, [next(self.spares())])
 
     def spares(self) -> Iterator[tuple[int, ShardImage]]:
         """Yield places and images of the first shard."""
@@ -324,21 +292,6 @@ def fitting_workers(most: int) -> int:
 def build_sharded_loader(
     images: ShardedImages, *, num_workers: int, device: torch.device
 ) -> DataLoader:
-    """Return the batches; call `loaders.set_epoch` before each epoch.
-
-    Args:
-        images: the batches of a rank.
-        num_workers: processes, see `own_workers` and `fitting_workers`.
-        device: where the batches will go; memory is pinned for a GPU.
-    """
+    """Return the batches of a rank; call `loaders.set_epoch` before each epoch."""
     workers = fitting_workers(own_workers(num_workers))
-    return DataLoader(
-        images,
-        batch_size=None,
-        num_workers=workers,
-        persistent_workers=workers > 0,
-        worker_init_fn=ignore_signals,
-        pin_memory=device.type == "cuda",
-        # Its own: DataLoader would draw its workers' seeds from the training's generator.
-        generator=torch.Generator(),
-    )
+    return persistent_loader(images, workers, device, batch_size=None)

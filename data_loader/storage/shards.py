@@ -23,6 +23,7 @@ from typing import NamedTuple
 
 from braceexpand import braceexpand
 
+from data_loader.readers.annotation_files import check_unique
 from data_loader.readers.images import SUFFIXES
 from utils.errors import InputError
 from utils.files import check_is_file, printable, reason
@@ -87,11 +88,7 @@ def find_shards(data_folder: str) -> list[Shard]:
             shards = [*map(Shard, paths, threads.map(count_images, paths))]
     if not shards:
         raise InputError(f"{data_folder}: no shard there")
-    seen: set[Path] = set()
-    for path, _ in shards:
-        if path in seen:
-            raise InputError(f"{data_folder}: lists {path} twice")
-        seen.add(path)
+    check_unique(Path(data_folder), [str(shard.path) for shard in shards])
     return shards
 
 
@@ -116,16 +113,13 @@ def local_file(name: str, folder: str = "") -> Path:
 
     WebDataset takes a name such as ``pipe:rm -r /`` for a command to run. An index may come from
     anywhere, so that only files are let through.
-
-    Raises:
-        InputError: if there is no such file.
     """
     if re.match(r"[\w+.-]+:", name):
         raise InputError(
             f"{printable(name)[:200]}: shards are files; mount, or copy, what lies elsewhere"
         )
     path = os.path.abspath(os.path.join(folder, name))
-    if not path.isprintable():  # it will stand in messages
+    if not path.isprintable():  # it will appear in messages
         raise InputError(f"{printable(path)[:200]}: not a name for a shard")
     check_is_file(path, "no such shard")
     return Path(path)
@@ -143,9 +137,8 @@ def read_index(path: Path) -> list[Shard]:
         raise InputError(f"{path}: expected wids_version 1 and a shardlist")
     shards = []
     for number, entry in enumerate(entries, 1):
-        url, count = (
-            (entry.get("url"), entry.get("nsamples")) if isinstance(entry, dict) else ("", 0)
-        )
+        facts = entry if isinstance(entry, dict) else {}
+        url, count = facts.get("url"), facts.get("nsamples")
         if not (isinstance(url, str) and url and type(count) is int and count > 0):
             raise InputError(f"{path}, shard {number}: expected a url and nsamples of at least 1")
         shard = Shard(local_file(url, str(path.parent)), count)
@@ -157,11 +150,7 @@ def read_index(path: Path) -> list[Shard]:
 
 
 def count_images(path: Path) -> int:
-    """Return how many images a shard holds, by its headers.
-
-    Raises:
-        InputError: if it isn't a whole plain tar with images, each with a key of its own.
-    """
+    """Return how many images a shard holds, by its headers; see `find_shards`."""
     count = sum(1 for _ in read_images(path))
     if not count:
         raise InputError(f"{path}: holds no image (none of *.{', *.'.join(sorted(SUFFIXES))})")
@@ -169,12 +158,7 @@ def count_images(path: Path) -> int:
 
 
 def image_key(name: str, earlier: Container[str] = ()) -> str | None:
-    """Return the key of a member that is an image by its name, None for others.
-
-    Args:
-        name: of the member, with its folders.
-        earlier: keys of the images before it.
-    """
+    """Return the key of a member that is an image by its name, given those of earlier images."""
     stem, _, suffix = name.rpartition(".")
     folder, slash, file = stem.rpartition("/")
     if suffix.lower() not in SUFFIXES or NOTES.match(name) or not file or file.startswith("."):
@@ -205,13 +189,8 @@ class BoundedFile(io.BufferedReader):
 def read_images(path: Path, first: int | None = None) -> Iterator[ShardImage]:
     """Yield a shard's images in their order, seeking over what lies between.
 
-    Args:
-        path: the shard.
-        first: the first place whose data is read; earlier ones have none. None reads only the
-            headers, and checks that the shard ends as a tar does.
-
-    Raises:
-        InputError: as `count_images`, as soon as it is found out.
+    Those before place ``first`` have no data. None reads only the headers, and checks that the
+    shard ends as a tar does.
     """
     keys: set[str] = set()
     try:
@@ -248,11 +227,7 @@ def read_images(path: Path, first: int | None = None) -> Iterator[ShardImage]:
 
 
 def images(shard: Shard, first: int, stop: int) -> Iterator[ShardImage]:
-    """Yield a shard's images from place ``first`` to before ``stop``, in their order.
-
-    Raises:
-        InputError: as `count_images`, and if there turn out to be more or fewer than counted.
-    """
+    """Yield a shard's images from place ``first`` to before ``stop``, in their order."""
     check_is_file(shard.path, "no such shard")
     found = read_images(shard.path, first)
     for place in range(stop):

@@ -1,7 +1,7 @@
 """The random views of `random_view` for whole batches, on a CPU or a GPU [spec 6].
 
 The same steps with the same distributions and, given the same parameters, the same pixels but for
-a few in a million (of JPEG, by a level). Parameters are drawn on the CPU, from a generator of the
+a few in a million (of JPEG, by a level). Parameters are sampled on the CPU, by a generator of the
 caller's, and nothing waits for the device. Letters: B images, S their side, W = S - 2 * crop;
 lines as in `data_loader.views.resampling`.
 """
@@ -11,9 +11,8 @@ from torch import Tensor
 
 from data_loader.geometry import centre_crop
 from data_loader.views import jpeg
-from data_loader.views.random_view import CONTRAST, SATURATION
 from data_loader.views.resampling import most_taps, resize, triangle_reach, triangle_taps, turn
-from data_loader.views.view_parameters import ViewParameters, draw_views
+from data_loader.views.view_parameters import CONTRAST, SATURATION, ViewParameters, sample_views
 
 MARGIN = 1  # pixels around those wanted, whose chroma mixes with theirs
 # Pixels worked on at once [ours]: what stays in a processor's cache, or keeps a GPU busy.
@@ -30,12 +29,8 @@ def to_device(device: torch.device, *values: Tensor) -> tuple[Tensor, ...]:
 def compressed_windows(sides: Tensor, boxes: Tensor, side: int) -> tuple[Tensor, Tensor]:
     """Return which part of the compressed squares the crops depend on.
 
-    JPEG's blocks don't know of each other, so what no crop will show needs no compression.
-
-    Args:
-        sides: (B,), of the squares that are compressed.
-        boxes: (B, 4), the crops, in pixels of images (side, side).
-        side: S.
+    JPEG's blocks don't know of each other, so what no crop will show needs no compression. Squares
+    of ``sides`` (B,) are compressed; the crops are ``boxes`` (B, 4) of images (side, side).
 
     Returns:
         The first columns and rows (B, 2), multiples of 16, and the widths and heights (B, 2).
@@ -65,7 +60,7 @@ def jpeg_noise(columns: Tensor, sides: Tensor, qualities: Tensor, boxes: Tensor)
     num_noisy = [-(-most // jpeg.MCU) * jpeg.MCU for most in lengths.amax(dim=0).tolist()]
     num_out = boxes[:, 2:].amax(dim=0).tolist()
     taps_there, taps_back = most_taps(side, int(sides.min())), most_taps(int(sides.max()), side)
-    steps = jpeg.quantisation_steps(qualities)
+    steps = jpeg.quantisation_tables()[qualities]
     sides, boxes, starts, steps = to_device(device, sides, boxes, starts, steps)
     noisy_size = sides[:, None].expand(-1, 2)
     full_size = torch.full_like(noisy_size, side)
@@ -82,10 +77,8 @@ def jpeg_noise(columns: Tensor, sides: Tensor, qualities: Tensor, boxes: Tensor)
 def enlarge(columns: Tensor, boxes: Tensor, side: int) -> Tensor:
     """Resize crops to (B, 3, side, side), planes of rows.
 
-    Args:
-        columns: (B, 3, X, Y), planes of columns, whole levels; a crop starts at its first pixel.
-        boxes: (B, 4), on the CPU, whose width and height are at most ``side``.
-        side: of the results, in pixels.
+    The crops are planes of columns (B, 3, X, Y), whole levels, and start at their first pixel; the
+    width and height in ``boxes`` (B, 4), on the CPU, are at most ``side``.
     """
     (size,) = to_device(columns.device, boxes[:, 2:])
     after = torch.full_like(size, side)
@@ -97,13 +90,8 @@ def enlarge(columns: Tensor, boxes: Tensor, side: int) -> Tensor:
 def color_jitter(images: Tensor, order: Tensor, factors: Tensor) -> Tensor:
     """Change brightness, contrast and saturation in place, exactly as Pillow's ImageEnhance.
 
-    Args:
-        images: (B, 3, H, W), whole levels.
-        order: (B, 3), on the device, as in `ViewParameters`.
-        factors: (B, 3), likewise.
-
-    Returns:
-        ``images``.
+    The images (B, 3, H, W) have whole levels; order and factors are as in `ViewParameters`, on the
+    images' device.
     """
     pixels = images[0, 0].numel()
     for step in order.unbind(dim=1):
@@ -124,11 +112,7 @@ class BatchViews:
     """The random pipeline from a batch of squares to normalised, cropped views.
 
     Args:
-        side: S, of the images.
-        crop: pixels cut off each side at the end.
-        smallest_scale: least fraction of an image's area that a random crop keeps.
-        mean: of each colour in [0, 1], subtracted.
-        std: of each colour, divided by.
+        side: S; as for the next four, see `RandomView`.
         pixels_at_once: about how many compressed pixels are worked on together; by default what
             suits the device. The result doesn't depend on it.
     """
@@ -147,19 +131,11 @@ class BatchViews:
         self.pixels_at_once = pixels_at_once
 
     def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        """Return one random view of each image.
+        """Return one random view (B, 3, W, W), float32, of each image (B, 3, S, S), uint8.
 
-        Args:
-            images: (B, 3, S, S), uint8, on any device.
-            generator: a CPU generator, which the parameters are drawn from.
-
-        Returns:
-            (B, 3, W, W), float32, on the images' device.
-
-        Raises:
-            ValueError: if the images have another shape or type.
+        The views are on the images' device, the generator of their parameters on the CPU.
         """
-        parameters = draw_views(len(images), self.side, self.smallest_scale, generator)
+        parameters = sample_views(len(images), self.side, self.smallest_scale, generator)
         return self.render(images, parameters)
 
     @torch.no_grad()
@@ -171,21 +147,18 @@ class BatchViews:
                 f"{tuple(images.shape)}"
             )
         device, inside = images.device, self.side - 2 * self.crop
-        groups = self.groups(parameters, images.is_cuda)
-        order = torch.cat([torch.empty(0, dtype=torch.long), *groups])
-        places, back = to_device(device, order, order.argsort())
+        places, counts = self.groups(parameters, images.is_cuda)
+        on_device, back = to_device(device, places, places.argsort())
         views = torch.empty(len(images), 3, inside, inside, device=device)
+        groups = zip(*(v.split(counts) for v in (places, on_device, views)), strict=True)
         with torch.autocast(device.type, enabled=False):
-            for rows, out in zip(groups, views.split([len(g) for g in groups]), strict=True):
-                source_images, places = (
-                    images.index_select(0, places[: len(rows)]),
-                    places[len(rows) :],
-                )
-                self.one_group(source_images, parameters.select(rows), out)
+            for rows, rows_on_device, out in groups:
+                group = images.index_select(0, rows_on_device)
+                self.one_group(group, parameters.select(rows), out)
             return views.index_select(0, back)
 
-    def groups(self, parameters: ViewParameters, gpu: bool) -> list[Tensor]:
-        """Divide the views into groups whose compressed parts have about the same shape."""
+    def groups(self, parameters: ViewParameters, gpu: bool) -> tuple[Tensor, list[int]]:
+        """Sort the views by the shape of their compressed parts; return how many go together."""
         limit = self.pixels_at_once or (GPU_PIXELS if gpu else CACHE_PIXELS)
         lengths = compressed_windows(parameters.sides, parameters.boxes, self.side)[1]
         blocks = -(-lengths // jpeg.MCU)
@@ -199,7 +172,7 @@ class BatchViews:
             else:
                 counts.append(1)
                 width, height = x, y
-        return list(order.split(counts))
+        return order, counts
 
     def one_group(self, images: Tensor, parameters: ViewParameters, out: Tensor) -> None:
         """Write the views of a few images into ``out``."""

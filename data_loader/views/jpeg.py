@@ -10,32 +10,16 @@ Letters: B images; C planes; X and Y the images' common padded width and height,
 16; planes of columns (B, C, X, Y) and of rows (B, C, Y, X), as in `data_loader.views.resampling`.
 """
 
+import io
 from functools import cache
 
 import torch
+from PIL import Image
 from torch import Tensor
 
 from data_loader.views.resampling import round_up, sum_lines, sum_rows, turn
 
 BLOCK, MCU = 8, 16  # sides of a transform's block, and of 4:2:0's unit of whole blocks
-# The standard tables, zigzag undone [ITU-T T.81, Tables K.1 and K.2].
-LUMA_TABLE = (
-    (16, 11, 10, 16, 24, 40, 51, 61),
-    (12, 12, 14, 19, 26, 58, 60, 55),
-    (14, 13, 16, 24, 40, 57, 69, 56),
-    (14, 17, 22, 29, 51, 87, 80, 62),
-    (18, 22, 37, 56, 68, 109, 103, 77),
-    (24, 35, 55, 64, 81, 104, 113, 92),
-    (49, 64, 78, 87, 103, 121, 120, 101),
-    (72, 92, 95, 98, 112, 100, 103, 99),
-)
-CHROMA_TABLE = (
-    (17, 18, 24, 47, 99, 99, 99, 99),
-    (18, 21, 26, 66, 99, 99, 99, 99),
-    (24, 26, 56, 99, 99, 99, 99, 99),
-    (47, 66, 99, 99, 99, 99, 99, 99),
-    *[(99,) * 8] * 4,
-)
 # Left half of libjpeg's integer DCT, 2^13 sqrt(2) cos((2n + 1) k pi / 16) with the rounding of
 # its factorisation [Loeffler et al. 1989]. Even rows go on mirrored, odd ones with changed sign.
 DCT_HALF = (
@@ -66,10 +50,8 @@ def dct_matrices(device: torch.device) -> tuple[Tensor, ...]:
     """Return libjpeg's passes as matrices (8, 8): two forward, two back."""
     rows = [row + tuple(v * (-1) ** k for v in row[::-1]) for k, row in enumerate(DCT_HALF)]
     matrix = torch.tensor(rows, dtype=torch.float32, device=device)
-    scales = (FIRST_PASS, SECOND_PASS, FIRST_PASS, SECOND_PASS / 8)
-    return tuple(
-        m * scale for m, scale in zip((matrix, matrix, matrix.T, matrix.T), scales, strict=True)
-    )
+    forward, back = (FIRST_PASS, SECOND_PASS), (FIRST_PASS, SECOND_PASS / 8)
+    return *(matrix * scale for scale in forward), *(matrix.T * scale for scale in back)
 
 
 def mix(
@@ -89,11 +71,16 @@ def luma(images: Tensor) -> Tensor:
     return mix(images, LUMA_WEIGHTS, HALF)
 
 
-def quantisation_steps(qualities: Tensor) -> Tensor:
-    """Return the tables for luma and chroma at libjpeg's scale: (B, 2, 8, 8), rows first."""
-    percent = torch.where(qualities < 50, 5000 // qualities, 200 - 2 * qualities)
-    tables = torch.tensor((LUMA_TABLE, CHROMA_TABLE))
-    return ((tables * percent.view(-1, 1, 1, 1) + 50) // 100).clamp(1, 255).float()
+@cache
+def quantisation_tables() -> Tensor:
+    """Return Pillow's tables for luma and chroma by quality, 0 to 100: (101, 2, 8, 8)."""
+    tables = []
+    for quality in range(101):
+        with io.BytesIO() as buffer:
+            Image.new("RGB", (1, 1)).save(buffer, format="JPEG", quality=quality)
+            with Image.open(buffer) as image:
+                tables.append([image.quantization[0], image.quantization[1]])
+    return torch.tensor(tables, dtype=torch.float32).view(-1, 2, BLOCK, BLOCK)
 
 
 def compress(rows: Tensor, extents: Tensor, steps: Tensor) -> Tensor:
@@ -106,7 +93,7 @@ def compress(rows: Tensor, extents: Tensor, steps: Tensor) -> Tensor:
         rows: (B, 3, Y, X), planes of rows, whole levels. Beyond the extents the edge is repeated.
         extents: (B, 2), each image's width and height; at least 5, and more than X or Y where
             the larger image goes on.
-        steps: (B, 2, 8, 8), as from `quantisation_steps`.
+        steps: (B, 2, 8, 8), of `quantisation_tables`.
 
     Returns:
         (B, 3, X, Y), planes of columns, and in each first the even, then the odd rows (see
@@ -131,13 +118,8 @@ def place_of_row(row: Tensor, height: int) -> Tensor:
 def transform_and_back(columns: Tensor, steps: Tensor, rows_wanted: Tensor) -> Tensor:
     """Quantise the transform of each block of 8x8, and transform back.
 
-    Args:
-        columns: (B, C, X, Y), planes of columns, -128 to 127.
-        steps: (B, 8, 8), rows first, of the coefficients.
-        rows_wanted: (B, M), of the Y rows.
-
-    Returns:
-        (B, C, X, M), planes of columns, -128 to 127.
+    Planes of columns, -128 to 127, are (B, C, X, Y) before and (B, C, X, M) after, where the rows
+    wanted are (B, M). The coefficients have steps (B, 8, 8), rows first.
     """
     forward_x, forward_y, back_y, back_x = dct_matrices(columns.device)
     rows = turn(round_up(block_sums(columns, forward_x)))
@@ -148,7 +130,9 @@ def transform_and_back(columns: Tensor, steps: Tensor, rows_wanted: Tensor) -> T
     # inverse, none is left.
     blocks.mul_((1 + 2.0**-20) / 8 / steps).round_().mul_(steps)
     # Each row wanted is a sum over the block that it lies in.
-    index = (rows_wanted - rows_wanted % BLOCK).unsqueeze(2) + place_in_block(columns.device)
+    index = (rows_wanted - rows_wanted % BLOCK).unsqueeze(2) + torch.arange(
+        BLOCK, device=columns.device
+    )
     weights = back_y.index_select(0, (rows_wanted % BLOCK).flatten()).view(index.shape)
     (rows,) = sum_lines(rows, index, weights)
     return round_up(block_sums(turn(round_up(rows)), back_x)).clamp_(-128, 127)
@@ -159,13 +143,8 @@ def block_sums(planes: Tensor, matrix: Tensor) -> Tensor:
     lines = planes.view(-1, planes.shape[3])
     first = torch.arange(0, len(lines), BLOCK, device=planes.device).view(-1, 1, 1)
     blocks = (len(lines) // BLOCK, BLOCK, BLOCK)
-    index = (first + place_in_block(planes.device)).expand(blocks).flatten(0, 1)
+    index = (first + torch.arange(BLOCK, device=planes.device)).expand(blocks).flatten(0, 1)
     return sum_rows(lines, index, matrix.expand(blocks).flatten(0, 1)).view(planes.shape)
-
-
-def place_in_block(device: torch.device) -> Tensor:
-    """Return 0 to 7."""
-    return torch.arange(BLOCK, device=device)
 
 
 def subsampled(rows: Tensor, extents: Tensor) -> Tensor:

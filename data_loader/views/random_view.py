@@ -12,7 +12,6 @@ Letters: S the side of the square image, W that of the view, S - 2 * crop.
 import io
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -20,33 +19,11 @@ from PIL import Image
 from torch import Tensor
 
 from data_loader.geometry import resize_square
+from data_loader.views.jpeg import MCU
+from data_loader.views.view_parameters import BRIGHTNESS, CONTRAST, SATURATION, Box, sample_view
 
 FACE_MEAN, FACE_STD = (0.5084, 0.4224, 0.3769), (0.2599, 0.2371, 0.2323)
 BIRD_MEAN, BIRD_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's
-JPEG_QUALITY = (30, 98)
-JPEG_BLOCK = 16  # pixels: 8x8 coefficients, and colours at half the resolution
-LOG_ASPECT = torch.tensor([3 / 4, 4 / 3]).log().tolist()  # of width to height [RandomResizedCrop]
-JITTER = 0.4  # brightness, contrast and saturation
-BRIGHTNESS, CONTRAST, SATURATION, HUE = range(4)  # ColorJitter's numbers; hue stays as it is
-PCA_ALPHA = 0.1
-# Principal components of ImageNet's colours [Krizhevsky et al. 2012, Sec. 4.1].
-PCA_VALUES = torch.tensor([0.2175, 0.0188, 0.0045])
-PCA_VECTORS = torch.tensor(
-    [[-0.5675, 0.7192, 0.4009], [-0.5808, -0.0045, -0.8140], [-0.5836, -0.6948, 0.4203]]
-)
-
-Box = tuple[int, int, int, int]  # left, top, right, bottom in pixels
-
-
-class ViewDraws(NamedTuple):
-    """The random choices of a view, in the order in which they are drawn."""
-
-    jpeg_side: int  # of the square that is compressed
-    jpeg_quality: int
-    box: Box  # what the view shows
-    order: list[int]  # of BRIGHTNESS, CONTRAST, SATURATION and HUE
-    factors: list[float]  # of the first three, by their numbers
-    alpha: Tensor  # (3,), by how much the colours move along each principal component
 
 
 class RandomView:
@@ -73,38 +50,12 @@ class RandomView:
 
     def __call__(self, image: Image.Image) -> Tensor:
         """Return a new view of the image, which stays as it is."""
-        draws = draw_view(image.width, self.smallest_scale)
-        image = jpeg_noise(image, draws.jpeg_side, draws.jpeg_quality, draws.box)
+        sampled = sample_view(image.width, self.smallest_scale)
+        image = jpeg_noise(image, sampled.jpeg_side, sampled.jpeg_quality, sampled.box)
         image = resize_square(image, self.side)
-        image = colour_jitter(image, draws.order, draws.factors, self.crop)
+        image = colour_jitter(image, sampled.order, sampled.factors, self.crop)
         view = channels(image).float().div_(255)  # (3, W, W)
-        return view.add_(pca_shift(draws.alpha)).sub_(self.mean).div_(self.std)
-
-
-def draw_view(side: int, smallest_scale: float) -> ViewDraws:
-    """Draw a view of a (side, side) image."""
-    scale = 1 + 0.5 * torch.randn(()).item()
-    return ViewDraws(
-        jpeg_side=max(int(0.8 * side), int(side * scale)),
-        jpeg_quality=int(torch.randint(JPEG_QUALITY[0], JPEG_QUALITY[1] + 1, ())),
-        box=draw_box(side, smallest_scale),
-        order=torch.randperm(4).tolist(),
-        factors=torch.empty(3).uniform_(1 - JITTER, 1 + JITTER).tolist(),
-        alpha=PCA_ALPHA * torch.randn(3),
-    )
-
-
-def draw_box(side: int, smallest_scale: float) -> Box:
-    """Draw which part of a (side, side) image RandomResizedCrop shows: all if no draw fits."""
-    for _ in range(10):
-        area = side * side * torch.empty(1).uniform_(smallest_scale, 1).item()
-        aspect = torch.empty(1).uniform_(*LOG_ASPECT).exp_().item()
-        width, height = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
-        if 0 < width <= side and 0 < height <= side:
-            top = int(torch.randint(side - height + 1, ()))
-            left = int(torch.randint(side - width + 1, ()))
-            return left, top, left + width, top + height
-    return 0, 0, side, side
+        return view.add_(sampled.colour).sub_(self.mean).div_(self.std)
 
 
 def jpeg_noise(image: Image.Image, jpeg_side: int, quality: int, box: Box) -> Image.Image:
@@ -158,8 +109,8 @@ def source_span(first: int, end: int, frame: int, side: int) -> tuple[int, int]:
 
 def whole_blocks(first: int, end: int, frame: int) -> tuple[int, int]:
     """Return the JPEG blocks that some pixels depend on: their own, and that of the next colour."""
-    low, high = (first - 1) // JPEG_BLOCK, -((end + 1) // -JPEG_BLOCK)
-    return max(low, 0) * JPEG_BLOCK, min(high * JPEG_BLOCK, frame)
+    low, high = (first - 1) // MCU, -((end + 1) // -MCU)
+    return max(low, 0) * MCU, min(high * MCU, frame)
 
 
 def colour_jitter(
@@ -195,8 +146,3 @@ def channels(image: Image.Image) -> Tensor:
     """Return an RGB image's bytes as (3, H, W), uint8."""
     pixels = torch.frombuffer(bytearray(image.tobytes()), dtype=torch.uint8)
     return pixels.view(image.height, image.width, 3).permute(2, 0, 1).contiguous()
-
-
-def pca_shift(alpha: Tensor) -> Tensor:
-    """Return AlexNet's colour (3, 1, 1), to be added to an image in [0, 1]."""
-    return (PCA_VECTORS @ (alpha * PCA_VALUES))[:, None, None]

@@ -52,13 +52,8 @@ def round_up(values: Tensor) -> Tensor:
 def sum_lines(planes: Tensor, index: Tensor, *weights: Tensor) -> list[Tensor]:
     """Return weighted sums of lines: each plane's products with sparse matrices of its image's.
 
-    Args:
-        planes: (B, C, N, L), float32.
-        index: (B, M, K), which of a plane's N lines are summed.
-        weights: (B, M, K), float32, of each product.
-
-    Returns:
-        (B, C, M, L) for each of the weights.
+    Planes are (B, C, N, L) before and (B, C, M, L) after. The index (B, M, K) says which lines are
+    summed, weights (B, M, K) by how much; there is a result for each of the weights.
     """
     count, channels, lines, length = planes.shape
     shape = (count, channels, *index.shape[1:])
@@ -97,10 +92,7 @@ def most_taps(length: int, size: int) -> int:
 def triangle_reach(place: Tensor, length: Tensor, size: Tensor) -> tuple[Tensor, ...]:
     """Return which lines weigh in the lines ``place`` of a resized image.
 
-    Args:
-        place: whole numbers; the others must broadcast to its shape.
-        length: lines of the image.
-        size: lines that it is resized to.
+    The image has ``length`` lines before and ``size`` lines after; both broadcast to the places.
 
     Returns:
         The first line that weighs, the one after the last, and, in float64, the triangle's

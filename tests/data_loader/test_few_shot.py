@@ -11,9 +11,9 @@ from data_loader.data_loaders_face import AFLW, ThreeHundredW
 from data_loader.few_shot import (
     Picks,
     add_few_shot_arguments,
-    draw_picks,
     load_picks,
     restrict,
+    sample_picks,
     save_picks,
     tile_picks,
 )
@@ -41,26 +41,26 @@ def folder(tmp_path):
 
 @pytest.mark.parametrize(("total", "count"), [(50, 1), (50, 10), (50, 50), (1, 1)])
 def test_picks_are_so_many_different_places(total, count):
-    picks = draw_picks(total, count, seed=3)
+    picks = sample_picks(total, count, seed=3)
     assert len(picks) == count == len(set(picks.tolist()))
     assert picks.min() >= 0 and picks.max() < total
 
 
 def test_picks_follow_the_seed_alone():
     np.random.seed(0)
-    first = draw_picks(1000, 20, seed=5)
+    first = sample_picks(1000, 20, seed=5)
     np.random.seed(1)
     np.random.rand(7)
-    assert np.array_equal(draw_picks(1000, 20, seed=5), first)
-    assert not np.array_equal(np.sort(draw_picks(1000, 20, seed=6)), np.sort(first))
-    assert len(draw_picks(1000, 20, seed=2**40)) == 20
+    assert np.array_equal(sample_picks(1000, 20, seed=5), first)
+    assert not np.array_equal(np.sort(sample_picks(1000, 20, seed=6)), np.sort(first))
+    assert len(sample_picks(1000, 20, seed=2**40)) == 20
 
 
 def test_picks_leave_the_other_generators_alone():
     np.random.seed(3)
     torch.manual_seed(3)
     before = np.random.get_state()[1].copy(), torch.get_rng_state()
-    draw_picks(100, 10, seed=0)
+    sample_picks(100, 10, seed=0)
     assert np.array_equal(np.random.get_state()[1], before[0])
     assert torch.equal(torch.get_rng_state(), before[1])
 
@@ -68,14 +68,14 @@ def test_picks_leave_the_other_generators_alone():
 def test_every_image_is_as_likely():
     counts = np.zeros(20)
     for seed in range(1500):
-        counts[draw_picks(20, 5, seed)] += 1
+        counts[sample_picks(20, 5, seed)] += 1
     # Binomial: 1500 draws, share 1/4: 375 +- 16.8.
     assert np.abs(counts - 375).max() < 4 * 16.8
 
 
 @pytest.mark.parametrize("count", [0, 51, 1000])
 def test_picks_that_are_not_there_are_refused(count):
-    message = complaint(draw_picks, 50, count, seed=0)
+    message = complaint(sample_picks, 50, count, seed=0)
     assert f"--restrict_annos {count}" in message and "50" in message
 
 

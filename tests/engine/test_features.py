@@ -52,7 +52,7 @@ def test_stored_features_are_those_of_the_items(tmp_path, encoder):
     dataset = Dots(tmp_path, 10)
     images = encoded(dataset, encoder, shuffle=True)
     found = flat(images)
-    order = [index for index, _ in images.sampler]  # of epoch 1, set by batches()
+    order = images.sampler.keys()[0].tolist()  # of epoch 1, set by batches()
     assert sorted(order) == list(range(10)) != order and len(images) == 3
     for place, index in enumerate(order):
         data, points_px, points_norm, _ = dataset[index]
@@ -81,9 +81,9 @@ def test_warped_batches_are_the_data_sets_own_items(tmp_path, encoder):
     dataset = Dots(tmp_path, 6, warp=True)
     images = encoded(dataset, encoder, layer=0, shuffle=True)  # layer 0: the pixels themselves
     pixels, points, visible = flat(images, epoch=3)
-    for place, (index, seed) in enumerate(images.sampler):
-        torch.manual_seed(seed)
-        data, _, points_norm, _ = dataset[index]
+    for place, (index, seed) in enumerate(zip(*images.sampler.keys(), strict=True)):
+        torch.manual_seed(int(seed))
+        data, _, points_norm, _ = dataset[int(index)]
         # The batch's products round otherwise: now and then a colour is one step of 255 off.
         difference = (pixels[place] - data).abs() * 255 * 0.23
         assert difference.max() < 1.1 and (difference > 0.1).float().mean() < 0.01

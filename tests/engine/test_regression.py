@@ -139,8 +139,8 @@ class Listed:
     def __len__(self):
         return len(self.visibility)
 
-    def visible(self, index):
-        return self.visibility[index]
+    def visible(self):
+        return self.visibility
 
 
 def test_a_batch_without_a_visible_part_counts_for_nothing():

@@ -88,8 +88,8 @@ def built(dataset, folder):
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_items_are_those_without_a_cache(root, folder, no_decoding, workers, monkeypatch):
-    monkeypatch.setattr(image_cache, "available_cores", lambda: 2)
-    monkeypatch.setattr(image_cache, "BATCH", 2)
+    monkeypatch.setattr(loaders, "available_cores", lambda: 2)
+    monkeypatch.setattr(loaders, "BATCH", 2)
     plain, cached = items(celeba(root)), celeba(root)
     state = torch.get_rng_state()
     notice = cache_images(cached, folder, workers)

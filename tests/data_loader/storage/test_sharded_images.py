@@ -80,7 +80,7 @@ def leaves(batch) -> list:
 
 def numbers(images, batches, first_step=0) -> list[list[int]]:
     """Return the numbers of the images in each batch, stand-ins left out."""
-    sizes = [images.chunk(first_step + i) for i in range(len(batches))]
+    sizes = [images.lanes.chunk(images.rank, first_step + i) for i in range(len(batches))]
     found = [items_of(batch).image for batch in batches]
     assert all(len(b) == max(1, n) for b, n in zip(found, sizes, strict=True))
     return [
@@ -243,7 +243,10 @@ def test_an_images_draws_depend_on_neither_ranks_nor_batches(tmp_path):
             batches = epoch_of(images, 1)
             draws |= zip(
                 flat(numbers(images, batches)),
-                flat(b[1].tolist()[: images.chunk(i)] for i, b in enumerate(batches)),
+                flat(
+                    b[1].tolist()[: images.lanes.chunk(images.rank, i)]
+                    for i, b in enumerate(batches)
+                ),
                 strict=True,
             )
         found.append(draws)
@@ -297,7 +300,7 @@ def test_shards_that_a_resumed_run_does_not_need_are_not_touched(tmp_path, monke
 def test_a_stand_in_is_the_first_image(tmp_path):
     images = images_of(write_shards(tmp_path, [9]), batch_size=8, rank=2, ranks=4)
     batches = epoch_of(images, 1)
-    assert [images.chunk(step) for step in range(2)] == [2, 0]
+    assert [images.lanes.chunk(images.rank, step) for step in range(2)] == [2, 0]
     assert len(batches[1][0]) == 1 and number_of(batches[1][0][0]) == 0
 
 

@@ -27,7 +27,7 @@ from data_loader.views.batch_views import (
 )
 from data_loader.views.random_view import FACE_MEAN, FACE_STD
 from data_loader.views.resampling import most_taps, resize, triangle_taps, turn
-from data_loader.views.view_parameters import ViewParameters, draw_views
+from data_loader.views.view_parameters import ViewParameters, sample_views
 from tests.recipes import FACES
 
 SIDE, CROP, SMALLEST = 136, 20, 0.2
@@ -129,8 +129,8 @@ def views(**options) -> BatchViews:
     return BatchViews(SIDE, CROP, SMALLEST, FACE_MEAN, FACE_STD, **options)
 
 
-def drawn(count: int, seed: int = 0, smallest: float = SMALLEST) -> ViewParameters:
-    return draw_views(count, SIDE, smallest, torch.Generator().manual_seed(seed))
+def sampled(count: int, seed: int = 0, smallest: float = SMALLEST) -> ViewParameters:
+    return sample_views(count, SIDE, smallest, torch.Generator().manual_seed(seed))
 
 
 # ---- each stage with the same parameters ----
@@ -161,7 +161,7 @@ def test_resize_is_pillows(low, high):
 
 def test_crops_are_enlarged_as_pillow_does():
     source_images = all_images(SIDE, 12)
-    boxes = drawn(len(source_images), smallest=0.02).boxes
+    boxes = sampled(len(source_images), smallest=0.02).boxes
     boxes[0] = torch.tensor([0, 0, SIDE, SIDE])
     boxes[1] = torch.tensor([5, 0, 1, SIDE])
     boxes[2] = torch.tensor([135, 130, 1, 6])
@@ -181,7 +181,7 @@ def compress(source_images: list[Image.Image], qualities: list[int], padding: in
     place = torch.arange(padded).clamp(max=side - 1)
     rows = batch(source_images).float()[:, :, place][..., place].contiguous()
     extents = pairs(side, side, count=len(source_images))
-    result = jpeg.compress(rows, extents, jpeg.quantisation_steps(torch.tensor(qualities)))
+    result = jpeg.compress(rows, extents, jpeg.quantisation_tables()[qualities])
     return turn(result)[:, :, jpeg.place_of_row(torch.arange(side), padded), :side]
 
 
@@ -198,7 +198,7 @@ def test_jpeg_is_libjpegs_nearly_to_the_bit(side):
 
 def test_jpeg_of_a_part_is_a_part_of_the_jpeg():
     source_images, side = all_images(144, 4), 144
-    qualities = jpeg.quantisation_steps(torch.tensor([30, 75, 50, 98] * (len(source_images) // 4)))
+    qualities = jpeg.quantisation_tables()[[30, 75, 50, 98] * (len(source_images) // 4)]
     rows, order = batch(source_images).float(), torch.arange(side)
     whole = jpeg.compress(rows, pairs(side, side, count=len(rows)), qualities)
     whole = turn(whole)[:, :, jpeg.place_of_row(order, side)]
@@ -210,7 +210,7 @@ def test_jpeg_of_a_part_is_a_part_of_the_jpeg():
 
 def test_jpeg_noise_is_pillows():
     source_images = all_images(SIDE, 12)
-    parameters = drawn(len(source_images))
+    parameters = sampled(len(source_images))
     sides, qualities, boxes = parameters[:3]
     sides[:4] = torch.tensor([108, 136, 109, 470])  # the smallest, the same, odd, five sigma
     boxes[1] = torch.tensor([16, 48, 48, 32])  # whole blocks, whose chroma needs the next ones
@@ -243,7 +243,7 @@ def test_jitter_is_pillows():
 
 def test_whole_views_are_pillows():
     source_images = all_images(SIDE, 24)
-    parameters = drawn(len(source_images), seed=2)
+    parameters = sampled(len(source_images), seed=2)
     found = views().render(batch(source_images), parameters)
     wanted = torch.stack([literal_view(p, parameters, i) for i, p in enumerate(source_images)])
     assert found.shape == (len(source_images), 3, 96, 96) and found.dtype == torch.float32
@@ -258,7 +258,7 @@ DRAWS = 6000
 
 
 def test_crops_are_drawn_as_torchvisions():
-    ours = drawn(DRAWS).boxes.double()
+    ours = sampled(DRAWS).boxes.double()
     image, ratio = torch.empty(3, SIDE, SIDE), [3 / 4, 4 / 3]
     get_params = tv_transforms.RandomResizedCrop.get_params
     theirs = [get_params(image, [SMALLEST, 1.0], ratio) for _ in range(DRAWS)]
@@ -281,20 +281,20 @@ def test_crops_are_drawn_as_torchvisions():
 
 def test_crops_that_never_fit_show_the_whole_image():
     # At full scale a crop fits only if it is square after rounding.
-    ours = (drawn(DRAWS, smallest=1.0).boxes[:, 2:] == SIDE).all(dim=1)
+    ours = (sampled(DRAWS, smallest=1.0).boxes[:, 2:] == SIDE).all(dim=1)
     image = torch.empty(3, SIDE, SIDE)
     get_params = tv_transforms.RandomResizedCrop.get_params
     theirs = [get_params(image, [1.0, 1.0], [3 / 4, 4 / 3])[2:] for _ in range(300)]
     assert ours.all() and all(size == (SIDE, SIDE) for size in theirs)
     # At 0.9 the fallback is one way among others.
-    whole = (drawn(DRAWS, smallest=0.9).boxes[:, 2:] == SIDE).all(dim=1).double().mean()
+    whole = (sampled(DRAWS, smallest=0.9).boxes[:, 2:] == SIDE).all(dim=1).double().mean()
     theirs = [get_params(image, [0.9, 1.0], [3 / 4, 4 / 3])[2:] for _ in range(2000)]
     share = sum(size == (SIDE, SIDE) for size in theirs) / 2000
     assert 0 < share < 1 and abs(whole - share) < 4 * (share * (1 - share) / 1500) ** 0.5
 
 
 def test_other_parameters_are_drawn_as_published():
-    p = drawn(DRAWS)
+    p = sampled(DRAWS)
     # max(int(.8 * 136), int(136 (1 + n / 2))), n normal: 108 if n < -.4
     assert p.sides.min() == 108
     for least in (109, 120, 136, 170, 204, 272):
@@ -343,10 +343,11 @@ def levels_of(normalised: torch.Tensor) -> torch.Tensor:
 
 def batch_stages(source_images: list[Image.Image]) -> list[torch.Tensor]:
     """Return the figures (B, 33) after each stage, with draws of ours."""
-    parameters = drawn(len(source_images), seed=11)
+    parameters = sampled(len(source_images), seed=11)
     whole = torch.tensor([[0, 0, SIDE, SIDE]]).expand(len(source_images), -1)
     figures = torch.empty(4, len(source_images), 33)
-    for rows in views().groups(parameters, gpu=False):
+    places, counts = views().groups(parameters, gpu=False)
+    for rows in places.split(counts):
         sides, qualities, boxes, order, factors, _ = parameters.select(rows)
         images = batch([source_images[row] for row in rows])
         squares = turn(images.float())
@@ -396,7 +397,7 @@ def test_pixels_are_distributed_as_pillows_after_each_stage():
 def some():
     """Return images (B, 3, S, S), parameters with a rare large image, and their views."""
     images = batch([textured(SIDE, seed) for seed in range(14)])
-    parameters = drawn(len(images), seed=3)
+    parameters = sampled(len(images), seed=3)
     parameters.sides[5] = 470
     return images, parameters, views().render(images, parameters)
 
@@ -416,9 +417,9 @@ def test_grouping_does_not_matter(some):
     images, parameters, expected = some
     for pixels in (1, 60_000, 10**9):
         assert torch.equal(views(pixels_at_once=pixels).render(images, parameters), expected)
-    groups = views(pixels_at_once=60_000).groups(parameters, gpu=False)
-    assert 1 < len(groups) < len(images)
-    assert sorted(torch.cat(groups).tolist()) == list(range(len(images)))
+    places, counts = views(pixels_at_once=60_000).groups(parameters, gpu=False)
+    assert 1 < len(counts) < len(images) == sum(counts)
+    assert sorted(places.tolist()) == list(range(len(images)))
 
 
 def test_order_and_company_do_not_matter(some):

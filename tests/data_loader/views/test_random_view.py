@@ -12,6 +12,7 @@ from PIL import Image
 
 from benchmarks.literal_views import published_view
 from data_loader.views import random_view as augmentation
+from data_loader.views import view_parameters
 from data_loader.views.random_view import (
     BIRD_MEAN,
     BIRD_STD,
@@ -19,12 +20,11 @@ from data_loader.views.random_view import (
     FACE_STD,
     RandomView,
     colour_jitter,
-    draw_view,
     jpeg_noise,
-    pca_shift,
     resized_window,
     source_span,
 )
+from data_loader.views.view_parameters import pca_shift, sample_view
 from tests.recipes import FACES, needs_faces
 
 BILINEAR = Image.Resampling.BILINEAR
@@ -82,8 +82,8 @@ def test_images_of_another_size_are_resized_to_the_view():
 
 def test_a_crop_that_no_draw_fits_shows_the_whole_image(monkeypatch):
     # A strip wider than the image, ten times over.
-    monkeypatch.setattr(augmentation, "LOG_ASPECT", [3.0, 3.0])
-    assert draw_view(50, 1.0).box == (0, 0, 50, 50)
+    monkeypatch.setattr(view_parameters, "LOG_ASPECT", [3.0, 3.0])
+    assert sample_view(50, 1.0).box == (0, 0, 50, 50)
 
 
 @needs_faces
@@ -132,7 +132,7 @@ def test_windows_of_a_resize_are_cut_from_the_whole():
 def test_jpeg_noise_draws_sizes_and_qualities_as_published():
     count = 3000
     torch.manual_seed(0)
-    draws = [draw_view(20, 0.2) for _ in range(count)]
+    draws = [sample_view(20, 0.2) for _ in range(count)]
     sides = np.array([d.jpeg_side for d in draws])
     qualities = np.array([d.jpeg_quality for d in draws])
     # max(int(.8 * 20), int(20 (1 + n / 2))): 16 if n < -.3, for int() cuts; else its floor.
@@ -173,7 +173,7 @@ def test_pca_noise_is_alexnets_sum_over_components():
 
 def test_pca_noise_has_the_published_spread_over_draws():
     torch.manual_seed(0)
-    shifts = torch.stack([pca_shift(draw_view(20, 0.2).alpha).flatten() for _ in range(4000)])
+    shifts = torch.stack([sample_view(20, 0.2).colour.flatten() for _ in range(4000)])
     # Var = sum_j (vec[c, j] * .1 * val_j)^2, nearly all from the first component.
     wanted = [0.01241, 0.01263, 0.01276]
     assert np.allclose(shifts.std(dim=0), wanted, rtol=0.05)
@@ -218,8 +218,8 @@ def test_views_leave_the_image_as_it_is():
 
 @pytest.fixture
 def geometry_only(monkeypatch):
-    monkeypatch.setattr(augmentation, "JITTER", 0)
-    monkeypatch.setattr(augmentation, "PCA_ALPHA", 0)
+    monkeypatch.setattr(view_parameters, "JITTER", 0)
+    monkeypatch.setattr(view_parameters, "PCA_ALPHA", 0)
     monkeypatch.setattr(
         augmentation, "jpeg_noise", lambda image, side, quality, box: image.crop(box)
     )
@@ -264,7 +264,7 @@ def test_nothing_else_than_the_crop_moves_pixels(geometry_only):
 
 
 def test_jitter_spreads_brightness_by_two_fifths(monkeypatch):
-    monkeypatch.setattr(augmentation, "PCA_ALPHA", 0)
+    monkeypatch.setattr(view_parameters, "PCA_ALPHA", 0)
     grey = Image.new("RGB", (16, 16), (100, 100, 100))
     view = RandomView(16, 0.2)
     torch.manual_seed(0)
@@ -276,7 +276,7 @@ def test_jitter_spreads_brightness_by_two_fifths(monkeypatch):
 
 def test_jitter_is_drawn_from_two_fifths_either_way_and_in_any_order():
     torch.manual_seed(0)
-    draws = [draw_view(20, 0.2) for _ in range(600)]
+    draws = [sample_view(20, 0.2) for _ in range(600)]
     factors = torch.tensor([d.factors for d in draws])  # (N, 3)
     assert factors.shape == (600, 3) and factors.min() >= 0.6 and factors.max() <= 1.4
     assert (factors.min(dim=0).values < 0.61).all() and (factors.max(dim=0).values > 1.39).all()
@@ -285,7 +285,7 @@ def test_jitter_is_drawn_from_two_fifths_either_way_and_in_any_order():
 
 
 def test_pca_noise_comes_after_the_jitter_on_values_that_may_leave_0_to_1(monkeypatch):
-    monkeypatch.setattr(augmentation, "PCA_ALPHA", 5.0)
+    monkeypatch.setattr(view_parameters, "PCA_ALPHA", 5.0)
     torch.manual_seed(0)
     black = Image.new("RGB", (16, 16))
     views = torch.stack([RandomView(16, 0.2)(black) for _ in range(8)])
