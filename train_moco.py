@@ -75,6 +75,7 @@ from utils.arguments import (
     add_ignored_arguments,
     allow_change,
     ignored_notices,
+    integer,
     positive_float,
     positive_int,
     unit_interval,
@@ -107,7 +108,7 @@ def build_parser() -> ArgumentParser:
         "--model", choices=list(RESNETS), default="resnet50", help="the encoder's architecture"
     )
     group.add_argument(
-        "--nce_k", type=positive_int, default=4096, help="keys in the queue of negatives"
+        "--nce_k", type=integer(1, 2**24), default=4096, help="keys in the queue of negatives"
     )
     group.add_argument(
         "--nce_t", type=positive_float, default=0.07, help="temperature of the softmax"
@@ -141,7 +142,7 @@ def build_parser() -> ArgumentParser:
         type=positive_float,
         default=30,
         metavar="MINUTES",
-        help="write current.pth within an epoch, too, after so much time",
+        help="write current.pth within an epoch, too, every so many minutes",
     )
     allow_change("save_minutes")
     add_acceleration_arguments(parser)

@@ -8,7 +8,6 @@ image for each epoch, draws views with torchvision's transforms and takes the pu
 first epochs, in which kernels are compiled and the image cache is made, aren't counted.
 """
 
-import argparse
 import tempfile
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -32,6 +31,7 @@ from models.encoders import RESNETS, build_random_encoder
 from models.momentum import copy_parameters, set_key_mode
 from models.nce import MemoryMoCo
 from train_moco import train_one_epoch
+from utils.arguments import ArgumentParser, natural, positive_int
 from utils.log import RunLog
 
 SIZE, CROP, SIDE = 136, 20, 96
@@ -48,17 +48,15 @@ WAYS: dict[str, dict[str, Any]] = {
 
 def main() -> None:
     """Measure what was asked for."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = ArgumentParser(__doc__)
     parser.add_argument("--data_folder", required=True, help="a CelebA layout")
     parser.add_argument("--model", choices=list(RESNETS), default="resnet18")
     parser.add_argument("--what", choices=["speed", "memory"], default="speed")
     parser.add_argument("--ways", nargs="+", choices=list(WAYS), default=list(WAYS))
-    parser.add_argument("--images", type=int, default=512, help="images an epoch")
-    parser.add_argument("--batch_size", type=int, default=64)
-    parser.add_argument("--num_workers", type=int, default=2)
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--images", type=positive_int, default=512, help="images an epoch")
+    parser.add_argument("--batch_size", type=positive_int, default=64)
+    parser.add_argument("--num_workers", type=natural, default=2)
+    parser.add_argument("--rounds", type=positive_int, default=5)
     args = parser.parse_args()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     print(machine())

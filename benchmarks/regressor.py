@@ -8,7 +8,6 @@ The literal side gets its images decoded in memory, and runs the encoder, the re
 and the 1x1 convolution over all channels at every step. Ours is the code of the scripts.
 """
 
-import argparse
 import copy
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -30,6 +29,7 @@ from eval_face import face_task
 from models.encoders import RESNETS, build_random_encoder, freeze
 from models.keypoint_prediction import IntermediateKeypointPredictor
 from models.loss import regression_loss
+from utils.arguments import ArgumentParser, positive_int
 from utils.log import RunLog
 
 LAYER = 4
@@ -46,16 +46,14 @@ class Quiet(RunLog):
 
 def main() -> None:
     """Measure what was asked for."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = ArgumentParser(__doc__)
     parser.add_argument("--dataset", choices=list(FACE_BENCHMARKS), default="MAFLAligned")
     parser.add_argument("--data_folder", required=True)
     parser.add_argument("--model", choices=list(RESNETS), default="resnet18")
     parser.add_argument("--what", choices=["cached", "ten", "tps", "memory"], default="cached")
-    parser.add_argument("--images", type=int, default=96, help="images an epoch")
-    parser.add_argument("--batch_size", type=int, default=32)
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--images", type=positive_int, default=96, help="images an epoch")
+    parser.add_argument("--batch_size", type=positive_int, default=32)
+    parser.add_argument("--rounds", type=positive_int, default=5)
     args = parser.parse_args()
     print(machine())
     setting = Setting(

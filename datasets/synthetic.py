@@ -25,7 +25,7 @@ if not __package__:
 
 from datasets.renderer.layouts import LAYOUTS, Plan, draw, render_job
 from datasets.renderer.shape import five_points
-from utils.arguments import ArgumentParser
+from utils.arguments import ArgumentParser, integer
 from utils.errors import InputError
 from utils.files import writing
 from utils.script import available_cores, run_script
@@ -198,12 +198,17 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = ArgumentParser(__doc__)
     add = parser.add_argument
     add("--out", default="datasets/synthetic", help="folder that gets one folder per layout")
-    add("--images", type=int, default=3000, help="unlabelled images of the CelebA layout")
-    add("--mafl_train", type=int, default=300, help="labelled training images of each layout")
-    add("--mafl_test", type=int, default=200, help="test images of each layout, of other people")
-    add("--identities", type=int, help="people; by default one for five images of CelebA's layout")
-    add("--seed", type=int, default=0, help="seed of everything random, 0 or more")
-    add("--workers", type=int, help="processes; by default one for each core")
+    count = integer(1, 10**7)  # a CelebA has 2 * 10**5
+    add("--images", type=count, default=3000, help="unlabelled images of the CelebA layout")
+    add("--mafl_train", type=count, default=300, help="labelled training images of each layout")
+    add("--mafl_test", type=count, default=200, help="test images of each layout, of other people")
+    add(
+        "--identities",
+        type=integer(2, 10**7),
+        help="people; by default one for five images of CelebA's layout",
+    )
+    add("--seed", type=integer(0, 2**64 - 1), default=0, help="seed of everything random")
+    add("--workers", type=integer(1, 1000), help="processes; by default one for each core")
     add(
         "--layouts",
         nargs="+",

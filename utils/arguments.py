@@ -1,16 +1,22 @@
 """The command-line parser of the scripts."""
 
 import argparse
-import math
-from typing import Any, NoReturn
+from collections.abc import Callable
+from functools import cache
+from typing import Any, NoReturn, TypeVar
+
+Number = TypeVar("Number", int, float)
 
 
 class _HelpFormatter(argparse.RawDescriptionHelpFormatter):
     """Keep the script's own line breaks; print the defaults that say something."""
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
-        silent = action.default in (None, "", False, [], argparse.SUPPRESS)
-        return action.help if silent or action.required else f"{action.help} [%(default)s]"
+        default = action.default
+        if default in (None, "", [], argparse.SUPPRESS) or default is False or action.required:
+            return action.help
+        words = ", ".join(default) if isinstance(default, list) else "%(default)s"
+        return f"{action.help} [{words}]"
 
 
 # Whether the options that a resumed run may change keep its results, by name.
@@ -30,60 +36,34 @@ class ArgumentParser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: error: {message} (see --help)\n")
 
 
-def positive_int(text: str) -> int:
-    """Parse an integer of at least 1."""
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"expected an integer of at least 1, got {text}")
-    return value
+@cache
+def integer(least: int, most: int = 10**9) -> Callable[[str], int]:
+    """Return the parser of integers from ``least`` to ``most``, always the same one."""
+    return _parser(int, lambda value: least <= value <= most, f"an integer from {least} to {most}")
 
 
-def natural(text: str) -> int:
-    """Parse an integer of at least 0."""
-    value = int(text)
-    if value < 0:
-        raise argparse.ArgumentTypeError(f"expected an integer of at least 0, got {text}")
-    return value
+def _parser(read: Callable[[str], Number], fits: Callable[[Number], bool], expected: str) -> Any:
+    def parse(text: str) -> Number:
+        try:
+            value = read(text)
+        except ValueError:
+            value = None
+        if value is None or not fits(value):
+            raise argparse.ArgumentTypeError(f"expected {expected}, got {text!r}")
+        return value
+
+    return parse
 
 
-def finite_float(text: str) -> float:
-    """Parse a number of at least 0 that isn't infinite."""
-    value = float(text)
-    if not (math.isfinite(value) and value >= 0):
-        raise argparse.ArgumentTypeError(f"expected a number of at least 0, got {text}")
-    return value
-
-
-def positive_float(text: str) -> float:
-    """Parse a number above 0 that isn't infinite."""
-    value = float(text)
-    if not (math.isfinite(value) and value > 0):
-        raise argparse.ArgumentTypeError(f"expected a number above 0, got {text}")
-    return value
-
-
-def fraction(text: str) -> float:
-    """Parse a proportion: a number above 0 and at most 1."""
-    value = float(text)
-    if not 0 < value <= 1:
-        raise argparse.ArgumentTypeError(f"expected a number above 0 and at most 1, got {text}")
-    return value
-
-
-def unit_interval(text: str) -> float:
-    """Parse a number from 0 to 1, both included, as a momentum is."""
-    value = float(text)
-    if not 0 <= value <= 1:
-        raise argparse.ArgumentTypeError(f"expected a number from 0 to 1, got {text}")
-    return value
-
-
-def adam_beta(text: str) -> float:
-    """Parse a decay rate of Adam's averages: at least 0 and below 1, by which Adam divides."""
-    value = float(text)
-    if not 0 <= value < 1:
-        raise argparse.ArgumentTypeError(f"expected a number of at least 0, below 1, got {text}")
-    return value
+# What a flag's ``type`` may be. NaN fits none; 1e6 stays small in float32 and as seconds.
+positive_int = integer(1)
+natural = integer(0)
+finite_float = _parser(float, lambda value: 0 <= value <= 1e6, "a number from 0 to 1e6")
+positive_float = _parser(float, lambda value: 0 < value <= 1e6, "a number above 0, up to 1e6")
+fraction = _parser(float, lambda value: 0 < value <= 1, "a number above 0 and at most 1")
+unit_interval = _parser(float, lambda value: 0 <= value <= 1, "a number from 0 to 1")
+# Adam divides by 1 - beta.
+adam_beta = _parser(float, lambda value: 0 <= value < 1, "a number of at least 0 and below 1")
 
 
 def epoch_list(text: str) -> tuple[int, ...]:

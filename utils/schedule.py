@@ -33,17 +33,26 @@ def add_schedule_arguments(
         type=epoch_list,
         default=lr_decay_epochs,
         metavar="E,E,...",
-        help="epochs after which the rate is multiplied by --lr_decay_rate",
+        help="epochs after which the learning rate is multiplied by --lr_decay_rate",
     )
     group.add_argument(
-        "--lr_decay_rate", type=finite_float, default=lr_decay_rate, help="see --lr_decay_epochs"
+        "--lr_decay_rate",
+        type=unit_interval,
+        default=lr_decay_rate,
+        help="see --lr_decay_epochs; in eval_*.py --cosine ends at 0.1 times its cube times "
+        "--learning_rate",
     )
     group.add_argument(
-        "--cosine", action="store_true", help="anneal along a half cosine instead of in steps"
+        "--cosine",
+        action="store_true",
+        help="lower the learning rate along a half cosine instead of in steps",
     )
-    group.add_argument("--momentum", type=unit_interval, default=momentum, help="of SGD")
+    group.add_argument("--momentum", type=unit_interval, default=momentum, help="momentum of SGD")
     group.add_argument(
-        "--weight_decay", type=finite_float, default=weight_decay, help="L2 penalty's factor"
+        "--weight_decay",
+        type=finite_float,
+        default=weight_decay,
+        help="factor of the L2 penalty on the weights",
     )
     return group
 
@@ -54,7 +63,7 @@ def step_lr(epoch: int, base: float, decay_epochs: Sequence[int], rate: float) -
 
 
 def cosine_lr(epoch: int, base: float, epochs: int, floor: float = 0.0) -> float:
-    """Return the rate of this epoch on a half cosine from base (epoch 0) to floor (the last)."""
+    """Return the learning rate on a half cosine from base (epoch 0) to floor (the last)."""
     return floor + (base - floor) * 0.5 * (1 + math.cos(math.pi * epoch / epochs))
 
 

@@ -11,30 +11,50 @@ from engine.visualization import TRAINING_FLAGS
 from utils.arguments import ignored_notices
 
 RUN = ["--model_path", "m", "--model_name", "n"]
+EVALS, FITS = [eval_face, eval_animal], [train_moco, eval_face, eval_animal]
+ALL = [*FITS, vis_face, vis_animal]
+HUGE = str(10**23)
+# Scripts, flags, what they take and what they refuse beside text, infinity, NaN and 10^23.
+RANGES = [
+    (ALL, ["image_size"], ["1", "10000"], ["0", "-1", "10001", "1.5"]),
+    (ALL, ["image_crop", "num_workers", "gpu", "layer"], ["0", "5"], ["-1", "0.5", "1e3"]),
+    (ALL, ["batch_size"], ["1", "1000000"], ["0", "-1", "1.5"]),
+    (ALL, ["seed"], ["0", str(2**64 - 1)], ["-1", str(2**64)]),
+    (FITS, ["epochs", "save_freq", "print_freq"], ["1", "1000000"], ["0", "-1", "1.5"]),
+    (FITS, ["keep_last"], ["1", "1000"], ["0", "-1", "1001"]),
+    (FITS, ["learning_rate", "weight_decay"], ["0", "0.1", "10"], ["-1", "1e7", "1e300"]),
+    (FITS, ["lr_decay_rate", "momentum"], ["0", "0.9", "1"], ["-0.1", "1.5", "1e30"]),
+    (FITS, ["lr_decay_epochs"], ["1", "120,160"], ["0", "-3", "1,", ","]),
+    (EVALS, ["beta1", "beta2"], ["0", "0.999"], ["-0.1", "1", "2"]),
+    (EVALS, ["restrict_annos"], ["-1", "50"], ["-2", "1.5"]),
+    (EVALS, ["num_per_epoch"], ["1", "1000"], ["0", "-1"]),
+    (EVALS, ["cache_gb"], ["0.5", "100"], ["0", "-1", "1e300"]),
+    ([train_moco], ["nce_k"], ["1", "65536"], ["0", "-1", str(2**24 + 1)]),
+    ([train_moco], ["nce_t", "save_minutes"], ["0.07", "5"], ["0", "-1", "1e300"]),
+    ([train_moco], ["alpha"], ["0", "0.999", "1"], ["-0.1", "2"]),
+    ([train_moco], ["crop"], ["0.08", "1"], ["0", "-1", "1.5"]),
+    ([train_moco], ["virtual_gpus"], ["1", "4"], ["0", "-1"]),
+]
 
 
 @pytest.mark.parametrize(
     ("script", "flag", "legal", "refused"),
     [
-        (train_moco, "alpha", ["0", "0.999", "1"], ["-0.1", "2", "nan"]),
-        (train_moco, "nce_t", ["0.07", "1", "5"], ["0", "-1", "inf", "nan"]),
-        (train_moco, "momentum", ["0", "0.9"], ["-0.1", "1.5", "nan"]),
-        (train_moco, "lr_decay_epochs", ["1", "120,160"], ["0", "-3", "a", ""]),
-        (eval_face, "beta1", ["0", "0.5"], ["-0.1", "1", "nan"]),
-        (eval_face, "beta2", ["0", "0.999"], ["1", "2", "nan"]),
-        (eval_animal, "beta2", ["0", "0.999"], ["1", "2", "nan"]),
+        (script, flag, legal, [*refused, "", "a", "inf", "nan", HUGE])
+        for scripts, flags, legal, refused in RANGES
+        for script in scripts
+        for flag in flags
+        if hasattr(script.build_parser().parse_known_args(RUN)[0], flag)
     ],
+    ids=lambda value: getattr(value, "__name__", value) if not isinstance(value, list) else "",
 )
 def test_numbers_have_the_range_of_what_they_mean(script, flag, legal, refused, capsys):
     parser = script.build_parser()
-    required = list(RUN)
-    if script is eval_animal:
-        required += ["--imagelist", "list.txt"]
     for value in legal:
-        assert hasattr(parser.parse_args([*required, f"--{flag}={value}"]), flag)
+        assert hasattr(parser.parse_args([*RUN, f"--{flag}={value}"]), flag)
     for value in refused:
         with pytest.raises(SystemExit) as stop:
-            parser.parse_args([*required, f"--{flag}={value}"])
+            parser.parse_args([*RUN, f"--{flag}={value}"])
         said = capsys.readouterr().err
         assert stop.value.code == 2 and f"--{flag}" in said and said.count("\n") == 1
 
