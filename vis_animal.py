@@ -1,7 +1,7 @@
-"""Draw what an encoder and a regressor see in birds: parts, and principal components.
+r"""Draw what an encoder and a regressor see in birds: parts, and principal components.
 
-  python vis_animal.py --model resnet50 --layer 4 --use_hypercol --image_size 96 --image_crop 0
-    --dataset CUB --trained_model_path moco.pth --ckpt_path regressor.pth
+  python vis_animal.py --model resnet50 --layer 4 --use_hypercol --image_size 96 --image_crop 0 \
+    --dataset CUB --trained_model_path moco.pth --ckpt_path regressor.pth \
     --vis_path Visualization --vis_keypoints
   python vis_animal.py ... --vis_PCA
 

@@ -1,7 +1,7 @@
-"""Draw what an encoder and a regressor see in faces: landmarks, and principal components.
+r"""Draw what an encoder and a regressor see in faces: landmarks, and principal components.
 
-  python vis_face.py --model resnet50 --layer 4 --use_hypercol --image_size 136 --image_crop 20
-    --dataset AFLW --trained_model_path moco.pth --ckpt_path regressor.pth
+  python vis_face.py --model resnet50 --layer 4 --use_hypercol --image_size 136 --image_crop 20 \
+    --dataset AFLW --trained_model_path moco.pth --ckpt_path regressor.pth \
     --vis_path Visualization --vis_keypoints
   python vis_face.py ... --dataset MAFLAligned --vis_PCA
 
