@@ -4,9 +4,11 @@ import pytest
 
 import eval_animal
 import eval_face
+import reproduce
 import train_moco
 import vis_animal
 import vis_face
+from datasets import download, synthetic
 from engine.visualization import TRAINING_FLAGS
 from utils.arguments import ignored_notices
 
@@ -57,6 +59,41 @@ def test_numbers_have_the_range_of_what_they_mean(script, flag, legal, refused, 
             parser.parse_args([*RUN, f"--{flag}={value}"])
         said = capsys.readouterr().err
         assert stop.value.code == 2 and f"--{flag}" in said and said.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("parse", "flag", "legal", "refused"),
+    [
+        (synthetic.parse_arguments, "images", "3000", ["0", "-1", HUGE]),
+        (synthetic.parse_arguments, "mafl_train", "1", ["0", "-1", HUGE]),
+        (synthetic.parse_arguments, "mafl_test", "1", ["0", "-1", HUGE]),
+        (synthetic.parse_arguments, "identities", "2", ["1", "-1", HUGE]),
+        (synthetic.parse_arguments, "seed", "0", ["-1", HUGE]),
+        (synthetic.parse_arguments, "workers", "1", ["0", "-1", HUGE]),
+        (download.build_parser().parse_args, "timeout", "0.5", ["0", "-1", "1e30"]),
+        (download.build_parser().parse_args, "retries", "0", ["-1", "1.5", HUGE]),
+        (download.build_parser().parse_args, "backoff", "0", ["-1", "1e30"]),
+        (reproduce.build_parser().parse_args, "num_workers", "0", ["-1", HUGE]),
+        (reproduce.build_parser().parse_args, "annotations", "all", ["0", "-1", HUGE]),
+        (reproduce.build_parser().parse_args, "scale", "0.01", ["0", "-1", "1.5"]),
+        (reproduce.build_parser().parse_args, "seeds", "2", ["0", "-1", HUGE]),
+        (reproduce.build_parser().parse_args, "num_per_epoch", "1", ["0", "-1", HUGE]),
+    ],
+)
+def test_other_scripts_have_ranges_too(parse, flag, legal, refused, capsys):
+    assert hasattr(parse([f"--{flag}={legal}"]), flag)
+    for value in [*refused, "a", "", "nan", "inf"]:
+        with pytest.raises(SystemExit) as stop:
+            parse([f"--{flag}={value}"])
+        said = capsys.readouterr().err
+        assert stop.value.code == 2 and f"--{flag}" in said and said.count("\n") == 1
+
+
+def test_help_shows_every_default_that_says_something(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    said = eval_animal.build_parser().format_help()
+    assert "sees the rest [0]" in said and "the benchmark [CUB]" in said
+    assert "multiplied by --lr_decay_rate [30,40,50]" in said and "resized to 48x48\n" in said
 
 
 @pytest.mark.parametrize("script", [vis_face, vis_animal])
