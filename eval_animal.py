@@ -1,11 +1,11 @@
-"""Find parts of birds: fit a small regressor on the features of a frozen encoder.
+r"""Find parts of birds: fit a small regressor on the features of a frozen encoder.
 
 The published run on CUB, whose lists of training images give its number of annotations:
 
-  python eval_animal.py --model resnet50 --layer 4 --use_hypercol --image_size 96 --image_crop 0
-    --dataset CUB --imagelist datasets/CUB_200_2011/split/train.txt
-    --trained_model_path runs/moco_InatAve/ckpt_epoch_800.pth
-    --adam --cosine --learning_rate 0.001 --weight_decay 0.0005 --epochs 2000 --batch_size 32
+  python eval_animal.py --model resnet50 --layer 4 --use_hypercol --image_size 96 --image_crop 0 \
+    --dataset CUB --imagelist datasets/CUB_200_2011/split/train.txt \
+    --trained_model_path runs/moco_InatAve/ckpt_epoch_800.pth \
+    --adam --cosine --learning_rate 0.001 --weight_decay 0.0005 --epochs 2000 --batch_size 32 \
     --model_path runs --model_name CUB_regressor
 
 [spec 5; Cheng et al. 2020, Sec. 4, table 3.]

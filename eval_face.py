@@ -1,12 +1,12 @@
-"""Find landmarks in faces: fit a small regressor on the features of a frozen encoder.
+r"""Find landmarks in faces: fit a small regressor on the features of a frozen encoder.
 
 The published run on AFLW_M, and the one with 50 annotated images:
 
-  python eval_face.py --model resnet50 --layer 4 --use_hypercol --image_size 136 --image_crop 20
-    --dataset AFLW_MTFL --trained_model_path runs/moco_CelebA/ckpt_epoch_800.pth
-    --adam --cosine --learning_rate 0.001 --weight_decay 0.0005 --epochs 200 --batch_size 32
+  python eval_face.py --model resnet50 --layer 4 --use_hypercol --image_size 136 --image_crop 20 \
+    --dataset AFLW_MTFL --trained_model_path runs/moco_CelebA/ckpt_epoch_800.pth \
+    --adam --cosine --learning_rate 0.001 --weight_decay 0.0005 --epochs 200 --batch_size 32 \
     --model_path runs --model_name AFLW_M_regressor
-  python eval_face.py ... --restrict_annos 50 --repeat --TPS_aug --epochs 1000
+  python eval_face.py ... --restrict_annos 50 --repeat --TPS_aug --epochs 1000 \
     --learning_rate 0.01 --weight_decay 0.05
 
 [spec 5; Cheng et al. 2020, Sec. 4, tables 1 and 2.]

@@ -1,8 +1,8 @@
-"""Reproduce the paper's tables and curves: run what is missing, collect, compare, draw.
+r"""Reproduce the paper's tables and curves: run what is missing, collect, compare, draw.
 
   python reproduce.py                       lists the experiments and what is finished of them
   python reproduce.py all --dry_run         prints their command lines
-  python reproduce.py faces few_shot --models resnet50
+  python reproduce.py faces few_shot --models resnet50 \
     --checkpoint resnet50=Pretrained/ckpt_epoch_800.pth
   python reproduce.py all --random_network --models resnet18 --scale 0.01 --num_per_epoch 10
                                             a smoke run of everything, without a checkpoint

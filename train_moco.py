@@ -1,13 +1,14 @@
-"""Pre-train an encoder on unlabelled images of one kind of object, by momentum contrast.
+r"""Pre-train an encoder on unlabelled images of one kind of object, by momentum contrast.
 
-Two random views of an image must embed alike, and unlike a queue of views of other images.
+Two random views of an image must have similar embeddings, and dissimilar ones from a queue of
+views of other images.
 The published runs, on CelebA and on iNaturalist Aves:
 
-  python train_moco.py --model resnet50 --image_size 136 --image_crop 20 --batch_size 256
-    --nce_k 4096 --cosine --epochs 800 --dataset CelebA --data_folder datasets/celeba
+  python train_moco.py --model resnet50 --image_size 136 --image_crop 20 --batch_size 256 \
+    --nce_k 4096 --cosine --epochs 800 --dataset CelebA --data_folder datasets/celeba \
     --model_path runs --model_name moco_CelebA
-  python train_moco.py --model resnet50 --image_size 96 --image_crop 0 --batch_size 256
-    --nce_k 4096 --cosine --epochs 800 --dataset InatAve --imagelist inat_train_100K.txt
+  python train_moco.py --model resnet50 --image_size 96 --image_crop 0 --batch_size 256 \
+    --nce_k 4096 --cosine --epochs 800 --dataset InatAve --imagelist inat_train_100K.txt \
     --model_path runs --model_name moco_InatAve
 
 [spec 4; Cheng et al. 2020, Sec. 3.1; He et al. 2020.] Letters: B images a step, of which b are
@@ -73,6 +74,7 @@ from utils.arguments import (
     add_ignored_arguments,
     allow_change,
     ignored_notices,
+    integer,
     positive_float,
     positive_int,
     unit_interval,
@@ -105,7 +107,7 @@ def build_parser() -> ArgumentParser:
         "--model", choices=list(RESNETS), default="resnet50", help="the encoder's architecture"
     )
     group.add_argument(
-        "--nce_k", type=positive_int, default=4096, help="keys in the queue of negatives"
+        "--nce_k", type=integer(1, 2**24), default=4096, help="keys in the queue of negatives"
     )
     group.add_argument(
         "--nce_t", type=positive_float, default=0.07, help="temperature of the softmax"
@@ -139,7 +141,7 @@ def build_parser() -> ArgumentParser:
         type=positive_float,
         default=30,
         metavar="MINUTES",
-        help="write current.pth within an epoch, too, after so much time",
+        help="write current.pth within an epoch, too, every so many minutes",
     )
     allow_change("save_minutes")
     add_acceleration_arguments(parser)
@@ -263,7 +265,7 @@ def report_epoch(
         )
     log.record(epoch, ins_loss=loss, ins_prob=prob, learning_rate=lr)
     log.line(
-        f"epoch {epoch}/{epochs}  loss {loss:.4f}  prob {prob:.3f}  rate {lr:.5f}  "
+        f"epoch {epoch}/{epochs}  loss {loss:.4f}  prob {prob:.3f}  learning rate {lr:.5f}  "
         f"{speed:.1f} images/s"
     )
 

@@ -1,7 +1,7 @@
-"""Draw what an encoder and a regressor see in birds: parts, and principal components.
+r"""Draw what an encoder and a regressor see in birds: parts, and principal components.
 
-  python vis_animal.py --model resnet50 --layer 4 --use_hypercol --image_size 96 --image_crop 0
-    --dataset CUB --trained_model_path moco.pth --ckpt_path regressor.pth
+  python vis_animal.py --model resnet50 --layer 4 --use_hypercol --image_size 96 --image_crop 0 \
+    --dataset CUB --trained_model_path moco.pth --ckpt_path regressor.pth \
     --vis_path Visualization --vis_keypoints
   python vis_animal.py ... --vis_PCA
 
@@ -10,6 +10,7 @@ with the first of them in contact_sheet.png; components to {vis_path}/{i}/, with
 pca_sheet.png. [spec 7; Cheng et al. 2020, figures 3 and 4.]
 """
 
+import math
 from pathlib import Path
 
 from PIL import Image
@@ -56,6 +57,8 @@ def score(batches: list[tuple[Tensor, Tensor, Tensor]]) -> str:
     for pred, truth, visible in batches:
         mean.add_metrics(task, pred, truth, visible)
     pck, exact = mean.result().values()
+    if math.isnan(pck):
+        return "no PCK, as none has a visible part"
     return f"PCK {pck:.2f} % (as published), {exact:.2f} % (exact)"
 
 

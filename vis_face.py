@@ -1,7 +1,7 @@
-"""Draw what an encoder and a regressor see in faces: landmarks, and principal components.
+r"""Draw what an encoder and a regressor see in faces: landmarks, and principal components.
 
-  python vis_face.py --model resnet50 --layer 4 --use_hypercol --image_size 136 --image_crop 20
-    --dataset AFLW --trained_model_path moco.pth --ckpt_path regressor.pth
+  python vis_face.py --model resnet50 --layer 4 --use_hypercol --image_size 136 --image_crop 20 \
+    --dataset AFLW --trained_model_path moco.pth --ckpt_path regressor.pth \
     --vis_path Visualization --vis_keypoints
   python vis_face.py ... --dataset MAFLAligned --vis_PCA
 
@@ -10,6 +10,7 @@ in contact_sheet.png; components to {vis_path}/{i}/, with an overview in pca_she
 [spec 7; Cheng et al. 2020, figures 3 and 4.]
 """
 
+import math
 from functools import partial
 from pathlib import Path
 
@@ -53,6 +54,8 @@ def score(eyes: tuple[int, int], batches: list[tuple[Tensor, Tensor, Tensor]]) -
     """Return the error on the whole test set in words."""
     pred, truth, visible = (torch.cat(parts) for parts in zip(*batches, strict=True))
     error = inter_ocular_error(pred, truth, eyes, visible)
+    if math.isnan(error):
+        return "no error, as none has both eyes annotated"
     return f"error {error:.2f} % of the inter-ocular distance"
 
 

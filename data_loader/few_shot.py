@@ -8,7 +8,7 @@ import numpy as np
 
 from data_loader.landmark_dataset import LandmarkDataset
 from data_loader.readers.annotation_files import read_lines
-from utils.arguments import positive_int
+from utils.arguments import integer, positive_int
 from utils.errors import InputError
 from utils.files import write_text
 from utils.process_group import is_first_rank
@@ -28,15 +28,15 @@ def add_few_shot_arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("few annotations")
     group.add_argument(
         "--restrict_annos",
-        type=int,
+        type=integer(-1),
         default=-1,
         metavar="N",
-        help="train on this many images, picked at random by --seed; -1 takes all",
+        help="train on this many images, sampled by --seed; -1 takes all",
     )
     group.add_argument(
         "--repeat",
         action="store_true",
-        help="go through the picked images several times an epoch",
+        help="go through the sampled images several times an epoch",
     )
     group.add_argument(
         "--num_per_epoch",

@@ -21,7 +21,7 @@ from data_loader.items import AnnotatedItem, PairItem, SquareItem
 from data_loader.readers.annotation_files import check_images, find_annotated, replace_backslashes
 from data_loader.readers.images import check_size, image_size, looks_dark, open_image
 from data_loader.views.random_view import channels
-from utils.arguments import natural, positive_int
+from utils.arguments import integer, natural
 from utils.errors import ImageError, InputError
 from utils.tps import WarperSingle
 
@@ -34,7 +34,7 @@ def add_image_arguments(
     """Declare the frame of the network input, on a parser or one of its groups."""
     parser.add_argument(
         "--image_size",
-        type=positive_int,
+        type=integer(1, 10_000),
         default=image_size,
         metavar="PX",
         help="side of the square that an image is resized to",

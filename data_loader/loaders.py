@@ -38,8 +38,8 @@ def add_loader_arguments(
         "--num_workers",
         type=natural,
         default=num_workers,
-        help="processes that read images, on each machine; capped at its cores, 0 reads in the "
-        "main one",
+        help="worker processes that read images, on each machine, at most one a core; 0 reads "
+        "them in the main process",
     )
     allow_change("num_workers")
 

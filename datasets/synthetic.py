@@ -25,7 +25,7 @@ if not __package__:
 
 from datasets.renderer.layouts import LAYOUTS, Plan, draw, render_job
 from datasets.renderer.shape import five_points
-from utils.arguments import ArgumentParser, natural, positive_int
+from utils.arguments import ArgumentParser, integer
 from utils.errors import InputError
 from utils.files import writing
 from utils.script import available_cores, run_script
@@ -180,14 +180,24 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = ArgumentParser(__doc__)
     add = parser.add_argument
     add("--out", default="datasets/synthetic", help="folder that gets one folder per layout")
-    add("--images", type=positive_int, default=3000, help="unlabelled images of CelebA's layout")
-    add("--mafl_train", type=positive_int, default=300, help="labelled images of each layout")
-    add("--mafl_test", type=positive_int, default=200, help="test images of each, of other people")
-    add("--identities", type=int, help="people; by default one for five images of CelebA's layout")
-    add("--seed", type=natural, default=0, help="seed of everything random, 0 or more")
-    add("--workers", type=positive_int, help="processes; by default one for each core")
-    names = list(LAYOUTS)
-    add("--layouts", nargs="+", default=names[:1], choices=names, help="layouts to write")
+    count = integer(1, 10**7)  # a CelebA has 2 * 10**5
+    add("--images", type=count, default=3000, help="unlabelled images of the CelebA layout")
+    add("--mafl_train", type=count, default=300, help="labelled training images of each layout")
+    add("--mafl_test", type=count, default=200, help="test images of each layout, of other people")
+    add(
+        "--identities",
+        type=integer(2, 10**7),
+        help="people; by default one for five images of CelebA's layout",
+    )
+    add("--seed", type=integer(0, 2**64 - 1), default=0, help="seed of everything random")
+    add("--workers", type=integer(1, 1000), help="processes; by default one for each core")
+    add(
+        "--layouts",
+        nargs="+",
+        default=["celeba"],
+        choices=list(LAYOUTS),
+        help="benchmarks whose folder layout to write",
+    )
     add("--overwrite", action="store_true", help="replace other or unfinished sets")
     add("--sheet", help="also save this image: the first 24 images with their landmarks")
     return parser.parse_args(arguments)

@@ -173,7 +173,7 @@ class RegressorRun:
                 for split, values in {"train": trained, **scores}.items()
                 for name in task.metrics
             )
-            + f"  rate {lr:.5f}  {watch.seconds():.1f} s"
+            + f"  learning rate {lr:.5f}  {watch.seconds():.1f} s"
         )
         self.save(epoch, improved)
         return scores

@@ -55,7 +55,7 @@ def add_unlabelled_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--imagelist",
         metavar="FILE",
-        help="InatAve: file with one image path a line; all of --data_folder/*/*.jpg without it",
+        help="InatAve: file with one image path a line; without it, all images below --data_folder",
     )
     group.add_argument(
         "--crop",
@@ -67,7 +67,7 @@ def add_unlabelled_arguments(parser: argparse.ArgumentParser) -> None:
         "--augment",
         choices=["pillow", "device"],
         default="pillow",
-        help="draw the random views one by one in the reader processes, as published, or a batch "
+        help="make the random views one by one in the worker processes, as published, or a batch "
         "at a time on the model's device, with the same distribution",
     )
     group.add_argument(
@@ -76,7 +76,7 @@ def add_unlabelled_arguments(parser: argparse.ArgumentParser) -> None:
         const="",
         metavar="DIR",
         help="decode, crop and resize each image once, into one file in DIR ({model_path}_cache "
-        "if not named), and read it from there from then on",
+        "if not named), and read it from there afterwards",
     )
     allow_change("image_cache")
     allow_change("data_folder", keeps_results=False)

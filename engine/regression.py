@@ -77,12 +77,18 @@ def add_regressor_arguments(parser: argparse.ArgumentParser) -> None:
         weight_decay=0.0,
     )
     group.add_argument(
-        "--multistep", action="store_true", help="decay tenfold at epochs 100 and 250"
+        "--multistep",
+        action="store_true",
+        help="divide the learning rate by 10 at epochs 100 and 250",
     )
     group.add_argument("--adam", action="store_true", help="Adam instead of SGD")
-    group.add_argument("--amsgrad", action="store_true", help="its AMSGrad variant")
-    group.add_argument("--beta1", type=adam_beta, default=0.5, help="of Adam")
-    group.add_argument("--beta2", type=adam_beta, default=0.999, help="of Adam")
+    group.add_argument("--amsgrad", action="store_true", help="the AMSGrad variant of Adam")
+    group.add_argument(
+        "--beta1", type=adam_beta, default=0.5, help="decay rate of Adam's mean gradient"
+    )
+    group.add_argument(
+        "--beta2", type=adam_beta, default=0.999, help="decay rate of Adam's mean squared gradient"
+    )
 
 
 def build_regressor(channels: int, landmarks: int) -> IntermediateKeypointPredictor:

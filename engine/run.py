@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from utils.arguments import allow_change, natural, positive_int
+from utils.arguments import allow_change, integer, natural, positive_int
 from utils.errors import InputError
 from utils.files import remove_unfinished, write_text, writing
 from utils.locks import lock_folder
@@ -30,9 +30,9 @@ def add_device_arguments(parser: argparse.ArgumentParser) -> argparse._ArgumentG
     )
     group.add_argument(
         "--seed",
-        type=natural,
+        type=integer(0, 2**64 - 1),
         default=0,
-        help="of all random numbers: same seed, same device, same results",
+        help="seed of all random numbers: same seed, same device, same results",
     )
     allow_change("device", "gpu")
     return group
@@ -56,7 +56,7 @@ def add_output_arguments(
         type=positive_int,
         default=save_freq,
         metavar="EPOCHS",
-        help="keep a ckpt_epoch_{e}.pth every so many epochs",
+        help="save ckpt_epoch_{e}.pth, which stays, every so many epochs",
     )
     group.add_argument(
         "--print_freq",
@@ -79,7 +79,7 @@ def add_output_arguments(
     )
     group.add_argument(
         "--keep_last",
-        type=positive_int,
+        type=integer(1, 1000),
         default=2,
         metavar="N",
         help="versions of current.pth that stay: itself, previous_1.pth and so on",

@@ -70,7 +70,7 @@ Score = Callable[[list[tuple[Tensor, Tensor, Tensor]]], str]
 
 def add_visualization_arguments(parser: ArgumentParser) -> None:
     """Declare the options that `run_visualization` reads [spec 8]."""
-    group = parser.add_argument_group("images")
+    group = parser.add_argument_group("drawing")
     group.add_argument(
         "--vis_path",
         type=Path,

@@ -17,7 +17,7 @@ from models.resnet import (
     InsResNet101,
     InsResNet152,
 )
-from utils.arguments import allow_change
+from utils.arguments import allow_change, natural
 from utils.errors import InputError
 
 RESNETS: dict[str, Callable[..., InsResNet]] = {
@@ -57,17 +57,19 @@ def add_encoder_arguments(
     group.add_argument(
         "--random_network",
         action="store_true",
-        help="an untrained encoder drawn from --seed, for comparison",
+        help="an untrained encoder, initialised from --seed, to compare with",
     )
     group.add_argument(
         "--layer",
-        type=int,
+        type=natural,
         default=layer,
         help="1 the max pool, 2 to 5 the stages conv2_x to conv5_x, 0 the pixels; "
         "with --use_hypercol how many maps are stacked, from the deepest up",
     )
     group.add_argument(
-        "--use_hypercol", action="store_true", help="stack the maps of several layers at 48x48"
+        "--use_hypercol",
+        action="store_true",
+        help="stack the maps of several layers, resized to 48x48",
     )
     return group
 

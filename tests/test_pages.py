@@ -34,8 +34,8 @@ def command_lines(text: str) -> list[list[str]]:
 
 def usage_lines(text: str) -> list[list[str]]:
     """Return the words of each command of a script's docstring, without the remark beside it."""
-    commands = re.findall(r"^  (python .*(?:\n {4,8}\S.*)*)", text, re.M)
-    lines = [re.sub(r"(?m)(?<=\S) {2,}.*", "", command) for command in commands]
+    commands = re.findall(r"^  (python (?:.*\\\n)*.*)", text, re.M)
+    lines = [re.sub(r"(?<=\S) {2,}.*", "", re.sub(r" *\\\n *", " ", c)) for c in commands]
     return [shlex.split(line) for line in lines]
 
 

@@ -1,9 +1,8 @@
 """The command-line parser of the scripts."""
 
 import argparse
-import math
 from collections.abc import Callable
-from contextlib import suppress
+from functools import cache
 from typing import Any, NoReturn, TypeVar
 
 Number = TypeVar("Number", int, float)
@@ -14,8 +13,10 @@ class _HelpFormatter(argparse.RawDescriptionHelpFormatter):
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
         default = action.default
-        silent = default is False or default in (None, "", [], argparse.SUPPRESS)
-        return action.help if silent or action.required else f"{action.help} [%(default)s]"
+        if default in (None, "", [], argparse.SUPPRESS) or default is False or action.required:
+            return action.help
+        words = ", ".join(default) if isinstance(default, list) else "%(default)s"
+        return f"{action.help} [{words}]"
 
 
 # Whether the options that a resumed run may change keep its results, by name.
@@ -35,27 +36,34 @@ class ArgumentParser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: error: {message} (see --help)\n")
 
 
-def _number_parser(
-    kind: Callable[[str], Number], expected: str, allows: Callable[[Number], bool]
-) -> Callable[[str], Number]:
+@cache
+def integer(least: int, most: int = 10**9) -> Callable[[str], int]:
+    """Return the parser of integers from ``least`` to ``most``, always the same one."""
+    return _parser(int, lambda value: least <= value <= most, f"an integer from {least} to {most}")
+
+
+def _parser(read: Callable[[str], Number], fits: Callable[[Number], bool], expected: str) -> Any:
     def parse(text: str) -> Number:
-        with suppress(ValueError):
-            if allows(value := kind(text)):
-                return value
-        raise argparse.ArgumentTypeError(f"expected {expected}, got {text}")
+        try:
+            value = read(text)
+        except ValueError:
+            value = None
+        if value is None or not fits(value):
+            raise argparse.ArgumentTypeError(f"expected {expected}, got {text!r}")
+        return value
 
     return parse
 
 
-# Types of options, each named after the numbers that it takes.
-positive_int = _number_parser(int, "an integer of at least 1", lambda n: n >= 1)
-natural = _number_parser(int, "an integer of at least 0", lambda n: n >= 0)
-finite_float = _number_parser(float, "a number of at least 0", lambda x: 0 <= x < math.inf)
-positive_float = _number_parser(float, "a number above 0", lambda x: 0 < x < math.inf)
-fraction = _number_parser(float, "a number above 0 and at most 1", lambda x: 0 < x <= 1)
-unit_interval = _number_parser(float, "a number from 0 to 1", lambda x: 0 <= x <= 1)
-# A decay rate of Adam's averages, which divides by what is left to 1.
-adam_beta = _number_parser(float, "a number of at least 0, below 1", lambda x: 0 <= x < 1)
+# What a flag's ``type`` may be. NaN fits none; 1e6 stays small in float32 and as seconds.
+positive_int = integer(1)
+natural = integer(0)
+finite_float = _parser(float, lambda value: 0 <= value <= 1e6, "a number from 0 to 1e6")
+positive_float = _parser(float, lambda value: 0 < value <= 1e6, "a number above 0, up to 1e6")
+fraction = _parser(float, lambda value: 0 < value <= 1, "a number above 0 and at most 1")
+unit_interval = _parser(float, lambda value: 0 <= value <= 1, "a number from 0 to 1")
+# Adam divides by 1 - beta.
+adam_beta = _parser(float, lambda value: 0 <= value < 1, "a number of at least 0 and below 1")
 
 
 def epoch_list(text: str) -> tuple[int, ...]:

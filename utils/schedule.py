@@ -3,7 +3,6 @@
 import argparse
 import math
 from collections.abc import Sequence
-from typing import Any
 
 from torch.optim import Optimizer
 
@@ -14,28 +13,47 @@ MULTISTEP_RATE = 0.1
 
 
 def add_schedule_arguments(
-    parser: argparse.ArgumentParser, **defaults: Any
+    parser: argparse.ArgumentParser,
+    *,
+    epochs: int,
+    learning_rate: float,
+    lr_decay_epochs: str,
+    lr_decay_rate: float,
+    momentum: float,
+    weight_decay: float,
 ) -> argparse._ArgumentGroup:
-    """Declare the options of optimizer and schedule that all training shares; return the group.
-
-    ``defaults`` names a default for each but the flag.
-    """
+    """Declare the options of optimizer and schedule that all training shares; return the group."""
     group = parser.add_argument_group("optimization")
-    group.add_argument("--epochs", type=positive_int, help="number of epochs")
-    group.add_argument("--learning_rate", type=finite_float, help="initial learning rate")
+    group.add_argument("--epochs", type=positive_int, default=epochs, help="number of epochs")
+    group.add_argument(
+        "--learning_rate", type=finite_float, default=learning_rate, help="initial learning rate"
+    )
     group.add_argument(
         "--lr_decay_epochs",
         type=epoch_list,
+        default=lr_decay_epochs,
         metavar="E,E,...",
-        help="epochs after which the rate is multiplied by --lr_decay_rate",
+        help="epochs after which the learning rate is multiplied by --lr_decay_rate",
     )
-    group.add_argument("--lr_decay_rate", type=finite_float, help="see --lr_decay_epochs")
     group.add_argument(
-        "--cosine", action="store_true", help="anneal along a half cosine instead of in steps"
+        "--lr_decay_rate",
+        type=unit_interval,
+        default=lr_decay_rate,
+        help="see --lr_decay_epochs; in eval_*.py --cosine ends at 0.1 times its cube times "
+        "--learning_rate",
     )
-    group.add_argument("--momentum", type=unit_interval, help="of SGD")
-    group.add_argument("--weight_decay", type=finite_float, help="L2 penalty's factor")
-    parser.set_defaults(**defaults)
+    group.add_argument(
+        "--cosine",
+        action="store_true",
+        help="lower the learning rate along a half cosine instead of in steps",
+    )
+    group.add_argument("--momentum", type=unit_interval, default=momentum, help="momentum of SGD")
+    group.add_argument(
+        "--weight_decay",
+        type=finite_float,
+        default=weight_decay,
+        help="factor of the L2 penalty on the weights",
+    )
     return group
 
 
@@ -45,7 +63,7 @@ def step_lr(epoch: int, base: float, decay_epochs: Sequence[int], rate: float) -
 
 
 def cosine_lr(epoch: int, base: float, epochs: int, floor: float = 0.0) -> float:
-    """Return the rate of this epoch on a half cosine from base (epoch 0) to floor (the last)."""
+    """Return the learning rate on a half cosine from base (epoch 0) to floor (the last)."""
     return floor + (base - floor) * 0.5 * (1 + math.cos(math.pi * epoch / epochs))
 
 

@@ -64,7 +64,7 @@ def test_usage_mistakes_are_one_line(tmp_path):
     run_wrong("nothing called 'zzz'", "cub", "zzz", "--to", tmp_path)
     run_wrong("--url goes with one NAME", "cub", "celeba", "--url", "http://a/", "--to", tmp_path)
     run_wrong(
-        "--retries: expected an integer of at least 0, got -1",
+        "--retries: expected an integer from 0 to 1000000000, got '-1'",
         "cub",
         "--retries",
         -1,

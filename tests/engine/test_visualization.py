@@ -3,6 +3,8 @@ import pytest
 import torch
 from PIL import Image
 
+import vis_animal
+import vis_face
 from engine.visualization import draw_components, principal_maps
 from utils.drawing import (
     GAP,
@@ -77,3 +79,13 @@ def test_components_of_any_batch_and_width_are_written(tmp_path, channels):
         names = {p.name for p in (tmp_path / str(i)).iterdir()}
         assert names == {"orig.png", "rgb.png", "sheet.png", *(f"{c}.png" for c in range(channels))}
         assert Image.open(tmp_path / str(i) / "rgb.png").size == (16, 16)
+
+
+def test_a_test_set_that_cannot_be_judged_has_no_score():
+    hidden = [(torch.rand(2, 15, 2), torch.rand(2, 15, 2), torch.zeros(2, 15).bool())]
+    assert vis_animal.score(hidden) == "no PCK, as none has a visible part"
+    assert vis_face.score((0, 1), hidden) == "no error, as none has both eyes annotated"
+    pred, truth, _ = hidden[0]
+    seen = [*hidden, (pred, truth, torch.ones(2, 15).bool())]
+    assert "nan" not in vis_animal.score(seen) + vis_face.score((0, 1), seen)
+    assert "%" in vis_animal.score(seen) and "%" in vis_face.score((0, 1), seen)

@@ -4,39 +4,96 @@ import pytest
 
 import eval_animal
 import eval_face
+import reproduce
 import train_moco
 import vis_animal
 import vis_face
+from datasets import download, synthetic
 from engine.visualization import TRAINING_FLAGS
 from utils.arguments import ArgumentParser, ignored_notices
 
 RUN = ["--model_path", "m", "--model_name", "n"]
+EVALS, FITS = [eval_face, eval_animal], [train_moco, eval_face, eval_animal]
+ALL = [*FITS, vis_face, vis_animal]
+HUGE = str(10**23)
+# Scripts, flags, what they take and what they refuse beside text, infinity, NaN and 10^23.
+RANGES = [
+    (ALL, ["image_size"], ["1", "10000"], ["0", "-1", "10001", "1.5"]),
+    (ALL, ["image_crop", "num_workers", "gpu", "layer"], ["0", "5"], ["-1", "0.5", "1e3"]),
+    (ALL, ["batch_size"], ["1", "1000000"], ["0", "-1", "1.5"]),
+    (ALL, ["seed"], ["0", str(2**64 - 1)], ["-1", str(2**64)]),
+    (FITS, ["epochs", "save_freq", "print_freq"], ["1", "1000000"], ["0", "-1", "1.5"]),
+    (FITS, ["keep_last"], ["1", "1000"], ["0", "-1", "1001"]),
+    (FITS, ["learning_rate", "weight_decay"], ["0", "0.1", "10"], ["-1", "1e7", "1e300"]),
+    (FITS, ["lr_decay_rate", "momentum"], ["0", "0.9", "1"], ["-0.1", "1.5", "1e30"]),
+    (FITS, ["lr_decay_epochs"], ["1", "120,160"], ["0", "-3", "1,", ","]),
+    (EVALS, ["beta1", "beta2"], ["0", "0.999"], ["-0.1", "1", "2"]),
+    (EVALS, ["restrict_annos"], ["-1", "50"], ["-2", "1.5"]),
+    (EVALS, ["num_per_epoch"], ["1", "1000"], ["0", "-1"]),
+    (EVALS, ["cache_gb"], ["0.5", "100"], ["0", "-1", "1e300"]),
+    ([train_moco], ["nce_k"], ["1", "65536"], ["0", "-1", str(2**24 + 1)]),
+    ([train_moco], ["nce_t", "save_minutes"], ["0.07", "5"], ["0", "-1", "1e300"]),
+    ([train_moco], ["alpha"], ["0", "0.999", "1"], ["-0.1", "2"]),
+    ([train_moco], ["crop"], ["0.08", "1"], ["0", "-1", "1.5"]),
+    ([train_moco], ["virtual_gpus"], ["1", "4"], ["0", "-1"]),
+]
 
 
 @pytest.mark.parametrize(
     ("script", "flag", "legal", "refused"),
     [
-        (train_moco, "alpha", ["0", "0.999", "1"], ["-0.1", "2", "nan"]),
-        (train_moco, "nce_t", ["0.07", "1", "5"], ["0", "-1", "inf", "nan"]),
-        (train_moco, "momentum", ["0", "0.9"], ["-0.1", "1.5", "nan"]),
-        (train_moco, "lr_decay_epochs", ["1", "120,160"], ["0", "-3", "a", ""]),
-        (eval_face, "beta1", ["0", "0.5"], ["-0.1", "1", "nan"]),
-        (eval_face, "beta2", ["0", "0.999"], ["1", "2", "nan"]),
-        (eval_animal, "beta2", ["0", "0.999"], ["1", "2", "nan"]),
+        (script, flag, legal, [*refused, "", "a", "inf", "nan", HUGE])
+        for scripts, flags, legal, refused in RANGES
+        for script in scripts
+        for flag in flags
+        if hasattr(script.build_parser().parse_known_args(RUN)[0], flag)
     ],
+    ids=lambda value: getattr(value, "__name__", value) if not isinstance(value, list) else "",
 )
 def test_numbers_have_the_range_of_what_they_mean(script, flag, legal, refused, capsys):
     parser = script.build_parser()
-    required = list(RUN)
-    if script is eval_animal:
-        required += ["--imagelist", "list.txt"]
     for value in legal:
-        assert hasattr(parser.parse_args([*required, f"--{flag}={value}"]), flag)
+        assert hasattr(parser.parse_args([*RUN, f"--{flag}={value}"]), flag)
     for value in refused:
         with pytest.raises(SystemExit) as stop:
-            parser.parse_args([*required, f"--{flag}={value}"])
+            parser.parse_args([*RUN, f"--{flag}={value}"])
         said = capsys.readouterr().err
         assert stop.value.code == 2 and f"--{flag}" in said and said.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("parse", "flag", "legal", "refused"),
+    [
+        (synthetic.parse_arguments, "images", "3000", ["0", "-1", HUGE]),
+        (synthetic.parse_arguments, "mafl_train", "1", ["0", "-1", HUGE]),
+        (synthetic.parse_arguments, "mafl_test", "1", ["0", "-1", HUGE]),
+        (synthetic.parse_arguments, "identities", "2", ["1", "-1", HUGE]),
+        (synthetic.parse_arguments, "seed", "0", ["-1", HUGE]),
+        (synthetic.parse_arguments, "workers", "1", ["0", "-1", HUGE]),
+        (download.build_parser().parse_args, "timeout", "0.5", ["0", "-1", "1e30"]),
+        (download.build_parser().parse_args, "retries", "0", ["-1", "1.5", HUGE]),
+        (download.build_parser().parse_args, "backoff", "0", ["-1", "1e30"]),
+        (reproduce.build_parser().parse_args, "num_workers", "0", ["-1", HUGE]),
+        (reproduce.build_parser().parse_args, "annotations", "all", ["0", "-1", HUGE]),
+        (reproduce.build_parser().parse_args, "scale", "0.01", ["0", "-1", "1.5"]),
+        (reproduce.build_parser().parse_args, "seeds", "2", ["0", "-1", HUGE]),
+        (reproduce.build_parser().parse_args, "num_per_epoch", "1", ["0", "-1", HUGE]),
+    ],
+)
+def test_other_scripts_have_ranges_too(parse, flag, legal, refused, capsys):
+    assert hasattr(parse([f"--{flag}={legal}"]), flag)
+    for value in [*refused, "a", "", "nan", "inf"]:
+        with pytest.raises(SystemExit) as stop:
+            parse([f"--{flag}={value}"])
+        said = capsys.readouterr().err
+        assert stop.value.code == 2 and f"--{flag}" in said and said.count("\n") == 1
+
+
+def test_help_shows_every_default_that_says_something(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    said = eval_animal.build_parser().format_help()
+    assert "sees the rest [0]" in said and "the benchmark [CUB]" in said
+    assert "multiplied by --lr_decay_rate [30,40,50]" in said and "resized to 48x48\n" in said
 
 
 @pytest.mark.parametrize("script", [vis_face, vis_animal])
