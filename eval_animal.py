@@ -15,8 +15,8 @@ from torch import Tensor
 
 from data_loader.data_loaders_animal import add_animal_arguments, build_animal_dataset
 from engine.evaluation import add_evaluation_arguments, run_evaluation
-from engine.fitting import EvaluationSettings
-from engine.regression import Task
+from engine.regressor_run import EvaluationSettings
+from engine.regressor_training import Task
 from engine.run import choose_device
 from models.loss import selected_regression_loss
 from models.metric import calc_pck, pck_points

@@ -16,8 +16,8 @@ from torch import Tensor
 
 from data_loader.data_loaders_face import add_face_arguments, build_face_dataset
 from engine.evaluation import add_evaluation_arguments, run_evaluation
-from engine.fitting import EvaluationSettings
-from engine.regression import Task
+from engine.regressor_run import EvaluationSettings
+from engine.regressor_training import Task
 from engine.run import choose_device
 from models.loss import selected_regression_loss
 from models.metric import inter_ocular_error, inter_ocular_points

@@ -38,6 +38,7 @@ from engine.reproduction.jobs import (
 from engine.reproduction.processes import ending_on_sigterm, run_logged
 from engine.reproduction.results import read_row
 from engine.reproduction.tables import write_curves, write_tables
+from engine.run import add_device_argument
 from models.encoders import RESNETS
 from utils.arguments import ArgumentParser, fraction, natural, positive_int
 from utils.errors import InputError
@@ -108,9 +109,7 @@ def add_place_arguments(parser: ArgumentParser) -> None:
         help="redo the runs that --out holds with other options, in place",
     )
     group = parser.add_argument_group("machine")
-    group.add_argument(
-        "--device", choices=["auto", "cpu", "cuda"], default="auto", help="device of all runs"
-    )
+    add_device_argument(group)
     group.add_argument(
         "--num_workers",
         type=natural,
@@ -229,10 +228,10 @@ def main() -> None:
         )
     states = find_states(wanted, args.overwrite)
     if args.dry_run:
-        print_commands(missing_pretraining(wanted, settings), wanted, states)
+        print_commands(missing_pretraining(wanted), wanted, states)
         return
     pairs = zip(wanted, states, strict=True)
-    check_inputs([job for job, state in pairs if state.name != FINISHED], settings)
+    check_inputs([job for job, state in pairs if state.name != FINISHED])
     waiting = f"{args.out}: waiting for another program, or a run it left behind"
     with writing(args.out):
         lock = acquire_lock(args.out / ".lock", waiting, partial(print, flush=True))

@@ -54,17 +54,16 @@ from engine.pretraining_state import (
     PeriodicSave,
     Position,
     build_encoders,
-    check_order,
     restore,
     save_run,
 )
 from engine.resumption import open_checkpoint, start_run
 from engine.run import (
+    RunSettings,
     add_device_arguments,
     add_output_arguments,
     choose_device,
     describe_device,
-    plain_options,
 )
 from models.encoders import RESNETS
 from models.momentum import momentum_update, shuffled_keys
@@ -153,7 +152,7 @@ def build_parser() -> ArgumentParser:
 def main() -> None:
     """Run the pre-training."""
     args = build_parser().parse_args()
-    folder, device = args.model_path / args.model_name, choose_device(args.device, args.gpu)
+    run, device = RunSettings.from_options(args), choose_device(args.device, args.gpu)
     join_process_group(device)
     seed_everything(args.seed)
 
@@ -171,10 +170,9 @@ def main() -> None:
     )
     check_same_images(dataset)
 
-    # ---- query encoder, key encoder, queue; as they were, if the run goes on ----
+    # ---- query encoder, key encoder, queue; as they were, if the run resumes ----
     encoder = (args.model, dataset.side, args.seed, device)
     query, key = build_encoders(*encoder, args.virtual_gpus, args.compile, args.recompute)
-    check_rows(query.encoder, dataset.side, args.batch_size, len(dataset))
     contrast = MemoryMoCo(EMBEDDING_DIM, len(dataset), args.nce_k, args.nce_t, use_softmax=True)
     optimizer = torch.optim.SGD(
         query.parameters(),
@@ -186,27 +184,25 @@ def main() -> None:
     notices = worker_notice(args.num_workers) + ignored_notices(args, **IGNORED)
     notices += harm_notices(query.encoder, args.nce_k, len(dataset))
     position = Position(torch.zeros(2, device=device), len(dataset), args.batch_size)
-    options = plain_options(args)
-    found = open_checkpoint(args.resume, folder, CHECKPOINT_KEYS, options, args.override, notices)
+    found = open_checkpoint(run, CHECKPOINT_KEYS, notices)
     if found is not None:
-        check_order(*found, dataset.order_name(), args.override)
-        notices += restore(*found, args.model, state, position)
+        notices += restore(
+            *found,
+            state,
+            position,
+            hint=f"--model {args.model} and --nce_k {args.nce_k}",
+            order=dataset.order_name(),
+            override=args.override,
+        )
+    check_rows(query.encoder, dataset.side, args.batch_size, len(dataset), position.images)
 
     # ---- the run's folder and log ----
-    log = start_run(
-        args.model_path,
-        args.model_name,
-        options,
-        {"images": len(dataset)},
-        resume=args.resume,
-        overwrite=args.overwrite,
-        done=position.epochs,
-    )
+    log = start_run(run, {"images": len(dataset)}, position.epochs)
     for notice in [*notices, *dataset.count_notice()]:
         log.line(notice)
     log.line(
         f"{len(dataset)} images of {args.dataset}, {dataset.side} px; "
-        f"{args.model} on {describe_device(device, args.gpu)}; to {folder}"
+        f"{args.model} on {describe_device(device, args.gpu)}; to {run.folder}"
     )
 
     # ---- two random views of each image ----
@@ -218,7 +214,7 @@ def main() -> None:
         BatchViews(args.image_size, args.image_crop, args.crop, dataset.mean, dataset.std)
         if args.augment == "device"
         else None,
-        count_bad_images(dataset, folder, found is not None, log.line),
+        count_bad_images(dataset, run.folder, found is not None, log.line),
         batch_size=args.batch_size,
         num_workers=args.num_workers,
         seed=args.seed,
@@ -228,8 +224,7 @@ def main() -> None:
     # ---- train ----
     with autocast(device, args.amp):
         embed = wrap_distributed(query, args.batch_size, dataset.side)
-    entries = {"opt": options, "order": dataset.order_name()}
-    save = partial(save_run, folder, args.keep_last, entries, state)
+    save = partial(save_run, run, dataset.order_name(), state)
     with Interruption() as interruption:
         save_late = PeriodicSave(save, args.save_minutes, interruption)
         for epoch in range(position.epochs + 1, args.epochs + 1):
@@ -246,7 +241,7 @@ def main() -> None:
             report_epoch(log, epoch, args.epochs, loss, prob, lr, speed)
             position.next_epoch()
             save(position, kept=epoch % args.save_freq == 0)
-    log.line(f"done: {folder / 'current.pth'}")
+    log.line(f"done: {run.folder / 'current.pth'}")
     leave_process_group()
 
 
@@ -280,7 +275,7 @@ def train_one_epoch(
     print_freq: int,
     log: RunLog,
     after_step: Callable[[Position], None],
-) -> tuple[float, float]:
+) -> list[float]:
     """Take one step a batch; return the epoch's mean loss and mean positive logit.
 
     Args:
@@ -314,7 +309,7 @@ def train_one_epoch(
             contrast.enqueue(k)
 
         position.count_skipped(not taken)
-        position.count_step(loss, logits[:, 0], batch_split)
+        position.count_step(batch_split, loss, logits[:, 0].mean())
         if position.steps % print_freq == 0:
             loss_now, prob_now = position.means()
             log.step(

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from data_loader.data_loaders_animal import add_animal_arguments, build_animal_dataset
 from data_loader.geometry import denormalize_points
-from engine.regression import WeightedMean
+from engine.regressor_training import WeightedMean
 from engine.visualization import (
     VisualizationSettings,
     add_visualization_arguments,
@@ -52,7 +52,7 @@ def draw(
 
 
 def score(batches: list[tuple[Tensor, Tensor, Tensor]]) -> str:
-    """Return the test set's score in words: the mean over batches by their size [spec 6]."""
+    """Return the test set's score in words: the mean over batches, weighted by `Task.judged`."""
     mean, task = WeightedMean(), animal_task()
     for pred, truth, visible in batches:
         mean.add_metrics(task, pred, truth, visible)

@@ -32,7 +32,7 @@ from data_loader.loaders import build_loader
 from engine.encoded_images import EncodedImages, Encoding
 from engine.feature_cache import FeatureCache
 from engine.features import encode_dataset
-from engine.regression import Task, build_optimizer, build_regressor, train_one_epoch
+from engine.regressor_training import Task, build_optimizer, build_regressor, train_one_epoch
 from eval_face import face_task
 from models.encoders import build_random_encoder, freeze
 from models.keypoint_prediction import IntermediateKeypointPredictor

@@ -8,7 +8,6 @@ import os
 import shutil
 
 import torch
-from torch import Tensor
 
 from models.resnet import InsResNet
 from utils.arguments import allow_change
@@ -82,8 +81,3 @@ def scaled_step(optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler) 
     scaler.step(optimizer)
     scaler.update()
     return not scaler.is_enabled() or scaler.get_scale() >= before
-
-
-def as_channels_last(images: Tensor) -> Tensor:
-    """Return images (B, 3, H, W) in the memory layout that convolutions are fastest in."""
-    return images.contiguous(memory_format=torch.channels_last)

@@ -80,12 +80,7 @@ class StreamedImages:
 
 
 class SampledImages:
-    """Images that a sampler picks by number, batch by batch.
-
-    Args:
-        sampler: of the N images.
-        batch_size: B.
-    """
+    """N images that a sampler picks by number, B at a time."""
 
     def __init__(self, sampler: SeededSampler, batch_size: int) -> None:
         self.sampler, self.batch_size = sampler, batch_size
@@ -106,8 +101,7 @@ class StoredImages(SampledImages):
     Args:
         stored: of M images.
         rows: (N,), the one of them that each image of the data set is.
-        sampler: of the N images.
-        batch_size: B.
+        sampler: see `SampledImages`, as for ``batch_size``.
         is_dense: whether the features are one dense map rather than a pyramid.
         device: of the regressor.
     """
@@ -144,15 +138,8 @@ class StoredImages(SampledImages):
 class WarpedImages(SampledImages):
     """Images warped anew each epoch, a batch at a time on the encoder's device.
 
-    The random warps are those that the data set's own items would make.
-
-    Args:
-        encoding: of the warped images.
-        dataset: its images are read once, and held as they are before the warp.
-        warper: the data set's.
-        sampler: of the N images.
-        batch_size: B.
-        num_workers: processes that read the images.
+    The random warps are those that the data set's own items would make. The images are read once,
+    and held as they are before the warp. For sampler and batch size see `SampledImages`.
     """
 
     def __init__(
@@ -214,13 +201,13 @@ def find_distinct(dataset: LandmarkDataset) -> tuple[list[int], Tensor]:
 
     Images that are repeated for training on few annotations need to be encoded but once.
     """
+    annotations = list(dataset.annotations.values())
+    keys = [
+        (filename, *(values[place].tobytes() for values in annotations))
+        for place, filename in enumerate(dataset.filenames)
+    ]
     first: dict[tuple, int] = {}
-    places: list[int] = []
-    rows = []
-    for place, filename in enumerate(dataset.filenames):
-        annotations = [values[place].tobytes() for values in dataset.annotations.values()]
-        row = first.setdefault((filename, *annotations), len(first))
-        if row == len(places):
-            places.append(place)
-        rows.append(row)
-    return places, torch.tensor(rows)
+    for place, key in enumerate(keys):
+        first.setdefault(key, place)
+    rows = {key: row for row, key in enumerate(first)}
+    return list(first.values()), torch.tensor([rows[key] for key in keys])

@@ -1,13 +1,11 @@
 """The frozen encoder of an evaluation, from a checkpoint or drawn at random."""
 
-from argparse import Namespace
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 
 from torch import Tensor, nn
 
-from engine.run import plain_options
+from engine.run import Settings
 from models.encoders import LAST_MAP, Encoder, build_random_encoder, freeze
 from utils.checkpoint import load_checkpoint, load_weights
 from utils.errors import InputError
@@ -16,26 +14,11 @@ from utils.errors import InputError
 # the published ones, ours without DataParallel, MoCo v1 and v2, DVE, torchvision.
 PREFIXES = ("encoder.module.", "encoder.", "module.encoder_q.", "encoder_q.", "module.", "")
 
-Settings = TypeVar("Settings", bound="EncoderSettings")
-
-
-def new_encoder(name: str, side: int, seed: int) -> Encoder:
-    """Return the untrained encoder that belongs to a seed.
-
-    Raises:
-        InputError: if the network can't take images of this side.
-    """
-    try:
-        return build_random_encoder(name, side, seed)
-    except ValueError as error:
-        raise InputError(f"--image_size and --image_crop: {error}") from None
-
 
 @dataclass(frozen=True)
-class EncoderSettings:
-    """Which encoder sees which images: the flags of these names, see ``--help``."""
+class EncoderSettings(Settings):
+    """Which encoder sees which images."""
 
-    options: Namespace  # all flags in plain types, as they are recorded
     dataset: str
     model: str
     trained_model_path: str | None
@@ -48,12 +31,6 @@ class EncoderSettings:
     gpu: int | None
     log_path: Path
 
-    @classmethod
-    def from_options(cls: type[Settings], options: Namespace) -> Settings:
-        """Return the settings that flags give."""
-        names = (field.name for field in fields(cls) if field.name != "options")
-        return cls(plain_options(options), **{name: getattr(options, name) for name in names})
-
     @property
     def hint(self) -> str:
         """What a regressor's shape depends on, for messages."""
@@ -61,12 +38,10 @@ class EncoderSettings:
 
 
 def load_frozen_encoder(settings: EncoderSettings, side: int, notices: list[str]) -> Encoder:
-    """Return an encoder in eval mode, without gradients.
+    """Return an encoder in eval mode, without gradients, for square inputs of ``side`` pixels.
 
-    Args:
-        settings: name it, and its weights: a file that `read_encoder_state` understands, or a seed.
-        side: of the square input, in pixels.
-        notices: receives what the user should know about the checkpoint.
+    Its weights are those of a file that `read_encoder_state` understands, or belong to a seed.
+    ``notices`` receives what the user should know about the file.
 
     Raises:
         InputError: if the flags don't fit together or the checkpoint doesn't fit the model.
@@ -81,7 +56,7 @@ def load_frozen_encoder(settings: EncoderSettings, side: int, notices: list[str]
         raise InputError("give --trained_model_path FILE, or --random_network for an untrained one")
     if path is not None and settings.random_network:
         raise InputError("--trained_model_path and --random_network exclude each other")
-    encoder = new_encoder(name, side, settings.seed)
+    encoder = build_random_encoder(name, side, settings.seed)
     if path is not None:
         state = read_encoder_state(path, encoder, name, notices)
         load_weights(encoder, state, path, f"--model {name}")
@@ -96,12 +71,7 @@ def read_encoder_state(
     Understood are the checkpoints of `train_moco.py`, of the published code and of DVE; those of
     MoCo v1 and v2, of which the query encoder is taken; and a bare state dict, such as
     torchvision's. A head that doesn't fit keeps its initial weights, since no map depends on it.
-
-    Args:
-        path: the file.
-        encoder: gives the expected keys and shapes.
-        name: of the architecture, for the message.
-        notices: receives which prefix was mapped and whether the head was left out.
+    ``notices`` receives which prefix was mapped and whether the head was left out.
 
     Raises:
         InputError: if the file is no checkpoint, or doesn't hold an encoder.

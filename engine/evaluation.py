@@ -15,8 +15,8 @@ from engine.encoded_images import EncodedImages, Encoding
 from engine.encoder_loading import load_frozen_encoder
 from engine.feature_cache import FeatureCache, add_feature_cache_arguments
 from engine.features import encode_dataset
-from engine.fitting import EvaluationSettings, RegressorRun
-from engine.regression import (
+from engine.regressor_run import EvaluationSettings, RegressorRun
+from engine.regressor_training import (
     REGRESSOR_KEYS,
     Task,
     add_regressor_arguments,
@@ -64,9 +64,9 @@ def run_evaluation(
     """Fit a regressor on a frozen encoder's features and evaluate it.
 
     Args:
-        settings: see `add_evaluation_arguments`.
+        settings: the options of `add_evaluation_arguments`.
         device: to compute on.
-        task: loss, metrics and baseline of the benchmark.
+        task: loss and metrics of the benchmark.
         train_set: annotated images, of which a few are picked if asked for.
         held_out_sets: split to its images.
     """
@@ -75,14 +75,7 @@ def run_evaluation(
 
     # ---- data sets, encoder, regressor ----
     left_out = check_images(settings, task, train_set, held_out_sets, notices)
-    found = open_checkpoint(
-        settings.resume,
-        settings.folder,
-        REGRESSOR_KEYS,
-        settings.options,
-        settings.override,
-        notices,
-    )
+    found = open_checkpoint(settings, REGRESSOR_KEYS, notices)
     picks = restrict(
         train_set,
         settings.restrict_annos,
@@ -101,16 +94,7 @@ def run_evaluation(
         run.resume(*found)
 
     # ---- the run's folder, log and result ----
-    log = start_run(
-        settings.model_path,
-        settings.model_name,
-        settings.options,
-        {"encoder_digest": digest},
-        resume=settings.resume,
-        overwrite=settings.overwrite,
-        done=run.done,
-        log_path=settings.log_path,
-    )
+    log = start_run(settings, {"encoder_digest": digest}, run.done, settings.log_path)
     save_picks(settings.folder, picks)
     notices += list_left_out(left_out, settings.folder)
     counts = {"training": len(train_set), **{k: len(v) for k, v in held_out_sets.items()}}

@@ -18,7 +18,9 @@ def check_side(image_size: int, image_crop: int) -> None:
         )
 
 
-def check_rows(model: DataParallel, side: int, batch_size: int, images: int) -> None:
+def check_rows(
+    model: DataParallel, side: int, batch_size: int, images: int, taken: int = 0
+) -> None:
     """Raise an `InputError` if BatchNorm would get a single value per channel.
 
     That is one row, of which the last map is a single pixel.
@@ -28,14 +30,18 @@ def check_rows(model: DataParallel, side: int, batch_size: int, images: int) -> 
         side: of the images, in pixels; a multiple of 32.
         batch_size: images a step, over all ranks.
         images: of an epoch.
+        taken: of them, by the steps of an epoch that is resumed, maybe of another batch size.
     """
-    for total in (min(batch_size, images), images % batch_size or batch_size):
+    begun = f", {taken} of them taken" if taken else ""
+    lefts = [left for left in (images, images - taken) if left > 0]
+    totals = [size for n in lefts for size in (min(batch_size, n), n % batch_size or batch_size)]
+    for total in totals:
         rows = {max(own, 1) for own in split_over_ranks(total).sizes}  # one stands in for none
         sizes = {chunk_size(own, model.chunks, i) for own in rows for i in range(model.chunks)}
         if side == STRIDE and 1 in sizes:
             raise InputError(
-                f"--batch_size {batch_size} with {images} images: BatchNorm would get a single "
-                f"image of {side} pixels (a batch of {total} over {world_size()} processes, "
+                f"--batch_size {batch_size} with {images} images{begun}: BatchNorm would get a "
+                f"single image of {side} pixels (a batch of {total} over {world_size()} processes, "
                 f"{model.chunks} GPUs each), which it can't normalise; choose another "
                 "--batch_size, or more pixels (--image_size, --image_crop)"
             )

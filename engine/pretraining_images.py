@@ -26,7 +26,6 @@ from data_loader.storage.sharded_images import (
 )
 from data_loader.storage.shards import find_shards, holds_shards
 from data_loader.views.batch_views import BatchViews
-from engine.acceleration import as_channels_last
 from utils.arguments import allow_change, fraction
 from utils.collectives import BatchSplit, all_gather_rows, broadcast_from_first
 from utils.errors import InputError
@@ -89,12 +88,8 @@ def build_unlabelled_dataset(
 ) -> UnlabelledSet:
     """Return the images that pairs of views are drawn from.
 
-    Args:
-        name: ``CelebA`` or ``InatAve``.
-        root: the data set's folder, or shards.
-        imagelist: of InatAve; a file.
-        image_cache: folder of the image cache.
-        frame: of the data sets: size, crop, smallest view, and whether bad images are skipped.
+    ``root`` is the data set's folder, or stands for shards; ``frame`` is what all data sets take:
+    size, crop, smallest view, and whether bad images are skipped.
 
     Raises:
         InputError: if an option doesn't go with shards; or as the data sets do.
@@ -131,7 +126,9 @@ class PairLoader(NamedTuple):
             images = items.image.to(device, non_blocking=True)
             generator = torch.Generator().manual_seed(int(items.seed[0]))
             view1, view2 = self.augment(images, generator), self.augment(images, generator)
-        return as_channels_last(view1), as_channels_last(view2)
+        # The memory layout that convolutions are fastest in.
+        layout = torch.channels_last
+        return view1.contiguous(memory_format=layout), view2.contiguous(memory_format=layout)
 
     def note_bad_images(self, batch: Batch, batch_split: BatchSplit) -> None:
         """Take down what was replaced in the batches of all ranks: see `BadImages`."""

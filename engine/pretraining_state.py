@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import NamedTuple, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from engine.acceleration import accelerate
-from engine.encoder_loading import new_encoder
 from engine.resumption import save_current, steps_begun
+from engine.run import RunSettings
+from models.encoders import build_random_encoder
 from models.momentum import copy_parameters, set_key_mode
 from models.nce import MemoryMoCo
 from models.resnet import InsResNet
@@ -48,6 +49,10 @@ class MoCoState(NamedTuple):
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
 
+    def modules(self) -> dict[str, nn.Module]:
+        """Return what has weights or buffers, by its entry in a checkpoint."""
+        return {"model": self.query, "model_ema": self.key, "contrast": self.contrast}
+
 
 def build_encoders(
     model: str,
@@ -60,16 +65,11 @@ def build_encoders(
 ) -> tuple[InsResNet, InsResNet]:
     """Return the query encoder and its copy, the key encoder, in their training modes.
 
-    Args:
-        model: a key of `models.encoders.RESNETS`.
-        side: of the network input, in pixels.
-        seed: of the weights.
-        device: of both.
-        virtual_gpus: see `models.parallel.DataParallel`.
-        compiled: see `accelerate`.
-        recompute: see `accelerate`.
+    See `build_random_encoder`, `accelerate` and `models.parallel.DataParallel`.
     """
-    query, key = (cast(InsResNet, new_encoder(model, side, seed).to(device)) for _ in range(2))
+    query, key = (
+        cast(InsResNet, build_random_encoder(model, side, seed).to(device)) for _ in range(2)
+    )
     copy_parameters(query, key)
     for encoder in (query, key):
         encoder.encoder.virtual_gpus = virtual_gpus
@@ -83,8 +83,8 @@ def build_encoders(
 class Position:
     """How far a run is: whole epochs, and steps, images and sums of the one under way.
 
-    ``totals`` are the sums of loss and positive logit over images, on the device. All counts are
-    over all ranks.
+    ``totals`` are sums over the epoch's images, such as of the loss, on the device. All counts
+    are over all ranks.
     """
 
     totals: Tensor
@@ -112,20 +112,18 @@ class Position:
                 "at whatever scale; try --amp bf16 or off, or a smaller --learning_rate"
             )
 
-    def count_step(self, loss: Tensor, positive: Tensor, batch_split: BatchSplit) -> None:
-        """Count a step, given this rank's mean loss and its positive logits (b,).
+    def count_step(self, batch_split: BatchSplit, *means: Tensor) -> None:
+        """Count a step, given what `totals` sums up as means over this rank's rows, scalars.
 
         Summed on the device: reading a number there would hold the next step up.
         """
-        means = torch.stack([loss.detach(), positive.detach().mean()])
-        self.totals += all_reduce_sum(means * batch_split.own)
+        self.totals += all_reduce_sum(torch.stack(means).detach() * batch_split.own)
         self.images += batch_split.total
         self.steps += 1
 
-    def means(self) -> tuple[float, float]:
-        """Return the mean loss and the mean positive logit of the epoch so far."""
-        loss, prob = (self.totals / self.images).tolist()
-        return loss, prob
+    def means(self) -> list[float]:
+        """Return the means of the epoch so far, of what `totals` sums up."""
+        return (self.totals / self.images).tolist()
 
     def next_epoch(self) -> None:
         """Count the epoch as done."""
@@ -134,12 +132,7 @@ class Position:
 
 
 def save_run(
-    folder: Path,
-    keep_last: int,
-    entries: dict,
-    state: MoCoState,
-    position: Position,
-    kept: bool = False,
+    run: RunSettings, order: str, state: MoCoState, position: Position, kept: bool = False
 ) -> None:
     """Write ``current.pth``, and the epoch's own file if it is to be kept [spec 7].
 
@@ -149,17 +142,17 @@ def save_run(
     Raises:
         RuntimeError: if the ranks don't hold the same.
     """
+    modules = state.modules()
     broadcast_buffers(state.query, state.key)
-    check_identical(query=state.query, key=state.key, contrast=state.contrast)
+    check_identical(**modules)
     if not is_first_rank():
         return
     content = {
-        **entries,
+        "opt": run.options,
+        "order": order,
+        **{entry: module.state_dict() for entry, module in modules.items()},
         "epoch": position.epochs,
-        "model": state.query.state_dict(),
-        "contrast": state.contrast.state_dict(),
         "optimizer": state.optimizer.state_dict(),
-        "model_ema": state.key.state_dict(),
         "queue_index": state.contrast.index,
         "scaler": state.scaler.state_dict(),
         "progress": {
@@ -170,8 +163,8 @@ def save_run(
         "random_states": random_states(),
     }
     if kept:
-        save_checkpoint(folder / f"ckpt_epoch_{position.epochs}.pth", content)
-    save_current(folder, content, keep_last)
+        save_checkpoint(run.folder / f"ckpt_epoch_{position.epochs}.pth", content)
+    save_current(run.folder, content, run.keep_last)
 
 
 class PeriodicSave:
@@ -204,37 +197,39 @@ class PeriodicSave:
             self.interruption.leave(signal.Signals(number))
 
 
-def check_order(path: Path, content: dict, order: str, override: bool) -> None:
-    """Raise an `InputError` if an epoch can't go on as it began, unless that is insisted on.
+def restore(
+    path: Path,
+    content: dict,
+    state: MoCoState,
+    position: Position,
+    *,
+    hint: str,
+    order: str,
+    override: bool,
+) -> list[str]:
+    """Restore all state from a checkpoint, ours or a published one; return lines for the log.
 
-    Args:
-        path: of the checkpoint.
-        content: of the checkpoint; its ``order`` is compared.
-        order: see `ImageSet.order_name`.
-        override: of ``--override``.
+    ``hint`` names the flags that the state was built from, for messages; ``override`` allows an
+    epoch that began in another order (see `ImageSet.order_name`) to be resumed.
+
+    Raises:
+        InputError: if it doesn't fit, or an epoch can't be resumed as it began.
     """
     if steps_begun(content) and content.get("order", order) != order and not override:
         raise InputError(
             f"{path}: is within an epoch of {content['order']}, not of {order}; --override to "
             "insist"
         )
-
-
-def restore(
-    path: Path, content: dict, model: str, state: MoCoState, position: Position
-) -> list[str]:
-    """Restore all state from a checkpoint, ours or a published one; return lines for the log."""
+    for entry, module in state.modules().items():
+        load_weights(module, content[entry], path, hint)
     contrast = state.contrast
-    load_weights(state.query, content["model"], path, f"--model {model}")
-    load_weights(state.key, content["model_ema"], path, f"--model {model}")
-    load_weights(contrast, content["contrast"], path, f"--nce_k {contrast.queue_size}")
     try:
         state.optimizer.load_state_dict(content["optimizer"])
         if content.get("scaler"):
             state.scaler.load_state_dict(content["scaler"])
         position.epochs = content["epoch"]
         if begun := content.get("progress"):
-            position.steps, position.images = begun["steps"], begun["images"]
+            position.steps, position.images = int(begun["steps"]), int(begun["images"])
             position.totals.copy_(begun["totals"])
         if "random_states" in content:
             contrast.index = int(content["queue_index"]) % contrast.queue_size

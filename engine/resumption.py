@@ -7,7 +7,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from engine.run import start_folder
+from engine.run import RunSettings, as_json, start_folder
 from utils.arguments import changeable_options
 from utils.checkpoint import load_checkpoint, save_checkpoint
 from utils.collectives import broadcast_from_first
@@ -23,43 +23,31 @@ UNPUBLISHED_KEYS = {"random_states", "encoder_digest"}  # which published checkp
 
 
 def open_checkpoint(
-    resume: str,
-    folder: Path,
-    keys: tuple[str, ...],
-    options: argparse.Namespace,
-    override: bool,
-    notices: list[str],
+    run: RunSettings, keys: tuple[str, ...], notices: list[str]
 ) -> tuple[Path, dict] | None:
     """Return the path and content of the checkpoint to resume, checked against the options.
 
     None where the run starts afresh. The first rank reads it and sends it to the others.
-
-    Args:
-        resume: see `find_checkpoint`, as for the next two.
-        folder: the run's.
-        keys: entries that the checkpoint must have.
-        options: of plain types, compared with the checkpoint's.
-        override: of ``--override``: whether they may differ.
-        notices: receives what the user should know.
+    ``notices`` receives what the user should know.
 
     Raises:
-        InputError: if it can't be loaded, or is of another run.
+        InputError: if it can't be loaded, lacks one of the keys, or is of another run.
     """
+    return broadcast_from_first(lambda: _open(run, keys, notices))
 
-    def read() -> tuple[Path, dict] | None:
-        if resume == AUTO and folder.is_dir():
-            lock_folder(folder)  # before looking: another run may still be writing
-        found = find_checkpoint(resume, folder, keys, notices.append)
-        if found is not None:
-            path, content = found
-            # A published checkpoint can't be resumed exactly: whoever takes one may change more.
-            insisted = override or UNPUBLISHED_KEYS.isdisjoint(content)
-            notices.extend(check_options(path, content["opt"], options, insisted))
-            within = f", step {step}" if (step := steps_begun(content)) else ""
-            notices.append(f"resumed from {path} after epoch {content['epoch']}{within}")
-        return found
 
-    return broadcast_from_first(read)
+def _open(run: RunSettings, keys: tuple[str, ...], notices: list[str]) -> tuple[Path, dict] | None:
+    if run.resume == AUTO and run.folder.is_dir():
+        lock_folder(run.folder)  # before looking: another run may still be writing
+    found = find_checkpoint(run.resume, run.folder, keys, notices.append)
+    if found is not None:
+        path, content = found
+        # A published checkpoint can't be resumed exactly: whoever takes one may change more.
+        insisted = run.override or UNPUBLISHED_KEYS.isdisjoint(content)
+        notices += check_options(path, content["opt"], run.options, insisted)
+        within = f", step {step}" if (step := steps_begun(content)) else ""
+        notices.append(f"resumed from {path} after epoch {content['epoch']}{within}")
+    return found
 
 
 def steps_begun(content: dict) -> object:
@@ -114,25 +102,17 @@ def check_options(
     changeable = changeable_options()
     if not getattr(options, "cosine", False):
         changeable.add("epochs")  # without a cosine, earlier epochs don't depend on their number
+    own, old = as_json(options), as_json(saved)
     differing = [
-        f"--{name} {json.dumps(_plain(vars(options)[name]))} (was {json.dumps(_plain(value))})"
-        for name, value in sorted(vars(saved).items())
-        if name in vars(options)
-        and name not in changeable
-        and _plain(vars(options)[name]) != _plain(value)
+        f"--{name} {json.dumps(own[name])} (was {json.dumps(value)})"
+        for name, value in sorted(old.items())
+        if name in own and name not in changeable and own[name] != value
     ]
     if differing and not override:
         raise InputError(
             f"{path}: was made with other options: {', '.join(differing)}; --override to insist"
         )
     return [f"going on with {option}" for option in differing]
-
-
-def _plain(value: object) -> object:
-    """Return a value as it compares: sequences as lists, paths and lists in words as such."""
-    if isinstance(value, tuple | list):
-        return [_plain(v) for v in value]
-    return value if isinstance(value, bool | int | float | None) else str(value)
 
 
 def save_current(folder: Path, content: dict, keep_last: int) -> None:
@@ -160,35 +140,16 @@ def _rename_older(folder: Path, keep_last: int) -> None:
             current.replace(kept[1])
 
 
-def start_run(
-    model_path: Path,
-    model_name: str,
-    options: argparse.Namespace,
-    derived: dict,
-    *,
-    resume: str,
-    overwrite: bool,
-    done: int,
-    log_path: Path | None = None,
-) -> RunLog:
-    """Make a run's folder, see `start_folder`, and return the run's log.
+def start_run(run: RunSettings, derived: dict, done: int, log_path: Path | None = None) -> RunLog:
+    """Make the run's folder, see `start_folder`, and return its log.
 
-    Args:
-        model_path: folder of all runs.
-        model_name: of this one's folder there.
-        options: see `start_folder`, as for the next three.
-        derived: see `start_folder`.
-        resume: see `start_folder`.
-        overwrite: see `start_folder`.
-        done: epochs after which the run resumes; the log forgets later ones.
-        log_path: see `RunLog`.
+    The log forgets what follows the ``done`` epochs after which the run resumes.
     """
-    folder = model_path / model_name
-    start_folder(folder, options, derived, resume=resume, overwrite=overwrite)
-    forget_later_epochs(folder / "log.jsonl", done)
+    start_folder(run, derived)
+    forget_later_epochs(run.folder / "log.jsonl", done)
     # Beside the folder of all runs [spec 7].
-    scalars = Path(f"{model_path}_tensorboard") / model_name
-    return RunLog(log_path, scalars, folder / "log.jsonl")
+    scalars = Path(f"{run.model_path}_tensorboard") / run.model_name
+    return RunLog(log_path, scalars, run.folder / "log.jsonl")
 
 
 def forget_later_epochs(jsonl: Path, done: int) -> None:

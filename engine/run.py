@@ -4,7 +4,9 @@ import argparse
 import json
 import subprocess
 import sys
+from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any, TypeVar
 
 import torch
 
@@ -14,17 +16,25 @@ from utils.files import remove_unfinished, write_text, writing
 from utils.locks import lock_folder
 from utils.process_group import is_first_rank, local_rank, world_size
 
+T = TypeVar("T", bound="Settings")
 
-def add_device_arguments(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
-    """Declare where to compute and from which seed; return the group."""
-    group = parser.add_argument_group("machine")
-    group.add_argument(
+
+def add_device_argument(parser: argparse._ActionsContainer) -> None:
+    """Declare the kind of device to compute on."""
+    parser.add_argument(
         "--device",
         choices=["auto", "cpu", "cuda"],
         default="auto",
         help="auto takes all visible GPUs (under torchrun each process its own), or the CPU where "
         "there is none",
     )
+    allow_change("device")
+
+
+def add_device_arguments(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
+    """Declare where to compute and from which seed; return the group."""
+    group = parser.add_argument_group("machine")
+    add_device_argument(group)
     group.add_argument(
         "--gpu", type=natural, metavar="N", help="use this one of the visible GPUs only"
     )
@@ -34,7 +44,7 @@ def add_device_arguments(parser: argparse.ArgumentParser) -> argparse._ArgumentG
         default=0,
         help="seed of all random numbers: same seed, same device, same results",
     )
-    allow_change("device", "gpu")
+    allow_change("gpu")
     return group
 
 
@@ -142,17 +152,40 @@ def describe_device(device: torch.device, gpu: int | None) -> str:
     return f"{count} x {torch.cuda.get_device_name(device)}{over}"
 
 
-def start_folder(
-    folder: Path, options: argparse.Namespace, derived: dict, *, resume: str, overwrite: bool
-) -> None:
+@dataclass(frozen=True)
+class Settings:
+    """What a part of a script reads: the flags of these names, see ``--help``."""
+
+    options: argparse.Namespace  # all flags in plain types, as they are recorded
+
+    @classmethod
+    def from_options(cls: type[T], options: argparse.Namespace) -> T:
+        """Return the settings that flags give."""
+        names = (field.name for field in fields(cls) if field.name != "options")
+        return cls(plain_options(options), **{name: getattr(options, name) for name in names})
+
+
+@dataclass(frozen=True)
+class RunSettings(Settings):
+    """Where a training run writes, and from what it resumes."""
+
+    model_path: Path
+    model_name: str
+    resume: str
+    override: bool
+    overwrite: bool
+    keep_last: int
+
+    @property
+    def folder(self) -> Path:
+        """Of the run: its checkpoints, options, log and result."""
+        return self.model_path / self.model_name
+
+
+def start_folder(run: RunSettings, derived: dict) -> None:
     """Make the run's folder and write ``options.json`` into it; the first rank does.
 
-    Args:
-        folder: the run's.
-        options: of plain types, to record.
-        derived: further values to record.
-        resume: of ``--resume``; a run that resumes may find checkpoints.
-        overwrite: of ``--overwrite``; those of an earlier run are removed then.
+    ``derived`` are further values to record.
 
     Raises:
         InputError: if the folder holds checkpoints and neither resuming nor overwriting was
@@ -160,26 +193,26 @@ def start_folder(
     """
     if not is_first_rank():
         return
-    held = sorted(folder.glob("*.pth"))
-    if held and not (resume or overwrite):
+    held = sorted(run.folder.glob("*.pth"))
+    if held and not (run.resume or run.overwrite):
         raise InputError(
-            f"{folder}: holds checkpoints already ({held[0].name}): give --resume FILE to resume, "
-            "--overwrite to start afresh, or another --model_name"
+            f"{run.folder}: holds checkpoints already ({held[0].name}): give --resume FILE to "
+            "resume, --overwrite to start afresh, or another --model_name"
         )
-    lock_folder(folder)
-    with writing(folder):
-        remove_unfinished(folder)
-        if overwrite and not resume:
-            for path in [*held, folder / "log.jsonl"]:
+    lock_folder(run.folder)
+    with writing(run.folder):
+        remove_unfinished(run.folder)
+        if run.overwrite and not run.resume:
+            for path in [*held, run.folder / "log.jsonl"]:
                 path.unlink(missing_ok=True)
     record = {
         "command": sys.argv,
-        "options": vars(options),
+        "options": vars(run.options),
         "derived": derived,
         "torch": torch.__version__,
         "git": git_revision(),
     }
-    write_text(folder / "options.json", json.dumps(record, indent=1) + "\n")
+    write_text(run.folder / "options.json", json.dumps(record, indent=1) + "\n")
 
 
 def git_revision() -> str | None:
@@ -190,6 +223,11 @@ def git_revision() -> str | None:
     except (OSError, subprocess.SubprocessError):
         return None
     return done.stdout.strip()
+
+
+def as_json(options: argparse.Namespace) -> dict[str, Any]:
+    """Return options as they are in JSON, in which old and new ones compare."""
+    return json.loads(json.dumps(vars(options), default=str, skipkeys=True))
 
 
 def plain_options(args: argparse.Namespace) -> argparse.Namespace:

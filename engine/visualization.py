@@ -6,6 +6,7 @@ Letters: B images, C channels, h and w rows and columns of a map, P principal co
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,7 +19,8 @@ from data_loader.items import Items
 from data_loader.landmark_dataset import LandmarkDataset
 from data_loader.loaders import add_loader_arguments, build_loader, worker_notice
 from engine.encoder_loading import EncoderSettings, load_frozen_encoder
-from engine.regression import build_regressor, load_regressor
+from engine.evaluation import add_evaluation_arguments
+from engine.regressor_training import build_regressor, load_regressor
 from engine.run import add_device_arguments, add_log_argument, choose_device
 from models.encoders import add_encoder_arguments, encode
 from utils.arguments import ArgumentParser, add_ignored_arguments, ignored_notices
@@ -32,33 +34,18 @@ DRAWN_BATCHES = 4  # [spec 7]
 SHEET_IMAGES, SHEET_COLUMNS = 24, 6
 CONTRAST = (1, 99)  # percentiles of a component that become black and white
 
-# The training flags that the published visualization scripts take and ignore.
-TRAINING_FLAGS = {
-    "print_freq": 10,
-    "tb_freq": 500,
-    "save_freq": 5,
-    "epochs": 60,
-    "learning_rate": 0.1,
-    "lr_decay_epochs": "30,40,50",
-    "lr_decay_rate": 0.2,
-    "momentum": 0.9,
-    "weight_decay": 0.0,
-    "beta1": 0.5,
-    "beta2": 0.999,
-    "crop": 0.2,
-    "restrict_annos": -1,
-    "repeat": False,
-    "num_per_epoch": 1000,
-    "model_name": "",
-    "model_path": "",
-    "resume": "",
-    "TPS_aug": False,
-    "bn": False,
-    "cosine": False,
-    "multistep": False,
-    "adam": False,
-    "amsgrad": False,
-}
+
+def training_flags() -> dict[str, Any]:
+    """Return the flags of training that the published visualization scripts take and ignore."""
+    names = (
+        "print_freq tb_freq save_freq epochs learning_rate lr_decay_epochs lr_decay_rate momentum "
+        "weight_decay beta1 beta2 crop restrict_annos repeat num_per_epoch model_name model_path "
+        "resume TPS_aug bn cosine multistep adam amsgrad"
+    )
+    parser = ArgumentParser("")
+    add_evaluation_arguments(parser, batch_size=32, num_workers=32, save_freq=5)
+    defaults = {name: parser.get_default(name) for name in names.split()}
+    return {name: "" if default is None else default for name, default in defaults.items()}
 
 
 # (folder, index, image (3, H, W) in [0, 1], prediction (A, 2), truth (A, 2), visible (A,))
@@ -88,12 +75,12 @@ def add_visualization_arguments(parser: ArgumentParser) -> None:
     add_loader_arguments(parser, batch_size=32, num_workers=32)
     add_encoder_arguments(parser, layer=3)
     add_log_argument(add_device_arguments(parser))
-    add_ignored_arguments(parser, **TRAINING_FLAGS)
+    add_ignored_arguments(parser, **training_flags())
 
 
 @dataclass(frozen=True)
 class VisualizationSettings(EncoderSettings):
-    """What is drawn: the flags of these names, see ``--help``."""
+    """What is drawn."""
 
     vis_path: Path
     vis_keypoints: bool
@@ -111,18 +98,14 @@ def run_visualization(
 ) -> None:
     """Draw landmarks, components or both of a test set.
 
-    Args:
-        settings: see `add_visualization_arguments`.
-        dataset: the test images.
-        draw: writes one image's landmarks.
-        score: puts the whole set's score into words.
-        legend: of the contact sheet.
+    ``draw`` writes one image's landmarks, ``score`` puts the whole set's score into words, the
+    legend is that of the contact sheet.
     """
     check_wishes(settings)
     device = choose_device(settings.device, settings.gpu)
     seed_everything(settings.seed)
     notices = worker_notice(settings.num_workers)
-    notices += ignored_notices(settings.options, **TRAINING_FLAGS)
+    notices += ignored_notices(settings.options, **training_flags())
     encoder = load_frozen_encoder(settings, dataset.side, notices).to(device)
     layers = settings.layer, settings.use_hypercol
     notices += dataset.count_notice()

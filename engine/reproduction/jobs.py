@@ -1,6 +1,5 @@
 """An experiment's run as a job: its command line, its folder, and how far it got."""
 
-import json
 import math
 import shlex
 from argparse import ArgumentParser
@@ -12,7 +11,7 @@ from typing import NamedTuple
 from engine.reproduction.experiments import BIRDS, FEW_FACES, PER_EPOCH, Run
 from engine.reproduction.results import read_record, read_row
 from engine.resumption import AUTO, find_checkpoint
-from engine.run import plain_options
+from engine.run import as_json
 from models.encoders import RESNETS
 from utils.arguments import neutral_options
 from utils.errors import InputError
@@ -40,16 +39,8 @@ STATES = (FINISHED, INTERRUPTED, MISSING, OTHER)
 class Settings:
     """What the user decides for all runs.
 
-    Args:
-        out: folder of the runs' folders.
-        data: folder of the data sets.
-        face_encoders: checkpoints of encoders pre-trained on faces, by model.
-        bird_encoders: the same for birds.
-        random_network: whether to take untrained encoders instead.
-        scale: factor on the published number of epochs, above 0, at most 1.
-        num_per_epoch: images an epoch of a few-shot run.
-        num_workers: processes that read images, in each run.
-        device: "auto", "cpu" or "cuda".
+    They are the flags of `reproduce.py`; encoders are checkpoints by model, ``scale`` is a factor
+    on the published number of epochs.
     """
 
     out: Path
@@ -82,6 +73,7 @@ class Job:
         data_folder: of its data set.
         encoder: the checkpoint it needs; None for an untrained one.
         encoder_given: whether the user named that file.
+        pretraining: command line that makes the file otherwise; None if there isn't any.
     """
 
     run: Run
@@ -90,6 +82,7 @@ class Job:
     data_folder: Path
     encoder: Path | None
     encoder_given: bool
+    pretraining: list[str] | None
 
     @property
     def log_path(self) -> Path:
@@ -97,11 +90,7 @@ class Job:
         return self.folder / "log.txt"
 
     def find_state(self, parser: ArgumentParser) -> JobState:
-        """Return how far it got.
-
-        Args:
-            parser: its script's.
-        """
+        """Return how far it got, given its script's parser."""
         begun = any(self.folder.glob("*.pth"))
         if not begun and read_record(self.folder / "result.json") is None:
             return JobState(MISSING)
@@ -113,7 +102,7 @@ class Job:
         if held is None:  # a kill may have cut options.json off
             if found is None:
                 return JobState(OTHER, differences="options.json is missing or damaged")
-            held = vars(found[1]["opt"])
+            held = as_json(found[1]["opt"])
         if differences := self.differences(parser, held):
             return JobState(OTHER, differences=differences)
         if is_finished:
@@ -121,14 +110,8 @@ class Job:
         return JobState(MISSING) if found is None else JobState(INTERRUPTED, found[0])
 
     def differences(self, parser: ArgumentParser, held: Mapping) -> str:
-        """Return in which options the run in the folder differs from this one, in words.
-
-        Args:
-            parser: of its script.
-            held: name to value, of the run in the folder.
-        """
-        held = json.loads(json.dumps(dict(held)))
-        wanted = json.loads(json.dumps(vars(plain_options(parser.parse_args(self.options)))))
+        """Return in which options, held as in JSON, the folder's run differs from this one."""
+        wanted = as_json(parser.parse_args(self.options))
         # What an older record doesn't know was at its default.
         held = {name: held.get(name, parser.get_default(name)) for name in wanted}
         neutral = neutral_options()
@@ -198,11 +181,10 @@ def make_job(run: Run, settings: Settings) -> Job:
     data_folder, folder = find_root(settings.data, run.dataset), settings.out / run.name
     options = run.options(data_folder)
     given = settings.bird_encoders if run.recipe is BIRDS else settings.face_encoders
-    encoder = None
+    encoder, (command, made) = None, pretraining(run, settings.data, settings.out)
     if settings.random_network:
         options += ["--random_network"]
     else:
-        _, made = pretraining(run, settings.data, settings.out)
         encoder = Path(given.get(run.model, made))
         options += ["--trained_model_path", str(encoder)]
     if run.recipe is FEW_FACES and settings.num_per_epoch != PER_EPOCH:
@@ -212,21 +194,20 @@ def make_job(run: Run, settings: Settings) -> Job:
     options += ["--print_freq", "1000", "--num_workers", str(settings.num_workers)]
     options += ["--device", settings.device, "--model_path", str(settings.out)]
     options += ["--model_name", run.name, "--log_path", str(folder / "log.txt")]
-    return Job(run, options, folder, data_folder, encoder, run.model in given)
+    return Job(run, options, folder, data_folder, encoder, run.model in given, command)
 
 
-def missing_pretraining(jobs: list[Job], settings: Settings) -> list[list[str]]:
+def missing_pretraining(jobs: list[Job]) -> list[list[str]]:
     """Return the pre-trainings that jobs wait for, each a script with its options."""
     commands = []
     for job in jobs:
-        command, _ = pretraining(job.run, settings.data, settings.out)
         waits = job.encoder is not None and not job.encoder_given and not job.encoder.is_file()
-        if waits and command is not None and command not in commands:
-            commands.append(command)
+        if waits and job.pretraining is not None and job.pretraining not in commands:
+            commands.append(job.pretraining)
     return commands
 
 
-def check_inputs(jobs: list[Job], settings: Settings) -> None:
+def check_inputs(jobs: list[Job]) -> None:
     """Raise an `InputError` if the data set or the encoder of a job isn't there."""
     for job in jobs:
         run, folder = job.run, job.data_folder
@@ -243,8 +224,8 @@ def check_inputs(jobs: list[Job], settings: Settings) -> None:
         flag = f"--{'bird_' if run.recipe is BIRDS else ''}checkpoint {run.model}="
         if job.encoder_given:
             raise InputError(f"{flag}{job.encoder}: no such file")
-        command, _ = pretraining(run, settings.data, settings.out)
-        first = f"; or pre-train it: python {shlex.join(command)}" if command else ""
+        command = shlex.join(job.pretraining or [])
+        first = f"; or pre-train it: python {command}" if command else ""
         raise InputError(
             f"no encoder for {run.name}: give {flag}FILE (published ones: see "
             f"datasets/download.py), or --random_network for a smoke run{first}"

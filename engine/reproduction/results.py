@@ -17,27 +17,29 @@ from engine.reproduction.experiments import (
 
 @dataclass(frozen=True)
 class Row:
-    """What came out of a run.
+    """What came out of a run; scores are in % and of the test set.
 
     Args:
         run: the command line.
         options: as recorded in ``options.json``.
-        result: as recorded in ``result.json``.
+        last: score after the last epoch.
+        best: score of the epoch that is best on the test set, or for birds on Val.
+        best_epoch: its number.
+        mean_shape: score of predicting the training images' mean shape.
+        epochs: that it trained.
+        annotations: annotated training images, also where all were used.
+        test_images: how many there are.
     """
 
     run: Run
     options: dict
-    result: dict
-
-    @property
-    def last(self) -> float:
-        """Test score after the last epoch, in %."""
-        return self.result["last"]["Test"][self.run.recipe.metric]
-
-    @property
-    def best(self) -> float:
-        """Test score, in %, of the epoch that is best on the test set, or for birds on Val."""
-        return self.result["best"]["best_test_pck" if self.run.recipe is BIRDS else "best_error"]
+    last: float
+    best: float
+    best_epoch: int
+    mean_shape: float
+    epochs: int
+    annotations: int
+    test_images: int
 
     @property
     def headline(self) -> float:
@@ -45,29 +47,9 @@ class Row:
         return self.best if self.run.recipe is BIRDS else self.last
 
     @property
-    def mean_shape(self) -> float:
-        """Test score, in %, of predicting the training images' mean shape."""
-        return self.result["mean_shape"][self.run.recipe.metric]
-
-    @property
-    def epochs(self) -> int:
-        """Epochs trained."""
-        return self.result["epochs"]
-
-    @property
     def per_epoch(self) -> int:
         """Images an epoch at most, of a few-shot run; the published number for another."""
         return self.options["num_per_epoch"] if self.run.recipe is FEW_FACES else PER_EPOCH
-
-    @property
-    def annotations(self) -> int:
-        """Annotated training images, also where all were used."""
-        return self.run.annotations or self.result["images"]["training"]
-
-    @property
-    def test_images(self) -> int:
-        """Number of images in the test set."""
-        return self.result["images"]["Test"]
 
     @property
     def variant(self) -> str:
@@ -100,9 +82,19 @@ def read_row(folder: Path) -> Row | None:
     if record is None or result is None:
         return None
     try:
-        row = Row(run_of_options(record["options"]), record["options"], result)
-        whole = row.run.name == folder.name and row.epochs == row.options["epochs"]
-        _ = row.headline, row.last, row.mean_shape, row.test_images, row.variant
+        options, run = record["options"], run_of_options(record["options"])
+        row = Row(
+            run=run,
+            options=options,
+            last=result["last"]["Test"][run.recipe.metric],
+            best=result["best"]["best_test_pck" if run.recipe is BIRDS else "best_error"],
+            best_epoch=result["best"]["best_epoch"],
+            mean_shape=result["mean_shape"][run.recipe.metric],
+            epochs=result["epochs"],
+            annotations=run.annotations or result["images"]["training"],
+            test_images=result["images"]["Test"],
+        )
+        whole = run.name == folder.name and row.epochs == options["epochs"] and row.variant
     except (KeyError, TypeError):
         return None
     return row if whole else None

@@ -63,7 +63,7 @@ def csv_columns(row: Row) -> dict[str, object]:
         "headline": row.headline,
         "last": row.last,
         "best": row.best,
-        "best_epoch": row.result["best"]["best_epoch"],
+        "best_epoch": row.best_epoch,
         "best_picked_on": "Val" if run.recipe.metric == BIRD_METRIC else "Test",
         "mean_shape": row.mean_shape,
         "test_images": row.test_images,

@@ -21,7 +21,7 @@ import torch
 
 from data_loader.few_shot import Picks, save_picks
 from engine.resumption import forget_later_epochs, save_current
-from engine.run import start_folder
+from engine.run import RunSettings, start_folder
 from tests.kill.running import FRAME, assert_same_end, start
 from tests.recipes import ROOT
 from tests.scripts.running import run_inside
@@ -174,7 +174,7 @@ def test_what_a_killed_run_left_unfinished_is_removed(tmp_path):
     code += "write_atomically(Path(sys.argv[1]), lambda file: os.kill(os.getpid(), 9))"
     killed = subprocess.run([sys.executable, "-c", code, str(path)], cwd=ROOT, check=False)
     assert killed.returncode == -signal.SIGKILL and len(names(path.parent)) == 1
-    start_folder(tmp_path / "a", argparse.Namespace(), {}, resume="auto", overwrite=False)
+    start_folder(RunSettings(argparse.Namespace(), tmp_path, "a", "auto", False, False, 2), {})
     assert names(path.parent) == [".lock", "options.json"]
 
 

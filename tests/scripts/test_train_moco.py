@@ -9,7 +9,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from engine.pretraining_checks import check_rows
 from models.parallel import DataParallel
 from tests.scripts.running import FRAME, run, run_inside
-from utils.checkpoint import load_checkpoint
+from utils.checkpoint import load_checkpoint, save_checkpoint
 from utils.errors import InputError
 
 MOCO = [*FRAME, "--batch_size", "8", "--nce_k", "20", "--cosine", "--model_path", "runs"]
@@ -179,3 +179,22 @@ def test_rows_of_ranks_and_gpus_are_counted(monkeypatch, batch_size, images, ran
     check_rows(model, 64, batch_size, images)
     with contextlib.nullcontext() if works else pytest.raises(InputError, match="BatchNorm"):
         check_rows(model, 32, batch_size, images)
+
+
+def test_an_epoch_that_resumes_with_another_batch_size_cannot_end_in_a_single_image(
+    faces, tmp_path
+):
+    common = ("--image_size", 32, "--image_crop", 0, "--device", "cpu", "--epochs", 1)
+    done = train(faces, tmp_path, *common, "--batch_size", 6, "--model_name", "x")
+    assert done.status == 0, done.err
+    path = tmp_path / "runs" / "x" / "current.pth"
+    content = load_checkpoint(path, ("progress",))
+    # After the first step of 6, batches of 13 leave 13 + 1 of the 20 images; whole epochs, 13 + 7.
+    content |= {"epoch": 0, "progress": {**content["progress"], "steps": 1, "images": 6}}
+    save_checkpoint(path, content)
+    again = (*common, "--model_name", "y", "--resume", path, "--override")
+    done = train(faces, tmp_path, *again, "--batch_size", 13)
+    assert done.status == 2 and not (tmp_path / "runs" / "y").exists()
+    assert "error: --batch_size 13 with 20 images, 6 of them taken: BatchNorm" in done.err
+    done = train(faces, tmp_path, *again, "--batch_size", 12)
+    assert done.status == 0, done.err

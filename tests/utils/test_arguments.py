@@ -9,7 +9,7 @@ import train_moco
 import vis_animal
 import vis_face
 from datasets import download, synthetic
-from engine.visualization import TRAINING_FLAGS
+from engine.visualization import training_flags
 from utils.arguments import ArgumentParser, ignored_notices
 
 RUN = ["--model_path", "m", "--model_name", "n"]
@@ -100,10 +100,10 @@ def test_help_shows_every_default_that_says_something(monkeypatch):
 def test_an_ignored_flag_of_the_visualization_scripts_is_named(script):
     required = ["--imagelist", "list.txt"] if script is vis_animal else []
     args = script.build_parser().parse_args([*required, "--epochs", "7", "--adam"])
-    assert ignored_notices(args, **TRAINING_FLAGS) == [
+    assert ignored_notices(args, **training_flags()) == [
         f"--{name} has no effect, as in the published code" for name in ("epochs", "adam")
     ]
-    assert ignored_notices(argparse.Namespace(**TRAINING_FLAGS), **TRAINING_FLAGS) == []
+    assert ignored_notices(argparse.Namespace(**training_flags()), **training_flags()) == []
 
 
 def test_the_help_names_the_defaults_that_say_something():

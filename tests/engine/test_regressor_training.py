@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from engine.encoded_images import Batch, StoredImages, StreamedImages, WarpedImages
-from engine.regression import (
+from engine.regressor_training import (
     WeightedMean,
     baseline,
     build_optimizer,

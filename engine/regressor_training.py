@@ -1,4 +1,4 @@
-"""Fitting of a landmark regressor on frozen features, and its evaluation [spec 5].
+"""The training of a landmark regressor on frozen features, and its evaluation [spec 5].
 
 The face and the bird scripts share all of it; a `Task` says what differs between them.
 Letters: B images of a batch, A landmarks.
@@ -8,6 +8,7 @@ import argparse
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,7 +28,6 @@ INTERMEDIATE_POINTS = 50  # [spec 5] for each landmark
 SOFTARGMAX_MUL = 100.0  # [spec 5]
 REGRESSOR_KEYS = ("opt", "epoch", "regressor", "optimizer")  # of a checkpoint [spec 7]
 
-# (prediction (B, A, 2), truth (B, A, 2), visible (B, A)) to a scalar
 Score = Callable[[Tensor, Tensor, Tensor], Tensor]
 Scores = dict[str, float]
 
@@ -37,8 +37,9 @@ class Task:
     """What differs between benchmarks.
 
     Args:
-        loss: what is minimised.
-        metrics: name to score.
+        loss: what is minimised; takes what a metric takes.
+        metrics: name to a function of prediction (B, A, 2), truth (B, A, 2), both in [-1, 1], and
+            visible (B, A), bool, that returns a scalar; it may be NaN where nothing is judged.
         judged: truth (B, A, 2) and visible (B, A) to the number of images, a scalar, that a
             batch's metrics stand for: its weight in the mean over a data set.
         best: checkpoint entry to the (split, metric) it keeps; the first one decides which epoch
@@ -109,17 +110,10 @@ def build_optimizer(
     betas: tuple[float, float],
 ) -> torch.optim.Optimizer:
     """Return Adam or SGD over all parameters, in the published order."""
+    shared: dict[str, Any] = {"lr": learning_rate, "weight_decay": weight_decay}
     if adam or amsgrad:
-        return torch.optim.Adam(
-            regressor.parameters(),
-            lr=learning_rate,
-            betas=betas,
-            weight_decay=weight_decay,
-            amsgrad=amsgrad,
-        )
-    return torch.optim.SGD(
-        regressor.parameters(), lr=learning_rate, momentum=momentum, weight_decay=weight_decay
-    )
+        return torch.optim.Adam(regressor.parameters(), betas=betas, amsgrad=amsgrad, **shared)
+    return torch.optim.SGD(regressor.parameters(), momentum=momentum, **shared)
 
 
 def train_one_epoch(
@@ -148,7 +142,7 @@ def train_one_epoch(
 
 @torch.no_grad()
 def evaluate(regressor: nn.Module, task: Task, images: EncodedImages) -> Scores:
-    """Return loss and metrics over a data set, averaged over batches by their size."""
+    """Return loss and metrics over a data set: means by the batches' sizes, and by `judged`."""
     regressor.eval()
     mean = WeightedMean()
     for batch in images.batches(epoch=0):
@@ -235,11 +229,8 @@ def load_regressor(
 ) -> list[str]:
     """Load a regressor to be used on an encoder; return what the user should know about it.
 
-    Args:
-        path: the checkpoint; None leaves the regressor untrained.
-        regressor: receives the weights.
-        encoder: compared with the one that the regressor was trained on, where that is noted.
-        hint: the flags the regressor was built from, for the message.
+    Without a path it stays untrained. The encoder is compared with the one that the regressor was
+    trained on, where that is noted; ``hint`` names the flags behind the regressor's shape.
 
     Raises:
         InputError: if the checkpoint doesn't fit.

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from engine.evaluation import add_evaluation_arguments
-from engine.fitting import EvaluationSettings, RegressorRun
-from engine.regression import REGRESSOR_KEYS, build_regressor
+from engine.regressor_run import EvaluationSettings, RegressorRun
+from engine.regressor_training import REGRESSOR_KEYS, build_regressor
 from eval_face import face_task
 from models.encoders import build_random_encoder, freeze
 from tests.utils.dots import Dots, encoded

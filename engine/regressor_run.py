@@ -9,7 +9,7 @@ from torch import nn
 
 from engine.encoded_images import EncodedImages
 from engine.encoder_loading import EncoderSettings
-from engine.regression import (
+from engine.regressor_training import (
     Scores,
     Task,
     baseline,
@@ -19,6 +19,7 @@ from engine.regression import (
     train_one_epoch,
 )
 from engine.resumption import save_current
+from engine.run import RunSettings
 from utils.checkpoint import load_weights, save_checkpoint
 from utils.errors import InputError
 from utils.interruption import Interruption
@@ -27,11 +28,9 @@ from utils.schedule import regressor_lr, set_learning_rate
 
 
 @dataclass(frozen=True)
-class EvaluationSettings(EncoderSettings):
-    """How a regressor is fitted, scored and saved: the flags of these names, see ``--help``."""
+class EvaluationSettings(EncoderSettings, RunSettings):
+    """How a regressor is fitted, scored and saved."""
 
-    model_path: Path
-    model_name: str
     epochs: int
     learning_rate: float
     lr_decay_epochs: Sequence[int]
@@ -46,10 +45,6 @@ class EvaluationSettings(EncoderSettings):
     beta2: float
     print_freq: int
     save_freq: int
-    keep_last: int
-    resume: str
-    override: bool
-    overwrite: bool
     restrict_annos: int
     repeat: bool
     num_per_epoch: int
@@ -57,20 +52,11 @@ class EvaluationSettings(EncoderSettings):
     cache_folder: Path | None
     cache_gb: float | None
 
-    @property
-    def folder(self) -> Path:
-        """Of the run: its checkpoints, options, log and result."""
-        return self.model_path / self.model_name
-
 
 class RegressorRun:
     """A regressor with its optimizer, the epochs done and the best scores.
 
-    Args:
-        settings: of the fit.
-        task: loss and metrics.
-        regressor: is trained.
-        encoder_digest: of the encoder's weights, for the checkpoints.
+    ``encoder_digest`` is that of the encoder's weights; checkpoints note it.
     """
 
     def __init__(
