@@ -16,6 +16,7 @@ from torch import Tensor
 
 from data_loader.bad_images import add_bad_image_argument
 from data_loader.geometry import Square, resize_square
+from data_loader.image_set import ImageSet
 from data_loader.landmark_dataset import LandmarkDataset, add_image_arguments
 from data_loader.readers.annotation_files import read_lines, read_names
 from data_loader.readers.cub_annotations import PARTS, read_part_annotations
@@ -25,8 +26,8 @@ from utils.arguments import allow_change
 from utils.errors import InputError
 
 
-class Birds(LandmarkDataset):
-    """What both have: colour statistics, and a resize to a square."""
+class Birds(ImageSet):
+    """What all have: colour statistics, and a resize to a square."""
 
     mean, std = BIRD_MEAN, BIRD_STD
 
@@ -35,7 +36,7 @@ class Birds(LandmarkDataset):
         return resize_square(image, self.imwidth), points_orig * self.imwidth
 
 
-class InatAve(Birds):
+class InatAve(Birds, LandmarkDataset):
     """Images of birds without annotation: all below a folder, or those of a list.
 
     Args:
@@ -133,7 +134,7 @@ def resolve_listed(imagelist: Path, folders: list[Path], absent_in: Path | None)
     return paths
 
 
-class CUB(Birds):
+class CUB(Birds, LandmarkDataset):
     """CUB-200-2011 with 15 parts, some of them invisible.
 
     Args:

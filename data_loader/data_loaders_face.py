@@ -13,6 +13,7 @@ from PIL import Image
 
 from data_loader.bad_images import add_bad_image_argument
 from data_loader.geometry import Square, celeba_square, face_window, resize_square
+from data_loader.image_set import ImageSet
 from data_loader.landmark_dataset import LandmarkDataset, add_image_arguments
 from data_loader.readers.annotation_files import (
     check_points,
@@ -38,10 +39,19 @@ class FaceDataset(LandmarkDataset):
     num_landmarks = 5
 
 
-class CelebA(FaceDataset):
-    """What CelebA and MAFL have in common: one annotation file and the aligned 178x218 images."""
+class AlignedFaces(ImageSet):
+    """CelebA's aligned images, whose middle becomes the square."""
 
     file_size = CELEBA_SIZE
+
+    def square(self, image: Image.Image, points_orig: np.ndarray, index: int) -> Square:
+        """See `celeba_square`."""
+        return celeba_square(image, points_orig, self.imwidth)
+
+
+class CelebA(AlignedFaces, FaceDataset):
+    """What CelebA and MAFL have in common: one annotation file and the aligned 178x218 images."""
+
     image_folder = "Img/img_align_celeba_hq"
     annotation_file = "Anno/list_landmarks_align_celeba.txt"
 
@@ -57,10 +67,6 @@ class CelebA(FaceDataset):
     def split(self, root: Path, names: list[str], train: bool) -> list[int]:
         """Return the rows of the annotation file that belong to the split."""
         raise NotImplementedError
-
-    def square(self, image: Image.Image, points_orig: np.ndarray, index: int) -> Square:
-        """See `celeba_square`."""
-        return celeba_square(image, points_orig, self.imwidth)
 
 
 class CelebAPrunedAligned_MAFLVal(CelebA):  # noqa: N801 (published name)

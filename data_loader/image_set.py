@@ -21,6 +21,9 @@ from utils.errors import InputError
 class ImageSet(Dataset):
     """Images that become squares, and views of these.
 
+    Subclasses read the files, say in `square` how an image becomes a square, and name its colour
+    statistics.
+
     Args:
         imwidth: S.
         crop: pixels cut off each side of the square.
@@ -31,6 +34,7 @@ class ImageSet(Dataset):
     mean, std = FACE_MEAN, FACE_STD
     folder: Path  # of the images
     quick_paths = True  # `path` opens no file
+    file_size: tuple[int, int] | None = None  # width and height of all files, if they have one
 
     def __init__(
         self, imwidth: int, crop: int, smallest_scale: float | None = 0.2, skip_bad: bool = False
@@ -47,6 +51,10 @@ class ImageSet(Dataset):
 
     def path(self, index: int) -> Path:
         """Return where an image lies."""
+        raise NotImplementedError
+
+    def square(self, image: Image.Image, points_orig: np.ndarray, index: int) -> Square:
+        """Return an image, of the expected size, and its points as a square."""
         raise NotImplementedError
 
     def base_item(self, index: int) -> Square:

@@ -51,9 +51,8 @@ def add_image_arguments(
 class LandmarkDataset(ImageSet):
     """Annotated images as (data, keypoints, keypoints_normalized, index) [spec 6].
 
-    A subclass reads its benchmark's files, says in `square` how an image becomes a square, and
-    names its colour statistics. In a pair item ``data`` is (6, W, W), two views, and both kinds of
-    points are -1; else see `AnnotatedItem`.
+    In a pair item ``data`` is (6, W, W), two views, and both kinds of points are -1; else see
+    `AnnotatedItem`.
 
     Args:
         root: the benchmark's folder.
@@ -75,7 +74,6 @@ class LandmarkDataset(ImageSet):
     num_landmarks: int  # A; none where images have no annotation
     published_counts: dict[str, int] | None = None  # by split
     split_name = ""  # "train" or "test" if a subclass says nothing
-    file_size: tuple[int, int] | None = None  # width and height of all files, if they have one
     image_cache: Any = None  # an `ImageCache`, see `image_cache.cache_images`
 
     def __init__(
@@ -193,10 +191,6 @@ class LandmarkDataset(ImageSet):
 
     def __len__(self) -> int:
         return len(self.filenames)
-
-    def square(self, image: Image.Image, points_orig: np.ndarray, index: int) -> Square:
-        """Return an image, of the expected size, and its points as a square."""
-        raise NotImplementedError
 
     def path(self, index: int) -> Path:
         """Return where an image lies."""

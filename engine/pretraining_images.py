@@ -1,4 +1,4 @@
-"""The unlabelled images of pre-training, and who draws their random views [spec 6]."""
+"""The unlabelled images of pre-training, and what makes their random views [spec 6]."""
 
 import argparse
 from typing import Any, NamedTuple
@@ -36,7 +36,7 @@ Batch = PairItem | SquareItem | SubstitutedItem  # each field stacked over b ima
 
 
 def add_unlabelled_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare which images to pre-train on, and how their views are drawn."""
+    """Declare which images to pre-train on, and how their views are made."""
     group = parser.add_argument_group("images")
     group.add_argument(
         "--dataset",
@@ -86,7 +86,7 @@ def add_unlabelled_arguments(parser: argparse.ArgumentParser) -> None:
 def build_unlabelled_dataset(
     name: str, root: str, *, imagelist: str | None, image_cache: str | None, **frame: Any
 ) -> UnlabelledSet:
-    """Return the images that pairs of views are drawn from.
+    """Return the images that pairs of views are made of.
 
     ``root`` is the data set's folder, or stands for shards; ``frame`` is what all data sets take:
     size, crop, smallest view, and whether bad images are skipped.
@@ -106,10 +106,10 @@ def build_unlabelled_dataset(
 
 
 class PairLoader(NamedTuple):
-    """Where a run's pairs of random views come from, and what keeps count of bad images.
+    """A run's loader of pairs of random views, and what keeps count of bad images.
 
-    ``augment`` draws the views of the squares that the loader yields, each with a seed; where it
-    is None the loader draws them itself, and stacks them on channels.
+    ``augment`` makes the views of the squares that the loader yields, each with a seed; where it
+    is None the loader makes them itself, and stacks them on channels.
     """
 
     loader: DataLoader
@@ -146,7 +146,7 @@ def build_pair_loader(
     seed: int,
     device: torch.device,
 ) -> PairLoader:
-    """Return where the pairs of views come from.
+    """Return the loader of pairs of views.
 
     Args:
         dataset: the images.

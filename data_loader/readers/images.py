@@ -23,7 +23,7 @@ MAX_PIXELS = 2**28 // 3  # 256 MiB once decoded; from here on Pillow warns
 # What says nothing about the image: the machine has no more files to open, or no memory.
 SHORTAGES = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 SIXTEEN_BIT = ("I;16", "I;16B", "I")  # the last one from PPM, and from PNG before Pillow 12
-# What its readers log on a damaged file would stand beside the one line that the scripts print.
+# What its readers log on a damaged file would appear beside the one line that the scripts print.
 logging.getLogger("PIL").addHandler(logging.NullHandler())
 
 

@@ -30,14 +30,14 @@ from PIL import Image
 from torch.utils.data import DataLoader, IterableDataset, default_collate, get_worker_info
 
 from data_loader.bad_images import first_good
-from data_loader.data_loaders_face import CELEBA_SIZE
-from data_loader.geometry import Square, celeba_square, resize_square
+from data_loader.data_loaders_animal import Birds
+from data_loader.data_loaders_face import AlignedFaces
+from data_loader.geometry import Square
 from data_loader.image_set import ImageSet
 from data_loader.items import PairItem, SquareItem, SubstitutedItem
 from data_loader.loaders import own_workers, persistent_loader, seeded
 from data_loader.readers.images import check_size, open_image
 from data_loader.storage.shards import Shard, ShardImage, images
-from data_loader.views.random_view import BIRD_MEAN, BIRD_STD
 from utils.collectives import chunk_size
 from utils.errors import InputError
 from utils.process_group import world_size
@@ -49,8 +49,6 @@ BLOCK = 512  # places in random order; their files' bytes are held in memory, fo
 
 class ShardedSet(ImageSet):
     """The unlabelled images of shards.
-
-    A subclass says in `square` how an image becomes a square, and names its colour statistics.
 
     Args:
         shards: all of them; every one of their images is used.
@@ -64,13 +62,11 @@ class ShardedSet(ImageSet):
         self.shards, self.folder = shards, shards[0].path.parent
         self.starts = [0, *accumulate(shard.count for shard in shards)]
 
-    def square(self, image: Image.Image, path: Path) -> Image.Image:
-        """Return the (S, S) image; the path is for messages."""
-        raise NotImplementedError
-
-    def open_square(self, image: ShardImage) -> Image.Image:
+    def open_square(self, found: ShardImage, index: int) -> Image.Image:
         """Return an image's square (S, S)."""
-        return self.square(open_image(*image), image.path)
+        image = open_image(*found)
+        check_size(found.path, image.size, self.file_size)
+        return self.square(image, np.empty((0, 2)), index)[0]
 
     def __len__(self) -> int:
         return self.starts[-1]
@@ -87,7 +83,7 @@ class ShardedSet(ImageSet):
 
     def base_item(self, index: int) -> Square:
         """See `ImageSet.base_item`; there are no points."""
-        return self.open_square(self.image(index)), np.empty((0, 2))
+        return self.open_square(self.image(index), index), np.empty((0, 2))
 
     def digest(self) -> str:
         """Return a hash of the shards' names and counts."""
@@ -102,23 +98,12 @@ class ShardedSet(ImageSet):
         )
 
 
-class ShardedInatAve(ShardedSet):
+class ShardedInatAve(Birds, ShardedSet):
     """Images of birds."""
 
-    mean, std = BIRD_MEAN, BIRD_STD
 
-    def square(self, image: Image.Image, path: Path) -> Image.Image:
-        """Resize to a square."""
-        return resize_square(image, self.imwidth)
-
-
-class ShardedCelebA(ShardedSet):
+class ShardedCelebA(AlignedFaces, ShardedSet):
     """CelebA's aligned images; to leave out MAFL's is up to who writes the shards."""
-
-    def square(self, image: Image.Image, path: Path) -> Image.Image:
-        """See `celeba_square`."""
-        check_size(path, image.size, CELEBA_SIZE)
-        return celeba_square(image, np.empty((0, 2)), self.imwidth)[0]
 
 
 def mixed(*numbers: int) -> int:
@@ -274,7 +259,7 @@ class ShardedImages(IterableDataset):
     def make(self, epoch: int, index: int, image: ShardImage) -> PairItem | SquareItem:
         """Return an image as the item of a place, whose random samples it gets."""
         with seeded(mixed(self.seed, epoch, index)):
-            square = self.dataset.open_square(image)
+            square = self.dataset.open_square(image, index)
             if self.squares:
                 return self.dataset.make_square(np.asarray(square), index)
             return self.dataset.make_pair(square, index)
