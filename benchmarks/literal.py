@@ -35,8 +35,8 @@ def train_one_epoch(
     optimizer: torch.optim.Optimizer,
     batches: Iterable[tuple[Tensor, Tensor]],
     layer: int,
-) -> Tensor:
-    """Take one step a batch, each on a hypercolumn made anew; return the last loss."""
+) -> None:
+    """Take one step a batch, each on a hypercolumn made anew."""
     regressor.train()
     for images, points in batches:
         with torch.no_grad():
@@ -45,7 +45,6 @@ def train_one_epoch(
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    return loss.detach()
 
 
 def momentum_update(query: nn.Module, key: nn.Module, alpha: float) -> None:

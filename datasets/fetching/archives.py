@@ -79,7 +79,10 @@ class _Tar:
     def __iter__(self) -> Iterator[_Entry]:
         while (member := self.tar.next()) is not None:
             self.tar.members.clear()  # else it keeps a kilobyte for each of a million entries
-            refused = None if member.isreg() or member.isdir() else _tar_kind(member)
+            refused = None
+            if not (member.isreg() or member.isdir()):
+                kinds = {tarfile.SYMTYPE: "a symbolic link", tarfile.LNKTYPE: "a hard link"}
+                refused = kinds.get(member.type, "a device or another special file")
             if member.size < 0:
                 refused = "an entry of negative size"
             if member.issparse():
@@ -113,12 +116,6 @@ class _Zip:
 
     def open(self, entry: _Entry) -> IO[bytes]:
         return self.zip.open(entry.source)
-
-
-def _tar_kind(member: tarfile.TarInfo) -> str:
-    if member.issym():
-        return "a symbolic link"
-    return "a hard link" if member.islnk() else "a device or another special file"
 
 
 def _safe_parts(entry: _Entry) -> tuple[str, ...]:
@@ -169,7 +166,6 @@ def unpack(
     *,
     max_bytes: int = MAX_BYTES,
     max_entries: int = MAX_ENTRIES,
-    max_ratio: float = MAX_RATIO,
     only: str = "",
 ) -> None:
     """Unpack a tar, tar.gz or zip file into a new folder; the content tells which it is.
@@ -177,9 +173,9 @@ def unpack(
     Args:
         archive: the file.
         folder: what to make; must not exist, and does not if anything goes wrong.
-        max_bytes: most bytes that may come out, a tar's own headers included.
+        max_bytes: most bytes that may come out, a tar's own headers included; past 1 MiB, at most
+            ``MAX_RATIO`` for each byte of the archive.
         max_entries: most files and folders that may come out.
-        max_ratio: most bytes that may come out for each byte of the archive, once past 1 MiB.
         only: write just what lies below this folder of the archive, like ``images/birds``.
 
     Raises:
@@ -195,7 +191,7 @@ def unpack(
     try:
         shutil.rmtree(staging, ignore_errors=True)  # of a run that was killed
         staging.mkdir(parents=True)
-        limit = min(max_bytes, SMALL + int(max_ratio * archive.stat().st_size))
+        limit = min(max_bytes, SMALL + MAX_RATIO * archive.stat().st_size)
         with archive.open("rb") as file:
             is_zip = file.read(4) in ZIP_MAGIC
             file.seek(0)

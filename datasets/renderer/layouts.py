@@ -18,39 +18,23 @@ JPEG_QUALITY = 92
 
 @dataclass(frozen=True)
 class Job:
-    """One image to draw.
+    """One image to draw."""
 
-    Args:
-        path: Where to save it, relative to the layout's folder.
-        key: Seeds everything but the person.
-        person: Seeds the person.
-        framing: Its size and where the face may lie.
-        split: Which part of the set it belongs to.
-    """
-
-    path: str
-    key: tuple[int, ...]
-    person: tuple[int, ...]
+    path: str  # where to save it, relative to the layout's folder
+    key: tuple[int, ...]  # seeds everything but the person
+    person: tuple[int, ...]  # seeds the person
     framing: Framing
-    split: str
+    split: str  # "unlabelled", "train" or "test"
 
 
 @dataclass(frozen=True)
 class Plan:
-    """How many images of how many people to draw.
+    """How many images of how many people to draw; the seed decides everything."""
 
-    Args:
-        images: Unlabelled images of the CelebA layout.
-        train: Labelled training images of each layout.
-        test: Test images of each layout.
-        identities: People; those in test images are in no other ones.
-        seed: Decides everything.
-    """
-
-    images: int
-    train: int
-    test: int
-    identities: int
+    images: int  # unlabelled, of the CelebA layout
+    train: int  # labelled, of each layout
+    test: int  # of each layout
+    identities: int  # people; those in test images are in no other ones
     seed: int
 
     @property
@@ -121,14 +105,11 @@ def _write_celeba(root: Path, jobs: list[Job], points: list[np.ndarray], plan: P
         whole = np.rint(five_points(shape)).astype(int).ravel()
         lines.append(name + "".join(f"{value:5d}" for value in whole))
     _text(root / "Anno/list_landmarks_align_celeba.txt", lines)
-    splits = [job.split for job in jobs]
-    partition = [
-        f"{name} {2 * (split == 'test')}" for name, split in zip(names, splits, strict=True)
-    ]
+    split = {name: job.split for name, job in zip(names, jobs, strict=True)}
+    partition = [f"{name} {2 * (split[name] == 'test')}" for name in names]
     _text(root / "Eval/list_eval_partition.txt", partition)
-    for file, split in (("training", "train"), ("testing", "test")):
-        chosen = [name for name, own in zip(names, splits, strict=True) if own == split]
-        _text(root / f"MAFL/{file}.txt", chosen)
+    for file, part in (("training", "train"), ("testing", "test")):
+        _text(root / f"MAFL/{file}.txt", [name for name in names if split[name] == part])
 
 
 def _plan_aflw(plan: Plan) -> list[Job]:

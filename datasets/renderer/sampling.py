@@ -87,31 +87,18 @@ class Finish:
 
 @dataclass(frozen=True)
 class Scene:
-    """Everything that decides an image.
-
-    Args:
-        size: Width and height in pixels.
-        identity: The person.
-        expression: What the face does.
-        pose: How the head is turned and where it lies.
-        light: The lighting.
-        backdrop: One of `BACKDROPS`.
-        glasses: "none", "clear" or "dark".
-        occluder: One of `OCCLUDERS` or "none".
-        finish: What the camera does.
-        seed: Decides the small strokes.
-    """
+    """Everything that decides an image of ``size`` (width, height) pixels."""
 
     size: tuple[int, int]
     identity: Identity
     expression: Expression
     pose: Pose
     light: Light
-    backdrop: str
-    glasses: str
-    occluder: str
+    backdrop: str  # one of `BACKDROPS`
+    glasses: str  # "none", "clear" or "dark"
+    occluder: str  # "none" or one of `OCCLUDERS`
     finish: Finish
-    seed: int
+    seed: int  # decides the small strokes
 
 
 # Of an unaligned CelebA: what remains of a 178 x 218 image when rows 30-208 are kept, resized to

@@ -104,16 +104,16 @@ class FacePainter:
         upper, lower = curve(lids[:4]), curve(lids[[3, 4, 5, 0]])
         half = np.ptp(lids[:, 0]) / 2
         lash = 0.25 * np.minimum(self.identity.hair, 60) + 0.06 * skin
-        crease = upper * [1, 1] + [0, -0.045]
         self.fill(np.concatenate([upper + [0, -0.055], upper[::-1]]), 0.82 * skin)
-        self.line(crease + [0, -0.012], 0.62 * skin, 0.018)
+        self.line(upper + [0, -0.045] + [0, -0.012], 0.62 * skin, 0.018)
         outline = self.at(np.concatenate([upper, lower[1:-1]]))
         low = np.floor(outline.min(0)).astype(int) - 2
         wide, tall = (int(v) for v in np.ceil(outline.max(0)) - low + 3)
         size = (wide, tall)
         mask = Image.new("L", size)
         ImageDraw.Draw(mask).polygon((outline - low).ravel().tolist(), fill=255)
-        ball = Image.new("RGB", size, tint(np.array([226, 222, 216]) * (0.82 + 0.18 * self.white)))
+        clean = self.identity.traits["cheek"] / 0.08  # of the white of the eye, 0-1
+        ball = Image.new("RGB", size, tint(np.array([226, 222, 216]) * (0.82 + 0.18 * clean)))
         pen = ImageDraw.Draw(ball)
         middle = lids.mean(0) + np.array(expression.gaze) * [half, self.identity.traits["eye_h"]]
 
@@ -134,11 +134,6 @@ class FacePainter:
         corner = lids[0] if lids[0, 0] < -0.5 else lids[3]
         wing = corner + [np.sign(corner[0]) * 0.05, -0.035]
         self.line(np.stack([corner, wing]), lash, 0.025)
-
-    @property
-    def white(self) -> float:
-        """How clean the whites of the eyes are, 0-1."""
-        return float(self.identity.traits["cheek"] / 0.08)
 
     def _nose(self) -> None:
         skin, points = self.identity.skin, self.points
