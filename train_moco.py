@@ -75,7 +75,6 @@ from utils.arguments import (
     ignored_notices,
     integer,
     positive_float,
-    positive_int,
     unit_interval,
 )
 from utils.collectives import split_over_ranks
@@ -119,7 +118,7 @@ def build_parser() -> ArgumentParser:
     )
     group.add_argument(
         "--virtual_gpus",
-        type=positive_int,
+        type=integer(1, 1024),
         default=1,
         metavar="N",
         help="on one device, split each batch as DataParallel would over N GPUs, so that "

@@ -55,10 +55,10 @@ def _parser(read: Callable[[str], Number], fits: Callable[[Number], bool], expec
     return parse
 
 
-# What a flag's ``type`` may be. NaN fits none; 1e6 stays small in float32 and as seconds.
+# What a flag's ``type`` may be. NaN fits none; 1e30 is finite in float32, 1e6 seconds in a timer.
 positive_int = integer(1)
 natural = integer(0)
-finite_float = _parser(float, lambda value: 0 <= value <= 1e6, "a number from 0 to 1e6")
+finite_float = _parser(float, lambda value: 0 <= value <= 1e30, "a number from 0 to 1e30")
 positive_float = _parser(float, lambda value: 0 < value <= 1e6, "a number above 0, up to 1e6")
 fraction = _parser(float, lambda value: 0 < value <= 1, "a number above 0 and at most 1")
 unit_interval = _parser(float, lambda value: 0 <= value <= 1, "a number from 0 to 1")

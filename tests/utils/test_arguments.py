@@ -15,8 +15,8 @@ from utils.arguments import ArgumentParser, ignored_notices
 RUN = ["--model_path", "m", "--model_name", "n"]
 EVALS, FITS = [eval_face, eval_animal], [train_moco, eval_face, eval_animal]
 ALL = [*FITS, vis_face, vis_animal]
-HUGE = str(10**23)
-# Scripts, flags, what they take and what they refuse beside text, infinity, NaN and 10^23.
+HUGE = str(10**31)
+# Scripts, flags, what they take and what they refuse beside text, infinity, NaN and 10^31.
 RANGES = [
     (ALL, ["image_size"], ["1", "10000"], ["0", "-1", "10001", "1.5"]),
     (ALL, ["image_crop", "num_workers", "gpu", "layer"], ["0", "5"], ["-1", "0.5", "1e3"]),
@@ -24,7 +24,7 @@ RANGES = [
     (ALL, ["seed"], ["0", str(2**64 - 1)], ["-1", str(2**64)]),
     (FITS, ["epochs", "save_freq", "print_freq"], ["1", "1000000"], ["0", "-1", "1.5"]),
     (FITS, ["keep_last"], ["1", "1000"], ["0", "-1", "1001"]),
-    (FITS, ["learning_rate", "weight_decay"], ["0", "0.1", "10"], ["-1", "1e7", "1e300"]),
+    (FITS, ["learning_rate", "weight_decay"], ["0", "0.1", "1e30"], ["-1", "1e31"]),
     (FITS, ["lr_decay_rate", "momentum"], ["0", "0.9", "1"], ["-0.1", "1.5", "1e30"]),
     (FITS, ["lr_decay_epochs"], ["1", "120,160"], ["0", "-3", "1,", ","]),
     (EVALS, ["beta1", "beta2"], ["0", "0.999"], ["-0.1", "1", "2"]),
@@ -35,7 +35,7 @@ RANGES = [
     ([train_moco], ["nce_t", "save_minutes"], ["0.07", "5"], ["0", "-1", "1e300"]),
     ([train_moco], ["alpha"], ["0", "0.999", "1"], ["-0.1", "2"]),
     ([train_moco], ["crop"], ["0.08", "1"], ["0", "-1", "1.5"]),
-    ([train_moco], ["virtual_gpus"], ["1", "4"], ["0", "-1"]),
+    ([train_moco], ["virtual_gpus"], ["1", "4"], ["0", "-1", "1025"]),
 ]
 
 
@@ -72,7 +72,7 @@ def test_numbers_have_the_range_of_what_they_mean(script, flag, legal, refused, 
         (synthetic.parse_arguments, "workers", "1", ["0", "-1", HUGE]),
         (download.build_parser().parse_args, "timeout", "0.5", ["0", "-1", "1e30"]),
         (download.build_parser().parse_args, "retries", "0", ["-1", "1.5", HUGE]),
-        (download.build_parser().parse_args, "backoff", "0", ["-1", "1e30"]),
+        (download.build_parser().parse_args, "backoff", "0", ["-1", "1e31"]),
         (reproduce.build_parser().parse_args, "num_workers", "0", ["-1", HUGE]),
         (reproduce.build_parser().parse_args, "annotations", "all", ["0", "-1", HUGE]),
         (reproduce.build_parser().parse_args, "scale", "0.01", ["0", "-1", "1.5"]),
