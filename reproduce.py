@@ -184,7 +184,7 @@ def model_file(text: str) -> tuple[str, str]:
 
 def annotation_count(text: str) -> int | None:
     """Parse a number of annotated images that an experiment has, or all, which is None."""
-    count = None if text == "all" else positive_int(text)
+    count = None if text == "all" else int(text) if text.isdecimal() else 0
     known = {n for e in EXPERIMENTS.values() for n in e.annotations}
     if count not in known:
         numbers = ", ".join(str(n) for n in sorted(n for n in known if n is not None))
