@@ -65,6 +65,7 @@ def load_checkpoint(path: str | Path, keys: tuple[str, ...]) -> dict:
         with torch.serialization.safe_globals(PLAIN_CLASSES), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of formats that are then refused
             content = torch.load(path, map_location="cpu", weights_only=True)
+        _check_storages(content, Path(path).stat().st_size)
     except Exception as error:  # torch.load raises whatever the damage leads to
         # Of code, torch writes a page, in which stands what the checkpoint would call.
         called = re.search(r"GLOBAL ([\w.]+)", str(error))
@@ -109,6 +110,28 @@ def _check_container(path: Path) -> None:
             raise ValueError("its entries overlap")
         if (damaged := archive.testzip()) is not None:
             raise ValueError(f"the checksum of {damaged} differs")
+
+
+def _check_storages(content: object, size: int) -> None:
+    """Raise a `ValueError` if the tensors of a file claim more bytes than it has.
+
+    PyTorch 2.6 doesn't look, and would read beyond the end of what it loaded.
+    """
+    claimed, seen, left = {}, set(), [content]
+    while left:
+        item = left.pop()
+        if id(item) in seen:
+            continue
+        seen.add(id(item))
+        if isinstance(item, torch.Tensor):
+            storage = item.untyped_storage()
+            claimed[storage.data_ptr()] = storage.nbytes()
+        elif isinstance(item, dict):
+            left += item.values()
+        elif isinstance(item, list | tuple):
+            left += item
+    if sum(claimed.values()) > size:
+        raise ValueError("its tensors are larger than the file")
 
 
 def load_weights(module: nn.Module, state: dict, path: str | Path, hint: str) -> None:

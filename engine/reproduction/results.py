@@ -102,7 +102,8 @@ def read_row(folder: Path) -> Row | None:
 
 def read_rows(out: Path) -> list[Row]:
     """Return all finished runs below a folder that belong to an experiment."""
-    rows = [row for folder in out.glob("*/") if (row := read_row(folder)) is not None]
+    folders = (path for path in out.glob("*") if path.is_dir())
+    rows = [row for folder in folders if (row := read_row(folder)) is not None]
     rows = [row for row in rows if any(e.includes(row.run) for e in EXPERIMENTS.values())]
     return sorted(rows, key=place_in_tables)
 

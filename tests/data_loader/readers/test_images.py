@@ -127,8 +127,9 @@ def opened(tmp_path, data: bytes) -> np.ndarray:
 
 def test_grey_of_16_bits_keeps_its_upper_8(tmp_path):
     grey = np.arange(31 * 23, dtype=np.uint16).reshape(23, 31) * 91
-    for kind in ("PNG", "PPM"):
-        rgb = opened(tmp_path, encoded(Image.fromarray(grey), format=kind))
+    pgm = b"P5 31 23 65535\n" + grey.astype(">u2").tobytes()
+    for data in (encoded(Image.fromarray(grey), format="PNG"), pgm):
+        rgb = opened(tmp_path, data)
         assert np.array_equal(rgb, np.repeat(grey[..., None] >> 8, 3, axis=2))
     key = encoded(Image.fromarray(grey), format="PNG", transparency=int(grey[5, 7]))
     assert opened(tmp_path, key)[5, 7].tolist() == [0, 0, 0]
