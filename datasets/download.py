@@ -7,6 +7,7 @@ A broken download resumes where it stopped when the same command is given again.
 already is left alone.
 """
 
+import argparse
 import difflib
 import signal
 import sys
@@ -24,6 +25,14 @@ from utils.errors import InputError
 from utils.script import run_script
 
 
+def address(text: str) -> str:
+    """Parse a usable http or https address."""
+    try:
+        return http_address(text)
+    except InputError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
 def build_parser() -> ArgumentParser:
     """Return the parser of this script's options."""
     parser = ArgumentParser(__doc__)
@@ -31,10 +40,10 @@ def build_parser() -> ArgumentParser:
     add("names", nargs="*", metavar="NAME", help="what to fetch; none: list all")
     add("--to", type=Path, default=Path("."), metavar="FOLDER", help="root that folders start from")
     source = parser.add_mutually_exclusive_group().add_argument
-    source("--url", type=http_address, help="fetch the one NAME from this address instead")
+    source("--url", type=address, help="fetch the one NAME from this address instead")
     source(
         "--mirror",
-        type=http_address,
+        type=address,
         metavar="BASE_URL",
         help="fetch the same file names from below this address",
     )

@@ -89,7 +89,7 @@ class SampledImages:
         return -(-len(self.sampler) // self.batch_size)
 
     def split(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield the images (B,) of each batch of an epoch, and the seeds of their draws (B,)."""
+        """Yield each batch's images (B,), and the seeds of their random samples (B,)."""
         self.sampler.set_epoch(epoch)
         order, seeds = self.sampler.keys()
         yield from zip(order.split(self.batch_size), seeds.split(self.batch_size), strict=True)
@@ -171,7 +171,7 @@ class WarpedImages(SampledImages):
         device = self.encoding.device
         for indices, seeds in self.split(epoch):
             rows = self.rows[indices]
-            weights = torch.stack([self._draw(seed) for seed in seeds.tolist()])  # (B, P + 3, 2)
+            weights = torch.stack([self._sample(seed) for seed in seeds.tolist()])  # (B, P + 3, 2)
             images, warped = self.warper.warp(
                 self.images[rows.to(device)].float(),
                 self.points_px[rows].numpy(),
@@ -184,9 +184,9 @@ class WarpedImages(SampledImages):
             visible = torch.stack([self.dataset.visible(index) for index in indices.tolist()])
             yield Batch(self.encoding(images), points.to(device), visible.to(device))
 
-    def _draw(self, seed: int) -> Tensor:
+    def _sample(self, seed: int) -> Tensor:
         with seeded(seed):
-            return self.warper.draw()
+            return self.warper.sample()
 
     def annotations(self) -> tuple[Tensor, Tensor]:
         """Return the unwarped points (N, A, 2) and which are annotated (N, A), for all images."""

@@ -1,4 +1,4 @@
-"""The frozen encoder of an evaluation, from a checkpoint or drawn at random."""
+"""The frozen encoder of an evaluation, from a checkpoint or initialised at random."""
 
 from dataclasses import dataclass
 from pathlib import Path

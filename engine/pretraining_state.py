@@ -240,5 +240,5 @@ def restore(
         return []
     return [
         f"{path}: a published checkpoint, without the queue's pointer and random states: "
-        "the queue is overwritten from its start, the draws are new"
+        "the queue is overwritten from its start, random samples are new"
     ]

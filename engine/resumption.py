@@ -112,7 +112,7 @@ def check_options(
         raise InputError(
             f"{path}: was made with other options: {', '.join(differing)}; --override to insist"
         )
-    return [f"going on with {option}" for option in differing]
+    return [f"resumed with {option}" for option in differing]
 
 
 def save_current(folder: Path, content: dict, keep_last: int) -> None:

@@ -46,7 +46,7 @@ def shuffled_keys(key: nn.Module, images: Tensor, batch_split: BatchSplit) -> Te
     Returns:
         (B, D), of all ranks.
     """
-    # Drawn on the CPU, whose generator is in the same state in all ranks.
+    # Sampled on the CPU, whose generator is in the same state in all ranks.
     order = torch.randperm(batch_split.total)
     keys = all_gather_rows(key(exchange_rows(images, order, batch_split)), batch_split)
     return keys[copy_indices(torch.argsort(order), keys.device)]

@@ -12,7 +12,7 @@ def rematerialized(part: nn.Module, x: Tensor) -> Tensor:
     """Return ``part(x)``, keeping only ``x`` for the backward pass, which runs the part again.
 
     Values, gradients and BatchNorm's running statistics are those of an ordinary call. Random
-    draws inside the part would not be.
+    samples inside the part would not be.
     """
     return checkpoint(
         part,

@@ -38,12 +38,12 @@ def random_tps_weights(
     scalesd: float,
     rotsd: float,
 ) -> Tensor:
-    """Draw the weights (nctrlpts + 3, 2) of a random warp from torch's generator.
+    """Sample the weights (nctrlpts + 3, 2) of a random warp from torch's generator.
 
     Args:
         nctrlpts: P.
         warpsd_all: standard deviation of the control points' weights.
-        warpsd_subset: that of the random half of them that is drawn anew.
+        warpsd_subset: that of the random half of them that is sampled anew.
         transsd: of the shift, in [-1, 1] units.
         scalesd: of the scale, around 1.
         rotsd: of the rotation, in degrees.
@@ -96,11 +96,11 @@ class WarperSingle:
             The image (3, H - 2 * crop, W - 2 * crop) in 0..255, zero where the warp looks
             outside the source, and the points (N, 2) in pixels of the cropped frame.
         """
-        images, points = self.warp(image[None], np.asarray(keypts)[None], self.draw()[None], crop)
+        images, points = self.warp(image[None], np.asarray(keypts)[None], self.sample()[None], crop)
         return images[0], points[0]
 
-    def draw(self) -> Tensor:
-        """Draw the weights (P + 3, 2) of a warp from torch's generator."""
+    def sample(self) -> Tensor:
+        """Sample the weights (P + 3, 2) of a warp from torch's generator."""
         return random_tps_weights(len(self.controls), *self.spread)
 
     def to(self, device: torch.device) -> "WarperSingle":

@@ -253,7 +253,7 @@ EXPERIMENTS = {
         annotations=tuple(FEW),
         repeated=True,
         published=(Published(CL, {}, model="resnet50"),),
-        note="Each seed draws other faces to annotate.",
+        note="Each seed picks other faces to annotate.",
     ),
     "layers": Experiment(
         title="Layers of the hypercolumn, AFLW_M",

@@ -73,7 +73,7 @@ def test_usage_mistakes_are_one_line(tmp_path):
     )
     for flag in ("url", "mirror"):
         for address in ("cub.tgz", "ftp://a/", "http://["):
-            text = f"--{flag}: invalid http_address value: '{address}'"
+            text = f"--{flag}: {address!r} is no http or https address"
             run_wrong(text, "cub", f"--{flag}", address, "--to", tmp_path)
     both = ("--url", "http://a/", "--mirror", "http://b/")
     run_wrong("--mirror: not allowed with argument --url", "cub", *both, "--to", tmp_path)

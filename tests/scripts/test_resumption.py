@@ -123,7 +123,7 @@ def test_other_options_are_refused_by_name_or_insisted_on(faces, whole, tmp_path
     assert done.status == 2
     assert "other options: --epochs 4 (was 3), --learning_rate 0.01 (was 0.03); --over" in done.err
     done = moco(faces, tmp_path, "b", *changes, *resume, "--override")
-    assert done.status == 0 and "going on with --epochs 4 (was 3)" in done.out
+    assert done.status == 0 and "resumed with --epochs 4 (was 3)" in done.out
 
 
 def test_as_many_versions_stay_as_are_wanted(faces, tmp_path):

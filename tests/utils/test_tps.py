@@ -148,7 +148,7 @@ def test_shift_scale_and_rotation_have_their_standard_deviations():
     assert (together - torch.eye(4)).abs().max() < 4 / count**0.5
 
 
-def test_the_warper_draws_with_its_own_spreads(monkeypatch):
+def test_the_warper_samples_with_its_own_spreads(monkeypatch):
     given = []
     monkeypatch.setattr(tps, "random_tps_weights", lambda *a: given.append(a) or affine())
     WarperSingle(H, W)(torch.zeros(3, H, W), keypts=np.zeros((1, 2)), crop=0)
