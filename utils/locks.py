@@ -113,10 +113,10 @@ def lock_folder(folder: Path) -> None:
         InputError: if another run writes there, or the folder can't be made.
     """
     folder = folder.absolute()
-    if folder in _locks:  # this process writes there already
-        return
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
+        if folder in _locks:  # this process writes there already
+            return
         lock = FileLock(folder / ".lock")
         try:
             lock.acquire(timeout=LOCK_SECONDS)

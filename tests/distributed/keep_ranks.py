@@ -1,7 +1,5 @@
 """Run by torchrun in test_torchrun.py: train_moco.py, where each rank writes what it holds."""
 
-from pathlib import Path
-
 import torch
 
 import train_moco
@@ -9,8 +7,8 @@ from utils.process_group import rank
 from utils.script import run_script
 
 
-def save_and_keep(folder: Path, keep_last, entries, state, position, kept=False):
-    save(folder, keep_last, entries, state, position, kept)
+def save_and_keep(run, order, state, position, kept=False):
+    save(run, order, state, position, kept)
     states = {
         "model": state.query.state_dict(),
         "model_ema": state.key.state_dict(),
@@ -19,7 +17,7 @@ def save_and_keep(folder: Path, keep_last, entries, state, position, kept=False)
         "optimizer": state.optimizer.state_dict(),
         "torch": torch.get_rng_state(),
     }
-    torch.save(states, folder.parent / f"{folder.name}_rank{rank()}.pth")
+    torch.save(states, run.model_path / f"{run.model_name}_rank{rank()}.pth")
 
 
 save, train_moco.save_run = train_moco.save_run, save_and_keep
