@@ -8,6 +8,7 @@ import sys
 import tarfile
 import threading
 import zipfile
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -153,14 +154,16 @@ def test_interruption_keeps_the_part(site, tmp_path):
     site.pages["/inat_aves_100K.txt"] = site.page(stall=threading.Event())
     script = str(ROOT / "datasets/download.py")
     command = [sys.executable, script, "inat-aves-list", "--mirror", site.url, "--to", tmp_path]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    # A suite that runs in the background has SIGINT ignored, and hands that on.
+    with_sigint = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, preexec_fn=with_sigint)
     part = tmp_path / "datasets/inat/inat_aves_100K.txt.part"
-    for _ in range(500):
+    for _ in range(6000):
         if part.exists() and part.stat().st_size >= 100_000:
             break
         threading.Event().wait(0.01)
     process.send_signal(signal.SIGINT)
-    _, stderr = process.communicate(timeout=10)
+    _, stderr = process.communicate(timeout=60)
     site.pages["/inat_aves_100K.txt"].stall.set()
     assert process.returncode == 130 and "Traceback" not in stderr
     assert part.stat().st_size >= 100_000 and json.loads(
