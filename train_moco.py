@@ -18,13 +18,11 @@ this process's; K keys in the queue, of D dimensions.
 import math
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 
 import torch
 from torch import nn
 
 from data_loader.bad_images import count_bad_images
-from data_loader.landmark_dataset import LandmarkDataset
 from data_loader.loaders import (
     add_loader_arguments,
     check_batch_size,
@@ -32,7 +30,6 @@ from data_loader.loaders import (
     set_epoch,
     worker_notice,
 )
-from data_loader.storage.image_cache import cache_images
 from data_loader.views.batch_views import BatchViews
 from engine.acceleration import (
     add_acceleration_arguments,
@@ -45,14 +42,17 @@ from engine.pretraining_checks import check_rows, check_side, harm_notices
 from engine.pretraining_images import (
     PairLoader,
     add_unlabelled_arguments,
+    add_view_arguments,
     build_pair_loader,
     build_unlabelled_dataset,
+    keep_squares,
 )
 from engine.pretraining_state import (
     CHECKPOINT_KEYS,
     MoCoState,
     PeriodicSave,
     Position,
+    add_save_argument,
     build_encoders,
     restore,
     save_run,
@@ -71,7 +71,6 @@ from models.nce import MemoryMoCo, NCESoftmaxLoss
 from utils.arguments import (
     ArgumentParser,
     add_ignored_arguments,
-    allow_change,
     ignored_notices,
     integer,
     positive_float,
@@ -98,7 +97,7 @@ IGNORED = {"nce_m": 0.5, "beta1": 0.5, "beta2": 0.999, "tb_freq": 500}
 def build_parser() -> ArgumentParser:
     """Return the parser of all options [spec 8]."""
     parser = ArgumentParser(__doc__)
-    add_unlabelled_arguments(parser)
+    add_view_arguments(add_unlabelled_arguments(parser))
     add_loader_arguments(parser, batch_size=128, num_workers=18)
     group = parser.add_argument_group("momentum contrast")
     group.add_argument(
@@ -133,15 +132,7 @@ def build_parser() -> ArgumentParser:
         momentum=0.9,
         weight_decay=1e-4,
     )
-    group = add_output_arguments(parser, save_freq=20)
-    group.add_argument(
-        "--save_minutes",
-        type=positive_float,
-        default=30,
-        metavar="MINUTES",
-        help="write current.pth within an epoch, too, every so many minutes",
-    )
-    allow_change("save_minutes")
+    add_save_argument(add_output_arguments(parser, save_freq=20))
     add_acceleration_arguments(parser)
     add_device_arguments(parser)
     add_ignored_arguments(parser, **IGNORED)
@@ -205,9 +196,7 @@ def main() -> None:
     )
 
     # ---- two random views of each image ----
-    if args.image_cache is not None and isinstance(dataset, LandmarkDataset):
-        cache = Path(args.image_cache or f"{args.model_path}_cache")
-        log.line(cache_images(dataset, cache, args.num_workers, log.line))
+    keep_squares(dataset, args.image_cache, args.model_path, args.num_workers, log)
     views = build_pair_loader(
         dataset,
         BatchViews(args.image_size, args.image_crop, args.crop, dataset.mean, dataset.std)

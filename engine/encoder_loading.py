@@ -56,11 +56,21 @@ def load_frozen_encoder(settings: EncoderSettings, side: int, notices: list[str]
         raise InputError("give --trained_model_path FILE, or --random_network for an untrained one")
     if path is not None and settings.random_network:
         raise InputError("--trained_model_path and --random_network exclude each other")
-    encoder = build_random_encoder(name, side, settings.seed)
+    return freeze(initialise_encoder(name, side, settings.seed, path, notices))
+
+
+def initialise_encoder(
+    name: str, side: int, seed: int, path: str | None, notices: list[str]
+) -> Encoder:
+    """Return an encoder with the weights of a file, or, without one, those that belong to a seed.
+
+    See `load_frozen_encoder`.
+    """
+    encoder = build_random_encoder(name, side, seed)
     if path is not None:
         state = read_encoder_state(path, encoder, name, notices)
         load_weights(encoder, state, path, f"--model {name}")
-    return freeze(encoder)
+    return encoder
 
 
 def read_encoder_state(

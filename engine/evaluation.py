@@ -18,12 +18,14 @@ from engine.features import encode_dataset
 from engine.regressor_run import EvaluationSettings, RegressorRun
 from engine.regressor_training import (
     REGRESSOR_KEYS,
+    RIDGE_KEYS,
     Task,
     add_regressor_arguments,
     build_regressor,
     check_judged,
 )
 from engine.resumption import open_checkpoint, start_run
+from engine.ridge_run import RidgeRun
 from engine.run import (
     add_device_arguments,
     add_log_argument,
@@ -75,11 +77,12 @@ def run_evaluation(
 
     # ---- data sets, encoder, regressor ----
     left_out = check_images(settings, task, train_set, held_out_sets, notices)
-    found = open_checkpoint(settings, REGRESSOR_KEYS, notices)
+    is_ridge = settings.regressor == "ridge"
+    found = open_checkpoint(settings, RIDGE_KEYS if is_ridge else REGRESSOR_KEYS, notices)
     picks = restrict(
         train_set,
         settings.restrict_annos,
-        repeat=settings.repeat,
+        repeat=settings.repeat and not is_ridge,  # which sees each image once
         num_per_epoch=settings.num_per_epoch,
         seed=settings.seed,
         noted_in=found[0].parent if found else None,
@@ -88,8 +91,12 @@ def run_evaluation(
     digest = weights_digest(encoder)
     encoding = Encoding(encoder, digest, settings.layer, settings.use_hypercol)
     channels = encoder.feature_channels(settings.layer, settings.use_hypercol)
-    regressor = build_regressor(channels, train_set.num_landmarks).to(device)
-    run = RegressorRun(settings, task, regressor, digest)
+    shape = (channels, train_set.num_landmarks)
+    run: RidgeRun | RegressorRun
+    if is_ridge:
+        run = RidgeRun(settings, task, *shape, train_set.side, device, digest)
+    else:
+        run = RegressorRun(settings, task, build_regressor(*shape).to(device), digest)
     if found is not None:
         run.resume(*found)
 

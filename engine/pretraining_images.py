@@ -1,6 +1,7 @@
 """The unlabelled images of pre-training, and what makes their random views [spec 6]."""
 
 import argparse
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -17,6 +18,7 @@ from data_loader.data_loaders_face import CelebAPrunedAligned_MAFLVal
 from data_loader.items import Items, PairItem, SquareItem, SubstitutedItem
 from data_loader.landmark_dataset import LandmarkDataset, add_image_arguments
 from data_loader.loaders import build_loader
+from data_loader.storage.image_cache import cache_images
 from data_loader.storage.sharded_images import (
     ShardedCelebA,
     ShardedImages,
@@ -26,17 +28,19 @@ from data_loader.storage.sharded_images import (
 )
 from data_loader.storage.shards import find_shards, holds_shards
 from data_loader.views.batch_views import BatchViews
+from data_loader.views.dense_views import DenseViews, MappedView
 from utils.arguments import allow_change, fraction
 from utils.collectives import BatchSplit, all_gather_rows, broadcast_from_first
 from utils.errors import InputError
+from utils.log import RunLog
 from utils.process_group import rank, world_size
 
 UnlabelledSet = LandmarkDataset | ShardedSet
 Batch = PairItem | SquareItem | SubstitutedItem  # each field stacked over b images
 
 
-def add_unlabelled_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare which images to pre-train on, and how their views are made."""
+def add_unlabelled_arguments(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
+    """Declare which images to pre-train on; return the group."""
     group = parser.add_argument_group("images")
     group.add_argument(
         "--dataset",
@@ -57,6 +61,23 @@ def add_unlabelled_arguments(parser: argparse.ArgumentParser) -> None:
         help="InatAve: file with one image path a line; without it, all images below --data_folder",
     )
     group.add_argument(
+        "--image_cache",
+        nargs="?",
+        const="",
+        metavar="DIR",
+        help="decode, crop and resize each image once, into one file in DIR ({model_path}_cache "
+        "if not named), and read it from there afterwards",
+    )
+    allow_change("image_cache")
+    allow_change("data_folder", keeps_results=False)
+    add_image_arguments(group, image_size=100, image_crop=15)
+    add_bad_image_argument(group)
+    return group
+
+
+def add_view_arguments(group: argparse._ArgumentGroup) -> None:
+    """Declare how the random views of momentum contrast are made."""
+    group.add_argument(
         "--crop",
         type=fraction,
         default=0.2,
@@ -69,18 +90,6 @@ def add_unlabelled_arguments(parser: argparse.ArgumentParser) -> None:
         help="make the random views one by one in the worker processes, as published, or a batch "
         "at a time on the model's device, with the same distribution",
     )
-    group.add_argument(
-        "--image_cache",
-        nargs="?",
-        const="",
-        metavar="DIR",
-        help="decode, crop and resize each image once, into one file in DIR ({model_path}_cache "
-        "if not named), and read it from there afterwards",
-    )
-    allow_change("image_cache")
-    allow_change("data_folder", keeps_results=False)
-    add_image_arguments(group, image_size=100, image_crop=15)
-    add_bad_image_argument(group)
 
 
 def build_unlabelled_dataset(
@@ -105,6 +114,23 @@ def build_unlabelled_dataset(
     return CelebAPrunedAligned_MAFLVal(root, **frame)
 
 
+def keep_squares(
+    dataset: UnlabelledSet, image_cache: str | None, runs: Path, num_workers: int, log: RunLog
+) -> None:
+    """Read the images from one file of squares from now on, if ``--image_cache`` asks for it.
+
+    Args:
+        dataset: shards have no such file.
+        image_cache: folder of the file; empty for one beside the folder of all runs.
+        runs: folder of all runs.
+        num_workers: processes that fill it.
+        log: receives lines.
+    """
+    if image_cache is not None and isinstance(dataset, LandmarkDataset):
+        folder = Path(image_cache or f"{runs}_cache")
+        log.line(cache_images(dataset, folder, num_workers, log.line))
+
+
 class PairLoader(NamedTuple):
     """A run's loader of pairs of random views, and what keeps count of bad images.
 
@@ -113,7 +139,7 @@ class PairLoader(NamedTuple):
     """
 
     loader: DataLoader
-    augment: BatchViews | None
+    augment: BatchViews | DenseViews | None
     bad_images: BadImages | None
 
     def pair(self, batch: Batch, device: torch.device) -> tuple[Tensor, Tensor]:
@@ -122,13 +148,25 @@ class PairLoader(NamedTuple):
         if isinstance(items, PairItem):
             view1, view2 = items.views.to(device, non_blocking=True).split(3, dim=1)
         else:
-            assert self.augment is not None
-            images = items.image.to(device, non_blocking=True)
-            generator = torch.Generator().manual_seed(int(items.seed[0]))
+            assert isinstance(self.augment, BatchViews)
+            images, generator = self.squares(batch, device)
             view1, view2 = self.augment(images, generator), self.augment(images, generator)
-        # The memory layout that convolutions are fastest in.
-        layout = torch.channels_last
-        return view1.contiguous(memory_format=layout), view2.contiguous(memory_format=layout)
+        return as_channels_last(view1), as_channels_last(view2)
+
+    def mapped_pair(
+        self, batch: Batch, device: torch.device
+    ) -> tuple[MappedView, MappedView, torch.Generator]:
+        """Return two random views under known maps, and a generator for what else is random."""
+        assert isinstance(self.augment, DenseViews)
+        images, generator = self.squares(batch, device)
+        return self.augment(images, generator), self.augment(images, generator), generator
+
+    def squares(self, batch: Batch, device: torch.device) -> tuple[Tensor, torch.Generator]:
+        """Return a batch's images (b, 3, S, S), uint8, and a generator that belongs to them."""
+        items = batch.item if isinstance(batch, SubstitutedItem) else batch
+        assert isinstance(items, SquareItem)
+        generator = torch.Generator().manual_seed(int(items.seed[0]))
+        return items.image.to(device, non_blocking=True), generator
 
     def note_bad_images(self, batch: Batch, batch_split: BatchSplit) -> None:
         """Take down what was replaced in the batches of all ranks: see `BadImages`."""
@@ -136,9 +174,14 @@ class PairLoader(NamedTuple):
             self.bad_images.note(all_gather_rows(batch.substituted, batch_split))
 
 
+def as_channels_last(images: Tensor) -> Tensor:
+    """Return images in the memory layout that convolutions are fastest in."""
+    return images.contiguous(memory_format=torch.channels_last)
+
+
 def build_pair_loader(
     dataset: UnlabelledSet,
-    augment: BatchViews | None,
+    augment: BatchViews | DenseViews | None,
     bad_images: BadImages | None,
     *,
     batch_size: int,

@@ -3,11 +3,12 @@
 [spec 4, 7.]
 """
 
+import argparse
 import signal
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple, cast
+from typing import NamedTuple, Protocol, cast
 
 import torch
 from torch import Tensor, nn
@@ -15,10 +16,12 @@ from torch import Tensor, nn
 from engine.acceleration import accelerate
 from engine.resumption import save_current, steps_begun
 from engine.run import RunSettings
+from models.dense_contrast import DenseEmbedding
 from models.encoders import build_random_encoder
 from models.momentum import copy_parameters, set_key_mode
 from models.nce import MemoryMoCo
 from models.resnet import InsResNet
+from utils.arguments import allow_change, positive_float
 from utils.checkpoint import load_weights, save_checkpoint
 from utils.collectives import (
     BatchSplit,
@@ -40,8 +43,29 @@ CHECKPOINT_KEYS = ("opt", "model", "contrast", "optimizer", "epoch", "model_ema"
 MAX_SKIPPED = 20
 
 
+class TrainingState(Protocol):
+    """What a step changes: what `save_run` writes and `restore` reads."""
+
+    @property
+    def optimizer(self) -> torch.optim.Optimizer:
+        """Of all that is trained."""
+
+    @property
+    def scaler(self) -> torch.amp.GradScaler:
+        """Of the gradients."""
+
+    def modules(self) -> dict[str, nn.Module]:
+        """Return what has weights or buffers, by its entry in a checkpoint."""
+
+    def numbers(self) -> dict[str, int]:
+        """Return further entries."""
+
+    def restore_numbers(self, content: dict) -> None:
+        """Take these from a checkpoint."""
+
+
 class MoCoState(NamedTuple):
-    """What a step changes."""
+    """What a step of momentum contrast changes; a `TrainingState`."""
 
     query: InsResNet
     key: InsResNet
@@ -52,6 +76,33 @@ class MoCoState(NamedTuple):
     def modules(self) -> dict[str, nn.Module]:
         """Return what has weights or buffers, by its entry in a checkpoint."""
         return {"model": self.query, "model_ema": self.key, "contrast": self.contrast}
+
+    def numbers(self) -> dict[str, int]:
+        """Return the row of the queue that the next keys overwrite."""
+        return {"queue_index": self.contrast.index}
+
+    def restore_numbers(self, content: dict) -> None:
+        """Take it from a checkpoint."""
+        self.contrast.index = int(content["queue_index"]) % self.contrast.queue_size
+
+
+class DenseState(NamedTuple):
+    """What a step of dense contrast changes; a `TrainingState`."""
+
+    embedding: DenseEmbedding
+    optimizer: torch.optim.Optimizer
+    scaler: torch.amp.GradScaler
+
+    def modules(self) -> dict[str, nn.Module]:
+        """Return what has weights or buffers, by its entry in a checkpoint."""
+        return {"model": self.embedding.encoder, "head": self.embedding.head}
+
+    def numbers(self) -> dict[str, int]:
+        """Return further entries: none."""
+        return {}
+
+    def restore_numbers(self, content: dict) -> None:
+        """Do nothing, for there are none."""
 
 
 def build_encoders(
@@ -132,7 +183,7 @@ class Position:
 
 
 def save_run(
-    run: RunSettings, order: str, state: MoCoState, position: Position, kept: bool = False
+    run: RunSettings, order: str, state: TrainingState, position: Position, kept: bool = False
 ) -> None:
     """Write ``current.pth``, and the epoch's own file if it is to be kept [spec 7].
 
@@ -143,7 +194,8 @@ def save_run(
         RuntimeError: if the ranks don't hold the same.
     """
     modules = state.modules()
-    broadcast_buffers(state.query, state.key)
+    # BatchNorm's statistics are each rank's own; the queue has to be the same in all.
+    broadcast_buffers(*(m for m in modules.values() if not isinstance(m, MemoryMoCo)))
     check_identical(**modules)
     if not is_first_rank():
         return
@@ -153,7 +205,7 @@ def save_run(
         **{entry: module.state_dict() for entry, module in modules.items()},
         "epoch": position.epochs,
         "optimizer": state.optimizer.state_dict(),
-        "queue_index": state.contrast.index,
+        **state.numbers(),
         "scaler": state.scaler.state_dict(),
         "progress": {
             "steps": position.steps,
@@ -165,6 +217,18 @@ def save_run(
     if kept:
         save_checkpoint(run.folder / f"ckpt_epoch_{position.epochs}.pth", content)
     save_current(run.folder, content, run.keep_last)
+
+
+def add_save_argument(group: argparse._ArgumentGroup) -> None:
+    """Declare how often a run is saved within an epoch."""
+    group.add_argument(
+        "--save_minutes",
+        type=positive_float,
+        default=30,
+        metavar="MINUTES",
+        help="write current.pth within an epoch, too, every so many minutes",
+    )
+    allow_change("save_minutes")
 
 
 class PeriodicSave:
@@ -200,7 +264,7 @@ class PeriodicSave:
 def restore(
     path: Path,
     content: dict,
-    state: MoCoState,
+    state: TrainingState,
     position: Position,
     *,
     hint: str,
@@ -222,7 +286,6 @@ def restore(
         )
     for entry, module in state.modules().items():
         load_weights(module, content[entry], path, hint)
-    contrast = state.contrast
     try:
         state.optimizer.load_state_dict(content["optimizer"])
         if content.get("scaler"):
@@ -232,7 +295,7 @@ def restore(
             position.steps, position.images = int(begun["steps"]), int(begun["images"])
             position.totals.copy_(begun["totals"])
         if "random_states" in content:
-            contrast.index = int(content["queue_index"]) % contrast.queue_size
+            state.restore_numbers(content)
             restore_random_states(content["random_states"])
     except Exception as error:  # whatever entries of other kinds lead to
         raise InputError(f"{path}: its state doesn't fit ({reason(error)})") from None

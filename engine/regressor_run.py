@@ -31,6 +31,7 @@ from utils.schedule import regressor_lr, set_learning_rate
 class EvaluationSettings(EncoderSettings, RunSettings):
     """How a regressor is fitted, scored and saved."""
 
+    regressor: str
     epochs: int
     learning_rate: float
     lr_decay_epochs: Sequence[int]

@@ -18,6 +18,7 @@ from data_loader.landmark_dataset import LandmarkDataset
 from engine.encoded_images import Batch, EncodedImages
 from models.encoders import weights_digest
 from models.keypoint_prediction import IntermediateKeypointPredictor
+from models.ridge import RidgeReadout
 from utils.arguments import adam_beta
 from utils.checkpoint import load_checkpoint, load_weights
 from utils.errors import InputError
@@ -26,6 +27,8 @@ from utils.schedule import add_schedule_arguments
 
 INTERMEDIATE_POINTS = 50  # [spec 5] for each landmark
 SOFTARGMAX_MUL = 100.0  # [spec 5]
+KINDS = {"regressor": "published", "ridge": "ridge"}  # of a checkpoint's entry
+RIDGE_KEYS = ("opt", "epoch", "ridge")  # of a checkpoint
 REGRESSOR_KEYS = ("opt", "epoch", "regressor", "optimizer")  # of a checkpoint [spec 7]
 
 Score = Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -77,6 +80,7 @@ def add_regressor_arguments(parser: argparse.ArgumentParser) -> None:
         momentum=0.9,
         weight_decay=0.0,
     )
+    add_kind_argument(group)
     group.add_argument(
         "--multistep",
         action="store_true",
@@ -89,6 +93,17 @@ def add_regressor_arguments(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--beta2", type=adam_beta, default=0.999, help="decay rate of Adam's mean squared gradient"
+    )
+
+
+def add_kind_argument(group: argparse._ArgumentGroup) -> None:
+    """Declare which kind of readout finds the landmarks."""
+    group.add_argument(
+        "--regressor",
+        choices=list(KINDS.values()),
+        default="published",
+        help="the published one, trained by gradient descent; or a ridge regression of heatmaps "
+        "with a prior of shape, in closed form: no flags of the optimization matter then",
     )
 
 
@@ -237,8 +252,14 @@ def load_regressor(
     """
     if path is None:
         return ["no --ckpt_path: the regressor is untrained too, its landmarks are noise"]
-    content = load_checkpoint(path, REGRESSOR_KEYS)
-    load_weights(regressor, content["regressor"], path, hint)
+    entry, other = "regressor", "ridge"
+    if isinstance(regressor, RidgeReadout):
+        entry, other = other, entry
+    content = load_checkpoint(path, ("opt", "epoch"))
+    if entry not in content and other in content:
+        raise InputError(f"{path}: of --regressor {KINDS[other]}, not {KINDS[entry]}")
+    content = load_checkpoint(path, (*("opt", "epoch"), entry))
+    load_weights(regressor, content[entry], path, hint)
     if content.get("encoder_digest", digest := weights_digest(encoder)) != digest:
         return [f"warning: {path} was trained on the features of another encoder than this one"]
     return []

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from PIL import Image
 from sklearn.decomposition import PCA
-from torch import Tensor
+from torch import Tensor, nn
 
 from data_loader.bad_images import leave_out, list_left_out
 from data_loader.items import Items
@@ -20,9 +20,10 @@ from data_loader.landmark_dataset import LandmarkDataset
 from data_loader.loaders import add_loader_arguments, build_loader, worker_notice
 from engine.encoder_loading import EncoderSettings, load_frozen_encoder
 from engine.evaluation import add_evaluation_arguments
-from engine.regressor_training import build_regressor, load_regressor
+from engine.regressor_training import add_kind_argument, build_regressor, load_regressor
 from engine.run import add_device_arguments, add_log_argument, choose_device
 from models.encoders import add_encoder_arguments, encode
+from models.ridge import RidgeReadout
 from utils.arguments import ArgumentParser, add_ignored_arguments, ignored_notices
 from utils.drawing import render_heatmap, render_rgb, save_png, sheet, to_pil
 from utils.errors import InputError
@@ -72,6 +73,7 @@ def add_visualization_arguments(parser: ArgumentParser) -> None:
         "--vis_PCA", action="store_true", help="draw the principal components of the features"
     )
     group.add_argument("--ckpt_path", metavar="FILE", help="checkpoint of the regressor")
+    add_kind_argument(group)
     add_loader_arguments(parser, batch_size=32, num_workers=32)
     add_encoder_arguments(parser, layer=3)
     add_log_argument(add_device_arguments(parser))
@@ -86,6 +88,7 @@ class VisualizationSettings(EncoderSettings):
     vis_keypoints: bool
     vis_PCA: bool  # noqa: N815 (published name)
     ckpt_path: str | None
+    regressor: str
     device: str
 
 
@@ -113,7 +116,10 @@ def run_visualization(
         left_out = leave_out({"test": dataset}, settings.num_workers)
         notices += list_left_out(left_out, settings.vis_path)
     if settings.vis_keypoints:
-        regressor = build_regressor(encoder.feature_channels(*layers), dataset.num_landmarks)
+        shape = encoder.feature_channels(*layers), dataset.num_landmarks
+        regressor: nn.Module = build_regressor(*shape)
+        if settings.regressor == "ridge":
+            regressor = RidgeReadout(*shape, dataset.side)
         notices += load_regressor(settings.ckpt_path, regressor, encoder, settings.hint)
         regressor.to(device).eval()
     loader = build_loader(

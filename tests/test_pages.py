@@ -10,7 +10,10 @@ from torch.distributed.run import get_args_parser
 from tests.recipes import ROOT
 
 PAGES = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), ROOT / "benchmarks/README.md"]
-SCRIPTS = ["train_moco", "eval_face", "eval_animal", "vis_face", "vis_animal", "reproduce"]
+SCRIPTS = [
+    *("train_moco", "train_dense", "eval_face", "eval_animal", "vis_face", "vis_animal"),
+    "reproduce",
+]
 # Of the other commands in the pages: pytest (tests/conftest.py), pip and uv, ulimit.
 OTHER_FLAGS = {"--fuzz", "--fuzz_seed", "--slow", "--python", "--resolution"}
 TOPS = ["utils", "models", "data_loader", "engine", "benchmarks"]

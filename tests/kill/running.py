@@ -29,7 +29,9 @@ def start(script, faces, cwd, options, **how):
 def weights(path):
     """Return a checkpoint's epoch, and all tensors in it by part and key."""
     content = load_checkpoint(path, ("opt", "epoch", "optimizer"))
-    parts = [part for part in ("model", "model_ema", "contrast", "regressor") if part in content]
+    parts = [
+        part for part in ("model", "model_ema", "contrast", "head", "regressor") if part in content
+    ]
     tensors = {(part, key): value for part in parts for key, value in content[part].items()}
     for place, state in content["optimizer"]["state"].items():
         tensors |= {(place, key): torch.as_tensor(value) for key, value in state.items()}

@@ -17,20 +17,25 @@ KILLS = int(os.environ.get("KILLS", "1"))
 RUNS = {
     # A queue whose pointer doesn't come round with the epoch.
     "train_moco.py": "--batch_size 8 --nce_k 37 --cosine --save_freq 3 --image_cache",
+    "train_dense.py": "--batch_size 8 --places 16 --save_freq 3",
     "eval_face.py": "--random_network --layer 4 --use_hypercol --batch_size 4 --adam --cosine "
     "--learning_rate 0.01 --save_freq 3 --feature_cache disk",
 }
 # A kill comes so many lines of output, four an epoch, and seconds after a run's work began.
-LINES = {"train_moco.py": 4, "eval_face.py": 8}
-SECONDS = {"train_moco.py": 0.6, "eval_face.py": 0.2}
+LINES = {"train_moco.py": 4, "train_dense.py": 4, "eval_face.py": 8}
+SECONDS = {"train_moco.py": 0.6, "train_dense.py": 0.6, "eval_face.py": 0.2}
 # Enough for a run to outlive its kills.
-EPOCHS = {"train_moco.py": 2 + 3 * KILLS, "eval_face.py": 4 + 6 * KILLS}
+EPOCHS = {
+    "train_moco.py": 2 + 3 * KILLS,
+    "train_dense.py": 2 + 3 * KILLS,
+    "eval_face.py": 4 + 6 * KILLS,
+}
 RESUMED = "resumed from runs/killed/"
 
 
 def start_named(script, faces, cwd, name):
     options = f"{RUNS[script]} --epochs {EPOCHS[script]} --model_name {name} --resume auto"
-    if name == "killed" and script == "train_moco.py":
+    if name == "killed" and script.startswith("train_"):
         # After every step, so that most kills come within an epoch or in the middle of a save.
         options += " --save_minutes 0.0001"
     return start(script, faces, cwd, options)

@@ -5,13 +5,14 @@ import pytest
 
 import eval_animal
 import eval_face
+import train_dense
 import train_moco
 import vis_animal
 import vis_face
 from tests.recipes import ROOT
 from utils.arguments import changeable_options, neutral_options
 
-SCRIPTS = [train_moco, eval_face, eval_animal, vis_face, vis_animal]
+SCRIPTS = [train_moco, train_dense, eval_face, eval_animal, vis_face, vis_animal]
 
 # [spec 8] name to default, of the flags that have one.
 EVAL = {
@@ -98,6 +99,18 @@ DEFAULTS = {
         "seed": 0,
         "device": "auto",
     },
+    # A script of ours, whose flags that the published one has, too, take its values where they
+    # mean the same.
+    train_dense: {
+        "print_freq": 10,
+        "save_freq": 20,
+        "image_crop": 15,
+        "image_size": 100,
+        "dataset": "CelebA",
+        "data_folder": "./datasets/celeba",
+        "model": "resnet50",
+        "seed": 0,
+    },
     eval_face: EVAL,
     eval_animal: EVAL | BIRDS,
     vis_face: EVAL | VIS,
@@ -146,7 +159,7 @@ def test_flags_that_scripts_share_mean_the_same():
 def test_help_needs_no_data(script, tmp_path):
     command = [sys.executable, str(ROOT / f"{script.__name__}.py"), "--help"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert done.returncode == 0 and "--layer" in done.stdout or script is train_moco
+    assert done.returncode == 0 and "--layer" in done.stdout or script in (train_moco, train_dense)
     assert list(tmp_path.iterdir()) == []
 
 

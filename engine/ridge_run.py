@@ -1,0 +1,267 @@
+"""The ridge readout as a run: sums over the training images, cross-validation, checkpoint.
+
+[spec 12.] Letters: B images of a batch, A landmarks, N training images, n rows and columns of a
+heatmap.
+"""
+
+import itertools
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from engine.encoded_images import EncodedImages
+from engine.regressor_run import EvaluationSettings, in_words
+from engine.regressor_training import Task, baseline, evaluate, mean_shape
+from engine.resumption import save_current
+from models.encoders import as_maps
+from models.ridge import (
+    NormalEquations,
+    RidgeReadout,
+    cell_axis,
+    fit_shape,
+    gaussian_profiles,
+)
+from utils.checkpoint import load_weights, save_checkpoint
+from utils.errors import InputError
+from utils.log import RunLog, Stopwatch, progress
+
+CELLS = 48  # n, as of the published hypercolumn
+WIDTHS = (0.06, 0.1)  # standard deviations of heatmaps, in half sides of the image
+PENALTIES = (0.001, 0.01, 0.1, 0.5)
+SHARPNESSES = (40.0, 80.0, 160.0)
+NOISES = (0.003, 0.01)
+FOLDS, LEAST_IMAGES = 5, 5  # of the cross-validation; with fewer there is none
+JUDGED_IMAGES = 400  # that candidates are judged by, at most
+
+
+class Choice(NamedTuple):
+    """What the normal equations leave open; see the candidates above."""
+
+    width: float = 0.06
+    penalty: float = 0.1
+    sharpness: float = 80.0
+    noise: float = 0.01
+
+
+Solution = tuple[Tensor, Tensor]  # weights (K, C) and biases (K,) of all widths' heatmaps
+Shape = tuple[Tensor, Tensor]  # mean (A, 2) and covariance (2 A, 2 A)
+
+
+class RidgeRun:
+    """A ridge readout, and whether it has been fitted.
+
+    Args:
+        settings: of the evaluation.
+        task: metrics.
+        channels: C, of all maps together.
+        landmarks: A.
+        side: of the images, in pixels.
+        device: to compute on.
+        encoder_digest: of the encoder's weights; checkpoints note it.
+    """
+
+    def __init__(
+        self,
+        settings: EvaluationSettings,
+        task: Task,
+        channels: int,
+        landmarks: int,
+        side: int,
+        device: torch.device,
+        encoder_digest: str,
+    ) -> None:
+        self.settings, self.task, self.device = settings, task, device
+        self.encoder_digest = encoder_digest
+        self.readout = RidgeReadout(channels, landmarks, side)
+        self.done = 0
+
+    def resume(self, path: Path, content: dict) -> None:
+        """Restore what a checkpoint holds: nothing is left to be fitted then.
+
+        Raises:
+            InputError: if it doesn't fit, or belongs to another encoder.
+        """
+        digest = content.get("encoder_digest")
+        if digest != self.encoder_digest and not self.settings.override:
+            raise InputError(
+                f"{path}: was fitted to the features of another encoder; --override to insist"
+            )
+        load_weights(self.readout, content["ridge"], path, self.settings.hint)
+        self.done = 1
+
+    def fit(
+        self, train: EncodedImages, held_out: dict[str, EncodedImages], log: RunLog
+    ) -> dict[str, object]:
+        """Fit, evaluate and save; return what ``result.json`` holds of it."""
+        points, visible = train.annotations()
+        shape = baseline(self.task, mean_shape(points, visible), held_out["Test"])
+        log.line(f"mean shape: {in_words(self.task, {'Test': shape})}")
+        watch, result = Stopwatch(), {"epochs": 1, "mean_shape": shape}
+        if not self.done:
+            result["ridge"] = fit_ridge(self.readout, train, log)._asdict()
+            log.line(f"fitted to {len(points)} images in {watch.seconds():.1f} s")
+        self.readout.to(self.device)
+        scores = {s: evaluate(self.readout, self.task, images) for s, images in held_out.items()}
+        log.line(in_words(self.task, scores))
+        self.save()
+        return {**result, "last": scores}
+
+    def save(self) -> None:
+        """Write ``current.pth`` and the file named after the encoder."""
+        settings = self.settings
+        content = {
+            "opt": settings.options,
+            "encoder_digest": self.encoder_digest,
+            "epoch": 1,
+            "ridge": {name: value.cpu() for name, value in self.readout.state_dict().items()},
+        }
+        save_checkpoint(settings.folder / f"{settings.model}.pth", content)
+        save_current(settings.folder, content, settings.keep_last)
+
+
+class Fold:
+    """A part of the training images: its sums, its annotations, and features to judge by."""
+
+    def __init__(self, equations: NormalEquations) -> None:
+        self.equations = equations
+        self.points: list[Tensor] = []  # (B, A, 2) each
+        self.visible: list[Tensor] = []  # (B, A) each
+        self.kept: list[list[Tensor]] = []  # the maps of the first images
+
+    def add(self, maps: Sequence[Tensor], points: Tensor, visible: Tensor, keep: int) -> None:
+        """Add images, and keep the features of the first of them until there are ``keep``."""
+        axis = cell_axis(self.equations.cells, self.equations.side)
+        self.equations.add(maps, *gaussian_profiles(points, visible, axis, WIDTHS))
+        left = keep - sum(len(part[0]) for part in self.kept)
+        if left > 0:
+            self.kept.append([m[:left] for m in maps])
+        self.points.append(points.cpu())
+        self.visible.append(visible.cpu())
+
+    def judged(self) -> tuple[list[Tensor], Tensor, Tensor]:
+        """Return the maps that were kept, with their points and which of these are visible."""
+        maps = [torch.cat(parts) for parts in zip(*self.kept, strict=True)]
+        count = len(maps[0])
+        return maps, torch.cat(self.points)[:count], torch.cat(self.visible)[:count]
+
+
+def fit_ridge(readout: RidgeReadout, train: EncodedImages, log: RunLog) -> Choice:
+    """Fit a readout in place; return what cross-validation chose.
+
+    One pass over the images sums up what a ridge regression needs, apart for each fold. Candidates
+    are fitted to all folds but one and judged by the mean distance on some images of that one:
+    first the heatmaps' width and the penalty, then the sharpness and the noise of the reading.
+    The pass takes C^2 products for each cell of the native maps, a solution C^3 / 3, of which
+    there are one for each fold and penalty; memory is C^2 numbers for each fold.
+
+    Raises:
+        InputError: if a landmark is visible in no image.
+    """
+    seen = train.annotations()[1].any(dim=0)  # (A,)
+    if not seen.all():
+        raise InputError(
+            f"--regressor ridge: no training image shows landmark {int(seen.int().argmin()) + 1}"
+        )
+    folds = sum_up(train, readout.side)
+    everything = folds[0].equations if len(folds) == 1 else total(folds)
+    shape = fit_shape(
+        torch.cat([p for fold in folds for p in fold.points]),
+        torch.cat([v for fold in folds for v in fold.visible]),
+    )
+    choice = Choice()
+    if len(folds) > 1:
+        judge = partial(
+            mean_distance,
+            readout,
+            folds,
+            [solve_without(fold, folds, everything) for fold in folds],
+        )
+        fits = [
+            choice._replace(width=w, penalty=p) for w, p in itertools.product(WIDTHS, PENALTIES)
+        ]
+        choice = min(fits, key=judge)
+        readings = [
+            choice._replace(sharpness=s, noise=n) for s, n in itertools.product(SHARPNESSES, NOISES)
+        ]
+        choice = min(readings, key=judge)
+        chosen = ", ".join(f"{name} {value:g}" for name, value in choice._asdict().items())
+        log.line(f"chosen by {len(folds)}-fold cross-validation: {chosen}")
+    set_readout(readout, everything.solve([choice.penalty])[0], shape, choice)
+    return choice
+
+
+def sum_up(train: EncodedImages, side: int) -> list[Fold]:
+    """Return the folds of a data set, in one pass over it; one alone if there are few images."""
+    count = len(train.annotations()[0])
+    num_folds = FOLDS if count >= LEAST_IMAGES else 1
+    folds: list[Fold] = []
+    first = 0
+    for batch in progress(train.batches(epoch=0), "summing up"):
+        maps = as_maps(batch.features)
+        if not folds:
+            cells = CELLS if isinstance(batch.features, tuple) else maps[0].shape[2]
+            heatmaps = len(WIDTHS) * batch.points.shape[1]
+            sizes = [m.shape[1] for m in maps]
+            folds = [Fold(NormalEquations(sizes, heatmaps, cells, side)) for _ in range(num_folds)]
+        numbers = torch.arange(first, first + len(batch.points)) % num_folds
+        for number, fold in enumerate(folds):
+            if (rows := (numbers == number).nonzero().flatten().to(batch.points.device)).numel():
+                parts = [m[rows] for m in maps]
+                keep = JUDGED_IMAGES // num_folds
+                fold.add(parts, batch.points[rows], batch.visible[rows], keep)
+        first += len(batch.points)
+    return folds
+
+
+def total(folds: Sequence[Fold]) -> NormalEquations:
+    """Return the sums over all folds."""
+    everything = folds[0].equations.empty()
+    for fold in folds:
+        everything.add_sums(fold.equations)
+    return everything
+
+
+def solve_without(
+    fold: Fold, folds: Sequence[Fold], everything: NormalEquations
+) -> tuple[list[Solution], Shape]:
+    """Return the solutions for each penalty, and the shape, of all folds but one."""
+    rest = everything.empty()
+    rest.add_sums(everything)
+    rest.add_sums(fold.equations, sign=-1)
+    others = [other for other in folds if other is not fold]
+    points = torch.cat([p for other in others for p in other.points])
+    visible = torch.cat([v for other in others for v in other.visible])
+    return rest.solve(PENALTIES), fit_shape(points, visible)
+
+
+def set_readout(readout: RidgeReadout, solution: Solution, shape: Shape, choice: Choice) -> None:
+    """Set a readout to a solution's heatmaps of one width, a shape and a way of reading."""
+    landmarks = len(readout.bias)
+    first = WIDTHS.index(choice.width) * landmarks
+    weight, bias = (part[first : first + landmarks] for part in solution)
+    numbers = torch.tensor(choice.sharpness), torch.tensor(choice.noise)
+    buffers = readout.state_dict().values()
+    for buffer, value in zip(buffers, (weight, bias, *shape, *numbers), strict=True):
+        buffer.copy_(value)
+
+
+@torch.no_grad()
+def mean_distance(
+    readout: RidgeReadout,
+    folds: Sequence[Fold],
+    candidates: Sequence[tuple[list[Solution], Shape]],
+    choice: Choice,
+) -> float:
+    """Return the mean distance, in [-1, 1] units, of each fold's images from its candidate."""
+    distances = []
+    for fold, (solutions, shape) in zip(folds, candidates, strict=True):
+        maps, points, visible = fold.judged()
+        readout.to(maps[0].device)
+        set_readout(readout, solutions[PENALTIES.index(choice.penalty)], shape, choice)
+        found, _ = readout(tuple(maps) if len(maps) > 1 else maps[0])  # (B, A, 2)
+        distances.append((found.cpu() - points).norm(dim=2)[visible])
+    return float(torch.cat(distances).mean())

@@ -1,0 +1,105 @@
+"""Dense contrast: each place of one view must find itself in the other.
+
+[spec 11; Cheng et al., arXiv:2006.14787 v2; van den Oord et al. 2018 for
+InfoNCE.] Letters: B images, N places of an image, D dimensions of an embedding, h and w rows and
+columns of the embedding's map, M = h * w its cells. Places are (x, y) in [-1, 1], where -1 and 1
+are the outer edges of the first and the last cell.
+"""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from models.hypercolumn import project_hypercolumn
+from models.resnet import InsResNet
+
+STAGES = 4  # of a ResNet, whose maps are embedded
+STRIDE = 4  # of the embedding's map, in pixels of the view
+
+
+class DenseEmbedding(nn.Module):
+    """An encoder and a linear head on its four stages: a unit vector for every fourth pixel.
+
+    The head is for training alone: landmarks are found in the encoder's own maps.
+
+    Args:
+        encoder: its stages are embedded; its vector head takes no part and gets no gradient.
+        dimensions: D.
+    """
+
+    def __init__(self, encoder: InsResNet, dimensions: int) -> None:
+        super().__init__()
+        self.encoder = encoder
+        encoder.encoder.module.fc.requires_grad_(False)
+        channels = encoder.feature_channels(STAGES, use_hypercol=True)
+        self.head = nn.Linear(channels, dimensions)  # of each place: a 1x1 convolution
+
+    def forward(self, views: Tensor) -> Tensor:
+        """Embed views (B, 3, H, W) as unit vectors (B, D, H / 4, W / 4)."""
+        maps = self.encoder(views, STAGES, True, None)
+        return self.project(maps, (views.shape[2] // STRIDE, views.shape[3] // STRIDE))
+
+    def project(self, maps: Sequence[Tensor], shape: tuple[int, int]) -> Tensor:
+        """Return the embedding (B, D, h, w) of the encoder's maps, deepest first."""
+        projected = project_hypercolumn(maps, self.head.weight, shape)
+        projected = projected + self.head.bias[:, None, None]
+        return F.normalize(projected.float(), dim=1)
+
+
+def cell_centres(height: int, width: int) -> Tensor:
+    """Return the places (M, 2) of the centres of a map's cells, x running fastest."""
+    x = (torch.arange(width) + 0.5) * 2 / width - 1
+    y = (torch.arange(height) + 0.5) * 2 / height - 1
+    return torch.cartesian_prod(y, x).flip(1)
+
+
+def embedding_at(embedding: Tensor, places: Tensor) -> Tensor:
+    """Return the unit vectors (B, N, D) of an embedding (B, D, h, w), bilinear at (B, N, 2)."""
+    sampled = F.grid_sample(embedding, places[:, :, None], align_corners=False)  # (B, D, N, 1)
+    return F.normalize(sampled[..., 0].transpose(1, 2), dim=2)
+
+
+def dense_contrast(
+    query: Tensor,
+    key: Tensor,
+    cells: Tensor,
+    places: Tensor,
+    counts: Tensor,
+    temperature: float,
+    radius: float,
+) -> tuple[Tensor, Tensor]:
+    """Return the loss of finding places of one view in the other, and how often they are found.
+
+    A query's positive is the other view's embedding at the same place of the image; its negatives
+    are all cells of that view further than ``radius`` from there. The time and memory are those
+    of B * N * M logits.
+
+    Args:
+        query: (B, D, h, w), unit vectors of the one view.
+        key: (B, D, h, w), of the other.
+        cells: (B, N), int64, of the one view, of which each is a query.
+        places: (B, N, 2), where the other view shows the centres of these.
+        counts: (B, N), bool; False where it doesn't, or where there is nothing to see.
+        temperature: of the softmax.
+        radius: in half sides of the view; nearer cells are no negatives.
+
+    Returns:
+        Two means over images, scalars: the loss, of which each image's is the mean over its
+        queries that count, and the fraction of them that are nearer to their positive than to
+        any negative. An image without any counts as 0.
+    """
+    b, _, height, width = key.shape
+    centres = cell_centres(height, width).to(places)  # (M, 2)
+    q = query.flatten(2).transpose(1, 2)  # (B, M, D)
+    q = q.gather(1, cells[:, :, None].expand(-1, -1, q.shape[2]))  # (B, N, D)
+    positive = (q * embedding_at(key, places)).sum(dim=2)  # (B, N)
+    negative = q @ key.flatten(2)  # (B, N, M)
+    near = torch.cdist(places, centres.expand(b, -1, -1)) < radius  # (B, N, M)
+    negative = negative.masked_fill(near, -torch.inf)
+    logits = torch.cat([positive[:, :, None], negative], dim=2) / temperature
+    loss = -logits.log_softmax(dim=2)[:, :, 0]  # (B, N)
+    found = positive > negative.amax(dim=2)  # (B, N)
+    weights = counts / counts.sum(dim=1, keepdim=True).clamp(min=1)  # (B, N)
+    return (loss * weights).sum(dim=1).mean(), (found * weights).sum(dim=1).mean()

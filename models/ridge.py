@@ -1,0 +1,278 @@
+"""Landmarks by ridge regression of heatmaps: a readout in closed form.
+
+[spec 12; Hoerl and Kennard 1970 for the ridge; Cootes et al. 1995 for
+shapes as a normal distribution.] Letters: B images, A landmarks, L maps of an image (deepest
+first), C channels of all maps together, h and w a map's native rows and columns, n rows and columns
+of a heatmap, P = n * n its cells, K heatmaps. Points are (x, y) in [-1, 1], where -1 and 1 are the
+centres of the first and the last pixel.
+"""
+
+from collections.abc import Sequence
+from itertools import combinations_with_replacement
+
+import torch
+from sklearn.covariance import LedoitWolf
+from torch import Tensor, nn
+
+from models.hypercolumn import project_hypercolumn, resize_matrix
+
+ROUNDS = 2  # of reading each landmark given the others
+PEAK_RADIUS = 0.2  # of what counts as one peak, in half sides of the image
+FLOOR = 1e-4  # of a variance: a hundredth of the half side, squared
+PRIOR_SHAPES, PRIOR_SPREAD = 1, 0.3  # how many shapes' worth is known beforehand, and how vaguely
+
+
+def cell_axis(cells: int, side: int) -> Tensor:
+    """Return where the centres of heatmap cells lie along an image of ``side`` pixels."""
+    edges = (torch.arange(cells, dtype=torch.float64) + 0.5) * 2 / cells - 1  # from edge to edge
+    return edges * side / (side - 1)
+
+
+class NormalEquations:
+    """Sums over all cells of all hypercolumns: what a ridge regression of heatmaps depends on.
+
+    Hypercolumns are never made. A cell of one is a product of native maps X with the matrices U
+    that resize them, so the sum over cells of the products of two maps' channels is
+    ``X.T @ (U.T @ V) @ Y``, where ``U.T @ V`` has the size of the native maps and is separable.
+    At 48x48 and ResNet-18 that is a hundredth of the work. Memory doesn't depend on the number of
+    images: C * (C + K) float64 numbers.
+
+    Args:
+        channels: of each map, deepest first.
+        heatmaps: K.
+        cells: n.
+        side: of the images, in pixels.
+    """
+
+    def __init__(self, channels: Sequence[int], heatmaps: int, cells: int, side: int) -> None:
+        self.channels, self.cells, self.side = list(channels), cells, side
+        total = sum(channels)
+        self.count = 0  # cells of all images
+        self.gram = torch.zeros(total, total, dtype=torch.float64)
+        self.cross = torch.zeros(total, heatmaps, dtype=torch.float64)
+        self.feature_sum = torch.zeros(total, dtype=torch.float64)
+        self.target_sum = torch.zeros(heatmaps, dtype=torch.float64)
+
+    def add(self, maps: Sequence[Tensor], rows: Tensor, columns: Tensor) -> None:
+        """Add images, given their heatmaps as outer products.
+
+        Args:
+            maps: L tensors (B, C, h, w), deepest first.
+            rows: (B, K, n), a heatmap's profile from top to bottom.
+            columns: (B, K, n), that from left to right; a cell is the product of the two.
+        """
+        resizes = [[resize_matrix(s, self.cells).to(m) for s in m.shape[2:]] for m in maps]
+        blocks = torch.split(self.feature_sum, self.channels)
+        starts = torch.tensor([0, *self.channels]).cumsum(0).tolist()
+        for m, (down, across), block, start in zip(maps, resizes, blocks, starts, strict=False):
+            weights = torch.outer(down.sum(dim=0), across.sum(dim=0))  # (h, w)
+            block += torch.einsum("bchw,hw->c", m, weights).double().cpu()
+            profile = (
+                torch.einsum("bkn,nh->bkh", rows, down),
+                torch.einsum("bkn,nw->bkw", columns, across),
+            )
+            narrow = torch.einsum("bkh,bkw->bkhw", *profile)  # (B, K, h, w)
+            cross = m.transpose(0, 1).flatten(1) @ narrow.transpose(0, 1).flatten(1).t()
+            self.cross[start : start + m.shape[1]] += cross.double().cpu()
+        for i, j in combinations_with_replacement(range(len(maps)), 2):
+            # The finer map j is brought to the size of the coarser one, i: the cheaper way round.
+            down = resizes[i][0].t() @ resizes[j][0]  # (h of i, h of j)
+            across = resizes[i][1].t() @ resizes[j][1]  # (w of i, w of j)
+            met = down @ maps[j] @ across.t()  # (B, C of j, h of i, w of i)
+            product = maps[i].transpose(0, 1).flatten(1) @ met.transpose(0, 1).flatten(1).t()
+            one = slice(starts[i], starts[i + 1])
+            other = slice(starts[j], starts[j + 1])
+            self.gram[one, other] += product.double().cpu()
+            if i != j:
+                self.gram[other, one] = self.gram[one, other].t()
+        self.target_sum += (rows.sum(dim=2) * columns.sum(dim=2)).sum(dim=0).double().cpu()
+        self.count += len(rows) * self.cells**2
+
+    def empty(self) -> "NormalEquations":
+        """Return the sums over no images, of the same sizes."""
+        return NormalEquations(self.channels, self.cross.shape[1], self.cells, self.side)
+
+    def add_sums(self, other: "NormalEquations", sign: int = 1) -> None:
+        """Add the sums of other images, or, with -1, take them away."""
+        self.count += sign * other.count
+        for name in ("gram", "cross", "feature_sum", "target_sum"):
+            getattr(self, name).add_(getattr(other, name), alpha=sign)
+
+    def solve(self, penalties: Sequence[float]) -> list[tuple[Tensor, Tensor]]:
+        """Return weights (K, C) and biases (K,) of the ridge regression, for each penalty.
+
+        The penalty is that of standardised channels: mean 0 and variance 1 over all cells. Weights
+        are of the channels as they are.
+        """
+        mean, target = self.feature_sum / self.count, self.target_sum / self.count
+        covariance = self.gram / self.count - torch.outer(mean, mean)
+        std = covariance.diagonal().clamp(min=0).sqrt() + 1e-5
+        correlation = covariance / std / std[:, None]
+        cross = (self.cross / self.count - torch.outer(mean, target)) / std[:, None]  # (C, K)
+        solutions = []
+        for penalty in penalties:
+            ridged = correlation + penalty * torch.eye(len(std), dtype=torch.float64)
+            weight = torch.cholesky_solve(cross, torch.linalg.cholesky(ridged)) / std[:, None]
+            solutions.append((weight.t().float(), (target - mean @ weight).float()))
+        return solutions
+
+
+def gaussian_profiles(
+    points: Tensor, visible: Tensor, axis: Tensor, widths: Sequence[float]
+) -> tuple[Tensor, Tensor]:
+    """Return rows and columns of Gaussian heatmaps, (B, len(widths) * A, n) each.
+
+    Args:
+        points: (B, A, 2).
+        visible: (B, A), bool; where False the heatmap is empty: nothing is to be found there.
+        axis: (n,), see `cell_axis`.
+        widths: standard deviations.
+    """
+    distance = (points[..., None] - axis.to(points)) ** 2  # (B, A, 2, n)
+    heat = torch.cat([(-distance / (2 * w * w)).exp() for w in widths], dim=1)
+    shown = visible.repeat(1, len(widths))[:, :, None]  # (B, K, 1)
+    return heat[:, :, 1] * shown, heat[:, :, 0]
+
+
+class RidgeReadout(nn.Module):
+    """Heatmaps that are linear in the hypercolumn, read with a prior of shape and place.
+
+    The prior is one normal distribution of all landmarks. A landmark's place is where heatmap and
+    prior agree best: at first with its own part of the prior, then with what the prior says given
+    the places found for all others. It needs no training: every part has a closed form.
+
+    Args:
+        channels: C.
+        landmarks: A.
+        side: of the images, in pixels.
+    """
+
+    weight: Tensor
+    bias: Tensor
+    mean: Tensor
+    covariance: Tensor
+    sharpness: Tensor
+    noise: Tensor
+
+    def __init__(self, channels: int, landmarks: int, side: int) -> None:
+        super().__init__()
+        self.side = side
+        self.register_buffer("weight", torch.zeros(landmarks, channels))
+        self.register_buffer("bias", torch.zeros(landmarks))
+        self.register_buffer("mean", torch.zeros(landmarks, 2))
+        self.register_buffer("covariance", torch.eye(2 * landmarks))
+        self.register_buffer("sharpness", torch.tensor(80.0))  # of a heatmap, as log probability
+        self.register_buffer("noise", torch.tensor(0.01))  # variance of a place that was found
+
+    def forward(
+        self, features: Tensor | Sequence[Tensor], output_shape: tuple[int, int] = (48, 48)
+    ) -> tuple[Tensor, Tensor]:
+        """Return the landmarks (B, A, 2) in [-1, 1] and the confidence (B, A) in [0, 1] in each.
+
+        Args:
+            features: (B, C, H, W), one dense map; or the native maps of a hypercolumn, deepest
+                first.
+            output_shape: (H, W) of the hypercolumn.
+        """
+        heat, places = self.heatmaps(features, output_shape)
+        return self.read(heat, places)
+
+    def heatmaps(
+        self, features: Tensor | Sequence[Tensor], output_shape: tuple[int, int] = (48, 48)
+    ) -> tuple[Tensor, Tensor]:
+        """Return heatmaps (B, A, P) and the places (P, 2) of their cells; see `forward`."""
+        maps: Sequence[Tensor] = features if not isinstance(features, Tensor) else (features,)
+        if isinstance(features, Tensor):
+            output_shape = (features.shape[2], features.shape[3])
+        heat = project_hypercolumn(maps, self.weight, output_shape)  # (B, A, n, n)
+        y, x = (cell_axis(size, self.side).to(heat) for size in output_shape)
+        return (heat + self.bias[:, None, None]).flatten(2), torch.cartesian_prod(y, x).flip(1)
+
+    def read(self, heat: Tensor, places: Tensor) -> tuple[Tensor, Tensor]:
+        """Return landmarks and confidence of heatmaps (B, A, P); see `forward`."""
+        evidence = self.sharpness * heat
+        own = self.covariance.unfold(0, 2, 2).unfold(1, 2, 2)  # (A, A, 2, 2)
+        own = own.diagonal(dim1=0, dim2=1).permute(2, 0, 1)  # (A, 2, 2)
+        prior = log_density(places, self.mean[None], own)  # (1, A, P)
+        points, confidence = find_peak((evidence + prior).softmax(dim=2), heat, places)
+        if len(self.mean) == 1:
+            return points, confidence
+        for _ in range(ROUNDS):
+            given = self.given_the_others(points)
+            prior = log_density(places, *given)  # (B, A, P)
+            points, confidence = find_peak((evidence + prior).softmax(dim=2), heat, places)
+        return points, confidence
+
+    def given_the_others(self, points: Tensor) -> tuple[Tensor, Tensor]:
+        """Return mean (B, A, 2) and covariance (A, 2, 2) of each landmark, given all others.
+
+        Args:
+            points: (B, A, 2), where they were found, each with a variance of ``noise``.
+        """
+        landmarks = len(self.mean)
+        off = (points - self.mean).flatten(1)  # (B, 2 A)
+        noisy = self.covariance + self.noise * torch.eye(2 * landmarks).to(off)
+        means, covariances = [], []
+        for k in range(landmarks):
+            own = torch.arange(2 * k, 2 * k + 2)
+            rest = torch.cat([torch.arange(2 * k), torch.arange(2 * k + 2, 2 * landmarks)])
+            across = self.covariance[own][:, rest]  # (2, 2 A - 2)
+            gain = torch.linalg.solve(noisy[rest][:, rest], across.t()).t()
+            means.append(self.mean[k] + off[:, rest] @ gain.t())
+            covariances.append(self.covariance[own][:, own] - gain @ across.t())
+        return torch.stack(means, dim=1), torch.stack(covariances)
+
+
+def log_density(places: Tensor, mean: Tensor, covariance: Tensor) -> Tensor:
+    """Return logarithms of normal densities, up to a constant, (B, A, P).
+
+    Args:
+        places: (P, 2).
+        mean: (B, A, 2).
+        covariance: (A, 2, 2); a small multiple of the identity is added.
+    """
+    precision = torch.linalg.inv(covariance + FLOOR * torch.eye(2).to(covariance))
+    off = places - mean[:, :, None]  # (B, A, P, 2)
+    return -0.5 * torch.einsum("bapi,aij,bapj->bap", off, precision, off)
+
+
+def find_peak(probability: Tensor, heat: Tensor, places: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the place of the largest probability, and the probability of all around it.
+
+    The place is the mean of those around the most probable cell, weighted by what their heat has
+    above half of that cell's: a fraction of a cell where the heatmap is clear.
+
+    Args:
+        probability: (B, A, P), whose sum over P is 1.
+        heat: (B, A, P).
+        places: (P, 2).
+
+    Returns:
+        (B, A, 2) and (B, A).
+    """
+    best = probability.argmax(dim=2, keepdim=True)  # (B, A, 1)
+    near = (places[best] - places).square().sum(dim=3) < PEAK_RADIUS**2  # (B, A, P)
+    weights = (heat - 0.5 * heat.gather(2, best)).clamp(min=0) * near
+    weights.scatter_add_(2, best, torch.full_like(weights[:, :, :1], 1e-6))  # where heat is below 0
+    found = (weights @ places) / weights.sum(dim=2)[:, :, None]
+    return found, (probability * near).sum(dim=2)
+
+
+def fit_shape(points: Tensor, visible: Tensor) -> tuple[Tensor, Tensor]:
+    """Return mean (A, 2) and covariance (2 A, 2 A) of shapes, shrunk where there are few.
+
+    Ledoit and Wolf's estimate [2004], averaged with that of `PRIOR_SHAPES` shapes whose landmarks
+    are independent. A landmark that an image doesn't show is taken to be at its mean there.
+
+    Args:
+        points: (N, A, 2).
+        visible: (N, A), bool; each landmark is visible in some image.
+    """
+    count, landmarks = visible.shape
+    shown = visible[..., None]
+    mean = (points * shown).sum(dim=0) / visible.sum(dim=0)[:, None]  # (A, 2)
+    filled = torch.where(shown, points, mean).flatten(1).double().cpu().numpy()  # (N, 2 A)
+    found = torch.from_numpy(LedoitWolf().fit(filled).covariance_) if count > 1 else 0
+    vague = PRIOR_SPREAD**2 * torch.eye(2 * landmarks, dtype=torch.float64)
+    covariance = (count * found + PRIOR_SHAPES * vague) / (count + PRIOR_SHAPES)
+    return mean.float().cpu(), covariance.float()

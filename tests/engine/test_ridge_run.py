@@ -1,0 +1,135 @@
+"""The ridge readout on drawn dots: what it finds, chooses, saves and refuses."""
+
+import pytest
+import torch
+
+from data_loader.few_shot import restrict
+from engine.evaluation import add_evaluation_arguments
+from engine.regressor_run import EvaluationSettings
+from engine.regressor_training import RIDGE_KEYS, build_regressor, load_regressor
+from engine.ridge_run import (
+    JUDGED_IMAGES,
+    PENALTIES,
+    Choice,
+    RidgeRun,
+    fit_ridge,
+    solve_without,
+    sum_up,
+    total,
+)
+from eval_face import face_task
+from models.encoders import as_maps, build_random_encoder, freeze, weights_digest
+from models.ridge import RidgeReadout, fit_shape
+from tests.utils.dots import Dots, encoded
+from utils.arguments import ArgumentParser
+from utils.checkpoint import load_checkpoint
+from utils.errors import InputError
+from utils.log import RunLog
+
+SIDE = 64
+
+
+@pytest.fixture(scope="module")
+def encoder():
+    return freeze(build_random_encoder("resnet18", SIDE, seed=0))
+
+
+@pytest.fixture(scope="module")
+def images(encoder, tmp_path_factory):
+    return encoded(Dots(tmp_path_factory.mktemp("dots"), 40), encoder)
+
+
+def fitted(images, count=40):
+    readout = RidgeReadout(960, 3, SIDE)
+    return readout, fit_ridge(readout, images, RunLog())
+
+
+def distance(readout, images):
+    """Return the mean distance in pixels."""
+    found = [(readout(batch.features)[0] - batch.points).norm(dim=2) for batch in images.batches(0)]
+    return float(torch.cat(found).mean()) * (SIDE - 1) / 2
+
+
+def test_it_finds_dots_that_it_never_saw(images, encoder, tmp_path):
+    readout, _ = fitted(images)
+    others = Dots(tmp_path, 60)
+    others.select(range(40, 60))
+    others = encoded(others, encoder)
+    # A dot is 5 pixels wide; a cell of the finest map has 4; the mean shape is 12 away.
+    assert distance(readout, others) < 2.5
+
+
+def test_solutions_without_a_fold_are_those_of_the_other_folds(images):
+    folds = sum_up(images, SIDE)
+    assert len(folds) == 5 and sum(len(p) for fold in folds for p in fold.points) == 40
+    solutions, shape = solve_without(folds[2], folds, total(folds))
+    others = [fold for fold in folds if fold is not folds[2]]
+    expected = total(others).solve(PENALTIES)
+    for (weight, bias), (other_weight, other_bias) in zip(solutions, expected, strict=True):
+        assert torch.allclose(weight, other_weight, atol=1e-4)
+        assert torch.allclose(bias, other_bias, atol=1e-4)
+    points = torch.cat([p for fold in others for p in fold.points])
+    assert torch.equal(shape[0], fit_shape(points, torch.ones(len(points), 3).bool())[0])
+
+
+def test_folds_hold_each_image_once_with_its_own_features(images):
+    folds = sum_up(images, SIDE)
+    first = next(images.batches(0))
+    maps, points, _ = folds[0].judged()
+    assert len(points) == 8 <= JUDGED_IMAGES
+    assert torch.equal(maps[0][0], as_maps(first.features)[0][0])
+    assert torch.equal(points[0], first.points[0])
+
+
+def test_few_images_leave_the_defaults(encoder, tmp_path):
+    for count in (1, 4):
+        dataset = Dots(tmp_path, 6)
+        restrict(dataset, count, repeat=False, num_per_epoch=0, seed=0, noted_in=None)
+        readout, choice = fitted(encoded(dataset, encoder))
+        assert choice == Choice()
+        assert all(buffer.isfinite().all() for buffer in readout.buffers())
+
+
+def test_a_landmark_that_no_image_shows_is_refused(images, monkeypatch):
+    points, visible = images.annotations()
+    visible = visible.clone()
+    visible[:, 1] = False
+    monkeypatch.setattr(images, "annotations", lambda: (points, visible))
+    with pytest.raises(InputError, match="no training image shows landmark 2"):
+        fitted(images)
+
+
+@pytest.fixture
+def settings(tmp_path):
+    parser = ArgumentParser("")
+    add_evaluation_arguments(parser, batch_size=4, num_workers=0, save_freq=2)
+    flags = f"--model_name dots --random_network --regressor ridge --model_path {tmp_path}/runs"
+    options = parser.parse_args(flags.split())
+    options.dataset = "Dots"
+    settings = EvaluationSettings.from_options(options)
+    settings.folder.mkdir(parents=True)
+    return settings
+
+
+def test_a_run_saves_what_it_fitted_and_resumes_it(images, encoder, settings):
+    digest = weights_digest(encoder)
+
+    def start():
+        cpu = torch.device("cpu")
+        return RidgeRun(settings, face_task((0, 1)), 960, 3, SIDE, cpu, digest)
+
+    first = start()
+    result = first.fit(images, {"Test": images}, RunLog())
+    assert set(result["ridge"]) == set(Choice._fields)
+    path = settings.folder / "current.pth"
+    again = start()
+    again.resume(path, load_checkpoint(path, RIDGE_KEYS))
+    assert again.fit(images, {"Test": images}, RunLog())["last"] == result["last"]
+    # As vis_*.py loads it.
+    loaded = RidgeReadout(960, 3, SIDE)
+    assert load_regressor(str(path), loaded, encoder, "") == []
+    assert distance(loaded, images) == pytest.approx(distance(first.readout, images), abs=1e-6)
+    other = freeze(build_random_encoder("resnet18", SIDE, seed=1))
+    assert "another encoder" in load_regressor(str(path), loaded, other, "")[0]
+    with pytest.raises(InputError, match="of --regressor ridge, not published"):
+        load_regressor(str(path), build_regressor(960, 3), encoder, "")

@@ -1,0 +1,106 @@
+"""The dense objective against a loop over places and cells; the head against a convolution."""
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from models.dense_contrast import DenseEmbedding, cell_centres, dense_contrast, embedding_at
+from models.encoders import build_random_encoder
+
+
+def unit(*shape):
+    return F.normalize(torch.randn(*shape, dtype=torch.float64), dim=1)
+
+
+def interpolated(embedding, x, y):
+    """Return the unit vector of an embedding (D, h, w) at a place, zero beyond the border."""
+    _, height, width = embedding.shape
+    column, row = (x + 1) * width / 2 - 0.5, (y + 1) * height / 2 - 0.5
+    total = torch.zeros(len(embedding), dtype=embedding.dtype)
+    for i in (math.floor(row), math.floor(row) + 1):
+        for j in (math.floor(column), math.floor(column) + 1):
+            if 0 <= i < height and 0 <= j < width:
+                total += (1 - abs(row - i)) * (1 - abs(column - j)) * embedding[:, i, j]
+    return total / total.norm()
+
+
+def literal(query, key, cells, places, counts, temperature, radius):
+    """Return loss and fraction found, one logit after the other."""
+    losses, fractions = [], []
+    for q, k, chosen, targets, valid in zip(query, key, cells, places, counts, strict=True):
+        _, height, width = q.shape
+        of_image, found = [], []
+        for cell, (x, y), is_valid in zip(chosen.tolist(), targets.tolist(), valid, strict=True):
+            if not is_valid:
+                continue
+            one = q[:, cell // width, cell % width]
+            positive = float(one @ interpolated(k, x, y)) / temperature
+            negatives = []
+            for row in range(height):
+                for column in range(width):
+                    at = ((column + 0.5) * 2 / width - 1, (row + 0.5) * 2 / height - 1)
+                    if math.dist(at, (x, y)) >= radius:
+                        negatives.append(float(one @ k[:, row, column]) / temperature)
+            total = sum(math.exp(v) for v in [positive, *negatives])
+            of_image.append(math.log(total) - positive)
+            found.append(positive > max(negatives))
+        losses.append(sum(of_image) / max(len(of_image), 1))
+        fractions.append(sum(found) / max(len(found), 1))
+    return sum(losses) / len(losses), sum(fractions) / len(fractions)
+
+
+@pytest.mark.parametrize("shape", [(6, 6), (4, 7)])
+def test_the_objective_is_the_loops(shape):
+    torch.manual_seed(0)
+    query, key = unit(3, 5, *shape), unit(3, 5, *shape)
+    cells = torch.randint(shape[0] * shape[1], (3, 8))
+    places = 2.2 * torch.rand(3, 8, 2, dtype=torch.float64) - 1.1
+    counts = (places.abs() < 1).all(dim=2)
+    counts[2] = False  # an image of which nothing is common
+    found = dense_contrast(query, key, cells, places, counts, 0.3, 0.4)
+    expected = literal(query, key, cells, places, counts, 0.3, 0.4)
+    assert [float(f) for f in found] == pytest.approx(expected, abs=1e-6)
+
+
+def test_the_same_view_is_found_and_gradients_reach_both():
+    torch.manual_seed(0)
+    query = unit(2, 16, 6, 6).requires_grad_()
+    key = query.detach().clone().requires_grad_()
+    cells = torch.arange(36).expand(2, -1)
+    places = cell_centres(6, 6).double().expand(2, -1, -1)
+    loss, found = dense_contrast(query, key, cells, places, torch.ones(2, 36), 0.1, 0.1)
+    assert found == 1 and loss < 0.5
+    loss.backward()
+    assert query.grad.abs().sum() > 0 and key.grad.abs().sum() > 0
+
+
+def test_cells_lie_where_sampling_finds_them():
+    embedding = unit(1, 4, 3, 5)
+    at = embedding_at(embedding, cell_centres(3, 5).double()[None])[0]  # (15, 4)
+    assert torch.allclose(at, embedding[0].flatten(1).t(), atol=1e-9)
+
+
+def test_the_head_is_a_convolution_of_each_resized_stage():
+    encoder = build_random_encoder("resnet18", 64, 0).eval()
+    embedding = DenseEmbedding(encoder, 8).eval()
+    views = torch.randn(2, 3, 64, 64)
+    with torch.no_grad():
+        maps = encoder(views, 4, True, None)
+        stacked = torch.cat(
+            [F.interpolate(m, size=16, mode="bilinear", align_corners=False) for m in maps], dim=1
+        )
+        weight, bias = embedding.head.weight[:, :, None, None], embedding.head.bias
+        expected = F.normalize(F.conv2d(stacked, weight, bias), dim=1)
+        assert torch.allclose(embedding(views), expected, atol=1e-5)
+
+
+def test_the_encoders_vector_head_gets_no_gradient():
+    encoder = build_random_encoder("resnet18", 32, 0)
+    embedding = DenseEmbedding(encoder, 8)
+    embedding(torch.randn(2, 3, 32, 32)).sum().backward()
+    without = {
+        name for name, p in embedding.named_parameters() if p.requires_grad and p.grad is None
+    }
+    assert without == set()

@@ -1,0 +1,123 @@
+"""`train_dense.py` as a user starts it: files, resumption, what takes its checkpoints, mistakes."""
+
+import json
+
+import pytest
+import torch
+
+import train_dense
+from tests.scripts.running import FRAME, run_inside
+from utils.checkpoint import load_checkpoint
+
+DENSE = [*FRAME, "--batch_size", "8", "--places", "32", "--model_path", "runs"]
+
+
+def train(faces, cwd, *arguments):
+    return run_inside("train_dense.py", *DENSE, "--data_folder", faces, *arguments, cwd=cwd)
+
+
+@pytest.fixture(scope="module")
+def trained(faces, tmp_path_factory):
+    """Three epochs without a break; the second one's checkpoint is kept."""
+    cwd = tmp_path_factory.mktemp("dense")
+    done = train(faces, cwd, "--epochs", 3, "--save_freq", 2, "--model_name", "whole")
+    assert done.status == 0, done.err
+    return cwd, done
+
+
+def end_of(cwd, name):
+    return load_checkpoint(cwd / "runs" / name / "current.pth", train_dense.CHECKPOINT_KEYS)
+
+
+def test_a_run_leaves_its_files_and_learns(trained):
+    cwd, done = trained
+    folder = cwd / "runs" / "whole"
+    assert {p.name for p in folder.iterdir()} == {
+        *(".lock", "current.pth", "previous_1.pth", "ckpt_epoch_2.pth"),
+        *("options.json", "log.jsonl"),
+    }
+    content = end_of(cwd, "whole")
+    assert content["epoch"] == 3 and set(content["head"]) == {"weight", "bias"}
+    assert all(key.startswith("encoder.module.") for key in content["model"])
+    logged = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    losses = [epoch["dense_loss"] for epoch in logged]
+    assert losses[2] < losses[0] and logged[2]["places_found"] > 1 / 256  # 16x16 cells
+    # 9 steps within the warm-up of 50: the line times the cosine.
+    rate = 0.001 * 9 / 50 * 0.5 * (1 + torch.tensor(8 * torch.pi / 9).cos())
+    assert logged[2]["learning_rate"] == pytest.approx(float(rate), rel=1e-5)
+    assert f"loss {losses[2]:.4f}" in done.out
+
+
+def test_a_resumed_run_ends_in_the_same_bits(faces, trained):
+    cwd, _ = trained
+    resume = ("--resume", "runs/whole/ckpt_epoch_2.pth", "--model_name", "resumed")
+    done = train(faces, cwd, "--epochs", 3, *resume)
+    assert done.status == 0, done.err
+    whole, resumed = end_of(cwd, "whole"), end_of(cwd, "resumed")
+    for part in ("model", "head"):
+        for key, value in whole[part].items():
+            assert torch.equal(value, resumed[part][key]), (part, key)
+    for state, other in zip(
+        whole["optimizer"]["state"].values(), resumed["optimizer"]["state"].values(), strict=True
+    ):
+        assert all(torch.equal(value, other[key]) for key, value in state.items())
+
+
+def test_eval_face_takes_its_encoder(faces, trained):
+    cwd, _ = trained
+    frame = [*FRAME, "--layer", "4", "--use_hypercol", "--batch_size", "4", "--adam"]
+    given = [*frame, "--epochs", "1", "--data_folder", faces, "--model_path", "runs"]
+    encoder = ("--trained_model_path", "runs/whole/current.pth", "--model_name", "eyes")
+    done = run_inside("eval_face.py", *given, *encoder, cwd=cwd)
+    assert done.status == 0, done.err
+    assert "taken as" not in done.out  # no prefix had to be mapped
+
+
+def test_it_starts_from_an_encoder(faces, trained):
+    cwd, _ = trained
+    still = ("--learning_rate", 0, "--weight_decay", 0, "--epochs", 1)
+    done = train(faces, cwd, "--init", "runs/whole/current.pth", *still, "--model_name", "init")
+    assert done.status == 0, done.err
+    before, after = end_of(cwd, "whole")["model"], end_of(cwd, "init")["model"]
+    assert all(torch.equal(before[k], v) for k, v in after.items() if k.endswith("conv1.weight"))
+
+
+@pytest.mark.parametrize("option", [("--amp", "bf16"), ("--recompute",)])
+def test_ways_to_save_time_or_memory(faces, trained, option):
+    """The first step's loss is the same, up to the precision of what was asked for."""
+    cwd, _ = trained
+    losses = []
+    for name, more in (("plain", ()), (option[0].strip("-"), option)):
+        done = train(faces, cwd, "--epochs", 1, "--batch_size", 20, "--model_name", name, *more)
+        assert done.status == 0, done.err
+        losses.append(json.loads((cwd / f"runs/{name}/log.jsonl").read_text())["dense_loss"])
+        if option == ("--recompute",):
+            continue
+        for path in (cwd / "runs" / name).glob("*"):
+            path.unlink()
+    # bf16 has 8 bits: unit vectors are off by 2 ** -9, logits by 10 times as much, a few of them.
+    assert losses[1] == pytest.approx(losses[0], abs=0.1 if option[0] == "--amp" else 1e-4)
+
+
+def test_ignored_flags_are_named(faces, tmp_path):
+    done = train(faces, tmp_path, "--epochs", 1, "--model_name", "a", "--cosine", "--momentum", 0.5)
+    assert done.status == 0, done.err
+    for flag in ("--cosine", "--momentum"):
+        assert f"{flag} has no effect" in done.out
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--shift", "9"), "--shift 9 and --aspect 0.12: two views of an image have"),
+        (("--image_size", "70"), "leave 62 pixels"),
+        (("--init", "nothing.pth"), "nothing.pth: no such checkpoint"),
+        (("--places", "0"), "--places: expected an integer from 1"),
+        (("--nce_t", "0"), "--nce_t: expected a number above 0"),
+        (("--radius", "nan"), "--radius: expected a number from 0"),
+    ],
+)
+def test_mistakes_are_one_line(faces, tmp_path, options, said):
+    done = train(faces, tmp_path, "--epochs", 1, "--model_name", "a", *options)
+    assert done.status == 2 and said in done.err and len(done.err.splitlines()) == 1, done.err
+    assert not (tmp_path / "runs").exists()
