@@ -5,6 +5,7 @@ import pytest
 
 import eval_animal
 import eval_face
+import eval_matching
 import train_dense
 import train_moco
 import vis_animal
@@ -12,7 +13,9 @@ import vis_face
 from tests.recipes import ROOT
 from utils.arguments import changeable_options, neutral_options
 
-SCRIPTS = [train_moco, train_dense, eval_face, eval_animal, vis_face, vis_animal]
+SCRIPTS = [
+    *(train_moco, train_dense, eval_face, eval_animal, vis_face, vis_animal, eval_matching),
+]
 
 # [spec 8] name to default, of the flags that have one.
 EVAL = {
@@ -113,6 +116,7 @@ DEFAULTS = {
     },
     eval_face: EVAL,
     eval_animal: EVAL | BIRDS,
+    eval_matching: {"image_crop": 15, "image_size": 100, "model": "resnet50", "seed": 0},
     vis_face: EVAL | VIS,
     vis_animal: EVAL | VIS | BIRDS,
 }
@@ -121,7 +125,9 @@ DEFAULTS = {
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda s: s.__name__)
 def test_flags_have_the_published_defaults(script):
     required = (
-        [] if script in (vis_face, vis_animal) else ["--model_path", "m", "--model_name", "n"]
+        []
+        if script in (vis_face, vis_animal, eval_matching)
+        else ["--model_path", "m", "--model_name", "n"]
     )
     args = vars(script.build_parser().parse_args(required))
     for name, default in DEFAULTS[script].items():

@@ -1,0 +1,190 @@
+r"""Find the landmarks of one image in another by the nearest feature: no annotation is learnt from.
+
+  python eval_matching.py --dataset MAFLAligned --model resnet50 --layer 4 --use_hypercol \
+    --image_size 136 --image_crop 20 --trained_model_path moco.pth --out matching_moco
+
+Pairs are an image and its warp by a random thin-plate spline, and two images of the test set. The
+mean distances in pixels of the network input go to {out}/matching.json, with that of leaving each
+point where it was; the first pairs to {out}/matches.png. [spec 13.] Letters: B pairs, A landmarks,
+C channels, H and W rows and columns of a feature map.
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from data_loader.bad_images import leave_out
+from data_loader.data_loaders_face import FaceDataset, add_face_arguments, build_face_dataset
+from data_loader.geometry import denormalize_points
+from data_loader.items import AnnotatedItem, Items
+from data_loader.loaders import add_loader_arguments, build_loader, set_epoch, worker_notice
+from engine.encoder_loading import EncoderSettings, load_frozen_encoder
+from engine.run import add_device_arguments, add_log_argument, choose_device
+from models.encoders import add_encoder_arguments
+from models.matching import match_points
+from utils.arguments import ArgumentParser, integer
+from utils.drawing import draw_predictions, save_png, sheet
+from utils.errors import InputError
+from utils.files import write_text, writing
+from utils.log import RunLog, progress
+from utils.randomness import seed_everything
+from utils.script import run_script
+
+SHEET_PAIRS = 12
+KINDS = ("warped", "others")  # of pairs
+
+
+def build_parser() -> ArgumentParser:
+    """Return the parser of all options."""
+    parser = ArgumentParser(__doc__)
+    add_face_arguments(parser)
+    add_loader_arguments(parser, batch_size=32, num_workers=32)
+    add_encoder_arguments(parser, layer=4)
+    group = parser.add_argument_group("matching")
+    group.add_argument(
+        "--pairs", type=integer(1, 10**6), default=1000, help="of each kind, sampled by --seed"
+    )
+    group.add_argument(
+        "--out",
+        type=Path,
+        default=Path("Matching"),
+        metavar="DIR",
+        help="folder of the results; those of an earlier run are replaced",
+    )
+    add_log_argument(add_device_arguments(parser))
+    return parser
+
+
+def main() -> None:
+    """Match, score and draw."""
+    args = build_parser().parse_args()
+    device = choose_device(args.device, args.gpu)
+    seed_everything(args.seed)
+    upright, warped = (build_test_set(args, is_warped) for is_warped in (False, True))
+    notices = worker_notice(args.num_workers) + upright.count_notice()
+    for dataset in (upright, warped):
+        leave_out({"test": dataset}, args.num_workers)
+    if len(upright) < 2:
+        raise InputError(f"{upright.folder}: holds {len(upright)} test images, a pair needs two")
+    encoder = load_frozen_encoder(EncoderSettings.from_options(args), upright.side, notices)
+    encoder.to(device)
+    log = RunLog(args.log_path)
+    for notice in notices:
+        log.line(notice)
+
+    pairs = Pairs(upright, warped, args.pairs, args.seed)
+    loader = build_loader(
+        Items(pairs, pairs.items),
+        batch_size=args.batch_size,
+        num_workers=args.num_workers,
+        seed=args.seed,
+        shuffle=False,
+        device=device,
+    )
+    set_epoch(loader, 0)
+    distances: dict[str, list[Tensor]] = {f"{k}{c}": [] for k in KINDS for c in ("", "_copied")}
+    drawings: list[Image.Image] = []
+    for source, *targets in progress(loader, "matching"):
+        with torch.no_grad():
+            features = [
+                encoder(item.image.to(device), args.layer, args.use_hypercol)
+                for item in (source, *targets)
+            ]
+        points = source.points_norm.to(device)  # (B, A, 2)
+        for kind, target, feature in zip(KINDS, targets, features[1:], strict=True):
+            found = match_points(features[0], points, feature, upright.side).cpu()
+            shown = source.visible & target.visible
+            for name, guess in ((kind, found), (f"{kind}_copied", source.points_norm)):
+                pixels = (guess - target.points_norm).norm(dim=2) * (upright.side - 1) / 2
+                distances[name].append(pixels[shown])
+            if len(drawings) < 2 * SHEET_PAIRS and kind == "others":
+                drawings += draw_pairs(upright, source, target, found, shown)
+    report(args.out, args.pairs, distances, drawings, log)
+
+
+def build_test_set(args: argparse.Namespace, is_warped: bool) -> FaceDataset:
+    """Return the benchmark's test images, warped at random or not."""
+    return build_face_dataset(
+        args.dataset,
+        args.data_folder,
+        train=False,
+        image_size=args.image_size,
+        image_crop=args.image_crop,
+        TPS_aug=is_warped,
+        skip_bad=args.on_bad_image == "skip",
+        skip_unannotated=args.on_unannotated == "skip",
+    )
+
+
+class Pairs:
+    """Pairs of an image and its warp, and of two different images.
+
+    Args:
+        upright: the images.
+        warped: the same, each warped at random.
+        count: of the pairs of each kind.
+        seed: of the images that make a pair.
+    """
+
+    def __init__(self, upright: FaceDataset, warped: FaceDataset, count: int, seed: int) -> None:
+        self.upright, self.warped = upright, warped
+        generator = torch.Generator().manual_seed(seed)
+        self.first = torch.randint(len(upright), (count,), generator=generator).tolist()
+        step = torch.randint(1, len(upright), (count,), generator=generator).tolist()
+        self.second = [(a + b) % len(upright) for a, b in zip(self.first, step, strict=True)]
+
+    def __len__(self) -> int:
+        return len(self.first)
+
+    def items(self, number: int) -> tuple[AnnotatedItem, AnnotatedItem, AnnotatedItem]:
+        """Return an image, its warp and another image."""
+        first, second = self.first[number], self.second[number]
+        return (
+            self.upright.annotated_item(first),
+            self.warped.annotated_item(first),
+            self.upright.annotated_item(second),
+        )
+
+
+def draw_pairs(
+    dataset: FaceDataset, source: AnnotatedItem, target: AnnotatedItem, found: Tensor, shown: Tensor
+) -> list[Image.Image]:
+    """Return each source with its points, and its target with those found and the true ones."""
+    drawings = []
+    images = (dataset.denormalize(item.image) for item in (source, target))
+    for one, other, *points, seen in zip(
+        *images, source.points_norm, found, target.points_norm, shown, strict=True
+    ):
+        given, guess, truth = (denormalize_points(p[seen], dataset.side).numpy() for p in points)
+        drawings += [draw_predictions(one, given, given), draw_predictions(other, guess, truth)]
+    return drawings
+
+
+def report(
+    out: Path,
+    pairs: int,
+    distances: dict[str, list[Tensor]],
+    drawings: list[Image.Image],
+    log: RunLog,
+) -> None:
+    """Print the mean distances, and write them and the drawings."""
+    means = {name: float(torch.cat(parts).mean()) for name, parts in distances.items()}
+    for kind, words in zip(KINDS, ("an image and its warp", "two images"), strict=True):
+        log.line(
+            f"{pairs} pairs of {words}: {means[kind]:.2f} px; points left where they were "
+            f"{means[f'{kind}_copied']:.2f} px"
+        )
+    with writing(out):
+        out.mkdir(parents=True, exist_ok=True)
+    write_text(out / "matching.json", json.dumps({"pairs": pairs, "px": means}, indent=1) + "\n")
+    title = "points given, and found in another image: blue; truth green"
+    save_png(sheet(drawings[: 2 * SHEET_PAIRS], 6, title), out / "matches.png")
+    log.line(f"pairs of images: {out / 'matches.png'}")
+
+
+if __name__ == "__main__":
+    run_script(main)
