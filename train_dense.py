@@ -46,7 +46,7 @@ from engine.acceleration import (
 )
 from engine.encoder_loading import initialise_encoder
 from engine.parallel import weigh_loss, wrap_distributed
-from engine.pretraining_checks import check_side
+from engine.pretraining_checks import check_rows, check_side
 from engine.pretraining_images import (
     PairLoader,
     add_unlabelled_arguments,
@@ -82,6 +82,7 @@ from utils.arguments import (
     natural,
     positive_float,
     positive_int,
+    unit_interval,
 )
 from utils.collectives import split_over_ranks
 from utils.errors import InputError
@@ -93,7 +94,7 @@ from utils.schedule import set_learning_rate, warm_up_cosine_lr
 from utils.script import run_script
 
 CHECKPOINT_KEYS = ("opt", "model", "head", "optimizer", "epoch", "random_states")
-# Of train_moco.py: the views and the schedule here are others.
+WHY_IGNORED = "since views and schedule aren't those of train_moco.py"
 IGNORED = {"crop": 0.2, "augment": "device", "cosine": False, "momentum": 0.9, "tb_freq": 500}
 
 
@@ -123,7 +124,7 @@ def build_parser() -> ArgumentParser:
     )
     group.add_argument(
         "--radius",
-        type=finite_float,
+        type=unit_interval,
         default=0.12,
         help="a place nearer than this to the right one is no negative; in half sides of a view",
     )
@@ -152,7 +153,7 @@ def build_parser() -> ArgumentParser:
     add_save_argument(add_output_arguments(parser, save_freq=20))
     add_acceleration_arguments(parser)
     add_device_arguments(parser)
-    add_ignored_arguments(parser, **IGNORED)
+    add_ignored_arguments(parser, WHY_IGNORED, **IGNORED)
     return parser
 
 
@@ -178,7 +179,7 @@ def main() -> None:
     check_common_places(dataset.side / args.image_size, spread)
 
     # ---- encoder and head; as they were, if the run resumes ----
-    notices = worker_notice(args.num_workers) + ignored_notices(args, **IGNORED)
+    notices = worker_notice(args.num_workers) + ignored_notices(args, WHY_IGNORED, **IGNORED)
     encoder = initialise_encoder(args.model, dataset.side, args.seed, args.init, notices)
     embedding = DenseEmbedding(cast(InsResNet, encoder), args.dimensions).to(device).train()
     accelerate(embedding.encoder, compiled=args.compile, recompute=args.recompute)
@@ -197,6 +198,8 @@ def main() -> None:
             order=dataset.order_name(),
             override=args.override,
         )
+
+    check_rows(embedding.encoder.encoder, dataset.side, args.batch_size, len(dataset))
 
     # ---- the run's folder and log ----
     log = start_run(run, {"images": len(dataset)}, position.epochs)
@@ -225,12 +228,8 @@ def main() -> None:
     objective = partial(
         contrast_both_ways, places=args.places, temperature=args.nce_t, radius=args.radius
     )
-    schedule = partial(
-        warm_up_cosine_lr,
-        base=args.learning_rate,
-        warm_up=args.warmup_steps,
-        steps=args.epochs * math.ceil(len(dataset) / args.batch_size),
-    )
+    steps = args.epochs * math.ceil(len(dataset) / args.batch_size)
+    schedule = partial(warm_up_cosine_lr, args.learning_rate, args.warmup_steps, steps)
     save = partial(save_run, run, dataset.order_name(), state)
     with Interruption() as interruption:
         save_late = PeriodicSave(save, args.save_minutes, interruption)
@@ -268,10 +267,10 @@ def contrast_both_ways(
     temperature: float,
     radius: float,
 ) -> tuple[Tensor, Tensor]:
-    """Return the mean loss of finding view 1's places in view 2, and the reverse; and how many.
+    """Return the mean loss of finding view 1's places in view 2, and the reverse.
 
     Args:
-        embedding: (2 b, D, h, w), of all first views, then of all second ones.
+        embedding: (2 b, D, h, w), of each image the first view and the second.
         maps1: (b, 2, 3), from the first views to their images.
         maps2: (b, 2, 3), from the second ones.
         generator: of the cells that are queries, on the CPU.
@@ -284,7 +283,7 @@ def contrast_both_ways(
     """
     height, width = embedding.shape[2:]
     centres = cell_centres(height, width).to(embedding)  # (h * w, 2)
-    view1, view2 = embedding.chunk(2)
+    view1, view2 = embedding[0::2], embedding[1::2]
     results = []
     for query, key, here, there in ((view1, view2, maps1, maps2), (view2, view1, maps2, maps1)):
         cells = torch.randint(len(centres), (len(query), places), generator=generator)
@@ -292,7 +291,10 @@ def contrast_both_ways(
         of_image = to_image(here, centres[cells])  # (b, N, 2)
         target = to_view(there, of_image)
         counts = is_inside(of_image) & is_inside(target)
-        results.append(dense_contrast(query, key, cells, target, counts, temperature, radius))
+        shown = is_inside(to_image(there, centres.expand(len(key), -1, -1)))  # (b, h * w)
+        results.append(
+            dense_contrast(query, key, cells, target, counts, shown, temperature, radius)
+        )
     (loss1, found1), (loss2, found2) = results
     return (loss1 + loss2) / 2, (found1 + found2) / 2
 
@@ -332,7 +334,9 @@ def train_one_epoch(
         view1, view2, generator = views.mapped_pair(batch, device)  # (b, 3, H, W) each
         set_learning_rate(optimizer, schedule(position.epochs * last_step + position.steps))
         with autocast(device, amp):
-            embedding = embed(as_channels_last(torch.cat([view1.images, view2.images])))
+            # Both views of an image go to the same device, as under torchrun.
+            pairs = torch.stack([view1.images, view2.images], dim=1).flatten(0, 1)
+            embedding = embed(as_channels_last(pairs))  # (2 b, D, h, w)
         loss, found = objective(embedding, view1.maps, view2.maps, generator)
         optimizer.zero_grad()
         scaler.scale(weigh_loss(loss, batch_split)).backward()

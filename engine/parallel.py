@@ -21,7 +21,8 @@ def wrap_distributed(model: nn.Module, batch_size: int, side: int) -> nn.Module:
     parallel = DistributedDataParallel(model, gradient_as_bucket_view=True)
     # The first backward pass decides how gradients are packed, and that in which order ranks are
     # summed up: without this, a resumed run's first step would be packed unlike the whole run's.
-    shape = (split_over_ranks(batch_size).own, 3, side, side)
+    # Two images at least, for BatchNorm where the last map is a single pixel.
+    shape = (max(split_over_ranks(batch_size).own, 2), 3, side, side)
     blank = torch.zeros(shape, device=next(model.parameters()).device)
     kept = [buffer.clone() for buffer in model.buffers()]
     parallel(blank.contiguous(memory_format=torch.channels_last)).sum().backward()

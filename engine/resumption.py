@@ -100,7 +100,8 @@ def check_options(
         InputError: naming the options that differ, unless they are insisted on.
     """
     changeable = changeable_options()
-    if not getattr(options, "cosine", False):
+    # The warm-up of train_dense.py is followed by a cosine, whose name no flag has.
+    if not (getattr(options, "cosine", False) or hasattr(options, "warmup_steps")):
         changeable.add("epochs")  # without a cosine, earlier epochs don't depend on their number
     own, old = as_json(options), as_json(saved)
     differing = [

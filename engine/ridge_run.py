@@ -17,7 +17,7 @@ from engine.encoded_images import EncodedImages
 from engine.regressor_run import EvaluationSettings, in_words
 from engine.regressor_training import Task, baseline, evaluate, mean_shape
 from engine.resumption import save_current
-from models.encoders import as_maps
+from models.encoders import Features, as_maps
 from models.ridge import (
     NormalEquations,
     RidgeReadout,
@@ -102,7 +102,7 @@ class RidgeRun:
         log.line(f"mean shape: {in_words(self.task, {'Test': shape})}")
         watch, result = Stopwatch(), {"epochs": 1, "mean_shape": shape}
         if not self.done:
-            result["ridge"] = fit_ridge(self.readout, train, log)._asdict()
+            result["ridge"] = fit_ridge(self.readout, train, visible, log)._asdict()
             log.line(f"fitted to {len(points)} images in {watch.seconds():.1f} s")
         self.readout.to(self.device)
         scores = {s: evaluate(self.readout, self.task, images) for s, images in held_out.items()}
@@ -126,8 +126,9 @@ class RidgeRun:
 class Fold:
     """A part of the training images: its sums, its annotations, and features to judge by."""
 
-    def __init__(self, equations: NormalEquations) -> None:
+    def __init__(self, equations: NormalEquations, is_stack: bool) -> None:
         self.equations = equations
+        self.is_stack = is_stack  # whether features are the maps of a hypercolumn, not one map
         self.points: list[Tensor] = []  # (B, A, 2) each
         self.visible: list[Tensor] = []  # (B, A) each
         self.kept: list[list[Tensor]] = []  # the maps of the first images
@@ -142,15 +143,18 @@ class Fold:
         self.points.append(points.cpu())
         self.visible.append(visible.cpu())
 
-    def judged(self) -> tuple[list[Tensor], Tensor, Tensor]:
-        """Return the maps that were kept, with their points and which of these are visible."""
-        maps = [torch.cat(parts) for parts in zip(*self.kept, strict=True)]
+    def judged(self) -> tuple[Features, Tensor, Tensor]:
+        """Return the features that were kept, with their points and which of these are visible."""
+        maps = tuple(torch.cat(parts) for parts in zip(*self.kept, strict=True))
         count = len(maps[0])
-        return maps, torch.cat(self.points)[:count], torch.cat(self.visible)[:count]
+        features = maps if self.is_stack else maps[0]
+        return features, torch.cat(self.points)[:count], torch.cat(self.visible)[:count]
 
 
-def fit_ridge(readout: RidgeReadout, train: EncodedImages, log: RunLog) -> Choice:
+def fit_ridge(readout: RidgeReadout, train: EncodedImages, visible: Tensor, log: RunLog) -> Choice:
     """Fit a readout in place; return what cross-validation chose.
+
+    ``visible`` (N, A) says which landmarks the images show.
 
     One pass over the images sums up what a ridge regression needs, apart for each fold. Candidates
     are fitted to all folds but one and judged by the mean distance on some images of that one:
@@ -161,12 +165,12 @@ def fit_ridge(readout: RidgeReadout, train: EncodedImages, log: RunLog) -> Choic
     Raises:
         InputError: if a landmark is visible in no image.
     """
-    seen = train.annotations()[1].any(dim=0)  # (A,)
+    seen = visible.any(dim=0)  # (A,)
     if not seen.all():
         raise InputError(
             f"--regressor ridge: no training image shows landmark {int(seen.int().argmin()) + 1}"
         )
-    folds = sum_up(train, readout.side)
+    folds = sum_up(train, len(visible), readout.side)
     everything = folds[0].equations if len(folds) == 1 else total(folds)
     shape = fit_shape(
         torch.cat([p for fold in folds for p in fold.points]),
@@ -194,19 +198,22 @@ def fit_ridge(readout: RidgeReadout, train: EncodedImages, log: RunLog) -> Choic
     return choice
 
 
-def sum_up(train: EncodedImages, side: int) -> list[Fold]:
-    """Return the folds of a data set, in one pass over it; one alone if there are few images."""
-    count = len(train.annotations()[0])
+def sum_up(train: EncodedImages, count: int, side: int) -> list[Fold]:
+    """Return the folds of N images, in one pass over them; one alone if there are few."""
     num_folds = FOLDS if count >= LEAST_IMAGES else 1
     folds: list[Fold] = []
     first = 0
     for batch in progress(train.batches(epoch=0), "summing up"):
         maps = as_maps(batch.features)
         if not folds:
-            cells = CELLS if isinstance(batch.features, tuple) else maps[0].shape[2]
+            is_stack = isinstance(batch.features, tuple)
+            cells = CELLS if is_stack else maps[0].shape[2]
             heatmaps = len(WIDTHS) * batch.points.shape[1]
             sizes = [m.shape[1] for m in maps]
-            folds = [Fold(NormalEquations(sizes, heatmaps, cells, side)) for _ in range(num_folds)]
+            folds = [
+                Fold(NormalEquations(sizes, heatmaps, cells, side), is_stack)
+                for _ in range(num_folds)
+            ]
         numbers = torch.arange(first, first + len(batch.points)) % num_folds
         for number, fold in enumerate(folds):
             if (rows := (numbers == number).nonzero().flatten().to(batch.points.device)).numel():
@@ -244,9 +251,9 @@ def set_readout(readout: RidgeReadout, solution: Solution, shape: Shape, choice:
     first = WIDTHS.index(choice.width) * landmarks
     weight, bias = (part[first : first + landmarks] for part in solution)
     numbers = torch.tensor(choice.sharpness), torch.tensor(choice.noise)
-    buffers = readout.state_dict().values()
-    for buffer, value in zip(buffers, (weight, bias, *shape, *numbers), strict=True):
-        buffer.copy_(value)
+    names = ("weight", "bias", "mean", "covariance", "sharpness", "noise")
+    values = (weight, bias, *shape, *numbers)
+    readout.load_state_dict(dict(zip(names, values, strict=True)))
 
 
 @torch.no_grad()
@@ -259,9 +266,9 @@ def mean_distance(
     """Return the mean distance, in [-1, 1] units, of each fold's images from its candidate."""
     distances = []
     for fold, (solutions, shape) in zip(folds, candidates, strict=True):
-        maps, points, visible = fold.judged()
-        readout.to(maps[0].device)
+        features, points, visible = fold.judged()
+        readout.to(as_maps(features)[0].device)
         set_readout(readout, solutions[PENALTIES.index(choice.penalty)], shape, choice)
-        found, _ = readout(tuple(maps) if len(maps) > 1 else maps[0])  # (B, A, 2)
+        found, _ = readout(features)  # (B, A, 2)
         distances.append((found.cpu() - points).norm(dim=2)[visible])
     return float(torch.cat(distances).mean())

@@ -67,13 +67,14 @@ def dense_contrast(
     cells: Tensor,
     places: Tensor,
     counts: Tensor,
+    shown: Tensor,
     temperature: float,
     radius: float,
 ) -> tuple[Tensor, Tensor]:
     """Return the loss of finding places of one view in the other, and how often they are found.
 
     A query's positive is the other view's embedding at the same place of the image; its negatives
-    are all cells of that view further than ``radius`` from there. The time and memory are those
+    are the cells of that view further than ``radius`` from there. The time and memory are those
     of B * N * M logits.
 
     Args:
@@ -82,6 +83,8 @@ def dense_contrast(
         cells: (B, N), int64, of the one view, of which each is a query.
         places: (B, N, 2), where the other view shows the centres of these.
         counts: (B, N), bool; False where it doesn't, or where there is nothing to see.
+        shown: (B, M), bool; the cells of the other view that show the image. Those beyond its
+            borders show it mirrored, maybe the very place: they are no negatives.
         temperature: of the softmax.
         radius: in half sides of the view; nearer cells are no negatives.
 
@@ -97,7 +100,7 @@ def dense_contrast(
     positive = (q * embedding_at(key, places)).sum(dim=2)  # (B, N)
     negative = q @ key.flatten(2)  # (B, N, M)
     near = torch.cdist(places, centres.expand(b, -1, -1)) < radius  # (B, N, M)
-    negative = negative.masked_fill(near, -torch.inf)
+    negative = negative.masked_fill(near | ~shown[:, None], -torch.inf)
     logits = torch.cat([positive[:, :, None], negative], dim=2) / temperature
     loss = -logits.log_softmax(dim=2)[:, :, 0]  # (B, N)
     found = positive > negative.amax(dim=2)  # (B, N)

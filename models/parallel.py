@@ -1,11 +1,24 @@
 """One model on several devices, in one process."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from utils.process_group import is_distributed
+
+
+def keep_autocast(module: Callable[..., Any], device_type: str) -> Callable[..., Any]:
+    """Return a module that computes under this thread's autocast whichever thread calls it."""
+    enabled = torch.is_autocast_enabled(device_type)
+    dtype = torch.get_autocast_dtype(device_type)
+
+    def run(*inputs: Any, **kwargs: Any) -> Any:
+        with torch.autocast(device_type, dtype=dtype, enabled=enabled):
+            return module(*inputs, **kwargs)
+
+    return run
 
 
 class DataParallel(nn.DataParallel):
@@ -36,6 +49,14 @@ class DataParallel(nn.DataParallel):
             and len(self.device_ids) > 1
             and device == torch.device("cuda", self.device_ids[0])
         )
+
+    def parallel_apply(self, replicas: Any, inputs: Any, kwargs: Any) -> list[Any]:
+        """Run each replica in a thread of its own, in the caller's precision.
+
+        PyTorch hands its threads whether autocast is enabled, but not to which type.
+        """
+        replicas = [keep_autocast(replica, "cuda") for replica in replicas]
+        return super().parallel_apply(replicas, inputs, kwargs)
 
     def forward(self, x: Tensor, *rest: Any, **kwargs: Any) -> Any:
         """Run the module, split over the devices if its parameters are on the first of them."""

@@ -18,6 +18,7 @@ from models.hypercolumn import project_hypercolumn, resize_matrix
 
 ROUNDS = 2  # of reading each landmark given the others
 PEAK_RADIUS = 0.2  # of what counts as one peak, in half sides of the image
+NUMBERS_AT_ONCE = 1 << 21  # cells of all landmarks of the images that are read together
 FLOOR = 1e-4  # of a variance: a hundredth of the half side, squared
 PRIOR_SHAPES, PRIOR_SPREAD = 1, 0.3  # how many shapes' worth is known beforehand, and how vaguely
 
@@ -190,37 +191,47 @@ class RidgeReadout(nn.Module):
 
     def read(self, heat: Tensor, places: Tensor) -> tuple[Tensor, Tensor]:
         """Return landmarks and confidence of heatmaps (B, A, P); see `forward`."""
+        # A few images at a time, whose numbers for each landmark and cell fit into a cache or so.
+        at_once = max(1, NUMBERS_AT_ONCE // heat[0].numel())
+        gain, rest = self.given_the_others()
+        parts = [self._read(part, places, gain, rest) for part in heat.split(at_once)]
+        points, confidence = zip(*parts, strict=True)
+        return torch.cat(points), torch.cat(confidence)
+
+    def _read(
+        self, heat: Tensor, places: Tensor, gain: Tensor, rest: Tensor
+    ) -> tuple[Tensor, Tensor]:
         evidence = self.sharpness * heat
-        own = self.covariance.unfold(0, 2, 2).unfold(1, 2, 2)  # (A, A, 2, 2)
-        own = own.diagonal(dim1=0, dim2=1).permute(2, 0, 1)  # (A, 2, 2)
+        rows = torch.arange(len(self.mean))
+        own = self.covariance.unflatten(0, (-1, 2)).unflatten(2, (-1, 2))[rows, :, rows]
         prior = log_density(places, self.mean[None], own)  # (1, A, P)
         points, confidence = find_peak((evidence + prior).softmax(dim=2), heat, places)
-        if len(self.mean) == 1:
-            return points, confidence
         for _ in range(ROUNDS):
-            given = self.given_the_others(points)
-            prior = log_density(places, *given)  # (B, A, P)
+            means = self.mean + torch.einsum("aij,bj->bai", gain, (points - self.mean).flatten(1))
+            prior = log_density(places, means, rest)  # (B, A, P)
             points, confidence = find_peak((evidence + prior).softmax(dim=2), heat, places)
         return points, confidence
 
-    def given_the_others(self, points: Tensor) -> tuple[Tensor, Tensor]:
-        """Return mean (B, A, 2) and covariance (A, 2, 2) of each landmark, given all others.
+    def given_the_others(self) -> tuple[Tensor, Tensor]:
+        """Return how the mean of each landmark depends on the others, and what variance is left.
 
-        Args:
-            points: (B, A, 2), where they were found, each with a variance of ``noise``.
+        The others were found with a variance of ``noise`` each.
+
+        Returns:
+            (A, 2, 2 A), by which the distances of all landmarks from their means are multiplied,
+            zero for the landmark's own; and covariances (A, 2, 2).
         """
-        landmarks = len(self.mean)
-        off = (points - self.mean).flatten(1)  # (B, 2 A)
-        noisy = self.covariance + self.noise * torch.eye(2 * landmarks).to(off)
-        means, covariances = [], []
-        for k in range(landmarks):
+        size = 2 * len(self.mean)
+        noisy = self.covariance + self.noise * torch.eye(size).to(self.mean)
+        gains, covariances = torch.zeros(len(self.mean), 2, size).to(self.mean), []
+        for k in range(len(self.mean)):
             own = torch.arange(2 * k, 2 * k + 2)
-            rest = torch.cat([torch.arange(2 * k), torch.arange(2 * k + 2, 2 * landmarks)])
-            across = self.covariance[own][:, rest]  # (2, 2 A - 2)
-            gain = torch.linalg.solve(noisy[rest][:, rest], across.t()).t()
-            means.append(self.mean[k] + off[:, rest] @ gain.t())
+            others = torch.cat([torch.arange(2 * k), torch.arange(2 * k + 2, size)])
+            across = self.covariance[own][:, others]  # (2, 2 A - 2)
+            gain = torch.linalg.solve(noisy[others][:, others], across.t()).t()
+            gains[k][:, others] = gain
             covariances.append(self.covariance[own][:, own] - gain @ across.t())
-        return torch.stack(means, dim=1), torch.stack(covariances)
+        return gains, torch.stack(covariances)
 
 
 def log_density(places: Tensor, mean: Tensor, covariance: Tensor) -> Tensor:
@@ -266,11 +277,11 @@ def fit_shape(points: Tensor, visible: Tensor) -> tuple[Tensor, Tensor]:
 
     Args:
         points: (N, A, 2).
-        visible: (N, A), bool; each landmark is visible in some image.
+        visible: (N, A), bool; a landmark that no image shows is taken to be in the middle.
     """
     count, landmarks = visible.shape
     shown = visible[..., None]
-    mean = (points * shown).sum(dim=0) / visible.sum(dim=0)[:, None]  # (A, 2)
+    mean = (points * shown).sum(dim=0) / visible.sum(dim=0).clamp(min=1)[:, None]  # (A, 2)
     filled = torch.where(shown, points, mean).flatten(1).double().cpu().numpy()  # (N, 2 A)
     found = torch.from_numpy(LedoitWolf().fit(filled).covariance_) if count > 1 else 0
     vague = PRIOR_SPREAD**2 * torch.eye(2 * landmarks, dtype=torch.float64)

@@ -91,9 +91,11 @@ def neutral_options() -> set[str]:
     return {name for name, keeps_results in _changeable.items() if keeps_results}
 
 
-def add_ignored_arguments(parser: argparse.ArgumentParser, **defaults: Any) -> None:
-    """Declare flags that the published scripts parse and ignore [spec 8], as these do."""
-    group = parser.add_argument_group("accepted and ignored, as published")
+def add_ignored_arguments(
+    parser: argparse.ArgumentParser, why: str = "as published", /, **defaults: Any
+) -> None:
+    """Declare flags that a script takes and ignores, as the published scripts do [spec 8]."""
+    group = parser.add_argument_group(f"accepted and ignored, {why}")
     for name, default in defaults.items():
         if default is False:
             group.add_argument(f"--{name}", action="store_true", help="no effect")
@@ -103,10 +105,12 @@ def add_ignored_arguments(parser: argparse.ArgumentParser, **defaults: Any) -> N
             )
 
 
-def ignored_notices(args: argparse.Namespace, **defaults: Any) -> list[str]:
+def ignored_notices(
+    args: argparse.Namespace, why: str = "as in the published code", /, **defaults: Any
+) -> list[str]:
     """Return a line for each ignored flag that is set to something else than its default."""
     return [
-        f"--{name} has no effect, as in the published code"
+        f"--{name} has no effect, {why}"
         for name, default in defaults.items()
         if getattr(args, name) != default
     ]

@@ -67,7 +67,7 @@ def cosine_lr(epoch: int, base: float, epochs: int, floor: float = 0.0) -> float
     return floor + (base - floor) * 0.5 * (1 + math.cos(math.pi * epoch / epochs))
 
 
-def warm_up_cosine_lr(step: int, base: float, warm_up: int, steps: int) -> float:
+def warm_up_cosine_lr(base: float, warm_up: int, steps: int, step: int) -> float:
     """Return the learning rate of a step, counted from 0, of ``steps`` in all.
 
     It follows a half cosine from base to 0, times a line from 0 to 1 over the steps of the warm-up.

@@ -27,7 +27,7 @@ class MappedView(NamedTuple):
 
 
 class DenseViews:
-    """Random similarity maps and strong changes of colour.
+    """Random maps and strong changes of colour.
 
     Args:
         side: S.

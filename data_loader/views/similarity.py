@@ -1,8 +1,9 @@
-"""Random similarity maps between a view and its image: the geometry of dense contrast.
+"""Random maps between a view and its image: the geometry of dense contrast.
 
-[spec 11] A map takes a place of the view to the place of the image that
-is shown there. Places are (x, y) in [-1, 1], where -1 and 1 are the outer edges of the first and
-the last pixel. Letters: B images, S their side, W the side of a view, N places.
+[spec 11.] A map takes a place of the view to the place of the image that is shown there: a
+rotation, a scale, a slight stretch and a shift. Places are (x, y) in [-1, 1], where -1 and 1 are
+the outer edges of the first and the last pixel. Letters: B images, S their side, W the side of a
+view, N places.
 """
 
 import argparse
@@ -117,11 +118,15 @@ def warp(images: Tensor, maps: Tensor, side: int) -> Tensor:
 
 
 def common_fraction(zoom: float, spread: Spread, pairs: int = 256) -> float:
-    """Return which fraction of a random view's area a second one of the same image shows, too."""
+    """Return which fraction of a random view shows what a second view of the image shows, too.
+
+    What lies beyond the image's borders doesn't count.
+    """
     generator = torch.Generator().manual_seed(0)
     one, other = (sample_maps(pairs, zoom, spread, generator) for _ in range(2))
     places = 2 * torch.rand(pairs, 64, 2, generator=generator) - 1
-    return float(is_inside(to_view(other, to_image(one, places))).float().mean())
+    of_image = to_image(one, places)
+    return float((is_inside(of_image) & is_inside(to_view(other, of_image))).float().mean())
 
 
 def is_inside(places: Tensor) -> Tensor:

@@ -1,5 +1,6 @@
 """The ridge readout on drawn dots: what it finds, chooses, saves and refuses."""
 
+import numpy as np
 import pytest
 import torch
 
@@ -41,7 +42,7 @@ def images(encoder, tmp_path_factory):
 
 def fitted(images, count=40):
     readout = RidgeReadout(960, 3, SIDE)
-    return readout, fit_ridge(readout, images, RunLog())
+    return readout, fit_ridge(readout, images, images.annotations()[1], RunLog())
 
 
 def distance(readout, images):
@@ -60,7 +61,7 @@ def test_it_finds_dots_that_it_never_saw(images, encoder, tmp_path):
 
 
 def test_solutions_without_a_fold_are_those_of_the_other_folds(images):
-    folds = sum_up(images, SIDE)
+    folds = sum_up(images, 40, SIDE)
     assert len(folds) == 5 and sum(len(p) for fold in folds for p in fold.points) == 40
     solutions, shape = solve_without(folds[2], folds, total(folds))
     others = [fold for fold in folds if fold is not folds[2]]
@@ -73,12 +74,29 @@ def test_solutions_without_a_fold_are_those_of_the_other_folds(images):
 
 
 def test_folds_hold_each_image_once_with_its_own_features(images):
-    folds = sum_up(images, SIDE)
+    folds = sum_up(images, 40, SIDE)
     first = next(images.batches(0))
     maps, points, _ = folds[0].judged()
     assert len(points) == 8 <= JUDGED_IMAGES
     assert torch.equal(maps[0][0], as_maps(first.features)[0][0])
     assert torch.equal(points[0], first.points[0])
+
+
+def test_a_landmark_that_one_image_alone_shows_is_no_obstacle(images, encoder, tmp_path):
+    dataset = Dots(tmp_path, 10)
+    dataset.annotations["visible"] = np.ones((10, 3), bool)
+    dataset.annotations["visible"][1:, 2] = False
+    readout, _ = fitted(encoded(dataset, encoder))
+    assert all(buffer.isfinite().all() for buffer in readout.buffers())
+    assert distance(readout, images) < 40
+
+
+def test_a_hypercolumn_of_one_map_is_judged_as_it_is_fitted(encoder, tmp_path):
+    images = encoded(Dots(tmp_path, 10), encoder, layer=1)
+    features, _, _ = sum_up(images, 10, SIDE)[0].judged()
+    assert isinstance(features, tuple) and len(features) == 1
+    readout = RidgeReadout(512, 3, SIDE)
+    assert readout.heatmaps(features)[0].shape[2] == 48 * 48
 
 
 def test_few_images_leave_the_defaults(encoder, tmp_path):

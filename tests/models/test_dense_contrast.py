@@ -26,10 +26,12 @@ def interpolated(embedding, x, y):
     return total / total.norm()
 
 
-def literal(query, key, cells, places, counts, temperature, radius):
+def literal(query, key, cells, places, counts, shown, temperature, radius):
     """Return loss and fraction found, one logit after the other."""
     losses, fractions = [], []
-    for q, k, chosen, targets, valid in zip(query, key, cells, places, counts, strict=True):
+    for q, k, chosen, targets, valid, seen in zip(
+        query, key, cells, places, counts, shown, strict=True
+    ):
         _, height, width = q.shape
         of_image, found = [], []
         for cell, (x, y), is_valid in zip(chosen.tolist(), targets.tolist(), valid, strict=True):
@@ -41,7 +43,7 @@ def literal(query, key, cells, places, counts, temperature, radius):
             for row in range(height):
                 for column in range(width):
                     at = ((column + 0.5) * 2 / width - 1, (row + 0.5) * 2 / height - 1)
-                    if math.dist(at, (x, y)) >= radius:
+                    if seen[row * width + column] and math.dist(at, (x, y)) >= radius:
                         negatives.append(float(one @ k[:, row, column]) / temperature)
             total = sum(math.exp(v) for v in [positive, *negatives])
             of_image.append(math.log(total) - positive)
@@ -59,8 +61,9 @@ def test_the_objective_is_the_loops(shape):
     places = 2.2 * torch.rand(3, 8, 2, dtype=torch.float64) - 1.1
     counts = (places.abs() < 1).all(dim=2)
     counts[2] = False  # an image of which nothing is common
-    found = dense_contrast(query, key, cells, places, counts, 0.3, 0.4)
-    expected = literal(query, key, cells, places, counts, 0.3, 0.4)
+    shown = torch.rand(3, shape[0] * shape[1]) < 0.8
+    found = dense_contrast(query, key, cells, places, counts, shown, 0.3, 0.4)
+    expected = literal(query, key, cells, places, counts, shown, 0.3, 0.4)
     assert [float(f) for f in found] == pytest.approx(expected, abs=1e-6)
 
 
@@ -70,7 +73,8 @@ def test_the_same_view_is_found_and_gradients_reach_both():
     key = query.detach().clone().requires_grad_()
     cells = torch.arange(36).expand(2, -1)
     places = cell_centres(6, 6).double().expand(2, -1, -1)
-    loss, found = dense_contrast(query, key, cells, places, torch.ones(2, 36), 0.1, 0.1)
+    everything = torch.ones(2, 36, dtype=torch.bool)
+    loss, found = dense_contrast(query, key, cells, places, everything, everything, 0.1, 0.1)
     assert found == 1 and loss < 0.5
     loss.backward()
     assert query.grad.abs().sum() > 0 and key.grad.abs().sum() > 0

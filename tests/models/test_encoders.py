@@ -1,3 +1,5 @@
+import threading
+
 import pytest
 import torch
 from torch import nn
@@ -12,6 +14,7 @@ from models.encoders import (
     weights_digest,
 )
 from models.keypoint_prediction import IntermediateKeypointPredictor
+from models.parallel import keep_autocast
 
 
 @pytest.mark.parametrize("name", [*RESNETS, "hourglass"])
@@ -98,3 +101,18 @@ def test_each_landmark_depends_on_its_own_virtual_points_alone():
         regressor.inner_conv.weight[4:8] += 1  # of the second landmark
     changed = (regressor(features)[0] != before).any(dim=-1)[0]
     assert changed.tolist() == [False, True, False]
+
+
+def test_threads_compute_in_the_callers_precision():
+    """As DataParallel's, which know that autocast is enabled but not for which type."""
+    found = []
+
+    def note():
+        found.append((torch.is_autocast_enabled("cpu"), torch.get_autocast_dtype("cpu")))
+
+    with torch.autocast("cpu", dtype=torch.float16):
+        kept = keep_autocast(note, "cpu")
+        thread = threading.Thread(target=kept)
+        thread.start()
+        thread.join()
+    assert found == [(True, torch.float16)]

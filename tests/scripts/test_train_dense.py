@@ -121,3 +121,11 @@ def test_mistakes_are_one_line(faces, tmp_path, options, said):
     done = train(faces, tmp_path, "--epochs", 1, "--model_name", "a", *options)
     assert done.status == 2 and said in done.err and len(done.err.splitlines()) == 1, done.err
     assert not (tmp_path / "runs").exists()
+
+
+def test_another_number_of_epochs_is_another_schedule(faces, trained):
+    """The cosine runs over all epochs, as with --cosine of train_moco.py."""
+    cwd, _ = trained
+    resume = ("--resume", "runs/whole/ckpt_epoch_2.pth", "--model_name", "longer")
+    done = train(faces, cwd, "--epochs", 4, *resume)
+    assert done.status == 2 and "--epochs 4 (was 3)" in done.err

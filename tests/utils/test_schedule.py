@@ -1,10 +1,17 @@
 import json
+import math
 
 import pytest
 import torch
 
 from tests.recipes import GOLDEN
-from utils.schedule import cosine_lr, regressor_lr, set_learning_rate, step_lr
+from utils.schedule import (
+    cosine_lr,
+    regressor_lr,
+    set_learning_rate,
+    step_lr,
+    warm_up_cosine_lr,
+)
 
 SCHEDULES = json.loads((GOLDEN / "schedules.json").read_text())
 
@@ -62,3 +69,12 @@ def test_set_learning_rate_reaches_every_group():
     optimizer = torch.optim.SGD([{"params": [p]} for p in parameters], lr=1.0)
     set_learning_rate(optimizer, 0.5)
     assert [group["lr"] for group in optimizer.param_groups] == [0.5, 0.5]
+
+
+def test_a_warm_up_rises_and_a_cosine_falls_over_all_steps():
+    rates = [warm_up_cosine_lr(2.0, 4, 10, step) for step in range(10)]
+    cosine = [1 + math.cos(math.pi * step / 10) for step in range(10)]
+    assert rates == pytest.approx(
+        [*(c * (s + 1) / 4 for s, c in enumerate(cosine[:4])), *cosine[4:]]
+    )
+    assert warm_up_cosine_lr(2.0, 0, 10, 0) == 2.0

@@ -22,7 +22,7 @@ SIDE, WIDTH = 136, 96
 def test_a_map_is_a_rotation_a_scale_a_stretch_and_a_shift():
     maps = sample_maps(400, 0.7, Spread(), torch.Generator().manual_seed(0)).double()
     for (a, b, x), (c, d, y) in maps[:, :2].tolist():
-        # Columns are orthogonal only without a stretch; the singular values tell scale and stretch.
+        # Columns are orthogonal; their lengths tell scale and stretch.
         angle = math.atan2(c, a)
         turned = np.array(
             [[math.cos(-angle), -math.sin(-angle)], [math.sin(-angle), math.cos(-angle)]]
