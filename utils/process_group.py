@@ -16,6 +16,10 @@ from utils.errors import InputError
 TIMEOUT = timedelta(hours=1)
 
 _stores: list[dist.Store] = []  # through which the processes have met
+# Groups that were left, kept until the process ends. Gloo's destructor holds Python's lock while it
+# waits for its threads, of which one may be waiting for that lock to drop the last collective's
+# tensor: seen as a process that never ends, with PyTorch 2.6.
+_left: list[dist.ProcessGroup | None] = []
 
 
 def join_process_group(device: torch.device) -> None:
@@ -56,6 +60,7 @@ def leave_process_group() -> bool:
     was_first = is_first_rank()
     if is_distributed():
         dist.all_reduce(torch.zeros(1))  # waits until no rank is in another collective
+        _left.append(dist.group.WORLD)
         dist.destroy_process_group()
     return was_first
 
