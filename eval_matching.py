@@ -21,7 +21,7 @@ from data_loader.bad_images import leave_out
 from data_loader.data_loaders_face import FaceDataset, add_face_arguments, build_face_dataset
 from data_loader.geometry import denormalize_points
 from data_loader.items import AnnotatedItem, Items
-from data_loader.loaders import add_loader_arguments, build_loader, set_epoch, worker_notice
+from data_loader.loaders import add_loader_arguments, build_loader, worker_notice
 from engine.encoder_loading import EncoderSettings, load_frozen_encoder
 from engine.run import add_device_arguments, add_log_argument, choose_device
 from models.encoders import add_encoder_arguments
@@ -85,7 +85,6 @@ def main() -> None:
         shuffle=False,
         device=device,
     )
-    set_epoch(loader, 0)
     distances: dict[str, list[Tensor]] = {f"{k}{c}": [] for k in KINDS for c in ("", "_copied")}
     drawings: list[Image.Image] = []
     for source, *targets in progress(loader, "matching"):

@@ -60,6 +60,7 @@ from engine.pretraining_state import (
     PeriodicSave,
     Position,
     add_save_argument,
+    check_loss,
     restore,
     save_run,
 )
@@ -85,7 +86,6 @@ from utils.arguments import (
     unit_interval,
 )
 from utils.collectives import split_over_ranks
-from utils.errors import InputError
 from utils.interruption import Interruption
 from utils.log import RunLog, Stopwatch, progress
 from utils.process_group import join_process_group, leave_process_group
@@ -364,11 +364,7 @@ def report_epoch(
     Raises:
         InputError: if the loss isn't finite.
     """
-    if not math.isfinite(loss):
-        raise InputError(
-            f"the loss is {loss} after epoch {epoch} at a learning rate of {lr:g}: not saved; try "
-            "a smaller --learning_rate"
-        )
+    check_loss(loss, epoch, lr)
     log.record(epoch, dense_loss=loss, places_found=found, learning_rate=lr)
     log.line(
         f"epoch {epoch}/{epochs}  loss {loss:.4f}  found {100 * found:.1f} %  rate {lr:.6f}  "

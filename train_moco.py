@@ -15,7 +15,6 @@ The published runs, on CelebA and on iNaturalist Aves:
 this process's; K keys in the queue, of D dimensions.
 """
 
-import math
 from collections.abc import Callable
 from functools import partial
 
@@ -54,6 +53,7 @@ from engine.pretraining_state import (
     Position,
     add_save_argument,
     build_encoders,
+    check_loss,
     restore,
     save_run,
 )
@@ -77,7 +77,6 @@ from utils.arguments import (
     unit_interval,
 )
 from utils.collectives import split_over_ranks
-from utils.errors import InputError
 from utils.interruption import Interruption
 from utils.log import RunLog, Stopwatch, progress
 from utils.process_group import join_process_group, leave_process_group
@@ -241,11 +240,7 @@ def report_epoch(
     Raises:
         InputError: if the loss isn't finite.
     """
-    if not math.isfinite(loss):
-        raise InputError(
-            f"the loss is {loss} after epoch {epoch} at a learning rate of {lr:g}: not saved; try "
-            "a smaller --learning_rate"
-        )
+    check_loss(loss, epoch, lr)
     log.record(epoch, ins_loss=loss, ins_prob=prob, learning_rate=lr)
     log.line(
         f"epoch {epoch}/{epochs}  loss {loss:.4f}  prob {prob:.3f}  learning rate {lr:.5f}  "

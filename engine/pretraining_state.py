@@ -4,6 +4,7 @@
 """
 
 import argparse
+import math
 import signal
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -229,6 +230,15 @@ def add_save_argument(group: argparse._ArgumentGroup) -> None:
         help="write current.pth within an epoch, too, every so many minutes",
     )
     allow_change("save_minutes")
+
+
+def check_loss(loss: float, epoch: int, lr: float) -> None:
+    """Raise an `InputError` if an epoch's mean loss isn't finite."""
+    if not math.isfinite(loss):
+        raise InputError(
+            f"the loss is {loss} after epoch {epoch} at a learning rate of {lr:g}: not saved; try "
+            "a smaller --learning_rate"
+        )
 
 
 class PeriodicSave:

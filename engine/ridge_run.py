@@ -171,7 +171,7 @@ def fit_ridge(readout: RidgeReadout, train: EncodedImages, visible: Tensor, log:
             f"--regressor ridge: no training image shows landmark {int(seen.int().argmin()) + 1}"
         )
     folds = sum_up(train, len(visible), readout.side)
-    everything = folds[0].equations if len(folds) == 1 else total(folds)
+    everything = total(folds)
     shape = fit_shape(
         torch.cat([p for fold in folds for p in fold.points]),
         torch.cat([v for fold in folds for v in fold.visible]),
@@ -181,7 +181,7 @@ def fit_ridge(readout: RidgeReadout, train: EncodedImages, visible: Tensor, log:
         judge = partial(
             mean_distance,
             readout,
-            folds,
+            [fold.judged() for fold in folds],
             [solve_without(fold, folds, everything) for fold in folds],
         )
         fits = [
@@ -259,14 +259,13 @@ def set_readout(readout: RidgeReadout, solution: Solution, shape: Shape, choice:
 @torch.no_grad()
 def mean_distance(
     readout: RidgeReadout,
-    folds: Sequence[Fold],
+    judged: Sequence[tuple[Features, Tensor, Tensor]],
     candidates: Sequence[tuple[list[Solution], Shape]],
     choice: Choice,
 ) -> float:
     """Return the mean distance, in [-1, 1] units, of each fold's images from its candidate."""
     distances = []
-    for fold, (solutions, shape) in zip(folds, candidates, strict=True):
-        features, points, visible = fold.judged()
+    for (features, points, visible), (solutions, shape) in zip(judged, candidates, strict=True):
         readout.to(as_maps(features)[0].device)
         set_readout(readout, solutions[PENALTIES.index(choice.penalty)], shape, choice)
         found, _ = readout(features)  # (B, A, 2)
