@@ -5,6 +5,7 @@ of a view.
 """
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -78,18 +79,19 @@ class FinetuneRun:
         settings = self.settings
         if content.get("encoder_digest") != self.encoder_digest and not settings.override:
             raise InputError(f"{path}: began with another encoder; --override to insist")
-        self.load({"model": content["model"], "heatmaps": content["heatmaps"]}, path)
+        for weights in (content["best"], content):  # the former are checked alone
+            self.load(weights, path)
         try:
             self.optimizer.load_state_dict(content["optimizer"])
         except (ValueError, KeyError, TypeError) as error:
             raise InputError(f"{path}: the optimizer's state doesn't fit ({error})") from None
         self.done, self.best = content["epoch"], content["best"]
-        self.best_round, self.best_px = content["best_epoch"], content["best_px"]
+        self.best_round, self.best_px = int(content["best_epoch"]), float(content["best_px"])
 
-    def load(self, weights: Weights, path: Path) -> None:
+    def load(self, weights: Mapping[str, dict], path: Path) -> None:
         """Set the network to weights; the path is for messages."""
         for module, name in ((self.network.encoder, "model"), (self.network.head, "heatmaps")):
-            load_weights(module, weights[name], path, self.settings.hint)
+            load_weights(module, weights.get(name, {}), path, self.settings.hint)
 
     def weights(self) -> Weights:
         """Return a copy of the network's weights on the CPU."""

@@ -31,7 +31,10 @@ SOFTARGMAX_MUL = 100.0  # [spec 5]
 # Of a checkpoint's entry.
 KINDS = {"regressor": "published", "ridge": "ridge", "heatmaps": "finetune"}
 RIDGE_KEYS = ("opt", "epoch", "ridge")  # of a checkpoint
-FINETUNE_KEYS = ("opt", "epoch", "model", "heatmaps", "best", "optimizer")  # of a checkpoint
+FINETUNE_KEYS = (
+    *("opt", "epoch", "model", "heatmaps", "optimizer"),
+    *("best", "best_epoch", "best_px"),
+)  # of a checkpoint
 REGRESSOR_KEYS = ("opt", "epoch", "regressor", "optimizer")  # of a checkpoint [spec 7]
 
 Score = Callable[[Tensor, Tensor, Tensor], Tensor]
