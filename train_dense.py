@@ -80,6 +80,7 @@ from utils.arguments import (
     add_ignored_arguments,
     finite_float,
     ignored_notices,
+    integer,
     natural,
     positive_float,
     positive_int,
@@ -114,10 +115,10 @@ def build_parser() -> ArgumentParser:
         "--trained_model_path of eval_*.py takes",
     )
     group.add_argument(
-        "--dimensions", type=positive_int, default=64, help="length of a place's embedding"
+        "--dimensions", type=integer(1, 2**16), default=64, help="length of a place's embedding"
     )
     group.add_argument(
-        "--places", type=positive_int, default=256, help="queries of a view, at random cells"
+        "--places", type=integer(1, 2**16), default=256, help="queries of a view, at random cells"
     )
     group.add_argument(
         "--nce_t", type=positive_float, default=0.1, help="temperature of the softmax"
@@ -199,7 +200,7 @@ def main() -> None:
             override=args.override,
         )
 
-    check_rows(embedding.encoder.encoder, dataset.side, args.batch_size, len(dataset))
+    check_rows(embedding.encoder.encoder, dataset.side, args.batch_size, len(dataset), views=2)
 
     # ---- the run's folder and log ----
     log = start_run(run, {"images": len(dataset)}, position.epochs)

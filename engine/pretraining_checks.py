@@ -19,7 +19,7 @@ def check_side(image_size: int, image_crop: int) -> None:
 
 
 def check_rows(
-    model: DataParallel, side: int, batch_size: int, images: int, taken: int = 0
+    model: DataParallel, side: int, batch_size: int, images: int, taken: int = 0, views: int = 1
 ) -> None:
     """Raise an `InputError` if BatchNorm would get a single value per channel.
 
@@ -31,12 +31,14 @@ def check_rows(
         batch_size: images a step, over all ranks.
         images: of an epoch.
         taken: of them, by the steps of an epoch that is resumed, maybe of another batch size.
+        views: of an image, that are normalised together.
     """
     begun = f", {taken} of them taken" if taken else ""
     lefts = [left for left in (images, images - taken) if left > 0]
     totals = [size for n in lefts for size in (min(batch_size, n), n % batch_size or batch_size)]
     for total in totals:
-        rows = {max(own, 1) for own in split_over_ranks(total).sizes}  # one stands in for none
+        # One image stands in for none.
+        rows = {views * max(own, 1) for own in split_over_ranks(total).sizes}
         sizes = {chunk_size(own, model.chunks, i) for own in rows for i in range(model.chunks)}
         if side == STRIDE and 1 in sizes:
             raise InputError(
