@@ -27,6 +27,7 @@ from data_loader.readers.images import image_size, open_image
 from data_loader.storage.shards import find_shards
 from data_loader.storage.shards import images as shard_images
 from datasets.fetching.archives import unpack
+from engine.encoder_loading import load_projection
 from models.keypoint_prediction import IntermediateKeypointPredictor
 from tests.data_loader.layouts import (
     CELEBA_MAFL,
@@ -224,6 +225,23 @@ def read_dve(folder: Path) -> None:
     load_weights(torch.nn.Linear(2, 3), state, folder / "c.pth", "--model hourglass")
 
 
+class TinyEncoder(torch.nn.Linear):
+    def feature_channels(self, layer: int, use_hypercol: bool) -> int:
+        return 4
+
+
+def write_projection(folder: Path) -> Path:
+    torch.manual_seed(0)
+    content = {"model": TinyEncoder(2, 3).state_dict(), "head": torch.nn.Linear(4, 5).state_dict()}
+    torch.save(content, folder / "c.pth")
+    return folder / "c.pth"
+
+
+def read_projection(folder: Path) -> None:
+    torch.manual_seed(0)
+    load_projection(str(folder / "c.pth"), TinyEncoder(2, 3), "e.pth")
+
+
 def checkpoints() -> dict[str, Parser]:
     new, old = partial(write_checkpoint, old=False), partial(write_checkpoint, old=True)
     inner = {"inside": pickle_inside, "seal": with_pickle}
@@ -233,6 +251,8 @@ def checkpoints() -> dict[str, Parser]:
         "checkpoint of old": Parser(old, read_checkpoint),
         "regressor": Parser(write_regressor, read_regressor),
         "regressor's pickle": Parser(write_regressor, read_regressor, **inner),
+        "projection": Parser(write_projection, read_projection),
+        "projection's pickle": Parser(write_projection, read_projection, **inner),
         "dve": Parser(write_dve, read_dve),
         "dve's pickle": Parser(write_dve, read_dve, **inner),
     }
