@@ -1,12 +1,58 @@
-"""A point of an image lands in its random view where the view shows what is there."""
+"""Random views show points of their images at the places that the maps promise."""
 
 import torch
 
+from data_loader.data_loaders_face import MAFLAligned
 from data_loader.geometry import denormalize_points, normalize_points
-from data_loader.views.dense_views import points_in_views
-from data_loader.views.similarity import Spread, sample_maps, warp
+from data_loader.views.dense_views import DenseViews, points_in_views
+from data_loader.views.similarity import Spread, sample_maps, to_view, warp
+from tests.recipes import FACES, needs_faces
 
-SIDE, WIDTH = 136, 96
+SIDE, CROP = 136, 20
+WIDTH = SIDE - 2 * CROP
+PHOTOGRAPHS = 12
+FAINT = 0.2  # of photographs and dots: no change of colour makes their sum too bright to show
+
+
+def dotted(image, pixel):
+    """Return a photograph (3, S, S) with a bright spot around a pixel (x, y)."""
+    columns = torch.arange(SIDE) - pixel[0]
+    rows = torch.arange(SIDE)[:, None] - pixel[1]
+    return image + FAINT * torch.exp(-(columns**2 + rows**2) / (2 * 2.0**2))
+
+
+def brightest(difference):
+    """Return the centroid (x, y), in pixels, of what is above half of the largest value."""
+    light = (difference - difference.max() / 2).clamp(min=0)  # (W, W)
+    axis = torch.arange(WIDTH, dtype=light.dtype)
+    return torch.stack([light.sum(dim=0) @ axis, light.sum(dim=1) @ axis]) / light.sum()
+
+
+@needs_faces
+def test_dots_on_photographs_are_where_the_maps_say_in_both_views():
+    """A dot is what tells a view from that of the photograph without the dot."""
+    how = {"train": False, "pair_image": False, "do_augmentations": False}
+    faces = MAFLAligned(FACES / "celeba_wild", imwidth=SIDE, crop=0, **how)
+    views_of = DenseViews(SIDE, CROP, faces.mean, faces.std, Spread())
+    off = []
+    for number in range(PHOTOGRAPHS):
+        item = faces.annotated_item(number)
+        image = FAINT * faces.denormalize(item.image)  # (3, S, S)
+        dots = torch.stack([dotted(image, pixel) for pixel in item.points_px])  # (A, 3, S, S)
+        places = (item.points_px[:, None] + 0.5) * 2 / SIDE - 1  # (A, 1, 2)
+        with_dots, without = (
+            (255 * images).round().to(torch.uint8) for images in (dots, image.expand_as(dots))
+        )
+        generators = [torch.Generator().manual_seed(number) for _ in range(2)]
+        for _ in range(2):  # views of an image
+            view, plain = map(views_of, (with_dots, without), generators)
+            targets = to_view(view.maps, places)[:, 0]  # (A, 2)
+            for bright, dark, target in zip(view.images, plain.images, targets, strict=True):
+                if target.abs().max() < 0.85:  # nearer to the edge, a part of the dot is missing
+                    expected = (target + 1) * WIDTH / 2 - 0.5
+                    off.append((brightest((bright - dark).mean(dim=0)) - expected).norm())
+    assert len(off) > PHOTOGRAPHS * 2 * 3  # most of the five points are in view
+    assert max(off) < 0.5
 
 
 def test_a_dot_lands_on_its_point():
