@@ -162,4 +162,4 @@ def place_in_tables(row: Row) -> tuple:
     run = row.run
     count = math.inf if run.annotations is None else run.annotations
     made = list(ENCODERS.values()).index(run.encoder) if run.encoder else -1
-    return run.dataset, run.model, run.features, run.recipe.options, count, run.seed, made
+    return run.dataset, run.model, run.features, count, run.seed, run.recipe.options, made
