@@ -27,6 +27,7 @@ from engine.regressor_training import (
     add_regressor_arguments,
     build_regressor,
     check_judged,
+    check_own_maps,
 )
 from engine.resumption import open_checkpoint, start_run
 from engine.ridge_run import RidgeRun
@@ -63,9 +64,14 @@ def add_evaluation_arguments(
 
 
 def finetune_notices(settings: EvaluationSettings) -> list[str]:
-    """Return a line for each flag that is set and that fine-tuning ignores."""
+    """Return a line for each flag that is set and that fine-tuning ignores.
+
+    Raises:
+        InputError: for a flag that it can't be used with.
+    """
     if settings.regressor != "finetune":
         return []
+    check_own_maps(settings.projection)
     names = (
         "epochs learning_rate lr_decay_epochs lr_decay_rate cosine multistep momentum weight_decay "
         "adam amsgrad beta1 beta2 repeat num_per_epoch TPS_aug"

@@ -290,6 +290,15 @@ def load_regressor(
     return []
 
 
+def check_own_maps(projection: str | None) -> None:
+    """Raise an `InputError` if fine-tuning, which trains an encoder's own maps, is to project."""
+    if projection is not None:
+        raise InputError(
+            f"--projection {projection}: not with --regressor finetune, which changes the encoder "
+            "that it belongs to"
+        )
+
+
 def check_kind(path: str, entry: str) -> dict:
     """Return a checkpoint's content, which must have the entry of one of `KINDS`.
 

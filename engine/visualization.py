@@ -24,6 +24,7 @@ from engine.regressor_training import (
     add_kind_argument,
     build_regressor,
     check_kind,
+    check_own_maps,
     load_regressor,
 )
 from engine.run import add_device_arguments, add_log_argument, choose_device
@@ -185,10 +186,11 @@ def with_own_encoder(settings: VisualizationSettings, notices: list[str]) -> Vis
     """Return settings by which the encoder of a fine-tuned regressor is in its checkpoint.
 
     Raises:
-        InputError: if it isn't there.
+        InputError: if it isn't there, or its features are to be projected.
     """
     if settings.regressor != "finetune":
         return settings
+    check_own_maps(settings.projection)
     path = settings.ckpt_path
     check_kind(str(path), "heatmaps")
     if settings.trained_model_path is not None or settings.random_network:

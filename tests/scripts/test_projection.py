@@ -153,6 +153,7 @@ def test_matching_takes_it(faces, trained):
             ("--model", "resnet34", "--trained_model_path", "deeper.pth"),
             "current.pth: holds another architecture than deeper.pth (--model resnet34)",
         ),
+        (("--regressor", "finetune"), "current.pth: not with --regressor finetune"),
     ],
 )
 def test_mistakes_are_one_line(faces, trained, options, said):
@@ -167,3 +168,8 @@ def test_freezing_needs_an_encoder(faces, tmp_path):
     done = run_inside("train_dense.py", *given, cwd=tmp_path)
     assert done.status == 2 and len(done.err.splitlines()) == 1
     assert "--freeze: give the encoder that is frozen: --init FILE" in done.err
+
+
+def test_a_fine_tuned_encoder_isnt_projected(faces, trained):
+    done = draw(faces, trained, *WHOLE, "--regressor", "finetune", "--ckpt_path", "none.pth")
+    assert done.status == 2 and "current.pth: not with --regressor finetune" in done.err
