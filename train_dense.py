@@ -8,6 +8,11 @@ places of that view. On photographs of faces:
     --image_size 136 --image_crop 20 --batch_size 32 --epochs 10 \
     --model_path runs --model_name dense_CelebA
 
+With --freeze the encoder of --init stays as it is, and a linear projection of its hypercolumn is
+trained, for --projection of the other scripts:
+
+  python train_dense.py ... --freeze --init moco.pth --dimensions 256
+
 [spec 11; Cheng et al., arXiv:2006.14787 v2.] Letters: B images a step, of which b are this
 process's; h and w rows and columns of the embedding's map, of D dimensions; N queries of a view.
 """
@@ -46,7 +51,7 @@ from engine.acceleration import (
 )
 from engine.encoder_loading import initialise_encoder
 from engine.parallel import weigh_loss, wrap_distributed
-from engine.pretraining_checks import check_rows, check_side
+from engine.pretraining_checks import check_freeze, check_rows, check_side
 from engine.pretraining_images import (
     PairLoader,
     add_unlabelled_arguments,
@@ -115,6 +120,12 @@ def build_parser() -> ArgumentParser:
         "--trained_model_path of eval_*.py takes",
     )
     group.add_argument(
+        "--freeze",
+        action="store_true",
+        help="leave the encoder of --init as it is, and train the linear projection of its "
+        "hypercolumn alone, for --projection of eval_*.py",
+    )
+    group.add_argument(
         "--dimensions", type=integer(1, 2**16), default=64, help="length of a place's embedding"
     )
     group.add_argument(
@@ -165,6 +176,7 @@ def main() -> None:
     join_process_group(device)
     seed_everything(args.seed)
     check_batch_size(args.batch_size)
+    check_freeze(args.freeze, args.init)
     check_side(args.image_size, args.image_crop)
     dataset = build_unlabelled_dataset(
         args.dataset,
@@ -182,7 +194,8 @@ def main() -> None:
     # ---- encoder and head; as they were, if the run resumes ----
     notices = worker_notice(args.num_workers) + ignored_notices(args, WHY_IGNORED, **IGNORED)
     encoder = initialise_encoder(args.model, dataset.side, args.seed, args.init, notices)
-    embedding = DenseEmbedding(cast(InsResNet, encoder), args.dimensions).to(device).train()
+    embedding = DenseEmbedding(cast(InsResNet, encoder), args.dimensions, args.freeze)
+    embedding.to(device).train()
     accelerate(embedding.encoder, compiled=args.compile, recompute=args.recompute)
     optimizer = torch.optim.AdamW(
         embedding.parameters(), args.learning_rate, weight_decay=args.weight_decay, fused=True

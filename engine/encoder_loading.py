@@ -1,18 +1,22 @@
 """The frozen encoder of an evaluation, from a checkpoint or initialised at random."""
 
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from torch import Tensor, nn
 
 from engine.run import Settings
 from models.encoders import LAST_MAP, Encoder, build_random_encoder, freeze
+from models.projection import STAGES, ProjectedEncoder
 from utils.checkpoint import load_checkpoint, load_weights
 from utils.errors import InputError
 
 # Where checkpoints keep an encoder's weights, in the order in which they are looked for: ours and
 # the published ones, ours without DataParallel, MoCo v1 and v2, DVE, torchvision.
 PREFIXES = ("encoder.module.", "encoder.", "module.encoder_q.", "encoder_q.", "module.", "")
+MOST_DIMENSIONS = 4096  # of a projection: a file that claims more isn't believed
 
 
 @dataclass(frozen=True)
@@ -25,6 +29,7 @@ class EncoderSettings(Settings):
     random_network: bool
     layer: int
     use_hypercol: bool
+    projection: str | None
     seed: int
     batch_size: int
     num_workers: int
@@ -34,7 +39,8 @@ class EncoderSettings(Settings):
     @property
     def hint(self) -> str:
         """What a regressor's shape depends on, for messages."""
-        return f"--model {self.model} --layer {self.layer} on {self.dataset}"
+        projected = f" --projection {self.projection}" if self.projection else ""
+        return f"--model {self.model} --layer {self.layer}{projected} on {self.dataset}"
 
 
 def load_frozen_encoder(settings: EncoderSettings, side: int, notices: list[str]) -> Encoder:
@@ -56,7 +62,18 @@ def load_frozen_encoder(settings: EncoderSettings, side: int, notices: list[str]
         raise InputError("give --trained_model_path FILE, or --random_network for an untrained one")
     if path is not None and settings.random_network:
         raise InputError("--trained_model_path and --random_network exclude each other")
-    return freeze(initialise_encoder(name, side, settings.seed, path, notices))
+    encoder = initialise_encoder(name, side, settings.seed, path, notices)
+    if settings.projection is not None:
+        if not (settings.use_hypercol and settings.layer == STAGES):
+            raise InputError(
+                f"--projection: takes the place of the hypercolumn of {STAGES} stages: give "
+                f"--use_hypercol --layer {STAGES}"
+            )
+        trained = f"{path or '--random_network'} (--model {name})"
+        encoder = load_projection(settings.projection, encoder, trained)
+        channels = encoder.head.out_features
+        notices.append(f"{settings.projection}: projects the hypercolumn to {channels} channels")
+    return freeze(encoder)
 
 
 def initialise_encoder(
@@ -71,6 +88,37 @@ def initialise_encoder(
         state = read_encoder_state(path, encoder, name, notices)
         load_weights(encoder, state, path, f"--model {name}")
     return encoder
+
+
+def load_projection(path: str, encoder: Encoder, trained: str) -> ProjectedEncoder:
+    """Return an encoder with the projection of its hypercolumn that `train_dense.py` trained.
+
+    The checkpoint holds the projection's own encoder, too, which has to be this one. ``trained``
+    says where this one's weights are from, for messages.
+
+    Raises:
+        InputError: if the file holds no projection, or one of another encoder's hypercolumn.
+    """
+    content = load_checkpoint(path, ("model", "head"))
+    own = deepcopy(encoder)
+    load_weights(own, content["model"], path, trained)
+    held = own.state_dict()
+    # The vector head may differ: no map depends on it, and where a file has none that fits, it
+    # belongs to the seed.
+    if any(
+        ".fc." not in key and not torch.equal(value, held[key])
+        for key, value in encoder.state_dict().items()
+    ):
+        raise InputError(f"{path}: projects the hypercolumn of another encoder than {trained}")
+    weight = content["head"].get("weight")
+    dimensions = len(weight) if isinstance(weight, Tensor) and weight.dim() else 0
+    if not 0 < dimensions <= MOST_DIMENSIONS:
+        raise InputError(
+            f"{path}: its head has {dimensions} channels, expected 1 to {MOST_DIMENSIONS}"
+        )
+    head = nn.Linear(encoder.feature_channels(STAGES, use_hypercol=True), dimensions)
+    load_weights(head, content["head"], path, f"a projection of {trained}")
+    return ProjectedEncoder(encoder, head)
 
 
 def read_encoder_state(

@@ -28,7 +28,7 @@ from data_loader.readers.images import image_size, open_image
 from data_loader.storage.shards import find_shards
 from data_loader.storage.shards import images as shard_images
 from datasets.fetching.archives import unpack
-from engine.encoder_loading import read_encoder_state
+from engine.encoder_loading import load_projection, read_encoder_state
 from engine.pretraining_state import DenseState, Position, restore, save_run
 from engine.regressor_training import load_regressor
 from engine.resumption import open_checkpoint
@@ -283,6 +283,23 @@ def read_dve(folder: Path) -> None:
     load_weights(torch.nn.Linear(2, 3), state, folder / "c.pth", "--model hourglass")
 
 
+class TinyEncoder(torch.nn.Linear):
+    def feature_channels(self, layer: int, use_hypercol: bool) -> int:
+        return 4
+
+
+def write_projection(folder: Path) -> Path:
+    torch.manual_seed(0)
+    content = {"model": TinyEncoder(2, 3).state_dict(), "head": torch.nn.Linear(4, 5).state_dict()}
+    torch.save(content, folder / "c.pth")
+    return folder / "c.pth"
+
+
+def read_projection(folder: Path) -> None:
+    torch.manual_seed(0)
+    load_projection(str(folder / "c.pth"), TinyEncoder(2, 3), "e.pth")
+
+
 def checkpoints() -> dict[str, Parser]:
     new, old = partial(write_checkpoint, old=False), partial(write_checkpoint, old=True)
     inner = {"inside": pickle_inside, "seal": with_pickle}
@@ -296,6 +313,8 @@ def checkpoints() -> dict[str, Parser]:
         "ridge's pickle": Parser(write_ridge, read_ridge, **inner),
         "dense checkpoint": Parser(write_dense, read_dense),
         "dense checkpoint's pickle": Parser(write_dense, read_dense, **inner),
+        "projection": Parser(write_projection, read_projection),
+        "projection's pickle": Parser(write_projection, read_projection, **inner),
         "dve": Parser(write_dve, read_dve),
         "dve's pickle": Parser(write_dve, read_dve, **inner),
     }
