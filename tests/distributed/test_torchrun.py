@@ -324,10 +324,11 @@ def test_two_machines_start_again_together(faces, tmp_path):
 @pytest.mark.parametrize(
     ("script", "options", "complaint"),
     [
-        (
+        pytest.param(
             "train_moco.py",
             MOCO + "--model_name x --batch_size 5",
             "--batch_size 5: not a multiple of the 2 processes that torchrun started",
+            marks=LONG,
         ),
         (
             "train_moco.py",
@@ -335,7 +336,11 @@ def test_two_machines_start_again_together(faces, tmp_path):
             "none.pth: no such checkpoint",
         ),
         ("eval_face.py", EYES + "--model_name x --layer 9", "--layer"),
-        ("eval_face.py", EYES + "--model_name x --data_folder nowhere", "nowhere: no such folder"),
+        pytest.param(
+            *("eval_face.py", EYES + "--model_name x --data_folder nowhere"),
+            "nowhere: no such folder",
+            marks=LONG,
+        ),
     ],
 )
 def test_a_mistake_is_named_once(script, options, complaint, faces, tmp_path):

@@ -133,7 +133,7 @@ def assert_one_line(script, status, err, *words):
 # ---- checkpoints ----
 
 
-@pytest.mark.parametrize("how", ["limit", "full"])
+@pytest.mark.parametrize("how", ["limit", pytest.param("full", marks=pytest.mark.slow)])
 def test_a_save_that_fails_leaves_all_as_it_was(whole, faces, tmp_path, request, how):
     script, done = whole
     size = (done / "current.pth").stat().st_size
