@@ -1,8 +1,13 @@
-"""Run by torchrun in test_torchrun.py: train_moco.py, where each rank writes what it holds."""
+"""Run by torchrun in test_torchrun.py: a pre-training, where each rank writes what it holds.
+
+Which one, the environment says: ``SCRIPT=train_dense``, or else train_moco.
+"""
+
+import importlib
+import os
 
 import torch
 
-import train_moco
 from utils.process_group import rank
 from utils.script import run_script
 
@@ -10,15 +15,14 @@ from utils.script import run_script
 def save_and_keep(run, order, state, position, kept=False):
     save(run, order, state, position, kept)
     states = {
-        "model": state.query.state_dict(),
-        "model_ema": state.key.state_dict(),
-        "contrast": state.contrast.state_dict(),
-        "index": state.contrast.index,
+        **{entry: module.state_dict() for entry, module in state.modules().items()},
+        **state.numbers(),
         "optimizer": state.optimizer.state_dict(),
         "torch": torch.get_rng_state(),
     }
     torch.save(states, run.model_path / f"{run.model_name}_rank{rank()}.pth")
 
 
-save, train_moco.save_run = train_moco.save_run, save_and_keep
-run_script(train_moco.main)
+script = importlib.import_module(os.environ.get("SCRIPT", "train_moco"))
+save, script.save_run = script.save_run, save_and_keep
+run_script(script.main)

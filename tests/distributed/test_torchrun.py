@@ -32,6 +32,7 @@ FRAME = "--image_size 72 --image_crop 4 --model resnet18 --num_workers 1 --print
 MOCO = FRAME + "--batch_size 8 --nce_k 20 --cosine --epochs 3 --model_path runs "
 # At the default rate, rounding grows too fast to compare a run with another's arithmetic.
 SLOWLY = "--learning_rate 0.0001 "
+DENSE = FRAME + "--batch_size 8 --places 16 --epochs 2 --model_path runs --warmup_steps 0 "
 EYES = FRAME + (
     "--batch_size 4 --random_network --layer 4 --use_hypercol --adam --learning_rate 0.01 "
     "--epochs 2 --model_path runs --feature_cache disk "
@@ -46,11 +47,11 @@ def faces(tmp_path_factory):
     return out / "celeba"
 
 
-def start(launcher, script, options, faces, cwd):
+def start(launcher, script, options, faces, cwd, **variables):
     return subprocess.Popen(
         [*launcher, str(ROOT / script), *f"--data_folder {faces} {options}".split()],
         cwd=cwd,
-        env={**os.environ, **ENVIRONMENT},
+        env={**os.environ, **ENVIRONMENT, **variables},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -71,11 +72,11 @@ def states(path):
     content = torch.load(path, weights_only=False)
     tensors = {
         (part, key): tensor
-        for part in ("model", "model_ema", "contrast")
-        for key, tensor in content[part].items()
+        for part in ("model", "model_ema", "contrast", "head")
+        for key, tensor in content.get(part, {}).items()
     }
     for place, state in content["optimizer"]["state"].items():
-        tensors["momentum", place] = state["momentum_buffer"]
+        tensors |= {(place, key): torch.as_tensor(value) for key, value in state.items()}
     return tensors
 
 
@@ -112,7 +113,7 @@ def test_both_ranks_hold_the_same(two_ranks):
     assert_same(states(first), states(second))
     assert_same(states(first), states(cwd / "runs/two/current.pth"))
     a, b = (torch.load(path, weights_only=False) for path in (first, second))
-    assert a["index"] == b["index"] == 3 * 17 % 20
+    assert a["queue_index"] == b["queue_index"] == 3 * 17 % 20
     assert torch.equal(a["torch"], b["torch"])
 
 
@@ -129,6 +130,39 @@ def test_two_processes_compute_what_one_does_on_two_gpus(two_ranks, faces, tmp_p
     lines = [re.findall(r"epoch .*step.*", text) for text in (out, alone)]
     assert len(lines[0]) == 3 * 3 and lines[0] == lines[1]  # once, by the first rank
     assert (cwd / "runs/two/log.jsonl").read_text().count("\n") == 3
+
+
+@pytest.fixture(scope="module")
+def dense_ranks(faces, tmp_path_factory):
+    """Return the folder of a run of train_dense.py by two processes."""
+    cwd = tmp_path_factory.mktemp("dense")
+    script, options = "tests/distributed/keep_ranks.py", DENSE + SLOWLY + "--model_name two"
+    finish(start(torchrun(2), script, options, faces, cwd, SCRIPT="train_dense"))
+    return cwd
+
+
+def test_both_ranks_of_dense_contrast_hold_the_same(dense_ranks):
+    first, second = (states(dense_ranks / f"runs/two_rank{r}.pth") for r in (0, 1))
+    assert {part for part, _ in first} >= {"model", "head"}
+    assert_same(first, second)
+    assert_same(first, states(dense_ranks / "runs/two/current.pth"))
+
+
+@pytest.mark.slow
+def test_killed_ranks_of_dense_contrast_change_nothing(faces, tmp_path):
+    whole = start(torchrun(2), "train_dense.py", DENSE + "--model_name whole", faces, tmp_path)
+    finish(whole)
+    killed = DENSE + "--model_name killed --resume auto --save_minutes 0.0001"
+    run = start(torchrun(2, "--max-restarts", "1"), "train_dense.py", killed, faces, tmp_path)
+    out = ""
+    while "epoch 1  step 2" not in out:
+        line = run.stdout.readline()
+        assert line, out
+        out += line
+    os.kill(worker_of(run, 1), signal.SIGKILL)
+    out += finish(run)
+    assert out.count("resumed from runs/killed/") == 1 and "Traceback" not in out, out
+    assert_same(*(states(tmp_path / f"runs/{name}/current.pth") for name in ("whole", "killed")))
 
 
 @pytest.mark.parametrize(
@@ -290,10 +324,11 @@ def test_two_machines_start_again_together(faces, tmp_path):
 @pytest.mark.parametrize(
     ("script", "options", "complaint"),
     [
-        (
+        pytest.param(
             "train_moco.py",
             MOCO + "--model_name x --batch_size 5",
             "--batch_size 5: not a multiple of the 2 processes that torchrun started",
+            marks=LONG,
         ),
         (
             "train_moco.py",
@@ -301,7 +336,11 @@ def test_two_machines_start_again_together(faces, tmp_path):
             "none.pth: no such checkpoint",
         ),
         ("eval_face.py", EYES + "--model_name x --layer 9", "--layer"),
-        ("eval_face.py", EYES + "--model_name x --data_folder nowhere", "nowhere: no such folder"),
+        pytest.param(
+            *("eval_face.py", EYES + "--model_name x --data_folder nowhere"),
+            "nowhere: no such folder",
+            marks=LONG,
+        ),
     ],
 )
 def test_a_mistake_is_named_once(script, options, complaint, faces, tmp_path):

@@ -30,9 +30,12 @@ from utils.log import RunLog
 
 RUNS = {
     "train_moco.py": "--batch_size 8 --nce_k 37 --cosine --epochs 3 --save_freq 1",
+    "train_dense.py": "--batch_size 8 --places 16 --epochs 3 --save_freq 1",
     "eval_face.py": "--random_network --layer 4 --use_hypercol --batch_size 4 --adam --cosine "
     "--learning_rate 0.01 --epochs 3 --save_freq 1 --log_path log",
 }
+# train_dense.py saves by the function of train_moco.py.
+SCRIPTS = ["train_moco.py", pytest.param("train_dense.py", marks=pytest.mark.slow), "eval_face.py"]
 FULL, LARGE = "No space left on device", "File too large"
 PAGE = 4096
 
@@ -47,7 +50,7 @@ def resumed(script, faces, cwd, *options):
     return inside(script, faces, cwd, *RUNS[script].split(), "--model_name", "a", *options)
 
 
-@pytest.fixture(scope="module", params=list(RUNS))
+@pytest.fixture(scope="module", params=SCRIPTS)
 def whole(request, faces, tmp_path_factory):
     """A script's name, and the folder of three epochs of it without a break."""
     cwd = tmp_path_factory.mktemp("whole")
@@ -130,7 +133,7 @@ def assert_one_line(script, status, err, *words):
 # ---- checkpoints ----
 
 
-@pytest.mark.parametrize("how", ["limit", "full"])
+@pytest.mark.parametrize("how", ["limit", pytest.param("full", marks=pytest.mark.slow)])
 def test_a_save_that_fails_leaves_all_as_it_was(whole, faces, tmp_path, request, how):
     script, done = whole
     size = (done / "current.pth").stat().st_size
@@ -283,12 +286,12 @@ def test_picks_that_cannot_be_written_stay(tmp_path):
 
 
 @pytest.mark.parametrize("how", ["limit", "full"])
-@pytest.mark.parametrize("script", list(RUNS))
+@pytest.mark.parametrize("script", SCRIPTS)
 def test_a_cache_that_has_no_room_is_named_and_not_left(
     faces, tmp_path, monkeypatch, request, script, how
 ):
     options = f"{RUNS[script]} --model_name a".split()
-    if script == "train_moco.py":
+    if script.startswith("train_"):
         options += ["--image_cache", "cache"]
     else:
         options += ["--feature_cache", "disk", "--cache_folder", "cache"]
