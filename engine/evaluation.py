@@ -13,7 +13,7 @@ from data_loader.landmark_dataset import LandmarkDataset
 from data_loader.loaders import add_loader_arguments, check_same_images, worker_notice
 from engine.annotated_squares import AnnotatedSquares
 from engine.encoded_images import EncodedImages, Encoding, Pixels
-from engine.encoder_loading import load_frozen_encoder
+from engine.encoder_loading import EncoderSettings, load_frozen_encoder
 from engine.feature_cache import FeatureCache, add_feature_cache_arguments
 from engine.features import encode_dataset
 from engine.finetune_run import FinetuneRun
@@ -38,6 +38,7 @@ from engine.run import (
 )
 from models.encoders import add_encoder_arguments, weights_digest
 from utils.arguments import ArgumentParser, add_ignored_arguments, ignored_notices
+from utils.errors import InputError
 from utils.files import write_text
 from utils.log import RunLog
 from utils.process_group import leave_process_group
@@ -62,10 +63,21 @@ def add_evaluation_arguments(
     add_ignored_arguments(parser, **IGNORED)
 
 
+def refuse_projection(settings: EncoderSettings) -> None:
+    """Raise an `InputError` if features are to be projected, which fine-tuning doesn't read."""
+    if settings.projection is not None:
+        raise InputError("--projection: --regressor finetune reads the encoder's own maps")
+
+
 def finetune_notices(settings: EvaluationSettings) -> list[str]:
-    """Return a line for each flag that is set and that fine-tuning ignores."""
+    """Return a line for each flag that is set and that fine-tuning ignores.
+
+    Raises:
+        InputError: of a flag that contradicts it.
+    """
     if settings.regressor != "finetune":
         return []
+    refuse_projection(settings)
     names = (
         "epochs learning_rate lr_decay_epochs lr_decay_rate cosine multistep momentum weight_decay "
         "adam amsgrad beta1 beta2 repeat num_per_epoch TPS_aug"

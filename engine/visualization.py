@@ -19,7 +19,7 @@ from data_loader.items import Items
 from data_loader.landmark_dataset import LandmarkDataset
 from data_loader.loaders import add_loader_arguments, build_loader, worker_notice
 from engine.encoder_loading import EncoderSettings, load_frozen_encoder
-from engine.evaluation import add_evaluation_arguments
+from engine.evaluation import add_evaluation_arguments, refuse_projection
 from engine.regressor_training import (
     add_kind_argument,
     build_regressor,
@@ -28,7 +28,8 @@ from engine.regressor_training import (
 )
 from engine.run import add_device_arguments, add_log_argument, choose_device
 from models.encoders import Encoder, add_encoder_arguments, encode
-from models.heatmap_head import STAGES, HeatmapHead
+from models.heatmap_head import HeatmapHead
+from models.projection import STAGES
 from models.ridge import RidgeReadout
 from utils.arguments import ArgumentParser, add_ignored_arguments, ignored_notices
 from utils.drawing import render_heatmap, render_rgb, save_png, sheet, to_pil
@@ -189,6 +190,7 @@ def with_own_encoder(settings: VisualizationSettings, notices: list[str]) -> Vis
     """
     if settings.regressor != "finetune":
         return settings
+    refuse_projection(settings)
     path = settings.ckpt_path
     check_kind(str(path), "heatmaps")
     if settings.trained_model_path is not None or settings.random_network:
