@@ -291,8 +291,9 @@ def restore(
     """
     begun_in = str(content.get("order", order))
     if steps_begun(content) and begun_in != order and not override:
+        said = begun_in.encode("unicode_escape").decode()[:200]
         raise InputError(
-            f"{path}: is within an epoch of {begun_in}, not of {order}; --override to insist"
+            f"{path}: is within an epoch of {said}, not of {order}; --override to insist"
         )
     for entry, module in state.modules().items():
         load_weights(module, content[entry], path, hint)
