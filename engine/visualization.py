@@ -29,7 +29,8 @@ from engine.regressor_training import (
 )
 from engine.run import add_device_arguments, add_log_argument, choose_device
 from models.encoders import Encoder, add_encoder_arguments, encode
-from models.heatmap_head import STAGES, HeatmapHead
+from models.heatmap_head import HeatmapHead
+from models.projection import STAGES
 from models.ridge import RidgeReadout
 from utils.arguments import ArgumentParser, add_ignored_arguments, ignored_notices
 from utils.drawing import render_heatmap, render_rgb, save_png, sheet, to_pil

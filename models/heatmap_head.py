@@ -12,10 +12,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.encoders import Encoder, as_maps
-from models.hypercolumn import project_hypercolumn
+from models.projection import STAGES, project
 from models.ridge import PEAK_RADIUS, cell_axis
 
-STAGES = 4  # of an encoder, whose maps the head sees
 WIDTH = 64  # channels within the head
 
 
@@ -53,8 +52,7 @@ class HeatmapHead(nn.Module):
     def heatmaps(self, maps: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """Return log probabilities (B, A, P) and the places (P, 2) of their cells."""
         height, width = maps[-1].shape[2:]
-        projected = project_hypercolumn(maps, self.lateral.weight, (height, width))
-        hidden = F.relu(self.norm(projected + self.lateral.bias[:, None, None]))
+        hidden = F.relu(self.norm(project(maps, self.lateral, (height, width))))
         scores = self.output(hidden).flatten(2)  # (B, A, P)
         y, x = (cell_axis(size, self.side).to(scores) for size in (height, width))
         return scores.float().log_softmax(dim=2), torch.cartesian_prod(y, x).flip(1)

@@ -61,6 +61,10 @@ def test_a_tuned_encoder_serves_other_readouts(faces, tuned, tmp_path):
     for flags, complaint in (
         (["finetune", "--ckpt_path", ridge_path], "of --regressor ridge, not finetune"),
         (["ridge", "--ckpt_path", path, "--random_network"], "of --regressor finetune, not ridge"),
+        (
+            ["finetune", "--ckpt_path", path, "--projection", path],
+            ": not with --regressor finetune",
+        ),
         (["finetune", "--random_network"], "--regressor finetune: give its checkpoint by --ckpt_"),
     ):
         refused = draw(faces, tmp_path, "--regressor", *flags)
