@@ -171,9 +171,17 @@ def report(
     drawings: list[Image.Image],
     log: RunLog,
 ) -> None:
-    """Print the mean distances, and write them and the drawings."""
+    """Print the mean distances, and write them and the drawings.
+
+    Raises:
+        InputError: if no pair of one kind shows a landmark in both images.
+    """
+    kinds = tuple(zip(KINDS, ("an image and its warp", "two images"), strict=True))
+    for kind, words in kinds:
+        if not any(len(part) for part in distances[kind]):
+            raise InputError(f"--pairs {pairs}: no pair of {words} shows a landmark in both")
     means = {name: float(torch.cat(parts).mean()) for name, parts in distances.items()}
-    for kind, words in zip(KINDS, ("an image and its warp", "two images"), strict=True):
+    for kind, words in kinds:
         log.line(
             f"{pairs} pairs of {words}: {means[kind]:.2f} px; points left where they were "
             f"{means[f'{kind}_copied']:.2f} px"

@@ -1,11 +1,13 @@
-r"""Reproduce the paper's tables and curves: run what is missing, collect, compare, draw.
+r"""Reproduce the paper's tables and curves, and ours: run what is missing, compare, draw.
 
   python reproduce.py                       lists the experiments and what is finished of them
   python reproduce.py all --dry_run         prints their command lines
   python reproduce.py faces few_shot --models resnet50 \
     --checkpoint resnet50=Pretrained/ckpt_epoch_800.pth
+  python reproduce.py encoders regressor steps
+                                            pre-trains encoders as well, and compares them
   python reproduce.py all --random_network --models resnet18 --scale 0.01 --num_per_epoch 10
-                                            a smoke run of everything, without a checkpoint
+                                            a smoke run of the paper's, without a checkpoint
 
 Each run is an ordinary command line, in its own folder of --out. Start the same command again
 after an interruption: finished runs stay, and an interrupted one resumes from its last checkpoint.
@@ -23,20 +25,19 @@ from pathlib import Path
 
 import eval_animal
 import eval_face
-from engine.reproduction.experiments import EXPERIMENTS, FACE_NAMES, PER_EPOCH
-from engine.reproduction.jobs import (
-    FINISHED,
-    OTHER,
-    STATES,
-    Job,
-    JobState,
-    Settings,
+import train_dense
+import train_moco
+from engine.reproduction.evaluations import (
+    Evaluation,
     check_inputs,
-    make_job,
+    make_evaluation,
     missing_pretraining,
+    with_pretrainings,
 )
+from engine.reproduction.experiments import EXPERIMENTS, FACE_NAMES, PAPER
+from engine.reproduction.jobs import FINISHED, OTHER, STATES, Job, JobState, Settings
 from engine.reproduction.processes import ending_on_sigterm, run_logged
-from engine.reproduction.results import read_row
+from engine.reproduction.runs import PER_EPOCH
 from engine.reproduction.tables import write_curves, write_tables
 from engine.run import add_device_argument
 from models.encoders import RESNETS
@@ -48,7 +49,10 @@ from utils.log import Stopwatch
 from utils.script import run_script
 
 ROOT = Path(__file__).resolve().parent
-PARSERS = {"eval_face.py": eval_face.build_parser, "eval_animal.py": eval_animal.build_parser}
+PARSERS = {
+    f"{script.__name__}.py": script.build_parser
+    for script in (eval_face, eval_animal, train_moco, train_dense)
+}
 MODELS = (*RESNETS, "hourglass")
 SEEDS = 5  # [ours: enough to tell the spread between random choices of annotated images]
 
@@ -61,7 +65,8 @@ def build_parser() -> ArgumentParser:
         nargs="*",
         type=experiment_name,
         metavar="EXPERIMENT",
-        help=f"{', '.join(EXPERIMENTS)}, or all; without any they are listed",
+        help=f"{', '.join(EXPERIMENTS)}, or all of the paper, which are {', '.join(PAPER)}; "
+        "without any they are listed",
     )
     parser.add_argument(
         "--dry_run", action="store_true", help="print the command lines; run and write nothing"
@@ -101,7 +106,9 @@ def add_place_arguments(parser: ArgumentParser) -> None:
             help=f"encoder pre-trained on {kind}, such as {example}; one for each model",
         )
     group.add_argument(
-        "--random_network", action="store_true", help="untrained encoders, for a smoke run"
+        "--random_network",
+        action="store_true",
+        help="untrained encoders in place of the given ones, for a smoke run",
     )
     group.add_argument(
         "--overwrite",
@@ -141,7 +148,7 @@ def add_choice_arguments(parser: ArgumentParser) -> None:
         nargs="+",
         type=annotation_count,
         metavar="N",
-        help="leave out other numbers of annotated images in few_shot and cub; all is one too",
+        help="leave out other numbers of annotated images, where there are several; all is one too",
     )
     group.add_argument(
         "--scale",
@@ -209,19 +216,19 @@ def main() -> None:
         device=args.device,
     )
     seeds = args.seeds or max(2, round(SEEDS * args.scale))
-    jobs: dict[str, list[Job]] = {
+    evaluations = {
         name: [
-            make_job(run, settings)
+            make_evaluation(run, settings)
             for run in experiment.runs(args.models, args.datasets, args.annotations, seeds)
         ]
         for name, experiment in EXPERIMENTS.items()
     }
     if not args.experiments:
-        list_experiments(jobs)
+        list_experiments({name: with_pretrainings(runs) for name, runs in evaluations.items()})
         return
-    names = list(EXPERIMENTS) if "all" in args.experiments else args.experiments
-    # Experiments share runs: one job for each folder.
-    wanted = list({job.folder: job for name in names for job in jobs[name]}.values())
+    names = list(PAPER) if "all" in args.experiments else []
+    names += [name for name in args.experiments if name != "all"]
+    wanted = with_pretrainings(run for name in names for run in evaluations[name])
     if not wanted:
         raise InputError(
             f"{' '.join(names)}: nothing to run with these --datasets and --annotations"
@@ -260,7 +267,7 @@ def list_experiments(jobs: dict[str, list[Job]]) -> None:
 
 def parser_of(job: Job) -> ArgumentParser:
     """Return the parser of the script that a job runs."""
-    return PARSERS[job.run.recipe.script]()
+    return PARSERS[job.script]()
 
 
 def find_states(jobs: list[Job], overwrite: bool) -> list[JobState]:
@@ -291,16 +298,19 @@ def print_commands(pretraining: list[list[str]], jobs: list[Job], states: list[J
         print(line(script, options))
     for job, state in zip(jobs, states, strict=True):
         comment = "# finished: " if state.name == FINISHED else ""
-        print(f"{comment}{line(job.run.recipe.script, job.options_from(state))}")
+        print(f"{comment}{line(job.script, job.options_from(state))}")
 
 
 def run_jobs(jobs: list[Job], states: list[JobState], out: Path, lock: int) -> list[Job]:
     """Run what isn't finished, a line each; return the jobs that failed."""
     failed = []
     for number, (job, state) in enumerate(zip(jobs, states, strict=True), 1):
-        print(f"[{number}/{len(jobs)}] {job.run.name}: ", end="", flush=True)
+        print(f"[{number}/{len(jobs)}] {job.folder.name}: ", end="", flush=True)
         if state.name == FINISHED:
             print("finished before")
+            continue
+        if isinstance(job, Evaluation) and job.waits():
+            print(f"left out: there is no {job.encoder}")
             continue
         try:
             outcome = run_job(job, state, lock)
@@ -308,7 +318,7 @@ def run_jobs(jobs: list[Job], states: list[JobState], out: Path, lock: int) -> l
             print("stopped; the same command resumes from here")
             raise
         print(outcome, flush=True)
-        if read_row(job.folder) is None:
+        if job.outcome() is None:
             failed.append(job)
         else:
             write_tables(out)
@@ -320,12 +330,11 @@ def run_job(job: Job, state: JobState, lock: int) -> str:
     begun = f"resumed from {state.checkpoint.name}, " if state.checkpoint else ""
     options, watch = job.options_from(state), Stopwatch()
     job.clear()
-    command = [sys.executable, str(ROOT / job.run.recipe.script), *options]
-    status = run_logged(command, job.log_path, lock)
-    row = read_row(job.folder)
-    if row is None:
+    status = run_logged([sys.executable, str(ROOT / job.script), *options], job.log_path, lock)
+    outcome = job.outcome()
+    if outcome is None:
         return f"{begun}failed with status {status}, see {job.log_path}"
-    return f"{begun}{row.run.recipe.metric} {row.headline:.2f} % in {watch.seconds():.0f} s"
+    return f"{begun}{outcome} in {watch.seconds():.0f} s"
 
 
 if __name__ == "__main__":

@@ -8,6 +8,11 @@ places of that view. On photographs of faces:
     --image_size 136 --image_crop 20 --batch_size 32 --epochs 10 \
     --model_path runs --model_name dense_CelebA
 
+With --freeze the encoder of --init stays as it is, and a linear projection of its hypercolumn is
+trained, for --projection of the other scripts:
+
+  python train_dense.py ... --freeze --init moco.pth --dimensions 256
+
 [spec 11; Cheng et al., arXiv:2006.14787 v2.] Letters: B images a step, of which b are this
 process's; h and w rows and columns of the embedding's map, of D dimensions; N queries of a view.
 """
@@ -46,7 +51,7 @@ from engine.acceleration import (
 )
 from engine.encoder_loading import initialise_encoder, use_colours
 from engine.parallel import weigh_loss, wrap_distributed
-from engine.pretraining_checks import check_rows, check_side
+from engine.pretraining_checks import check_freeze, check_rows, check_side
 from engine.pretraining_images import (
     PairLoader,
     add_unlabelled_arguments,
@@ -79,6 +84,7 @@ from utils.arguments import (
     add_ignored_arguments,
     finite_float,
     ignored_notices,
+    integer,
     natural,
     positive_float,
     positive_int,
@@ -118,10 +124,16 @@ def build_parser() -> ArgumentParser:
         "--trained_model_path of eval_*.py takes",
     )
     group.add_argument(
-        "--dimensions", type=positive_int, default=64, help="length of a place's embedding"
+        "--freeze",
+        action="store_true",
+        help="leave the encoder of --init as it is, and train the linear projection of its "
+        "hypercolumn alone, for --projection of eval_*.py",
     )
     group.add_argument(
-        "--places", type=positive_int, default=256, help="queries of a view, at random cells"
+        "--dimensions", type=integer(1, 2**16), default=64, help="length of a place's embedding"
+    )
+    group.add_argument(
+        "--places", type=integer(1, 2**16), default=256, help="queries of a view, at random cells"
     )
     group.add_argument(
         "--nce_t", type=positive_float, default=0.1, help="temperature of the softmax"
@@ -168,6 +180,7 @@ def main() -> None:
     join_process_group(device)
     seed_everything(args.seed)
     check_batch_size(args.batch_size)
+    check_freeze(args.freeze, args.init)
     check_side(args.image_size, args.image_crop, args.model)
     dataset = build_unlabelled_dataset(
         args.dataset,
@@ -186,7 +199,7 @@ def main() -> None:
     notices = worker_notice(args.num_workers) + ignored_notices(args, WHY_IGNORED, **IGNORED)
     encoder = initialise_encoder(args.model, dataset.side, args.seed, args.init, notices)
     use_colours(encoder, dataset)
-    embedding = DenseEmbedding(cast(Trainable, encoder), args.dimensions).to(device).train()
+    embedding = DenseEmbedding(cast(Trainable, encoder), args.dimensions, args.freeze).to(device)
     accelerate(embedding.encoder, compiled=args.compile, recompute=args.recompute)
     optimizer = torch.optim.AdamW(
         embedding.parameters(), args.learning_rate, weight_decay=args.weight_decay, fused=True
@@ -204,7 +217,7 @@ def main() -> None:
             override=args.override,
         )
 
-    check_rows(embedding.encoder.encoder, dataset.side, args.batch_size, len(dataset))
+    check_rows(embedding.encoder.encoder, dataset.side, args.batch_size, len(dataset), views=2)
 
     # ---- the run's folder and log ----
     log = start_run(run, {"images": len(dataset)}, position.epochs)

@@ -1,9 +1,9 @@
-"""The whole method in minutes on two cores: drawn faces, pre-training, regressors, images.
+"""The whole method in minutes on two cores: drawn faces, pre-training, readouts, images.
 
-Runs the scripts as a user would, printing each command, and ends with a table of test errors:
-guessing the mean shape, a regressor on an untrained encoder, and one on the pre-trained encoder.
-Everything goes to demo/ below the current folder. With ``--quick`` it takes seconds: a few images
-and one epoch, to see that all steps run.
+Runs the scripts as a user would, printing each command, and ends with a table of test errors by
+the number of annotated faces: guessing the mean shape, and reading the landmarks off an untrained
+and off the pre-trained encoder. Everything goes to demo/ below the current folder. With
+``--quick`` it takes seconds: a few images and one epoch, to see that all steps run.
 """
 
 import argparse
@@ -15,18 +15,18 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
+from PIL import Image
+
 ROOT = Path(__file__).resolve().parents[1]
 OUT = Path("demo")
-RUNS = OUT / "runs"
+RUNS, IMAGES = OUT / "runs", OUT / "images"
 FACES = OUT / "faces" / "celeba"
 FRAME = "--image_size 90 --image_crop 13 --model resnet18 --num_workers 2"
-PRETRAIN = "--nce_t 0.2 --alpha 0.99 --cosine"
-FEATURES = "--layer 4 --use_hypercol"
-FIT = "--adam --cosine --learning_rate 0.03 --print_freq 1000"
-ENCODERS = {
-    "random": "--random_network",
-    "pretrained": f"--trained_model_path {RUNS / 'moco' / 'current.pth'}",
-}
+READOUT = "--layer 4 --use_hypercol --regressor ridge"
+PRETRAINED = f"--trained_model_path {RUNS / 'dense' / 'current.pth'}"
+ENCODERS = {"random": "--random_network", "pretrained": PRETRAINED}
+LABELS = {"random": "untrained encoder", "pretrained": "pre-trained encoder"}
+TITLE = 28  # pixels of a contact sheet above its first row, see utils/drawing.py
 
 
 class Sizes(NamedTuple):
@@ -34,25 +34,24 @@ class Sizes(NamedTuple):
 
     Attributes:
         images: unlabelled images.
-        train: labelled training images.
+        annotations: numbers of annotated training images, the largest last; sheets of landmarks
+            are drawn for the middle one.
         test: test images.
-        batch_size: images in a step, of pre-training and of the regressors.
-        nce_k: keys in the queue.
-        pretrain_epochs: epochs of pre-training.
-        epochs: epochs of each regressor.
+        batch_size: images in a step of pre-training, and that are encoded at once.
+        epochs: epochs of pre-training.
+        pairs: pairs of test images that are matched.
     """
 
     images: int
-    train: int
+    annotations: tuple[int, int, int]
     test: int
     batch_size: int
-    nce_k: int
-    pretrain_epochs: int
     epochs: int
+    pairs: int
 
 
-FULL = Sizes(2000, 1200, 300, batch_size=32, nce_k=512, pretrain_epochs=5, epochs=10)
-QUICK = Sizes(8, 4, 4, batch_size=4, nce_k=8, pretrain_epochs=1, epochs=1)
+FULL = Sizes(1600, (10, 50, 1200), test=300, batch_size=32, epochs=6, pairs=100)
+QUICK = Sizes(8, (2, 3, 6), test=4, batch_size=4, epochs=1, pairs=2)
 
 
 def main() -> None:
@@ -64,21 +63,28 @@ def main() -> None:
     data = f"--data_folder {FACES} {FRAME} --batch_size {sizes.batch_size}"
     runs = f"--model_path {RUNS} --overwrite"
     log = f"--log_path {OUT / 'log.txt'}"
+    _, sheets, most = sizes.annotations
     run(
         "datasets/synthetic.py",
-        f"--out {OUT / 'faces'} --images {sizes.images} --mafl_train {sizes.train} "
+        f"--out {OUT / 'faces'} --images {sizes.images} --mafl_train {most} "
         f"--mafl_test {sizes.test}",
     )
-    pretrain = f"{PRETRAIN} --nce_k {sizes.nce_k} --epochs {sizes.pretrain_epochs}"
-    run("train_moco.py", f"{data} {pretrain} {runs} --model_name moco")
-    fit = f"{FIT} --epochs {sizes.epochs}"
+    run("train_dense.py", f"{data} --epochs {sizes.epochs} {runs} --model_name dense")
     for name, encoder in ENCODERS.items():
-        run("eval_face.py", f"{data} {encoder} {FEATURES} {fit} {runs} --model_name {name} {log}")
+        for count in sizes.annotations:
+            fit = f"--restrict_annos {count} {runs} --model_name {name}_{count}"
+            run("eval_face.py", f"{data} {encoder} {READOUT} {fit} {log}")
     for name, encoder in ENCODERS.items():
-        sheets = f"--vis_keypoints --vis_PCA --vis_path {OUT / 'images' / name}"
-        regressor = f"--ckpt_path {RUNS / name / f'ckpt_epoch_{sizes.epochs}.pth'}"
-        run("vis_face.py", f"{data} {encoder} {FEATURES} {regressor} {sheets} {log}")
-    print_results(sizes.test, (time.perf_counter() - start) / 60)
+        drawn = f"--vis_keypoints --vis_PCA --vis_path {IMAGES / name}"
+        readout = f"--ckpt_path {RUNS / f'{name}_{sheets}' / 'current.pth'}"
+        run("vis_face.py", f"{data} {encoder} {READOUT} {readout} {drawn} {log}")
+    run(
+        "eval_matching.py",
+        f"{data} {PRETRAINED} --layer 4 --use_hypercol --pairs {sizes.pairs} "
+        f"--out {IMAGES / 'matching'} {log}",
+    )
+    save_overview()
+    print_results(sizes, (time.perf_counter() - start) / 60)
 
 
 def run(script: str, options: str) -> None:
@@ -89,27 +95,36 @@ def run(script: str, options: str) -> None:
         sys.exit(done.returncode)
 
 
-def print_results(test_images: int, minutes: float) -> None:
-    """Print the table of test errors after the last epoch, and where the images are."""
-    results = {name: json.loads((RUNS / name / "result.json").read_text()) for name in ENCODERS}
-    random, pretrained = (results[name]["last"]["Test"]["InterOcularError"] for name in ENCODERS)
-    rows = {
-        "mean shape": results["random"]["mean_shape"]["InterOcularError"],
-        "random encoder": random,
-        "pre-trained encoder": pretrained,
-    }
-    print(
-        f"\nTest error, % of the inter-ocular distance ({test_images} faces of people "
-        "never seen before)"
-    )
-    for name, error in rows.items():
-        print(f"  {name:<20} {error:6.1f}")
-    if pretrained >= random:
-        print("In these minutes pre-training did not pay (README.md, 'What the demo shows').")
-    print("Images:")
+def save_overview() -> None:
+    """Save the upper halves of both encoders' contact sheets, one above the other, at half size."""
+    sheets = [Image.open(IMAGES / name / "contact_sheet.png") for name in ENCODERS]
+    width, height = sheets[0].width, (sheets[0].height + TITLE) // 2  # two of four rows
+    page = Image.new("RGB", (width, len(sheets) * height))
+    for place, sheet in enumerate(sheets):
+        page.paste(sheet.crop((0, 0, width, height)), (0, place * height))
+    page.resize((page.width // 2, page.height // 2)).save(IMAGES / "overview.jpg", quality=85)
+
+
+def print_results(sizes: Sizes, minutes: float) -> None:
+    """Print the table of test errors, and where the images are."""
+    rows: dict[str, list[float]] = {}
     for name in ENCODERS:
-        for sheet in ("contact_sheet.png", "pca_sheet.png"):
-            print(f"  {OUT / 'images' / name / sheet}")
+        for count in sizes.annotations:
+            result = json.loads((RUNS / f"{name}_{count}" / "result.json").read_text())
+            if name == "random":  # the mean shape knows no encoder
+                rows.setdefault("mean shape", []).append(result["mean_shape"]["InterOcularError"])
+            rows.setdefault(LABELS[name], []).append(result["last"]["Test"]["InterOcularError"])
+    print(
+        f"\nTest error, % of the inter-ocular distance ({sizes.test} faces of people never seen "
+        "before),\nby the number of annotated faces"
+    )
+    print(" " * 22 + "".join(f"{count:>8,}" for count in sizes.annotations))
+    for label, errors in rows.items():
+        print(f"  {label:<20}" + "".join(f"{error:8.1f}" for error in errors))
+    print("Images:")
+    sheets = [IMAGES / n / s for n in ENCODERS for s in ("contact_sheet.png", "pca_sheet.png")]
+    for path in [*sheets, IMAGES / "matching" / "matches.png", IMAGES / "overview.jpg"]:
+        print(f"  {path}")
     print(f"{minutes:.1f} minutes")
 
 

@@ -57,6 +57,17 @@ class Encoding:
         return encode(self.encoder, images, self.layer, self.use_hypercol)
 
 
+class Pixels(Encoding):
+    """No encoding: images are handed on, on the device of an encoder that is still in training."""
+
+    def __init__(self, encoder: nn.Module) -> None:
+        super().__init__(encoder, "pixels", layer=0, use_hypercol=False)
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Return images (B, 3, H, W) on the encoder's device."""
+        return images.to(self.device, non_blocking=True)
+
+
 class StreamedImages:
     """The images of a loader, encoded whenever they are asked for."""
 

@@ -1,21 +1,25 @@
 """The frozen encoder of an evaluation, from a checkpoint or initialised at random."""
 
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from torch import Tensor, nn
 
 from data_loader.image_set import ImageSet
 from engine.run import Settings
 from engine.timm_weights import match_timm_state
 from models.encoders import LAST_MAP, Encoder, build_random_encoder, freeze
+from models.projection import STAGES, ProjectedEncoder
 from models.timm_encoder import PREFIX, TimmEncoder
-from utils.checkpoint import load_state, load_weights
+from utils.checkpoint import load_checkpoint, load_state, load_weights
 from utils.errors import InputError
 
 # Where checkpoints keep an encoder's weights, in the order in which they are looked for: ours and
 # the published ones, ours without DataParallel, MoCo v1 and v2, DVE, torchvision.
 PREFIXES = ("encoder.module.", "encoder.", "module.encoder_q.", "encoder_q.", "module.", "")
+MOST_DIMENSIONS = 4096  # of a projection: a file that claims more isn't believed
 
 
 @dataclass(frozen=True)
@@ -28,6 +32,7 @@ class EncoderSettings(Settings):
     random_network: bool
     layer: int
     use_hypercol: bool
+    projection: str | None
     seed: int
     batch_size: int
     num_workers: int
@@ -37,14 +42,15 @@ class EncoderSettings(Settings):
     @property
     def hint(self) -> str:
         """What a regressor's shape depends on, for messages."""
-        return f"--model {self.model} --layer {self.layer} on {self.dataset}"
+        projected = f" --projection {self.projection}" if self.projection else ""
+        return f"--model {self.model} --layer {self.layer}{projected} on {self.dataset}"
 
 
 def load_frozen_encoder(settings: EncoderSettings, side: int, notices: list[str]) -> Encoder:
     """Return an encoder in eval mode, without gradients, for square inputs of ``side`` pixels.
 
-    Its weights are those of a file that `match_encoder_state` or `match_timm_state` understands, or
-    belong to a seed; without either, a network of timm takes timm's own.
+    Its weights are those of a file that `read_encoder_state` understands, or belong to a seed;
+    without either, a network of timm takes timm's own.
     ``notices`` receives what the user should know about the file.
 
     Raises:
@@ -63,6 +69,16 @@ def load_frozen_encoder(settings: EncoderSettings, side: int, notices: list[str]
         raise InputError("--trained_model_path and --random_network exclude each other")
     encoder = initialise_encoder(name, side, settings.seed, path, notices, pretrained=fetched)
     encoder.feature_channels(settings.layer, settings.use_hypercol)  # raises if there is no map
+    if settings.projection is not None:
+        if not (settings.use_hypercol and settings.layer == STAGES):
+            raise InputError(
+                f"--projection: takes the place of the hypercolumn of {STAGES} stages: give "
+                f"--use_hypercol --layer {STAGES}"
+            )
+        trained = f"{path or '--random_network'} (--model {name})"
+        encoder = load_projection(settings.projection, encoder, trained)
+        channels = encoder.head.out_features
+        notices.append(f"{settings.projection}: projects the hypercolumn to {channels} channels")
     return freeze(encoder)
 
 
@@ -88,28 +104,59 @@ def initialise_encoder(
     """
     encoder = build_random_encoder(name, side, seed, pretrained)
     if path is not None:
-        state = load_state(path)
-        if isinstance(encoder, TimmEncoder):
-            state = match_timm_state(state, path, encoder, name)
-        else:
-            state = match_encoder_state(state, path, encoder, name, notices)
+        state = read_encoder_state(path, encoder, name, notices)
         load_weights(encoder, state, path, f"--model {name}")
     return encoder
 
 
-def match_encoder_state(
-    state: dict[str, Tensor], path: str, encoder: nn.Module, name: str, notices: list[str]
+def load_projection(path: str, encoder: Encoder, trained: str) -> ProjectedEncoder:
+    """Return an encoder with the projection of its hypercolumn that `train_dense.py` trained.
+
+    The checkpoint holds the projection's own encoder, too, which has to be this one. ``trained``
+    says where this one's weights are from, for messages.
+
+    Raises:
+        InputError: if the file holds no projection, or one of another encoder's hypercolumn.
+    """
+    content = load_checkpoint(path, ("model", "head"))
+    own = deepcopy(encoder)
+    load_weights(own, content["model"], path, trained)
+    held = own.state_dict()
+    # The vector head may differ: no map depends on it, and where a file has none that fits, it
+    # belongs to the seed.
+    if any(
+        ".fc." not in key and not torch.equal(value, held[key])
+        for key, value in encoder.state_dict().items()
+    ):
+        raise InputError(f"{path}: projects the hypercolumn of another encoder than {trained}")
+    weight = content["head"].get("weight")
+    dimensions = len(weight) if isinstance(weight, Tensor) and weight.dim() else 0
+    if not 0 < dimensions <= MOST_DIMENSIONS:
+        raise InputError(
+            f"{path}: its head has {dimensions} channels, expected 1 to {MOST_DIMENSIONS}"
+        )
+    head = nn.Linear(encoder.feature_channels(STAGES, use_hypercol=True), dimensions)
+    load_weights(head, content["head"], path, f"a projection of {trained}")
+    return ProjectedEncoder(encoder, head)
+
+
+def read_encoder_state(
+    path: str, encoder: nn.Module, name: str, notices: list[str]
 ) -> dict[str, Tensor]:
-    """Return an encoder's weights from those of a file, under the encoder's own keys.
+    """Return an encoder's weights from a checkpoint, under the encoder's own keys.
 
     Understood are the checkpoints of `train_moco.py`, of the published code and of DVE; those of
     MoCo v1 and v2, of which the query encoder is taken; and a bare state dict, such as
     torchvision's. A head that doesn't fit keeps its initial weights, since no map depends on it.
+    For a network of timm see `match_timm_state`.
     ``notices`` receives which prefix was mapped and whether the head was left out.
 
     Raises:
-        InputError: if the file doesn't hold an encoder.
+        InputError: if the file is no checkpoint, or doesn't hold an encoder.
     """
+    state = load_state(path)
+    if isinstance(encoder, TimmEncoder):
+        return match_timm_state(state, path, encoder, name)
     own = encoder.state_dict()
     first = next(iter(own))
     stem = first.rsplit(".", 2)[0] + "." if first.startswith("encoder.") else ""

@@ -11,15 +11,19 @@ from data_loader.bad_images import LeftOut, leave_out, list_left_out
 from data_loader.few_shot import add_few_shot_arguments, restrict, save_picks
 from data_loader.landmark_dataset import LandmarkDataset
 from data_loader.loaders import add_loader_arguments, check_same_images, worker_notice
-from engine.encoded_images import EncodedImages, Encoding
+from engine.annotated_squares import AnnotatedSquares
+from engine.encoded_images import EncodedImages, Encoding, Pixels
 from engine.encoder_loading import load_frozen_encoder, use_colours
 from engine.feature_cache import FeatureCache, add_feature_cache_arguments
 from engine.features import encode_dataset
+from engine.finetune_run import FinetuneRun
 from engine.regressor_run import EvaluationSettings, RegressorRun
 from engine.regressor_training import (
+    FINETUNE_KEYS,
     REGRESSOR_KEYS,
     RIDGE_KEYS,
     Task,
+    add_finetune_arguments,
     add_regressor_arguments,
     build_regressor,
     check_judged,
@@ -40,6 +44,7 @@ from utils.process_group import leave_process_group
 from utils.randomness import seed_everything
 
 IGNORED = {"bn": False, "crop": 0.2, "tb_freq": 500}
+KEYS = {"published": REGRESSOR_KEYS, "ridge": RIDGE_KEYS, "finetune": FINETUNE_KEYS}
 
 
 def add_evaluation_arguments(
@@ -50,10 +55,27 @@ def add_evaluation_arguments(
     add_encoder_arguments(parser, layer=3)
     add_feature_cache_arguments(parser)
     add_regressor_arguments(parser)
+    add_finetune_arguments(parser)
     add_few_shot_arguments(parser)
     add_log_argument(add_output_arguments(parser, save_freq=save_freq))
     add_device_arguments(parser)
     add_ignored_arguments(parser, **IGNORED)
+
+
+def finetune_notices(settings: EvaluationSettings) -> list[str]:
+    """Return a line for each flag that is set and that fine-tuning ignores."""
+    if settings.regressor != "finetune":
+        return []
+    names = (
+        "epochs learning_rate lr_decay_epochs lr_decay_rate cosine multistep momentum weight_decay "
+        "adam amsgrad beta1 beta2 repeat num_per_epoch TPS_aug"
+    )
+    parser = ArgumentParser("")
+    add_regressor_arguments(parser)
+    add_few_shot_arguments(parser)
+    defaults = vars(parser.parse_args([]))
+    ignored = {name: defaults[name] for name in names.split()}
+    return ignored_notices(settings.options, "with --regressor finetune", **ignored)
 
 
 def run_evaluation(
@@ -63,7 +85,7 @@ def run_evaluation(
     train_set: LandmarkDataset,
     held_out_sets: Mapping[str, LandmarkDataset],
 ) -> None:
-    """Fit a regressor on a frozen encoder's features and evaluate it.
+    """Fit a regressor on a frozen encoder's features, or fine-tune both, and evaluate it.
 
     Args:
         settings: the options of `add_evaluation_arguments`.
@@ -73,16 +95,16 @@ def run_evaluation(
         held_out_sets: split to its images.
     """
     seed_everything(settings.seed)
-    notices = ignored_notices(settings.options, **IGNORED)
+    notices = ignored_notices(settings.options, **IGNORED) + finetune_notices(settings)
 
     # ---- data sets, encoder, regressor ----
     left_out = check_images(settings, task, train_set, held_out_sets, notices)
-    is_ridge = settings.regressor == "ridge"
-    found = open_checkpoint(settings, RIDGE_KEYS if is_ridge else REGRESSOR_KEYS, notices)
+    kind = settings.regressor
+    found = open_checkpoint(settings, KEYS[kind], notices)
     picks = restrict(
         train_set,
         settings.restrict_annos,
-        repeat=settings.repeat and not is_ridge,  # which sees each image once
+        repeat=settings.repeat and kind == "published",  # the others see to it themselves
         num_per_epoch=settings.num_per_epoch,
         seed=settings.seed,
         noted_in=found[0].parent if found else None,
@@ -93,9 +115,12 @@ def run_evaluation(
     encoding = Encoding(encoder, digest, settings.layer, settings.use_hypercol)
     channels = encoder.feature_channels(settings.layer, settings.use_hypercol)
     shape = (channels, train_set.num_landmarks)
-    run: RidgeRun | RegressorRun
-    if is_ridge:
+    run: RidgeRun | RegressorRun | FinetuneRun
+    if kind == "ridge":
         run = RidgeRun(settings, task, *shape, train_set.side, device, digest)
+    elif kind == "finetune":
+        encoding = Pixels(encoder)
+        run = FinetuneRun(settings, task, encoder, *shape[1:], train_set.side, device, digest)
     else:
         run = RegressorRun(settings, task, build_regressor(*shape).to(device), digest)
     if found is not None:
@@ -114,14 +139,20 @@ def run_evaluation(
     )
     for notice in notices:
         log.line(notice)
-    train, held_out = encode_splits(settings, encoding, train_set, held_out_sets, log)
-    if not leave_process_group() or train is None:
-        return  # the rest is little work, done by the first rank
+    to_encode = None if isinstance(run, FinetuneRun) else train_set
+    train, held_out = encode_splits(settings, encoding, to_encode, held_out_sets, log)
+    if not leave_process_group():
+        return  # the rest is done by the first rank
+    if isinstance(run, FinetuneRun):
+        fitted = run.fit(AnnotatedSquares(train_set, settings.num_workers), held_out, log)
+    else:
+        assert train is not None  # in the first rank
+        fitted = run.fit(train, held_out, log)
     result = {
         "dataset": settings.dataset,
         "unit": task.unit,
         "images": counts,
-        **run.fit(train, held_out, log),
+        **fitted,
         "encoder_digest": digest,
     }
     write_text(settings.folder / "result.json", json.dumps(result, indent=1) + "\n")
@@ -151,13 +182,14 @@ def check_images(
 def encode_splits(
     settings: EvaluationSettings,
     encoding: Encoding,
-    train_set: LandmarkDataset,
+    train_set: LandmarkDataset | None,
     held_out_sets: Mapping[str, LandmarkDataset],
     log: RunLog,
 ) -> tuple[EncodedImages | None, dict[str, EncodedImages]]:
     """Return the training images, in a new order each epoch, and the others as features.
 
-    All ranks encode; the first one has the features then, the others None and nothing.
+    All ranks encode; the first one has the features then, the others None and nothing. Without
+    training images, there are None of them.
     """
     folder = settings.cache_folder or Path(f"{settings.model_path}_cache")
     encoded = partial(
@@ -170,5 +202,5 @@ def encode_splits(
         log=log,
     )
     held_out = {split: encoded(images, shuffle=False) for split, images in held_out_sets.items()}
-    train = encoded(train_set, shuffle=True)
+    train = None if train_set is None else encoded(train_set, shuffle=True)
     return train, {split: images for split, images in held_out.items() if images is not None}

@@ -21,27 +21,35 @@ def check_side(image_size: int, image_crop: int, model: str) -> None:
         )
 
 
+def check_freeze(freeze: bool, init: str | None) -> None:
+    """Raise an `InputError` if an encoder is to be frozen that no checkpoint gives."""
+    if freeze and init is None:
+        raise InputError("--freeze: give the encoder that is frozen: --init FILE")
+
+
 def check_rows(
-    model: DataParallel, side: int, batch_size: int, images: int, taken: int = 0
+    model: DataParallel, side: int, batch_size: int, images: int, taken: int = 0, views: int = 1
 ) -> None:
     """Raise an `InputError` if BatchNorm would get a single value per channel.
 
     That is one row, of which the last map is a single pixel.
 
     Args:
-        model: on its device.
+        model: on its device; in eval mode, batches aren't what BatchNorm normalises by.
         side: of the images, in pixels; a multiple of 32.
         batch_size: images a step, over all ranks.
         images: of an epoch.
         taken: of them, by the steps of an epoch that is resumed, maybe of another batch size.
+        views: of an image, that are normalised together.
     """
     begun = f", {taken} of them taken" if taken else ""
     lefts = [left for left in (images, images - taken) if left > 0]
     totals = [size for n in lefts for size in (min(batch_size, n), n % batch_size or batch_size)]
     for total in totals:
-        rows = {max(own, 1) for own in split_over_ranks(total).sizes}  # one stands in for none
+        # One image stands in for none.
+        rows = {views * max(own, 1) for own in split_over_ranks(total).sizes}
         sizes = {chunk_size(own, model.chunks, i) for own in rows for i in range(model.chunks)}
-        if side == STRIDE and 1 in sizes:
+        if side == STRIDE and 1 in sizes and model.training:
             raise InputError(
                 f"--batch_size {batch_size} with {images} images{begun}: BatchNorm would get a "
                 f"single image of {side} pixels (a batch of {total} over {world_size()} processes, "

@@ -289,10 +289,11 @@ def restore(
     Raises:
         InputError: if it doesn't fit, or an epoch can't be resumed as it began.
     """
-    if steps_begun(content) and content.get("order", order) != order and not override:
+    begun_in = str(content.get("order", order))
+    if steps_begun(content) and begun_in != order and not override:
+        said = begun_in.encode("unicode_escape").decode()[:200]
         raise InputError(
-            f"{path}: is within an epoch of {content['order']}, not of {order}; --override to "
-            "insist"
+            f"{path}: is within an epoch of {said}, not of {order}; --override to insist"
         )
     for entry, module in state.modules().items():
         load_weights(module, content[entry], path, hint)

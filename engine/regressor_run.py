@@ -49,6 +49,9 @@ class EvaluationSettings(EncoderSettings, RunSettings):
     restrict_annos: int
     repeat: bool
     num_per_epoch: int
+    finetune_steps: int
+    finetune_batch: int
+    finetune_rate: float
     feature_cache: str
     cache_folder: Path | None
     cache_gb: float | None
@@ -199,12 +202,10 @@ class RegressorRun:
         )
 
 
-def check_finite(what: str, value: float, epoch: int) -> None:
+def check_finite(what: str, value: float, epoch: int, flag: str = "--learning_rate") -> None:
     """Raise an `InputError` that advises a smaller learning rate unless a value is finite."""
     if not math.isfinite(value):
-        raise InputError(
-            f"{what} is {value} after epoch {epoch}: not saved; try a smaller --learning_rate"
-        )
+        raise InputError(f"{what} is {value} after epoch {epoch}: not saved; try a smaller {flag}")
 
 
 def named_scalars(task: Task, trained: Scores, last: dict[str, Scores]) -> Scores:

@@ -17,9 +17,10 @@ from torch import Tensor, nn, vmap
 from data_loader.landmark_dataset import LandmarkDataset
 from engine.encoded_images import Batch, EncodedImages
 from models.encoders import weights_digest
+from models.heatmap_head import HeatmapHead
 from models.keypoint_prediction import IntermediateKeypointPredictor
 from models.ridge import RidgeReadout
-from utils.arguments import adam_beta
+from utils.arguments import adam_beta, integer, positive_float, positive_int
 from utils.checkpoint import load_checkpoint, load_weights
 from utils.errors import InputError
 from utils.log import RunLog, progress
@@ -27,8 +28,13 @@ from utils.schedule import add_schedule_arguments
 
 INTERMEDIATE_POINTS = 50  # [spec 5] for each landmark
 SOFTARGMAX_MUL = 100.0  # [spec 5]
-KINDS = {"regressor": "published", "ridge": "ridge"}  # of a checkpoint's entry
+# Of a checkpoint's entry.
+KINDS = {"regressor": "published", "ridge": "ridge", "heatmaps": "finetune"}
 RIDGE_KEYS = ("opt", "epoch", "ridge")  # of a checkpoint
+FINETUNE_KEYS = (
+    *("opt", "epoch", "model", "heatmaps", "optimizer"),
+    *("best", "best_epoch", "best_px"),
+)  # of a checkpoint
 REGRESSOR_KEYS = ("opt", "epoch", "regressor", "optimizer")  # of a checkpoint [spec 7]
 
 Score = Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -103,7 +109,28 @@ def add_kind_argument(group: argparse._ArgumentGroup) -> None:
         choices=list(KINDS.values()),
         default="published",
         help="the published one, trained by gradient descent; or a ridge regression of heatmaps "
-        "with a prior of shape, in closed form: no flags of the optimization matter then",
+        "with a prior of shape, in closed form: no flags of the optimization matter then; or a "
+        "small head on the four stages and the encoder itself, both trained: see --finetune_steps",
+    )
+
+
+def add_finetune_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of ``--regressor finetune``."""
+    group = parser.add_argument_group("fine-tuning (--regressor finetune), in place of those above")
+    group.add_argument(
+        "--finetune_steps",
+        type=positive_int,
+        default=300,
+        help="steps; the learning rate rises over 20 of them and falls to 0 along a half cosine",
+    )
+    group.add_argument(
+        "--finetune_batch",
+        type=integer(2, 10_000),
+        default=16,
+        help="random views a step, of images in a random order",
+    )
+    group.add_argument(
+        "--finetune_rate", type=positive_float, default=0.001, help="AdamW's learning rate"
     )
 
 
@@ -252,14 +279,24 @@ def load_regressor(
     """
     if path is None:
         return ["no --ckpt_path: the regressor is untrained too, its landmarks are noise"]
-    entry, other = "regressor", "ridge"
-    if isinstance(regressor, RidgeReadout):
-        entry, other = other, entry
-    content = load_checkpoint(path, ("opt", "epoch"))
-    if entry not in content and other in content:
-        raise InputError(f"{path}: of --regressor {KINDS[other]}, not {KINDS[entry]}")
-    content = load_checkpoint(path, (*("opt", "epoch"), entry))
+    kinds = {RidgeReadout: "ridge", HeatmapHead: "heatmaps"}
+    entry = kinds.get(type(regressor), "regressor")
+    content = check_kind(path, entry)
     load_weights(regressor, content[entry], path, hint)
+    if entry == "heatmaps":  # which holds its encoder
+        return []
     if content.get("encoder_digest", digest := weights_digest(encoder)) != digest:
         return [f"warning: {path} was trained on the features of another encoder than this one"]
     return []
+
+
+def check_kind(path: str, entry: str) -> dict:
+    """Return a checkpoint's content, which must have the entry of one of `KINDS`.
+
+    Raises:
+        InputError: if it is of another kind of readout, or of none.
+    """
+    content = load_checkpoint(path, ("opt", "epoch"))
+    if entry not in content and (others := [kind for key, kind in KINDS.items() if key in content]):
+        raise InputError(f"{path}: of --regressor {others[0]}, not {KINDS[entry]}")
+    return load_checkpoint(path, ("opt", "epoch", entry))

@@ -50,10 +50,11 @@ def _open(run: RunSettings, keys: tuple[str, ...], notices: list[str]) -> tuple[
     return found
 
 
-def steps_begun(content: dict) -> object:
-    """Return how many steps of an epoch under way a checkpoint has taken; false if none."""
+def steps_begun(content: dict) -> int:
+    """Return how many steps of an epoch under way a checkpoint has taken."""
     progress = content.get("progress")
-    return progress.get("steps") if isinstance(progress, dict) else None
+    steps = progress.get("steps") if isinstance(progress, dict) else None
+    return steps if isinstance(steps, int) else 0
 
 
 def find_checkpoint(

@@ -210,8 +210,9 @@ def sum_up(train: EncodedImages, count: int, side: int) -> list[Fold]:
             cells = CELLS if is_stack else maps[0].shape[2]
             heatmaps = len(WIDTHS) * batch.points.shape[1]
             sizes = [m.shape[1] for m in maps]
+            offset = torch.cat([m.mean(dim=(0, 2, 3)) for m in maps]).cpu()  # (C,)
             folds = [
-                Fold(NormalEquations(sizes, heatmaps, cells, side), is_stack)
+                Fold(NormalEquations(sizes, heatmaps, cells, side, offset), is_stack)
                 for _ in range(num_folds)
             ]
         numbers = torch.arange(first, first + len(batch.points)) % num_folds

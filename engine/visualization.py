@@ -4,7 +4,7 @@ Letters: B images, C channels, h and w rows and columns of a map, P principal co
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +20,15 @@ from data_loader.landmark_dataset import LandmarkDataset
 from data_loader.loaders import add_loader_arguments, build_loader, worker_notice
 from engine.encoder_loading import EncoderSettings, load_frozen_encoder, use_colours
 from engine.evaluation import add_evaluation_arguments
-from engine.regressor_training import add_kind_argument, build_regressor, load_regressor
+from engine.regressor_training import (
+    add_kind_argument,
+    build_regressor,
+    check_kind,
+    load_regressor,
+)
 from engine.run import add_device_arguments, add_log_argument, choose_device
-from models.encoders import add_encoder_arguments, encode
+from models.encoders import Encoder, add_encoder_arguments, encode
+from models.heatmap_head import STAGES, HeatmapHead
 from models.ridge import RidgeReadout
 from utils.arguments import ArgumentParser, add_ignored_arguments, ignored_notices
 from utils.drawing import render_heatmap, render_rgb, save_png, sheet, to_pil
@@ -91,6 +97,13 @@ class VisualizationSettings(EncoderSettings):
     regressor: str
     device: str
 
+    @property
+    def read_layers(self) -> tuple[int, bool]:
+        """Which features landmarks are read from: a layer, and whether it is a hypercolumn."""
+        if self.regressor == "finetune":
+            return STAGES, True
+        return self.layer, self.use_hypercol
+
 
 def run_visualization(
     settings: VisualizationSettings,
@@ -109,6 +122,7 @@ def run_visualization(
     seed_everything(settings.seed)
     notices = worker_notice(settings.num_workers)
     notices += ignored_notices(settings.options, **training_flags())
+    settings = with_own_encoder(settings, notices)
     encoder = load_frozen_encoder(settings, dataset.side, notices).to(device)
     use_colours(encoder, dataset)
     layers = settings.layer, settings.use_hypercol
@@ -117,12 +131,7 @@ def run_visualization(
         left_out = leave_out({"test": dataset}, settings.num_workers)
         notices += list_left_out(left_out, settings.vis_path)
     if settings.vis_keypoints:
-        shape = encoder.feature_channels(*layers), dataset.num_landmarks
-        regressor: nn.Module = build_regressor(*shape)
-        if settings.regressor == "ridge":
-            regressor = RidgeReadout(*shape, dataset.side)
-        notices += load_regressor(settings.ckpt_path, regressor, encoder, settings.hint)
-        regressor.to(device).eval()
+        regressor = load_readout(settings, encoder, dataset, notices).to(device).eval()
     loader = build_loader(
         Items(dataset, dataset.annotated_item),
         batch_size=settings.batch_size,
@@ -145,7 +154,7 @@ def run_visualization(
         drawings: list[Image.Image] = []
         for batch in progress(loader, "predicting"):
             with torch.no_grad():
-                features = encode(encoder, batch.image.to(device), *layers)
+                features = encode(encoder, batch.image.to(device), *settings.read_layers)
                 pred = regressor(features)[0].cpu()  # (B, A, 2)
             predicted.append((pred, batch.points_norm, batch.visible))
             if len(predicted) <= DRAWN_BATCHES:
@@ -166,8 +175,43 @@ def check_wishes(settings: VisualizationSettings) -> None:
     """Raise an `InputError` if there is nothing to draw, or nothing to draw it with."""
     if not (settings.vis_keypoints or settings.vis_PCA):
         raise InputError("nothing to draw: give --vis_keypoints, --vis_PCA or both")
-    if settings.vis_keypoints and settings.ckpt_path is None and not settings.random_network:
-        raise InputError("--vis_keypoints needs the regressor: give --ckpt_path FILE")
+    if settings.ckpt_path is None:
+        if settings.regressor == "finetune":
+            raise InputError("--regressor finetune: give its checkpoint by --ckpt_path FILE")
+        if settings.vis_keypoints and not settings.random_network:
+            raise InputError("--vis_keypoints needs the regressor: give --ckpt_path FILE")
+
+
+def with_own_encoder(settings: VisualizationSettings, notices: list[str]) -> VisualizationSettings:
+    """Return settings by which the encoder of a fine-tuned regressor is in its checkpoint.
+
+    Raises:
+        InputError: if it isn't there.
+    """
+    if settings.regressor != "finetune":
+        return settings
+    path = settings.ckpt_path
+    check_kind(str(path), "heatmaps")
+    if settings.trained_model_path is not None or settings.random_network:
+        notices.append(f"the encoder is that of {path}, which was fine-tuned")
+    return replace(settings, trained_model_path=path, random_network=False)
+
+
+def load_readout(
+    settings: VisualizationSettings,
+    encoder: Encoder,
+    dataset: LandmarkDataset,
+    notices: list[str],
+) -> nn.Module:
+    """Return the regressor of a checkpoint, or an untrained one; see `load_regressor`."""
+    shape = encoder.feature_channels(*settings.read_layers), dataset.num_landmarks
+    regressor: nn.Module = build_regressor(*shape)
+    if settings.regressor == "ridge":
+        regressor = RidgeReadout(*shape, dataset.side)
+    elif settings.regressor == "finetune":
+        regressor = HeatmapHead(*shape, dataset.side)
+    notices += load_regressor(settings.ckpt_path, regressor, encoder, settings.hint)
+    return regressor
 
 
 def principal_maps(features: Tensor, components: int = COMPONENTS) -> np.ndarray:

@@ -12,11 +12,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.hypercolumn import project_hypercolumn
+from models.encoders import freeze
+from models.projection import STAGES, project
 from models.resnet import InsResNet
 from models.timm_encoder import TimmEncoder
 
-STAGES = 4  # the deepest maps, which are embedded: of a ResNet its stages
 STRIDE = 4  # of the embedding's map, in pixels of the view
 
 
@@ -26,21 +26,33 @@ Trainable = InsResNet | TimmEncoder
 class DenseEmbedding(nn.Module):
     """An encoder and a linear head on its deepest maps: a unit vector for every fourth pixel.
 
-    The head is for training alone: landmarks are found in the encoder's own maps.
+    The head is a projection of the hypercolumn (see `models.projection`). Where the encoder is
+    trained, too, it may be left out afterwards: landmarks are found in the encoder's own maps.
 
     Args:
         encoder: its four deepest maps are embedded, or as many as it has; what none of them
             depends on takes no part and gets no gradient.
         dimensions: D.
+        frozen: train the head alone; the encoder stays in eval mode, and as it is.
     """
 
-    def __init__(self, encoder: Trainable, dimensions: int) -> None:
+    def __init__(self, encoder: Trainable, dimensions: int, frozen: bool = False) -> None:
         super().__init__()
-        self.encoder, self.count = encoder, min(STAGES, encoder.map_count)
-        for parameter in encoder.unused_parameters(self.count):
-            parameter.requires_grad_(False)
+        self.encoder, self.frozen = encoder, frozen
+        self.count = min(STAGES, encoder.map_count)
+        if frozen:
+            freeze(encoder)  # nothing in it wants a gradient, so autograd keeps none of its maps
+        else:
+            for parameter in encoder.unused_parameters(self.count):
+                parameter.requires_grad_(False)
         channels = encoder.feature_channels(self.count, use_hypercol=True)
         self.head = nn.Linear(channels, dimensions)  # of each place: a 1x1 convolution
+
+    def train(self, mode: bool = True) -> "DenseEmbedding":
+        """Set the mode of all but a frozen encoder."""
+        super().train(mode)
+        self.encoder.train(mode and not self.frozen)
+        return self
 
     def forward(self, views: Tensor) -> Tensor:
         """Embed views (B, 3, H, W) as unit vectors (B, D, H / 4, W / 4)."""
@@ -49,9 +61,7 @@ class DenseEmbedding(nn.Module):
 
     def project(self, maps: Sequence[Tensor], shape: tuple[int, int]) -> Tensor:
         """Return the embedding (B, D, h, w) of the encoder's maps, deepest first."""
-        projected = project_hypercolumn(maps, self.head.weight, shape)
-        projected = projected + self.head.bias[:, None, None]
-        return F.normalize(projected.float(), dim=1)
+        return F.normalize(project(maps, self.head, shape).float(), dim=1)
 
 
 def cell_centres(height: int, width: int) -> Tensor:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from models.hourglass import HourglassNet
+from models.projection import ProjectedEncoder
 from models.resnet import (
     InsResNet,
     InsResNet18,
@@ -34,7 +35,7 @@ RESNETS: dict[str, Callable[..., InsResNet]] = {
 STRIDE = 32  # of a ResNet's last stage; the hourglass halves its input as often
 LAST_MAP = 5  # deeper layers are vectors
 
-Encoder = InsResNet | HourglassNet | TimmEncoder
+Encoder = InsResNet | HourglassNet | TimmEncoder | ProjectedEncoder
 Features = Tensor | tuple[Tensor, ...]
 """A dense map (B, C, H, W), or the native maps of a hypercolumn, deepest first."""
 
@@ -80,6 +81,13 @@ def add_encoder_arguments(
         action="store_true",
         help="stack the maps of several layers, resized to 48x48",
     )
+    group.add_argument(
+        "--projection",
+        metavar="FILE",
+        help="checkpoint of train_dense.py, with or without --freeze, that began or ended with "
+        "this encoder: its linear projection of the hypercolumn takes the hypercolumn's place",
+    )
+    allow_change("projection", keeps_results=False)  # part of the encoder's weights
     return group
 
 

@@ -30,3 +30,25 @@ def selected_regression_loss(
     """
     hidden = ~visible.bool().unsqueeze(-1)  # (B, A, 1)
     return regression_loss(pred.masked_fill(hidden, 0), gt.masked_fill(hidden, 0), alpha)
+
+
+def heatmap_loss(
+    log_probability: Tensor, places: Tensor, points: Tensor, visible: Tensor, width: float = 0.083
+) -> Tensor:
+    """Return how far heatmaps are from a Gaussian, and their expected places from the points.
+
+    [spec 14] Cross-entropy plus the L1 distance, mean over the visible landmarks; 0 without any.
+
+    Args:
+        log_probability: (B, A, P), over P cells.
+        places: (P, 2), of the cells, x before y.
+        points: (B, A, 2); where invisible, any finite number.
+        visible: (B, A), bool.
+        width: standard deviation of the Gaussian, in the unit of the places.
+    """
+    distance = (points[:, :, None] - places).square().sum(dim=3)  # (B, A, P)
+    target = (-distance / (2 * width**2)).softmax(dim=2)
+    cross_entropy = -(target * log_probability).sum(dim=2)  # (B, A)
+    off = (log_probability.exp() @ places - points).abs().sum(dim=2)  # (B, A)
+    shown = visible.to(off)
+    return ((cross_entropy + off) * shown).sum() / shown.sum().clamp(min=1)

@@ -43,11 +43,22 @@ class NormalEquations:
         heatmaps: K.
         cells: n.
         side: of the images, in pixels.
+        offset: (C,), near the mean of each channel, which is taken from it. Some encoders have
+            channels whose mean is hundreds of times their deviation: products of them as they are
+            would leave nothing of it in float32.
     """
 
-    def __init__(self, channels: Sequence[int], heatmaps: int, cells: int, side: int) -> None:
+    def __init__(
+        self,
+        channels: Sequence[int],
+        heatmaps: int,
+        cells: int,
+        side: int,
+        offset: Tensor | None = None,
+    ) -> None:
         self.channels, self.cells, self.side = list(channels), cells, side
         total = sum(channels)
+        self.offset = torch.zeros(total) if offset is None else offset
         self.count = 0  # cells of all images
         self.gram = torch.zeros(total, total, dtype=torch.float64)
         self.cross = torch.zeros(total, heatmaps, dtype=torch.float64)
@@ -62,6 +73,8 @@ class NormalEquations:
             rows: (B, K, n), a heatmap's profile from top to bottom.
             columns: (B, K, n), that from left to right; a cell is the product of the two.
         """
+        offsets = self.offset.to(maps[0]).split(self.channels)
+        maps = [m - offset[:, None, None] for m, offset in zip(maps, offsets, strict=True)]
         resizes = [[resize_matrix(s, self.cells).to(m) for s in m.shape[2:]] for m in maps]
         blocks = torch.split(self.feature_sum, self.channels)
         starts = torch.tensor([0, *self.channels]).cumsum(0).tolist()
@@ -91,7 +104,8 @@ class NormalEquations:
 
     def empty(self) -> "NormalEquations":
         """Return the sums over no images, of the same sizes."""
-        return NormalEquations(self.channels, self.cross.shape[1], self.cells, self.side)
+        heatmaps = self.cross.shape[1]
+        return NormalEquations(self.channels, heatmaps, self.cells, self.side, self.offset)
 
     def add_sums(self, other: "NormalEquations", sign: int = 1) -> None:
         """Add the sums of other images, or, with -1, take them away."""
@@ -114,7 +128,8 @@ class NormalEquations:
         for penalty in penalties:
             ridged = correlation + penalty * torch.eye(len(std), dtype=torch.float64)
             weight = torch.cholesky_solve(cross, torch.linalg.cholesky(ridged)) / std[:, None]
-            solutions.append((weight.t().float(), (target - mean @ weight).float()))
+            bias = target - (mean + self.offset.double()) @ weight
+            solutions.append((weight.t().float(), bias.float()))
         return solutions
 
 

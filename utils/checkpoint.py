@@ -29,7 +29,10 @@ PLAIN_CLASSES = [
 ]
 
 # What the entries of the published layout are [spec 7]; `state_dict` is DVE's.
-STATES = ("model", "model_ema", "contrast", "head", "regressor", "ridge", "optimizer", "state_dict")
+STATES = (
+    *("model", "model_ema", "contrast", "head", "optimizer", "state_dict"),
+    *("regressor", "ridge", "heatmaps", "best"),
+)
 KINDS = {"opt": argparse.Namespace, "epoch": int, **dict.fromkeys(STATES, dict)}
 
 

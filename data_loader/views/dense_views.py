@@ -1,6 +1,6 @@
-"""Random views under known maps, a batch at a time on the model's device, for dense contrast.
+"""Random views under known maps, a batch at a time on the model's device.
 
-[spec 11] Letters: B images, S their side, W the side of a view.
+[spec 11, 14] Letters: B images, A landmarks, S the images' side, W the side of a view.
 """
 
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from data_loader.views.batch_views import to_device
 from data_loader.views.colour import ColourChanges, change_colours, sample_colours
-from data_loader.views.similarity import Spread, sample_maps, warp
+from data_loader.views.similarity import Spread, is_inside, sample_maps, to_view, warp
 
 
 class MappedView(NamedTuple):
@@ -58,3 +58,23 @@ class DenseViews:
         colours, (mean, std) = ColourChanges(*rest[:-2]), rest[-2:]
         views = change_colours(warp(images.float() / 255, maps, self.width), colours)
         return MappedView(views.sub_(mean).div_(std), maps)
+
+
+def points_in_views(
+    maps: Tensor, points_px: Tensor, side: int, width: int
+) -> tuple[Tensor, Tensor]:
+    """Return where views show points of their images, and which of these they show.
+
+    Args:
+        maps: (B, 2, 3), from view to image.
+        points_px: (B, A, 2), in pixels of the images, 0 being the centre of the first one.
+        side: S.
+        width: W.
+
+    Returns:
+        (B, A, 2) in [-1, 1], where -1 and 1 are the *centres* of a view's first and last pixel; and
+        (B, A), bool. A point beyond the borders of image or view isn't shown.
+    """
+    of_image = (points_px + 0.5) * 2 / side - 1  # from edge to edge, as maps take it
+    of_view = to_view(maps, of_image)
+    return of_view * width / (width - 1), is_inside(of_image) & is_inside(of_view)

@@ -1,125 +1,24 @@
-"""The paper's experiments as data: which command lines make which table or figure.
-
-A `Run` is one command line of `eval_face.py` or `eval_animal.py`, named after what it depends on,
-so that experiments which need the same run share it.
-"""
+"""The experiments as data: which runs make which table or figure, and the published figures."""
 
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-
-@dataclass(frozen=True)
-class Recipe:
-    """What the runs on one kind of data have in common: the published options.
-
-    Args:
-        script: that trains and tests, such as ``eval_face.py``.
-        options: of the script, without data, encoder and epochs.
-        epochs: as published.
-        metric: what the script measures, as ``result.json`` names it, in %.
-    """
-
-    script: str
-    options: str
-    epochs: int
-    metric: str
-
-
-FACE_METRIC, BIRD_METRIC = "InterOcularError", "PCK"
-# [ref: README of the published code, "Landmark Regression"] all three.
-FIT = "--batch_size 32 --adam --cosine"
-FACES = Recipe(
-    "eval_face.py",
-    f"--image_size 136 --image_crop 20 {FIT} --learning_rate 0.001 --weight_decay 0.0005",
-    epochs=200,
-    metric=FACE_METRIC,
+from engine.reproduction.runs import (
+    BIRDS,
+    FACES,
+    FEW_FACES,
+    HYPERCOLUMN,
+    PARTS,
+    PRETRAINED,
+    PRETRAINING_PARTS,
+    RIDGE,
+    UNTRAINED,
+    Encoder,
+    Features,
+    Recipe,
+    Run,
 )
-FEW_FACES = Recipe(
-    "eval_face.py",
-    f"--image_size 136 --image_crop 20 {FIT} --learning_rate 0.01 --weight_decay 0.05 "
-    "--repeat --TPS_aug",
-    epochs=1000,
-    metric=FACE_METRIC,
-)
-BIRDS = Recipe(
-    "eval_animal.py",
-    f"--image_size 96 --image_crop 0 {FIT} --learning_rate 0.001 --weight_decay 0.0005",
-    epochs=2000,
-    metric=BIRD_METRIC,
-)
-PER_EPOCH = 1000  # [spec 8] images an epoch of a few-shot run
-
-Features = tuple[int, bool]
-"""``--layer`` and ``--use_hypercol``."""
-
-HYPERCOLUMN: Features = (4, True)  # conv2_x to conv5_x, the paper's choice
-
-
-@dataclass(frozen=True)
-class Run:
-    """One command line.
-
-    Args:
-        recipe: its script and the published options.
-        dataset: name of the benchmark, as the script's ``--dataset`` takes it.
-        model: name of the encoder, such as ``resnet50``.
-        features: layer, 1 to 5, and whether to take the hypercolumn from there on.
-        annotations: number of annotated training images; None for all.
-        seed: of everything random, the choice of few annotated images included.
-    """
-
-    recipe: Recipe
-    dataset: str
-    model: str
-    features: Features = HYPERCOLUMN
-    annotations: int | None = None
-    seed: int = 0
-
-    @property
-    def name(self) -> str:
-        """Its folder's name."""
-        layer, use_hypercol = self.features
-        parts = [self.dataset, self.model, f"{'hypercolumn' if use_hypercol else 'layer'}{layer}"]
-        if self.annotations is not None:
-            parts.append(f"{self.annotations}annos")
-        if self.recipe is FEW_FACES:
-            parts.append(f"seed{self.seed}")
-        return "-".join(parts)
-
-    def options(self, data_folder: Path) -> list[str]:
-        """Return the script's options that say what is computed, except for encoder and epochs."""
-        layer, use_hypercol = self.features
-        options = ["--dataset", self.dataset, "--data_folder", str(data_folder)]
-        options += ["--model", self.model, "--layer", str(layer)]
-        options += ["--use_hypercol"] if use_hypercol else []
-        options += self.recipe.options.split()
-        if (images := self.imagelist(data_folder)) is not None:
-            options += ["--imagelist", str(images)]
-        elif self.annotations is not None:
-            options += ["--restrict_annos", str(self.annotations)]
-        return [*options, "--seed", str(self.seed)]
-
-    def imagelist(self, data_folder: Path) -> Path | None:
-        """Return the list of annotated birds; None for faces."""
-        if self.recipe is not BIRDS:
-            return None
-        suffix = "" if self.annotations is None else f"_{self.annotations}"
-        return data_folder / "split" / f"train{suffix}.txt"
-
-
-def run_of_options(options: dict) -> Run:
-    """Return the run that recorded options belong to; raises KeyError for another script's."""
-    annotations, recipe = None, FACES
-    if options["dataset"] == "CUB":
-        recipe = BIRDS
-        number = Path(options["imagelist"] or "train.txt").stem.removeprefix("train_")
-        annotations = int(number) if number.isdecimal() else None
-    elif options["restrict_annos"] > 0:
-        recipe, annotations = FEW_FACES, options["restrict_annos"]
-    features = (options["layer"], options["use_hypercol"])
-    return Run(recipe, options["dataset"], options["model"], features, annotations, options["seed"])
 
 
 @dataclass(frozen=True)
@@ -153,7 +52,9 @@ class Experiment:
         models: encoders, unless the user chooses others.
         features: layers and hypercolumns.
         annotations: numbers of annotated images, None for all.
-        repeated: whether each run is repeated with several seeds.
+        encoders: how the encoders are made; None for the user's, or the published ones.
+        recipe_of_all: script and options of the runs with all annotations, if others.
+        repeated: whether each run with few annotations is repeated with several seeds.
         published: rows of published figures below the table's own.
         note: what a reader must know of the numbers.
     """
@@ -167,6 +68,8 @@ class Experiment:
     models: tuple[str, ...] = ("resnet18", "resnet50")
     features: tuple[Features, ...] = (HYPERCOLUMN,)
     annotations: tuple[int | None, ...] = (None,)
+    encoders: tuple[Encoder | None, ...] = (None,)
+    recipe_of_all: Recipe | None = None
     repeated: bool = False
     published: tuple[Published, ...] = ()
     note: str = ""
@@ -186,19 +89,25 @@ class Experiment:
         if annotations is not None and len(numbers) > 1:
             numbers = [n for n in numbers if n in annotations]
         return [
-            Run(self.recipe, dataset, model, features, number, seed)
+            Run(self.recipe_for(number), dataset, model, features, number, seed, encoder)
             for model in models or self.models
             for dataset in self.datasets
             if datasets is None or dataset in datasets
             for features in self.features
+            for encoder in self.encoders
             for number in numbers
-            for seed in range(seeds if self.repeated else 1)
+            for seed in range(seeds if self.repeated and number is not None else 1)
         ]
+
+    def recipe_for(self, annotations: int | None) -> Recipe:
+        """Return script and options of its runs with so many annotations."""
+        return self.recipe_of_all or self.recipe if annotations is None else self.recipe
 
     def includes(self, run: Run) -> bool:
         """Whether a run of any model and seed belongs to it."""
         return (
-            run.recipe is self.recipe
+            run.recipe is self.recipe_for(run.annotations)
+            and run.encoder in self.encoders
             and run.dataset in self.datasets
             and run.features in self.features
             and run.annotations in self.annotations
@@ -224,7 +133,12 @@ CL = "CL, ResNet-50, hypercolumn"
 LAYERS = {5: "conv5_x", 4: "conv4_x", 3: "conv3_x", 2: "conv2_x", 1: "max pool"}
 HYPERCOLUMNS = {(count, True): f"hypercolumn of {count}" for count in range(1, 6)}
 SINGLES = {(layer, False): f"{name} alone" for layer, name in LAYERS.items()}
-FEW = {n: str(n) for n in (1, 5, 10, 20, 50, 100)}
+FEW: dict[int | None, str] = {n: str(n) for n in (1, 5, 10, 20, 50, 100)}
+FEW_OR_ALL = {**FEW, None: "all"}
+EQUAL_PAIRS = (
+    "The encoders of one model saw the same images in the same number of epochs: as many pairs of "
+    "views. All else of a pre-training is at the published options, or at our defaults."
+)
 BIRD_LISTS = {10: "10", 50: "50", 100: "100", None: "all"}
 
 EXPERIMENTS = {
@@ -277,7 +191,52 @@ EXPERIMENTS = {
         annotations=tuple(BIRD_LISTS),
         published=(Published(CL, {}, model="resnet50"),),
     ),
+    "encoders": Experiment(
+        title="Encoders by number of annotated faces, ridge readout, MAFL",
+        recipe=RIDGE,
+        axis=lambda run: run.annotations,
+        columns=FEW_OR_ALL,
+        axis_label="annotated faces",
+        datasets=("MAFLAligned",),
+        models=("resnet18",),
+        annotations=tuple(FEW_OR_ALL),
+        encoders=(UNTRAINED, *PRETRAINED),
+        repeated=True,
+        note=EQUAL_PAIRS,
+    ),
+    "regressor": Experiment(
+        title="Encoders by number of annotated faces, published regressor, MAFL",
+        recipe=FEW_FACES,
+        axis=lambda run: run.annotations,
+        columns=FEW_OR_ALL,
+        axis_label="annotated faces",
+        datasets=("MAFLAligned",),
+        models=("resnet18",),
+        annotations=tuple(FEW_OR_ALL),
+        encoders=(UNTRAINED, *PRETRAINED),
+        recipe_of_all=FACES,
+        repeated=True,
+        note=EQUAL_PAIRS,
+    ),
+    "steps": Experiment(
+        title="Encoders by steps of pre-training, 50 annotated faces, ridge readout, MAFL",
+        recipe=RIDGE,
+        axis=lambda run: run.encoder.part if run.encoder else PARTS,
+        columns={part: f"{100 * part // PARTS} %" for part in range(PARTS + 1)},
+        axis_label="steps of pre-training",
+        datasets=("MAFLAligned",),
+        models=("resnet18",),
+        annotations=(50,),
+        encoders=(UNTRAINED, *PRETRAINING_PARTS),
+        repeated=True,
+        note="Columns are parts of one pre-training, the learning rate of which comes down to its "
+        "end; results.csv has the number of steps. " + EQUAL_PAIRS,
+    ),
 }
+
+
+PAPER = ("faces", "few_shot", "layers", "cub")
+"""The experiments of the paper; the others pre-train their encoders themselves."""
 
 
 def published_figure(run: Run) -> tuple[float, str] | None:

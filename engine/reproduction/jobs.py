@@ -1,22 +1,17 @@
-"""An experiment's run as a job: its command line, its folder, and how far it got."""
+"""A command line of an experiment as a job: its folder, and how far it got."""
 
-import math
-import shlex
+from abc import ABC, abstractmethod
 from argparse import ArgumentParser
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from engine.reproduction.experiments import BIRDS, FEW_FACES, PER_EPOCH, Run
-from engine.reproduction.results import read_record, read_row
+from engine.reproduction.results import read_record
 from engine.resumption import AUTO, find_checkpoint
 from engine.run import as_json
-from models.encoders import RESNETS
 from utils.arguments import neutral_options
 from utils.errors import InputError
-
-CHECKPOINTS = 5  # [ours] a run: at most a fifth of it is lost when it is interrupted
 
 # The roots of README.md below datasets/, then shorter names.
 ROOTS = {
@@ -26,9 +21,6 @@ ROOTS = {
     "ThreeHundredW": ("face_datasets/300w/300w", "300w/300w", "300w"),
     "CUB": ("CUB_200_2011", "CUB-200-2011", "cub"),
 }
-# [ref: README of the published code, "Train MoCo"]
-PRETRAIN = "--batch_size 256 --num_workers 12 --nce_k 4096 --cosine --epochs 800"
-INAT_LIST = "inat_aves_100K.txt"  # as datasets/download.py names it
 
 FINISHED, INTERRUPTED, MISSING = "finished", "interrupted", "missing"
 OTHER = "run with other options"
@@ -63,26 +55,26 @@ class JobState(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Job:
-    """A run with its command line and its folder.
+class Job(ABC):
+    """A command line that writes to a folder of its own.
 
     Args:
-        run: the run, by what its results depend on.
-        options: command line of its script.
+        script: to be run.
+        options: command line of the script.
         folder: that it writes to.
-        data_folder: of its data set.
-        encoder: the checkpoint it needs; None for an untrained one.
-        encoder_given: whether the user named that file.
-        pretraining: command line that makes the file otherwise; None if there isn't any.
+        dataset: name of its data set.
+        data_folder: of that.
     """
 
-    run: Run
+    script: str
     options: list[str]
     folder: Path
+    dataset: str
     data_folder: Path
-    encoder: Path | None
-    encoder_given: bool
-    pretraining: list[str] | None
+
+    @abstractmethod
+    def outcome(self) -> str | None:
+        """Return what came of it in words; None if it isn't finished."""
 
     @property
     def log_path(self) -> Path:
@@ -94,7 +86,7 @@ class Job:
         begun = any(self.folder.glob("*.pth"))
         if not begun and read_record(self.folder / "result.json") is None:
             return JobState(MISSING)
-        is_finished = read_row(self.folder) is not None
+        is_finished = self.outcome() is not None
         held = (read_record(self.folder / "options.json") or {}).get("options")
         found = None
         if not is_finished or held is None:
@@ -130,7 +122,7 @@ class Job:
         return self.options
 
     def clear(self) -> None:
-        """Remove an earlier result, which would be taken for this run's if it is killed."""
+        """Remove an earlier result, which would be taken for this job's if it is killed."""
         (self.folder / "result.json").unlink(missing_ok=True)
 
     def last_line(self) -> str:
@@ -148,85 +140,9 @@ def find_root(data: Path, dataset: str) -> Path:
     return next((place for place in places if place.is_dir()), places[0])
 
 
-def pretraining(run: Run, data: Path, out: Path) -> tuple[list[str] | None, Path]:
-    """Return the published pre-training of a run's encoder and the checkpoint it leaves.
-
-    There is no command for an encoder that `train_moco.py` doesn't train.
-    """
-    if run.recipe is BIRDS:
-        name, images = f"moco_InatAve_{run.model}", data / "inat"
-        options = ["--image_crop", "0", "--image_size", "96", "--dataset", "InatAve"]
-        options += ["--data_folder", str(images), "--imagelist", str(images / INAT_LIST)]
-    else:
-        name, images = f"moco_CelebA_{run.model}", find_root(data, "MAFLAligned")
-        options = ["--image_crop", "20", "--image_size", "136", "--dataset", "CelebA"]
-        options += ["--data_folder", str(images)]
-    command = None
-    if run.model in RESNETS:
-        command = ["train_moco.py", *PRETRAIN.split(), "--model", run.model, *options]
-        command += ["--model_name", name, "--model_path", str(out)]
-    return command, out / name / "ckpt_epoch_800.pth"
-
-
 def newest_checkpoint(folder: Path) -> tuple[Path, dict] | None:
     """Return the checkpoint that ``--resume auto`` takes, after its path; None without any."""
     try:
         return find_checkpoint(AUTO, folder, ("opt",), lambda line: None)
     except InputError:
         return None
-
-
-def make_job(run: Run, settings: Settings) -> Job:
-    """Return the command line and the folder of a run."""
-    data_folder, folder = find_root(settings.data, run.dataset), settings.out / run.name
-    options = run.options(data_folder)
-    given = settings.bird_encoders if run.recipe is BIRDS else settings.face_encoders
-    encoder, (command, made) = None, pretraining(run, settings.data, settings.out)
-    if settings.random_network:
-        options += ["--random_network"]
-    else:
-        encoder = Path(given.get(run.model, made))
-        options += ["--trained_model_path", str(encoder)]
-    if run.recipe is FEW_FACES and settings.num_per_epoch != PER_EPOCH:
-        options += ["--num_per_epoch", str(settings.num_per_epoch)]
-    epochs = max(1, round(run.recipe.epochs * settings.scale))
-    options += ["--epochs", str(epochs), "--save_freq", str(math.ceil(epochs / CHECKPOINTS))]
-    options += ["--print_freq", "1000", "--num_workers", str(settings.num_workers)]
-    options += ["--device", settings.device, "--model_path", str(settings.out)]
-    options += ["--model_name", run.name, "--log_path", str(folder / "log.txt")]
-    return Job(run, options, folder, data_folder, encoder, run.model in given, command)
-
-
-def missing_pretraining(jobs: list[Job]) -> list[list[str]]:
-    """Return the pre-trainings that jobs wait for, each a script with its options."""
-    commands = []
-    for job in jobs:
-        waits = job.encoder is not None and not job.encoder_given and not job.encoder.is_file()
-        if waits and job.pretraining is not None and job.pretraining not in commands:
-            commands.append(job.pretraining)
-    return commands
-
-
-def check_inputs(jobs: list[Job]) -> None:
-    """Raise an `InputError` if the data set or the encoder of a job isn't there."""
-    for job in jobs:
-        run, folder = job.run, job.data_folder
-        if not folder.is_dir():
-            raise InputError(
-                f"{folder}: no such folder, {run.dataset} should be there: --data names the "
-                "folder of all data sets, --datasets leaves some out"
-            )
-        images = run.imagelist(folder)
-        if images is not None and not images.is_file():
-            raise InputError(f"{images}: no such list of birds; --annotations leaves numbers out")
-        if job.encoder is None or job.encoder.is_file():
-            continue
-        flag = f"--{'bird_' if run.recipe is BIRDS else ''}checkpoint {run.model}="
-        if job.encoder_given:
-            raise InputError(f"{flag}{job.encoder}: no such file")
-        command = shlex.join(job.pretraining or [])
-        first = f"; or pre-train it: python {command}" if command else ""
-        raise InputError(
-            f"no encoder for {run.name}: give {flag}FILE (published ones: see "
-            f"datasets/download.py), or --random_network for a smoke run{first}"
-        )

@@ -5,11 +5,16 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
-from engine.reproduction.experiments import (
+from engine.reproduction.experiments import EXPERIMENTS
+from engine.reproduction.runs import (
     BIRDS,
-    EXPERIMENTS,
+    ENCODERS,
     FEW_FACES,
+    METHODS,
+    PARTS,
     PER_EPOCH,
+    PRETRAINING_EPOCHS,
+    RIDGE,
     Run,
     run_of_options,
 )
@@ -29,6 +34,8 @@ class Row:
         epochs: that it trained.
         annotations: annotated training images, also where all were used.
         test_images: how many there are.
+        pretraining_epochs: of the encoder, if the experiments made it.
+        pretraining_steps: the same in steps.
     """
 
     run: Run
@@ -40,6 +47,8 @@ class Row:
     epochs: int
     annotations: int
     test_images: int
+    pretraining_epochs: int
+    pretraining_steps: int
 
     @property
     def headline(self) -> float:
@@ -57,14 +66,30 @@ class Row:
         published = self.run.recipe.epochs
         parts = [self.run.model]
         parts += ["untrained encoder"] if self.options["random_network"] else []
+        if (encoder := self.run.pretrained) is not None:
+            parts.append(METHODS[encoder.method])
+            whole, ours = self.whole_pretraining, PRETRAINING_EPOCHS
+            parts += [f"SCALED: pre-trained for {whole} of {ours} epochs"] * (whole != ours)
         parts += [f"SCALED: {self.epochs} of {published} epochs"] * (self.epochs != published)
         parts += [f"{self.per_epoch} images an epoch"] * (self.per_epoch != PER_EPOCH)
         return ", ".join(parts)
 
     @property
+    def whole_pretraining(self) -> int:
+        """Epochs of all parts of the pre-training; ours for an encoder that had none."""
+        encoder = self.run.pretrained
+        if encoder is None:
+            return PRETRAINING_EPOCHS
+        return self.pretraining_epochs * PARTS // encoder.part
+
+    @property
     def scaled(self) -> bool:
-        """Whether it trained for less (or more) than published."""
-        return self.epochs != self.run.recipe.epochs or self.per_epoch != PER_EPOCH
+        """Whether it, or its encoder, trained for less (or more) than published, or than ours."""
+        return (
+            self.epochs != self.run.recipe.epochs
+            or self.per_epoch != PER_EPOCH
+            or self.whole_pretraining != PRETRAINING_EPOCHS
+        )
 
 
 def read_record(path: Path) -> dict | None:
@@ -82,22 +107,46 @@ def read_row(folder: Path) -> Row | None:
     if record is None or result is None:
         return None
     try:
-        options, run = record["options"], run_of_options(record["options"])
+        options, run = record["options"], run_of_options(record["options"], folder.name)
+        last = result["last"]["Test"][run.recipe.metric]
+        # A ridge readout has no epochs, of which one could be the best.
+        best = {"best_error": last, "best_epoch": 1} if run.recipe is RIDGE else result["best"]
+        epochs, steps = find_pretraining(run, options, folder.parent)
         row = Row(
             run=run,
             options=options,
-            last=result["last"]["Test"][run.recipe.metric],
-            best=result["best"]["best_test_pck" if run.recipe is BIRDS else "best_error"],
-            best_epoch=result["best"]["best_epoch"],
+            last=last,
+            best=best["best_test_pck" if run.recipe is BIRDS else "best_error"],
+            best_epoch=best["best_epoch"],
             mean_shape=result["mean_shape"][run.recipe.metric],
             epochs=result["epochs"],
             annotations=run.annotations or result["images"]["training"],
             test_images=result["images"]["Test"],
+            pretraining_epochs=epochs,
+            pretraining_steps=steps,
         )
         whole = run.name == folder.name and row.epochs == options["epochs"] and row.variant
-    except (KeyError, TypeError):
+    except (KeyError, TypeError, ValueError):
         return None
     return row if whole else None
+
+
+def find_pretraining(run: Run, options: dict, out: Path) -> tuple[int, int]:
+    """Return epochs and steps of a run's encoder, 0 where the experiments didn't train it.
+
+    Raises:
+        TypeError: if the pre-training's record isn't there.
+        ValueError: if the encoder isn't a checkpoint of some epoch.
+    """
+    if run.pretrained is None:
+        return 0, 0
+    checkpoint = Path(options["trained_model_path"])
+    record = read_record(out / checkpoint.parent.name / "options.json")
+    if record is None:
+        raise TypeError(f"{checkpoint}: no record of its pre-training")
+    epochs = int(checkpoint.stem.removeprefix("ckpt_epoch_"))
+    steps = math.ceil(record["derived"]["images"] / record["options"]["batch_size"])
+    return epochs, epochs * steps
 
 
 def read_rows(out: Path) -> list[Row]:
@@ -112,4 +161,5 @@ def place_in_tables(row: Row) -> tuple:
     """Return what the rows are sorted by: numbers by size, all annotations last."""
     run = row.run
     count = math.inf if run.annotations is None else run.annotations
-    return run.dataset, run.model, run.features, count, run.seed
+    made = list(ENCODERS.values()).index(run.encoder) if run.encoder else -1
+    return run.dataset, run.model, run.features, count, run.seed, run.recipe.options, made

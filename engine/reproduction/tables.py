@@ -14,16 +14,14 @@ from matplotlib.figure import Figure
 from data_loader.data_loaders_animal import CUB
 from data_loader.data_loaders_face import FACE_BENCHMARKS
 from engine.reproduction.experiments import (
-    BIRD_METRIC,
     EXPERIMENTS,
-    FACE_METRIC,
     FACE_NAMES,
-    FEW_FACES,
     LAYERS,
     Experiment,
     published_figure,
 )
 from engine.reproduction.results import Row, read_rows
+from engine.reproduction.runs import BIRD_METRIC, FACE_METRIC, FEW_FACES, RIDGE
 from utils.files import write_file, write_text
 
 METRIC_LABELS = {
@@ -69,6 +67,9 @@ def csv_columns(row: Row) -> dict[str, object]:
         "test_images": row.test_images,
         "published": figure,
         "published_source": source,
+        "readout": "ridge" if run.recipe is RIDGE else "published",
+        "pretraining_epochs": row.pretraining_epochs or "",
+        "pretraining_steps": row.pretraining_steps or "",
     }
 
 
@@ -137,7 +138,7 @@ def list_warnings(rows: list[Row]) -> list[str]:
     sentences = []
     if any(row.scaled for row in rows):
         sentences.append("**Scaled down: NOT a reproduction of the paper's numbers.**")
-    if any(row.options["random_network"] for row in rows):
+    if any(row.options["random_network"] and row.run.encoder is None for row in rows):
         sentences.append("**Encoders with random weights, which were not trained.**")
     foreign = []
     for dataset, group in group_rows(rows, lambda row: row.run.dataset).items():
@@ -181,6 +182,9 @@ def draw_curves(name: str, rows: list[Row]) -> Figure:
     axes = figure.add_subplot()
     if name == "layers":
         draw_layers(axes, rows)
+    elif name == "steps":
+        for variant, group in group_rows(rows, lambda row: row.variant).items():
+            draw_line(axes, group, lambda row: row.pretraining_steps, f"ours: {variant}")
     else:
         for variant, group in group_rows(rows, lambda row: row.variant).items():
             draw_line(axes, group, lambda row: row.annotations, f"ours: {variant}")

@@ -6,8 +6,8 @@ import pytest
 import torch
 import torchvision
 
-from engine.encoder_loading import EncoderSettings, load_frozen_encoder
-from models.encoders import build_encoder
+from engine.encoder_loading import EncoderSettings, load_frozen_encoder, load_projection
+from models.encoders import build_encoder, build_random_encoder
 from utils.errors import InputError
 
 
@@ -28,6 +28,7 @@ def load(path, content, name="resnet18"):
         random_network=False,
         layer=2,
         use_hypercol=False,
+        projection=None,
         seed=0,
         batch_size=2,
         num_workers=0,
@@ -102,4 +103,42 @@ def test_what_does_not_fit_is_named(tmp_path, theirs, content, name, said):
     path = tmp_path / "c.pth"
     with pytest.raises(InputError, match=said) as caught:
         load(path, theirs if content is None else content, name)
+    assert str(caught.value).startswith(f"{path}: ") and "\n" not in str(caught.value)
+
+
+def projection_of(encoder, rows=8):
+    head = torch.nn.Linear(960, rows).state_dict()
+    return {"model": encoder.state_dict(), "head": head}
+
+
+def test_a_projection_is_its_encoders_whatever_the_vector_head(tmp_path):
+    """A file without a head that fits leaves it to the seed, and no map depends on it."""
+    encoder, path = build_random_encoder("resnet18", 64, 0), tmp_path / "p.pth"
+    content = projection_of(encoder)
+    torch.save(content, path)
+    encoder.encoder.module.fc.weight.data += 1
+    projected = load_projection(str(path), encoder, "e.pth")
+    assert projected.encoder is encoder
+    assert torch.equal(projected.head.weight, content["head"]["weight"])
+    encoder.encoder.module.bn1.running_var[3] += 1
+    with pytest.raises(InputError, match="p.pth: projects the .* another encoder than e.pth"):
+        load_projection(str(path), encoder, "e.pth")
+
+
+@pytest.mark.parametrize(
+    ("head", "said"),
+    [
+        ({}, "its head has 0 channels, expected 1 to 4096"),
+        ({"weight": torch.rand(0, 960), "bias": torch.rand(0)}, "its head has 0 channels"),
+        ({"weight": torch.rand(1).expand(10**9, 960)}, "its head has 1000000000 channels"),
+        ({"weight": torch.rand(8, 64), "bias": torch.rand(8)}, "weight is .8, 64., expected .8, 9"),
+        ({"weight": torch.rand(8, 960)}, "bias is missing"),
+        ({"weight": torch.full((8, 960), torch.nan), "bias": torch.rand(8)}, "isn't finite"),
+    ],
+)
+def test_heads_that_are_no_projection_are_named(tmp_path, head, said):
+    encoder, path = build_random_encoder("resnet18", 64, 0), tmp_path / "p.pth"
+    torch.save(projection_of(encoder) | {"head": head}, path)
+    with pytest.raises(InputError, match=said) as caught:
+        load_projection(str(path), encoder, "e.pth")
     assert str(caught.value).startswith(f"{path}: ") and "\n" not in str(caught.value)

@@ -5,6 +5,7 @@ import gzip
 import io
 import tarfile
 import zipfile
+from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -27,7 +28,13 @@ from data_loader.readers.images import image_size, open_image
 from data_loader.storage.shards import find_shards
 from data_loader.storage.shards import images as shard_images
 from datasets.fetching.archives import unpack
+from engine.encoder_loading import load_projection, read_encoder_state
+from engine.pretraining_state import DenseState, Position, restore, save_run
+from engine.regressor_training import load_regressor
+from engine.resumption import open_checkpoint
+from engine.run import RunSettings
 from models.keypoint_prediction import IntermediateKeypointPredictor
+from models.ridge import RidgeReadout
 from tests.data_loader.layouts import (
     CELEBA_MAFL,
     CELEBA_PARTS,
@@ -40,6 +47,7 @@ from tests.data_loader.layouts import (
 )
 from tests.data_loader.shard_files import image, write_index, write_tar
 from tests.fuzz.mutations import gzipped, mat_packed, pickle_inside, png_sealed, with_pickle
+from train_dense import CHECKPOINT_KEYS
 from utils.checkpoint import load_checkpoint, load_weights
 
 FRAME = {"pair_image": False, "do_augmentations": False, "imwidth": 32, "crop": 2}
@@ -212,6 +220,57 @@ def read_regressor(folder: Path) -> None:
     load_weights(regressor, content["regressor"], folder / "c.pth", "--layer 3")
 
 
+def write_ridge(folder: Path) -> Path:
+    state = RidgeReadout(4, 2, 32).state_dict()
+    content = {"opt": argparse.Namespace(), "epoch": 1, "ridge": state, "encoder_digest": "0a"}
+    torch.save(content, folder / "c.pth")
+    return folder / "c.pth"
+
+
+def read_ridge(folder: Path) -> None:
+    load_regressor(
+        str(folder / "c.pth"), RidgeReadout(4, 2, 32), torch.nn.Linear(2, 3), "--layer 4"
+    )
+
+
+class TinyDense(torch.nn.Module):
+    """What a checkpoint of train_dense.py holds the weights of, in little."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        module = torch.nn.Sequential(OrderedDict(conv1=torch.nn.Linear(2, 3)))
+        wrapped = torch.nn.Sequential(OrderedDict(module=module))
+        self.encoder = torch.nn.Sequential(OrderedDict(encoder=wrapped))
+        self.head = torch.nn.Linear(3, 2)
+
+    def state(self) -> tuple[DenseState, Position]:
+        """Return the state of a run, within an epoch."""
+        optimizer = torch.optim.AdamW(self.parameters())
+        self.head(self.encoder(torch.ones(1, 2))).sum().backward()
+        optimizer.step()
+        scaler = torch.amp.GradScaler("cpu", enabled=False)
+        return DenseState(self, optimizer, scaler), Position(torch.ones(2), 8, 4, 1, 1, 4)
+
+
+def write_dense(folder: Path) -> Path:
+    state, position = TinyDense().state()
+    options = argparse.Namespace(model_path="", epochs=3, nce_t=0.1, init=None)
+    run = RunSettings(options, folder, "", "", False, False, 1)
+    save_run(run, "8 images", state, position)
+    return folder / "current.pth"
+
+
+def read_dense(folder: Path) -> None:
+    """Resume from it, and start from its encoder."""
+    path, tiny = folder / "current.pth", TinyDense()
+    options = argparse.Namespace(model_path="", epochs=3, nce_t=0.1, init=None)
+    run = RunSettings(options, folder, "", str(path), False, False, 1)
+    found = open_checkpoint(run, CHECKPOINT_KEYS, [])
+    restore(*found, *tiny.state(), hint="--model x", order="8 images", override=False)
+    state = read_encoder_state(str(path), tiny.encoder, "x", [])
+    load_weights(tiny.encoder, state, path, "--model x")
+
+
 def write_dve(folder: Path) -> Path:
     state = {f"module.{k}": v for k, v in torch.nn.Linear(2, 3).state_dict().items()}
     torch.save({"state_dict": state, "epoch": 1}, folder / "c.pth")
@@ -224,6 +283,23 @@ def read_dve(folder: Path) -> None:
     load_weights(torch.nn.Linear(2, 3), state, folder / "c.pth", "--model hourglass")
 
 
+class TinyEncoder(torch.nn.Linear):
+    def feature_channels(self, layer: int, use_hypercol: bool) -> int:
+        return 4
+
+
+def write_projection(folder: Path) -> Path:
+    torch.manual_seed(0)
+    content = {"model": TinyEncoder(2, 3).state_dict(), "head": torch.nn.Linear(4, 5).state_dict()}
+    torch.save(content, folder / "c.pth")
+    return folder / "c.pth"
+
+
+def read_projection(folder: Path) -> None:
+    torch.manual_seed(0)
+    load_projection(str(folder / "c.pth"), TinyEncoder(2, 3), "e.pth")
+
+
 def checkpoints() -> dict[str, Parser]:
     new, old = partial(write_checkpoint, old=False), partial(write_checkpoint, old=True)
     inner = {"inside": pickle_inside, "seal": with_pickle}
@@ -233,6 +309,12 @@ def checkpoints() -> dict[str, Parser]:
         "checkpoint of old": Parser(old, read_checkpoint),
         "regressor": Parser(write_regressor, read_regressor),
         "regressor's pickle": Parser(write_regressor, read_regressor, **inner),
+        "ridge": Parser(write_ridge, read_ridge),
+        "ridge's pickle": Parser(write_ridge, read_ridge, **inner),
+        "dense checkpoint": Parser(write_dense, read_dense),
+        "dense checkpoint's pickle": Parser(write_dense, read_dense, **inner),
+        "projection": Parser(write_projection, read_projection),
+        "projection's pickle": Parser(write_projection, read_projection, **inner),
         "dve": Parser(write_dve, read_dve),
         "dve's pickle": Parser(write_dve, read_dve, **inner),
     }

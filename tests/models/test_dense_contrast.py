@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from models.dense_contrast import DenseEmbedding, cell_centres, dense_contrast, embedding_at
-from models.encoders import build_random_encoder
+from models.encoders import build_random_encoder, weights_digest
 
 
 def unit(*shape):
@@ -108,3 +108,17 @@ def test_the_encoders_vector_head_gets_no_gradient():
         name for name, p in embedding.named_parameters() if p.requires_grad and p.grad is None
     }
     assert without == set()
+
+
+def test_a_frozen_encoder_stays_as_it_is_and_keeps_no_graph():
+    embedding = DenseEmbedding(build_random_encoder("resnet18", 64, 0), 8, frozen=True).train()
+    encoder, before = embedding.encoder, weights_digest(embedding.encoder)
+    assert embedding.training and not any(m.training for m in encoder.modules())
+    optimizer = torch.optim.AdamW(embedding.parameters(), 0.1, weight_decay=0.1)
+    views = torch.randn(2, 3, 64, 64)
+    head = embedding.head.weight.detach().clone()
+    embedding(views).sum().backward()
+    optimizer.step()
+    assert not any(m.requires_grad for m in encoder(views, 4, True, None))
+    assert weights_digest(encoder) == before
+    assert not torch.equal(embedding.head.weight, head)

@@ -36,8 +36,8 @@ def stacked(maps, points, width):
     ).flatten(0, 1)
 
 
-def sums(batches, width):
-    equations = NormalEquations([c for c, _, _ in SIZES], 3, CELLS, SIDE)
+def sums(batches, width, offset=None):
+    equations = NormalEquations([c for c, _, _ in SIZES], 3, CELLS, SIDE, offset)
     axis = cell_axis(CELLS, SIDE)
     for maps, points in batches:
         shown = torch.ones(points.shape[:2], dtype=torch.bool)
@@ -63,6 +63,25 @@ def test_sums_are_those_of_all_cells_without_making_them():
         ("target_sum", t.sum(dim=0)),
     ):
         assert torch.allclose(getattr(equations, name), expected, rtol=1e-5, atol=1e-4), name
+
+
+def test_channels_far_from_zero_are_as_good_as_others():
+    """As the few of a vision transformer whose activations are massive, and as constant ones."""
+    maps, points = features(9)
+    maps[2][:, 0] = 0.5
+    far = [m.clone() for m in maps]
+    for m in far:
+        m[:, :2] += 3000
+    near, offset = (torch.cat([m.mean(dim=(0, 2, 3)) for m in some]) for some in (maps, far))
+    ((wanted, bias),) = sums([(maps, points)], 0.2, near).solve([0.001])
+    ((found, far_bias),) = sums([(far, points)], 0.2, offset).solve([0.001])
+    varied = [c for c in range(12) if c != 9]  # what a constant weighs doesn't matter
+    # 3000 is held to 2e-4 in float32, of numbers that deviate by 0.3.
+    assert torch.allclose(
+        found[:, varied], wanted[:, varied], atol=0.01 * float(wanted.abs().max())
+    )
+    shift = 3000 * sum(found[:, c] for c in (0, 1, 5, 6, 9, 10))
+    assert torch.allclose(far_bias + shift, bias, atol=0.01 * float(shift.abs().max()))
 
 
 def test_solution_is_sklearns_on_standardised_channels():

@@ -1,6 +1,7 @@
 """`eval_matching.py` as a user starts it."""
 
 import json
+import shutil
 
 import pytest
 from PIL import Image
@@ -34,8 +35,42 @@ def test_a_run_scores_and_draws(faces, tmp_path):
     [
         ((), "give --trained_model_path FILE, or --random_network"),
         (("--random_network", "--pairs", "0"), "--pairs: expected an integer from 1"),
+        (("--random_network", "--layer", "6"), "--layer 6: layers 0 to 5 have maps"),
+        (("--trained_model_path", "none.pth"), "none.pth: no such checkpoint"),
+        (("--random_network", "--image_size", "8"), "an image of 8 px has nothing left"),
     ],
 )
 def test_mistakes_are_one_line(faces, tmp_path, options, said):
     done = match(faces, tmp_path, *options)
     assert done.status == 2 and said in done.err and len(done.err.splitlines()) == 1, done.err
+    assert not (tmp_path / "Matching").exists()
+
+
+def test_one_image_makes_no_pair(faces, tmp_path):
+    shutil.copytree(faces, tmp_path / "one")
+    listed = tmp_path / "one/MAFL/testing.txt"
+    listed.write_text(listed.read_text().splitlines()[0] + "\n")
+    done = match(tmp_path / "one", tmp_path, "--random_network")
+    assert done.status == 2 and len(done.err.splitlines()) == 1
+    assert "holds 1 test images, a pair needs two" in done.err
+
+
+def test_landmarks_that_no_pair_shows_in_both_images_have_no_distance(faces, tmp_path):
+    """Two test images, of which either shows what the other doesn't."""
+    shutil.copytree(faces, tmp_path / "two")
+    listed = tmp_path / "two/MAFL/testing.txt"
+    names = listed.read_text().splitlines()[:2]
+    listed.write_text("".join(f"{name}\n" for name in names))
+    path = tmp_path / "two/Anno/list_landmarks_align_celeba.txt"
+    lines = path.read_text().splitlines()
+    for i, line in enumerate(lines):
+        name, *numbers = line.split()
+        if name in names:
+            first, second = numbers[:4], numbers[4:]
+            kept = [*first, *["-1"] * 6] if name == names[0] else [*["-1"] * 4, *second]
+            lines[i] = " ".join([name, *kept])
+    path.write_text("\n".join(lines) + "\n")
+    done = match(tmp_path / "two", tmp_path, "--random_network")
+    assert done.status == 2 and len(done.err.splitlines()) == 1, done.err
+    assert "--pairs 8: no pair of two images shows a landmark in both" in done.err
+    assert not (tmp_path / "Matching").exists()

@@ -173,5 +173,5 @@ def test_what_a_resumed_run_may_change_are_flags():
     flags = {action.dest for script in SCRIPTS for action in script.build_parser()._actions}
     assert neutral_options() < changeable_options() < flags
     assert {"learning_rate", "seed", "batch_size", "amp"}.isdisjoint(changeable_options())
-    inputs = {"data_folder", "trained_model_path", "on_bad_image"}
+    inputs = {"data_folder", "trained_model_path", "projection", "on_bad_image"}
     assert changeable_options() - neutral_options() == inputs

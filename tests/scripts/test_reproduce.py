@@ -11,6 +11,7 @@ import pytest
 import eval_animal
 import eval_face
 import reproduce
+import train_dense
 import train_moco
 from engine.reproduction.experiments import EXPERIMENTS
 from engine.run import plain_options
@@ -18,13 +19,15 @@ from tests.recipes import ROOT
 from tests.scripts.running import run_inside
 from utils.checkpoint import save_checkpoint
 
-PARSERS = {script.__name__ + ".py": script for script in (eval_face, eval_animal, train_moco)}
+PARSERS = {
+    f"{script.__name__}.py": script for script in (eval_face, eval_animal, train_moco, train_dense)
+}
 SMOKE = ["--random_network", "--models", "resnet18", "--data", "data", "--scale", "0.01"]
 FOLDER = "AFLW_MTFL-resnet18-hypercolumn4"
 
 
 class FakeRuns:
-    """Stands in for the evaluation scripts: leaves their files, at once.
+    """Stands in for the scripts: leaves their files, at once.
 
     Attributes:
         started: the parsed options of each run.
@@ -46,10 +49,15 @@ class FakeRuns:
             log_path.write_text("encoding\neval_face.py: error: a.jpg is cut off\n")
             return 2
         plain = vars(plain_options(args))
-        (folder / "options.json").write_text(json.dumps({"options": plain}))
+        record = {"options": plain, "derived": {"images": 100}}
+        (folder / "options.json").write_text(json.dumps(record))
         save_checkpoint(folder / "ckpt_epoch_1.pth", {"opt": plain_options(args)})
         if len(self.started) == self.stop_at:
             raise SystemExit(143)
+        if script.startswith("train_"):
+            for epoch in range(args.save_freq, args.epochs + 1, args.save_freq):
+                save_checkpoint(folder / f"ckpt_epoch_{epoch}.pth", {"opt": plain_options(args)})
+            return 0
         metric = "PCK" if script == "eval_animal.py" else "InterOcularError"
         best = {"best_test_pck": 50.0, "best_error": 5.0, "best_epoch": 1}
         result = {
@@ -213,7 +221,10 @@ def test_experiments_share_runs(runs, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        (["nope"], "'nope' is none of faces, few_shot, layers, cub, all"),
+        (
+            ["nope"],
+            "'nope' is none of faces, few_shot, layers, cub, encoders, regressor, steps, all",
+        ),
         (["faces", "--data", "nowhere"], "nowhere/celeba: no such folder"),
         (["faces", "--data", "data"], "pre-train it: python train_moco.py --batch_size 256"),
         (["cub", "--data", "data"], "give --bird_checkpoint resnet18=FILE"),
@@ -227,6 +238,11 @@ def test_experiments_share_runs(runs, tmp_path):
         (["few_shot", "--annotations", "7"], "expected one of 1, 5, 10, 20, 50, 100, all; got 7"),
         (["cub", "--annotations", "1", *SMOKE], "nothing to run"),
         (["faces", "--scale", "0"], "expected a number above 0"),
+        (["steps", "--data", "nowhere"], "nowhere/celeba: no such folder, CelebA should be there"),
+        (
+            ["steps", "--data", "data", "--models", "hourglass"],
+            "--models hourglass: can't be pre-trained, expected resnet50",
+        ),
     ],
 )
 def test_mistakes_get_one_line_before_anything_is_written(runs, tmp_path, arguments, complaint):
@@ -246,6 +262,75 @@ def test_checkpoints_go_to_the_encoders_they_are_for(runs, tmp_path):
     assert done.status == 0, done.err
     used = {(a.dataset == "CUB", a.trained_model_path) for a in runs.started}
     assert used == {(False, "face.pth"), (True, "bird.pth")}
+
+
+OWN = ["--data", "data", "--seeds", "1", "--out", "out"]
+
+
+def test_encoders_are_pretrained_before_they_are_compared(runs, tmp_path):
+    done = start(tmp_path, "encoders", *OWN, "--annotations", "50", "all")
+    assert done.status == 0, done.err
+    moco, dense, *evaluations = runs.started
+    for pretraining in (moco, dense):
+        assert (pretraining.epochs, pretraining.save_freq) == (10, 2)
+        assert (pretraining.image_size, pretraining.image_crop) == (136, 20)
+        assert (pretraining.dataset, pretraining.data_folder) == ("CelebA", "data/celeba")
+    assert (moco.batch_size, moco.nce_k, moco.cosine) == (256, 4096, True)  # as published
+    assert {args.regressor for args in evaluations} == {"ridge"}
+    assert {(args.restrict_annos, args.random_network) for args in evaluations} == {
+        (count, untrained) for count in (50, -1) for untrained in (True, False)
+    }
+    made = {str(p.model_path / p.model_name / "ckpt_epoch_10.pth") for p in (moco, dense)}
+    assert {args.trained_model_path for args in evaluations} == {*made, None}
+    # Those of the other readout need the same encoders, which are there.
+    done = start(tmp_path, "regressor", *OWN, "--annotations", "all")
+    assert done.status == 0 and len(runs.started) == 2 + 6 + 3
+    assert "[1/5] pretraining-moco-resnet18: finished before" in done.out
+    assert {args.regressor for args in runs.started[8:]} == {"published"}
+
+
+def test_steps_are_checkpoints_of_one_pretraining_each(runs, tmp_path):
+    done = start(tmp_path, "steps", *OWN, "--scale", "0.1")
+    assert done.status == 0, done.err
+    pretrainings, evaluations = runs.started[:2], runs.started[2:]
+    # At least an epoch for each fifth of a pre-training, however small the scale.
+    assert [(args.epochs, args.save_freq) for args in pretrainings] == [(5, 1)] * 2
+    files = [args.trained_model_path for args in evaluations]
+    assert files == [
+        None,
+        *(f"out/pretraining-moco-resnet18/ckpt_epoch_{epoch}.pth" for epoch in range(1, 6)),
+        *(f"out/pretraining-dense-resnet18/ckpt_epoch_{epoch}.pth" for epoch in range(1, 6)),
+    ]
+    assert {args.restrict_annos for args in evaluations} == {50}
+    assert {args.epochs for args in evaluations} == {1}
+    assert "SCALED: pre-trained for 5 of 10" in (tmp_path / "out/results.md").read_text()
+    assert (tmp_path / "out/steps.png").is_file()
+
+
+def test_an_interrupted_pretraining_is_resumed(runs, tmp_path):
+    runs.stop_at = 2
+    assert start(tmp_path, "steps", *OWN).status == 143
+    done = start(tmp_path, "steps", *OWN)
+    assert done.status == 0, done.err
+    lines = done.out.splitlines()
+    assert "finished before" in lines[0] and "resumed from ckpt_epoch_1.pth, 10 epochs" in lines[1]
+    resumed = runs.started[2]
+    assert resumed.resume == "out/pretraining-dense-resnet18/ckpt_epoch_1.pth"
+
+
+def test_what_waits_for_a_failed_pretraining_is_left_out(runs, tmp_path):
+    runs.fail_at = 1
+    done = start(tmp_path, "encoders", *OWN, "--annotations", "50")
+    assert done.status == 1 and "1 of 5 runs failed" in done.err
+    assert done.out.count("left out: there is no out/pretraining-moco-resnet18/") == 1
+    assert len(runs.started) == 4
+
+
+def test_other_options_of_a_pretraining_are_refused(runs, tmp_path):
+    assert start(tmp_path, "encoders", *OWN, "--annotations", "50").status == 0
+    done = start(tmp_path, "encoders", *OWN, "--annotations", "50", "--scale", "0.5")
+    assert done.status == 2 and "pretraining-moco-resnet18 and 3 more" in done.err
+    assert "--epochs 10, wanted 5" in done.err
 
 
 def test_a_killed_reproduction_finishes_after_a_restart(faces, tmp_path):

@@ -4,7 +4,9 @@ import pytest
 
 import eval_animal
 import eval_face
+import eval_matching
 import reproduce
+import train_dense
 import train_moco
 import vis_animal
 import vis_face
@@ -14,7 +16,8 @@ from utils.arguments import ArgumentParser, ignored_notices
 
 RUN = ["--model_path", "m", "--model_name", "n"]
 EVALS, FITS = [eval_face, eval_animal], [train_moco, eval_face, eval_animal]
-ALL = [*FITS, vis_face, vis_animal]
+TRAINS = [train_dense, *FITS]
+ALL = [*TRAINS, vis_face, vis_animal, eval_matching]
 HUGE = str(10**31)
 # Scripts, flags, what they take and what they refuse beside text, infinity, NaN and 10^31.
 RANGES = [
@@ -22,9 +25,9 @@ RANGES = [
     (ALL, ["image_crop", "num_workers", "gpu", "layer"], ["0", "5"], ["-1", "0.5", "1e3"]),
     (ALL, ["batch_size"], ["1", "1000000"], ["0", "-1", "1.5"]),
     (ALL, ["seed"], ["0", str(2**64 - 1)], ["-1", str(2**64)]),
-    (FITS, ["epochs", "save_freq", "print_freq"], ["1", "1000000"], ["0", "-1", "1.5"]),
-    (FITS, ["keep_last"], ["1", "1000"], ["0", "-1", "1001"]),
-    (FITS, ["learning_rate", "weight_decay"], ["0", "0.1", "1e30"], ["-1", "1e31"]),
+    (TRAINS, ["epochs", "save_freq", "print_freq"], ["1", "1000000"], ["0", "-1", "1.5"]),
+    (TRAINS, ["keep_last"], ["1", "1000"], ["0", "-1", "1001"]),
+    (TRAINS, ["learning_rate", "weight_decay"], ["0", "0.1", "1e30"], ["-1", "1e31"]),
     (FITS, ["lr_decay_rate", "momentum"], ["0", "0.9", "1"], ["-0.1", "1.5", "1e30"]),
     (FITS, ["lr_decay_epochs"], ["1", "120,160"], ["0", "-3", "1,", ","]),
     (EVALS, ["beta1", "beta2"], ["0", "0.999"], ["-0.1", "1", "2"]),
@@ -32,7 +35,12 @@ RANGES = [
     (EVALS, ["num_per_epoch"], ["1", "1000"], ["0", "-1"]),
     (EVALS, ["cache_gb"], ["0.5", "100"], ["0", "-1", "1e300"]),
     ([train_moco], ["nce_k"], ["1", "65536"], ["0", "-1", str(2**24 + 1)]),
-    ([train_moco], ["nce_t", "save_minutes"], ["0.07", "5"], ["0", "-1", "1e300"]),
+    ([train_moco, train_dense], ["nce_t", "save_minutes"], ["0.07", "5"], ["0", "-1", "1e300"]),
+    ([train_dense], ["dimensions", "places"], ["1", "65536"], ["0", "-1", "1.5", "65537"]),
+    ([train_dense], ["radius"], ["0", "1"], ["-0.1", "1.1"]),
+    ([train_dense], ["rotation", "scale", "shift", "aspect"], ["0", "0.5"], ["-0.1"]),
+    ([train_dense], ["warmup_steps"], ["0", "50"], ["-1", "0.5"]),
+    ([eval_matching], ["pairs"], ["1", "1000000"], ["0", "-1", "1000001", "1.5"]),
     ([train_moco], ["alpha"], ["0", "0.999", "1"], ["-0.1", "2"]),
     ([train_moco], ["crop"], ["0.08", "1"], ["0", "-1", "1.5"]),
     ([train_moco], ["virtual_gpus"], ["1", "4"], ["0", "-1", "1025"]),
@@ -52,11 +60,12 @@ RANGES = [
 )
 def test_numbers_have_the_range_of_what_they_mean(script, flag, legal, refused, capsys):
     parser = script.build_parser()
+    run = [] if script is eval_matching else RUN  # which takes neither
     for value in legal:
-        assert hasattr(parser.parse_args([*RUN, f"--{flag}={value}"]), flag)
+        assert hasattr(parser.parse_args([*run, f"--{flag}={value}"]), flag)
     for value in refused:
         with pytest.raises(SystemExit) as stop:
-            parser.parse_args([*RUN, f"--{flag}={value}"])
+            parser.parse_args([*run, f"--{flag}={value}"])
         said = capsys.readouterr().err
         assert stop.value.code == 2 and f"--{flag}" in said and said.count("\n") == 1
 

@@ -5,23 +5,35 @@ import math
 import pytest
 from PIL import Image
 
-from engine.reproduction.experiments import (
+from engine.reproduction.experiments import EXPERIMENTS, PAPER, published_figure
+from engine.reproduction.results import read_row, read_rows
+from engine.reproduction.runs import (
     BIRDS,
-    EXPERIMENTS,
     FACES,
     FEW_FACES,
+    RIDGE,
+    UNTRAINED,
+    Encoder,
     Run,
-    published_figure,
 )
-from engine.reproduction.results import read_row, read_rows
 from engine.reproduction.tables import format_cell, mean_std, write_curves, write_tables
 from utils.errors import InputError
 from utils.files import write_file
 
 
-def leave(out, run, score, *, epochs=None, test_images=None, best=1.0, random_network=False):
+def leave(
+    out,
+    run,
+    score,
+    *,
+    epochs=None,
+    test_images=None,
+    best=1.0,
+    random_network=False,
+    encoder="encoder.pth",
+):
     """Leave the records of a finished run in its folder, as the evaluation scripts do."""
-    birds, few = run.recipe is BIRDS, run.recipe is FEW_FACES
+    birds, few = run.recipe is BIRDS, run.recipe in (FEW_FACES, RIDGE)
     epochs = epochs or run.recipe.epochs
     counts = {"MAFLAligned": 1000, "AFLW_MTFL": 2995, "AFLW": 2991, "ThreeHundredW": 689}
     options = {
@@ -29,13 +41,14 @@ def leave(out, run, score, *, epochs=None, test_images=None, best=1.0, random_ne
         "model": run.model,
         "layer": run.features[0],
         "use_hypercol": run.features[1],
-        "restrict_annos": run.annotations if few else -1,
+        "restrict_annos": run.annotations if few and run.annotations else -1,
         "imagelist": str(run.imagelist(out)) if birds else None,
         "seed": run.seed,
         "epochs": epochs,
         "num_per_epoch": 1000,
         "random_network": random_network,
-        "trained_model_path": None if random_network else "encoder.pth",
+        "trained_model_path": None if random_network else encoder,
+        "regressor": "ridge" if run.recipe is RIDGE else "published",
     }
     metric = "PCK" if birds else "InterOcularError"
     entry = {"best_val_pck": 9.0, "best_test_pck": best} if birds else {"best_error": best}
@@ -46,6 +59,8 @@ def leave(out, run, score, *, epochs=None, test_images=None, best=1.0, random_ne
         "best": {**entry, "best_epoch": 7},
         "mean_shape": {metric: 30.0 + run.seed},
     }
+    if run.recipe is RIDGE:
+        del result["best"]
     folder = out / run.name
     folder.mkdir(parents=True)
     (folder / "options.json").write_text(json.dumps({"options": options}))
@@ -55,6 +70,19 @@ def leave(out, run, score, *, epochs=None, test_images=None, best=1.0, random_ne
 
 def few(annotations, seed, model="resnet18"):
     return Run(FEW_FACES, "AFLW_MTFL", model, annotations=annotations, seed=seed)
+
+
+def pretrain(out, method, images, batch_size):
+    """Leave the record of a pre-training, as its script does."""
+    folder = out / f"pretraining-{method}-resnet18"
+    folder.mkdir()
+    record = {"options": {"batch_size": batch_size}, "derived": {"images": images}}
+    (folder / "options.json").write_text(json.dumps(record))
+    return folder
+
+
+def read_off(encoder, annotations=50, seed=0, recipe=RIDGE):
+    return Run(recipe, "MAFLAligned", "resnet18", (4, True), annotations, seed, encoder)
 
 
 def table(text, name):
@@ -208,10 +236,70 @@ def test_published_figures_belong_to_the_run_that_repeats_them():
 
 
 def test_every_run_belongs_to_its_experiment_and_has_a_column():
-    names = set()
-    for experiment in EXPERIMENTS.values():
+    names = {}
+    for name, experiment in EXPERIMENTS.items():
         for run in experiment.runs(None, None, None, 3):
             assert experiment.includes(run) and experiment.axis(run) in experiment.columns
-            names.add(run.name)
+            names.setdefault(name in PAPER, {}).setdefault(run.name, run)
+            assert names[name in PAPER][run.name] == run  # no two runs in one folder
     # One run of AFLW_M with a hypercolumn of four maps serves two experiments.
-    assert len(names) == 8 + 2 * 6 * 3 + 10 + 8 - 1
+    assert len(names[True]) == 8 + 2 * 6 * 3 + 10 + 8 - 1
+    # Three encoders and two readouts with 6 numbers of faces and all of them; then the encoders
+    # after each fifth, of which the untrained and the last ones are among the former.
+    assert len(names[False]) == 3 * 2 * (6 * 3 + 1) + (11 - 3) * 3
+    assert not set(names[True]) & set(names[False])
+
+
+def test_encoders_are_compared_by_annotations_and_readout(tmp_path):
+    dense = str(pretrain(tmp_path, "dense", 100, 32) / "ckpt_epoch_10.pth")
+    for seed in range(2):
+        leave(tmp_path, read_off(UNTRAINED, 50, seed), 30.0 + seed, random_network=True)
+        leave(tmp_path, read_off(Encoder("dense", 5), 50, seed), 10.0 + seed, encoder=dense)
+    leave(tmp_path, read_off(Encoder("dense", 5), None), 9.0, encoder=dense)
+    whole = read_off(UNTRAINED, None, recipe=FACES)
+    leave(tmp_path, whole, 20.0, random_network=True)
+    leave(tmp_path, read_off(UNTRAINED, 50, recipe=FEW_FACES), 25.0, random_network=True)
+    write_tables(tmp_path)
+    text = (tmp_path / "results.md").read_text()
+    assert ">" not in text  # none is scaled, and an untrained encoder is what is asked for
+    ridge, published = table(text, "encoders"), table(text, "regressor")
+    untrained = "ours: resnet18, untrained encoder"
+    assert list(ridge) == [
+        untrained,
+        "ours: resnet18, dense",
+        "ours: mean shape of the training images",
+    ]
+    assert ridge[untrained]["50"] == "30.50 ± 0.71 (2)" and ridge[untrained]["all"] == ""
+    assert ridge["ours: resnet18, dense"]["50"] == "10.50 ± 0.71 (2)"
+    assert ridge["ours: resnet18, dense"]["all"] == "9.00 (1)"
+    assert published[untrained]["50"] == "25.00 (1)" and published[untrained]["all"] == "20.00 (1)"
+    # The paper's experiments keep to encoders of the user's.
+    assert set(table(text, "faces")) == {
+        row for row in table(text, "faces") if row.startswith("published")
+    }
+
+
+def test_steps_are_those_of_the_checkpoint(tmp_path):
+    folder = pretrain(tmp_path, "moco", 100, 32)  # 4 steps an epoch
+    leave(tmp_path, read_off(UNTRAINED), 30.0, random_network=True)
+    for part in (2, 5):
+        file = str(folder / f"ckpt_epoch_{part}.pth")
+        leave(tmp_path, read_off(Encoder("moco", part)), 20.0 - part, encoder=file)
+    write_tables(tmp_path)
+    rows = table((tmp_path / "results.md").read_text(), "steps")
+    assert rows["ours: resnet18, untrained encoder"]["0 %"] == "30.00 (1)"
+    moco = rows["ours: resnet18, MoCo, SCALED: pre-trained for 5 of 10 epochs"]
+    assert (moco["40 %"], moco["60 %"], moco["100 %"]) == ("18.00 (1)", "", "15.00 (1)")
+    with (tmp_path / "results.csv").open() as file:
+        lines = list(csv.DictReader(file))
+    assert [line["pretraining_steps"] for line in lines] == ["", "8", "20"]
+    assert {line["readout"] for line in lines} == {"ridge"}
+    assert [path.name for path in write_curves(tmp_path)] == ["steps.png"]
+
+
+def test_a_result_without_the_record_of_its_pretraining_does_not_count(tmp_path):
+    file = str(tmp_path / "pretraining-dense-resnet18/ckpt_epoch_10.pth")
+    left = leave(tmp_path, read_off(Encoder("dense", 5)), 10.0, encoder=file)
+    assert read_row(left) is None
+    pretrain(tmp_path, "dense", 100, 32)
+    assert read_row(left).pretraining_steps == 40

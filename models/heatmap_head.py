@@ -1,0 +1,95 @@
+"""Landmarks from heatmaps of a network that is trained as a whole.
+
+[spec 14.] Letters: B images, A landmarks, C channels of an encoder's maps together, h and w rows
+and columns of a heatmap, P = h * w its cells. Points are (x, y) in [-1, 1], where -1 and 1 are the
+centres of the first and the last pixel.
+"""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from models.encoders import Encoder, as_maps
+from models.hypercolumn import project_hypercolumn
+from models.ridge import PEAK_RADIUS, cell_axis
+
+STAGES = 4  # of an encoder, whose maps the head sees
+WIDTH = 64  # channels within the head
+
+
+class HeatmapHead(nn.Module):
+    """A small network from an encoder's maps to one heatmap a landmark, at the finest map's cells.
+
+    A 1x1 convolution of the maps, all at the size of the finest one; batch norm and ReLU; and a
+    3x3 convolution.
+
+    Args:
+        channels: C.
+        landmarks: A.
+        side: of the images, in pixels.
+    """
+
+    def __init__(self, channels: int, landmarks: int, side: int) -> None:
+        super().__init__()
+        self.side = side
+        self.lateral = nn.Linear(channels, WIDTH)  # of each place: a 1x1 convolution
+        self.norm = nn.BatchNorm2d(WIDTH)
+        self.output = nn.Conv2d(WIDTH, landmarks, 3, padding=1)
+
+    def forward(self, maps: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """Return the landmarks (B, A, 2) and the confidence (B, A) in [0, 1] in each.
+
+        A landmark is the mean of the cells around the most probable one, weighted by their
+        probabilities, and the confidence what these sum up to.
+
+        Args:
+            maps: (B, C of each, h of each, w of each), deepest first.
+        """
+        log_probability, places = self.heatmaps(maps)
+        return find_peak(log_probability.exp(), places)
+
+    def heatmaps(self, maps: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """Return log probabilities (B, A, P) and the places (P, 2) of their cells."""
+        height, width = maps[-1].shape[2:]
+        projected = project_hypercolumn(maps, self.lateral.weight, (height, width))
+        hidden = F.relu(self.norm(projected + self.lateral.bias[:, None, None]))
+        scores = self.output(hidden).flatten(2)  # (B, A, P)
+        y, x = (cell_axis(size, self.side).to(scores) for size in (height, width))
+        return scores.float().log_softmax(dim=2), torch.cartesian_prod(y, x).flip(1)
+
+
+class HeatmapNetwork(nn.Module):
+    """An encoder and a `HeatmapHead` on its four stages."""
+
+    def __init__(self, encoder: Encoder, landmarks: int, side: int) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.head = HeatmapHead(encoder.feature_channels(STAGES, True), landmarks, side)
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Return landmarks and confidence for images (B, 3, H, W); see `HeatmapHead.forward`."""
+        return self.head(self.maps(images))
+
+    def heatmaps(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Return log probabilities (B, A, P) and the places (P, 2) of their cells."""
+        return self.head.heatmaps(self.maps(images))
+
+    def maps(self, images: Tensor) -> Sequence[Tensor]:
+        """Return the encoder's maps, deepest first."""
+        return as_maps(self.encoder(images, STAGES, True, None))
+
+
+def find_peak(probability: Tensor, places: Tensor) -> tuple[Tensor, Tensor]:
+    """Return points (B, A, 2) and their confidence (B, A); see `HeatmapHead.forward`.
+
+    Args:
+        probability: (B, A, P), whose sum over P is 1.
+        places: (P, 2).
+    """
+    best = places[probability.argmax(dim=2, keepdim=True)]  # (B, A, 1, 2)
+    near = (best - places).square().sum(dim=3) < PEAK_RADIUS**2  # (B, A, P)
+    weights = probability * near
+    confidence = weights.sum(dim=2)
+    return (weights @ places) / confidence[..., None], confidence

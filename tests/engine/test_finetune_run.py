@@ -1,0 +1,144 @@
+"""Fine-tuning on drawn dots: what it learns, chooses, saves, resumes and refuses."""
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from engine.annotated_squares import AnnotatedSquares
+from engine.encoded_images import Pixels
+from engine.evaluation import add_evaluation_arguments
+from engine.feature_cache import FeatureCache
+from engine.features import encode_dataset
+from engine.finetune_run import JUDGED_FROM, FinetuneRun, shuffled, split
+from engine.regressor_run import EvaluationSettings
+from engine.regressor_training import FINETUNE_KEYS
+from eval_face import face_task
+from models.encoders import build_random_encoder, weights_digest
+from tests.utils.dots import Dots
+from utils.arguments import ArgumentParser
+from utils.checkpoint import load_checkpoint
+from utils.errors import InputError
+from utils.log import RunLog
+
+SIDE, CPU = 64, torch.device("cpu")
+
+
+@pytest.fixture
+def settings(tmp_path):
+    parser = ArgumentParser("")
+    add_evaluation_arguments(parser, batch_size=4, num_workers=0, save_freq=1)
+    flags = "--model_name dots --random_network --regressor finetune --model resnet18"
+    flags += f" --model_path {tmp_path}/runs --finetune_steps 4 --finetune_batch 4"
+    options = parser.parse_args(flags.split())
+    options.dataset = "Dots"
+    settings = EvaluationSettings.from_options(options)
+    settings.folder.mkdir(parents=True)
+    return settings
+
+
+@pytest.fixture
+def squares(tmp_path):
+    return AnnotatedSquares(Dots(tmp_path, 8), num_workers=0)
+
+
+def start(settings, seed=0):
+    """Return a run that begins from the same weights whenever it is called."""
+    torch.manual_seed(1)
+    encoder = build_random_encoder("resnet18", SIDE, seed)
+    return FinetuneRun(settings, face_task((0, 1)), encoder, 3, SIDE, CPU, weights_digest(encoder))
+
+
+def pixels(squares, encoder):
+    cache = FeatureCache("memory", squares.dataset.folder / "cache", None, CPU)
+    options = {"batch_size": 4, "num_workers": 0, "seed": 0, "shuffle": False}
+    return encode_dataset(Pixels(encoder), squares.dataset, **options, cache=cache, log=RunLog())
+
+
+def distance(run, images):
+    run.network.eval()
+    with torch.no_grad():
+        off = [(run.network(b.features)[0] - b.points).norm(dim=2) for b in images.batches(0)]
+    return float(torch.cat(off).mean()) * (SIDE - 1) / 2
+
+
+def test_it_learns_to_find_dots(squares, settings):
+    run = start(replace(settings, finetune_steps=30, finetune_batch=4))
+    images = pixels(squares, run.network.encoder)
+    before = distance(run, images)
+    run.fit(squares, {"Test": images}, RunLog())
+    # Dots are 5 pixels wide; guessing is some 12 pixels off.
+    assert before > 8 and distance(run, images) < 4
+
+
+def test_a_resumed_run_ends_in_the_same_bits(squares, settings, monkeypatch):
+    monkeypatch.setattr("engine.finetune_run.ROUND_STEPS", 2)
+    monkeypatch.setattr("engine.finetune_run.JUDGED_FROM", 4)
+    monkeypatch.setattr("engine.finetune_run.JUDGED_FRACTION", 0.3)
+    whole = start(settings)
+    images = pixels(squares, whole.network.encoder)
+    result = whole.fit(squares, {"Test": images}, RunLog())
+    assert result["epochs"] == 2 and result["finetune"]["held_out"] == 2
+    written = sorted(path.name for path in settings.folder.glob("*.pth"))
+    names = ["ckpt_epoch_1.pth", "ckpt_epoch_2.pth", "current.pth", "previous_1.pth"]
+    assert written == [*names, "resnet18.pth"]
+    again = start(settings)
+    path = settings.folder / "ckpt_epoch_1.pth"
+    again.resume(path, load_checkpoint(path, FINETUNE_KEYS))
+    assert again.done == 1 and again.best_round == 1 and math.isfinite(again.best_px)
+    assert again.fit(squares, {"Test": images}, RunLog()) == result
+    for name, value in whole.network.state_dict().items():
+        assert torch.equal(value, again.network.state_dict()[name]), name
+    # The chosen round's weights are those that were scored.
+    chosen = load_checkpoint(settings.folder / "resnet18.pth", ("model", "heatmaps"))
+    assert chosen["epoch"] == result["finetune"]["best_round"]
+    for name, value in chosen["model"].items():
+        assert torch.equal(value, whole.network.encoder.state_dict()[name]), name
+
+
+def test_what_does_not_fit_is_refused(squares, settings):
+    run = start(settings)
+    run.best, run.done = run.weights(), 1
+    run.save(finished=False)
+    path = settings.folder / "current.pth"
+    content = load_checkpoint(path, FINETUNE_KEYS)
+    with pytest.raises(InputError, match="began with another encoder"):
+        start(settings, seed=1).resume(path, content)
+    content["optimizer"]["param_groups"] = []
+    with pytest.raises(InputError, match="the optimizer's state doesn't fit"):
+        start(settings).resume(path, content)
+    del content["heatmaps"]["output.bias"]
+    with pytest.raises(InputError, match=r"output\.bias is missing"):
+        start(settings).resume(path, content)
+
+
+def test_a_landmark_that_no_image_shows_is_refused(squares, settings):
+    squares.kept.visible[:, 1] = False
+    with pytest.raises(InputError, match="no training image shows landmark 2"):
+        start(settings).fit(squares, {}, RunLog())
+
+
+def test_a_loss_that_is_not_finite_is_not_saved(squares, settings):
+    run = start(settings)
+    run.network.head.output.bias.data.fill_(math.nan)
+    images = pixels(squares, run.network.encoder)
+    with pytest.raises(InputError, match="not saved; try a smaller --finetune_rate"):
+        run.fit(squares, {"Test": images}, RunLog())
+    assert not list(settings.folder.glob("*.pth"))
+
+
+def test_few_images_are_all_learnt_from_and_many_are_split():
+    learnt, judged = split(JUDGED_FROM - 1, seed=0)
+    assert len(learnt) == JUDGED_FROM - 1 and len(judged) == 0
+    learnt, judged = split(500, seed=0)
+    assert len(judged) == 50 and sorted([*learnt.tolist(), *judged.tolist()]) == list(range(500))
+    assert not torch.equal(split(500, seed=1)[1], judged)
+    assert len(split(19_000, seed=0)[1]) == 100
+
+
+def test_every_image_is_shown_equally_often():
+    order = shuffled(5, 12, torch.Generator())
+    assert np.bincount(order.numpy()).max() == 3 and len(order) == 12
+    assert all(sorted(part.tolist()) == [0, 1, 2, 3, 4] for part in order[:10].split(5))

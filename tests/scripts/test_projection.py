@@ -1,0 +1,169 @@
+"""A projection of a frozen encoder's hypercolumn, from its training to what finds landmarks."""
+
+import json
+
+import pytest
+import torch
+from PIL import Image
+
+import train_dense
+from models.encoders import build_random_encoder
+from tests.scripts.running import FRAME, run_inside
+from utils.checkpoint import load_checkpoint, save_checkpoint
+
+DENSE = [*FRAME, "--batch_size", "8", "--places", "32", "--model_path", "runs"]
+DENSE += ["--freeze", "--init", "encoder.pth", "--dimensions", "16", "--epochs", "3"]
+WHOLE = ("--projection", "runs/whole/current.pth")
+FEATURES = [*FRAME, "--layer", "4", "--use_hypercol", "--trained_model_path", "encoder.pth"]
+FIT = ["--batch_size", "4", "--epochs", "1", "--model_path", "runs"]
+
+
+def train(faces, cwd, *arguments):
+    return run_inside("train_dense.py", *DENSE, "--data_folder", faces, *arguments, cwd=cwd)
+
+
+def end_of(cwd, name):
+    return load_checkpoint(cwd / "runs" / name / "current.pth", train_dense.CHECKPOINT_KEYS)
+
+
+@pytest.fixture(scope="module")
+def trained(faces, tmp_path_factory):
+    """Three epochs without a break on an encoder; the second one's checkpoint is kept.
+
+    ``other.pth`` differs from the last one by a number of the head; ``seed0.pth`` and
+    ``deeper.pth`` are other encoders.
+    """
+    cwd = tmp_path_factory.mktemp("projection")
+    encoders = {"encoder": ("resnet18", 7), "seed0": ("resnet18", 0), "deeper": ("resnet34", 7)}
+    for name, (model, seed) in encoders.items():
+        state = build_random_encoder(model, 64, seed).state_dict()
+        save_checkpoint(cwd / f"{name}.pth", {"model": state})
+    done = train(faces, cwd, "--save_freq", 2, "--model_name", "whole")
+    assert done.status == 0, done.err
+    other = end_of(cwd, "whole")
+    other["head"]["bias"][0] += 1
+    save_checkpoint(cwd / "other.pth", other)
+    return cwd
+
+
+def test_the_head_learns_and_the_encoder_stays(trained):
+    content = end_of(trained, "whole")
+    given = load_checkpoint(trained / "encoder.pth", ("model",))["model"]
+    assert list(content["model"]) == list(given)
+    for key, value in given.items():  # BatchNorm's statistics and counts, too
+        assert torch.equal(content["model"][key], value), key
+    assert {k: tuple(v.shape) for k, v in content["head"].items()} == {
+        "weight": (16, 960),
+        "bias": (16,),
+    }
+    lines = (trained / "runs/whole/log.jsonl").read_text().splitlines()
+    losses = [json.loads(line)["dense_loss"] for line in lines]
+    assert losses[2] < losses[0]
+    # The optimizer has a state for what is trained alone: the head's weight and bias.
+    assert len(content["optimizer"]["state"]) == 2
+
+
+def test_a_resumed_run_ends_in_the_same_bits(faces, trained):
+    resume = ("--resume", "runs/whole/ckpt_epoch_2.pth", "--model_name", "resumed")
+    done = train(faces, trained, *resume)
+    assert done.status == 0, done.err
+    whole, resumed = end_of(trained, "whole"), end_of(trained, "resumed")
+    for part in ("model", "head"):
+        for key, value in whole[part].items():
+            assert torch.equal(value, resumed[part][key]), (part, key)
+    states = (run["optimizer"]["state"].values() for run in (whole, resumed))
+    for state, other in zip(*states, strict=True):
+        assert all(torch.equal(value, other[key]) for key, value in state.items())
+
+
+def evaluate(faces, cwd, name, *arguments):
+    given = [*FEATURES, *FIT, "--data_folder", faces, "--model_name", name]
+    return run_inside("eval_face.py", *given, *arguments, cwd=cwd)
+
+
+def draw(faces, cwd, *arguments):
+    given = [*FEATURES, "--data_folder", faces, "--vis_keypoints", *arguments]
+    return run_inside("vis_face.py", *given, cwd=cwd)
+
+
+@pytest.mark.parametrize("kind", ["published", "ridge"])
+def test_landmarks_are_found_in_the_projected_map(faces, trained, kind):
+    """Also: to what reads them, another projection of the same encoder is another encoder."""
+    readout = ("--regressor", kind)
+    done = evaluate(faces, trained, kind, *WHOLE, *readout)
+    assert done.status == 0, done.err
+    assert "projects the hypercolumn to 16 channels" in done.out
+    result = json.loads((trained / f"runs/{kind}/result.json").read_text())
+    error = result["last"]["Test"]["InterOcularError"]
+
+    path = ("--ckpt_path", f"runs/{kind}/current.pth", "--vis_path", kind)
+    done = draw(faces, trained, *path, *readout, *WHOLE)
+    assert done.status == 0, done.err
+    assert f"error {error:.2f} %" in done.out and "warning" not in done.out
+    done = draw(faces, trained, *path, *readout, "--projection", "other.pth")
+    assert "trained on the features of another encoder than this one" in done.out
+    done = draw(faces, trained, *path, *readout)
+    assert done.status == 2 and "holds another architecture" in done.err and "960" in done.err
+    resume = ("--resume", f"runs/{kind}/current.pth", "--projection", "other.pth")
+    done = evaluate(faces, trained, "again", *resume, *readout)
+    assert done.status == 2 and "features of another encoder" in done.err
+
+
+def test_kept_features_belong_to_their_projection(faces, trained):
+    kept = ("--feature_cache", "disk", "--cache_folder", "kept", "--regressor", "ridge")
+    projections = (WHOLE, ("--projection", "other.pth"), (), WHOLE)
+    for place, projection in enumerate(projections):
+        done = evaluate(faces, trained, f"kept{place}", *kept, *projection)
+        assert done.status == 0, done.err
+        assert done.out.count("found in kept") == (2 if place == 3 else 0)
+        kept_sets = list((trained / "kept").glob("features-*/summary.json"))
+        assert len(kept_sets) == 2 * min(place + 1, 3)  # of training and test images
+
+
+def test_components_are_of_the_projected_map(faces, trained):
+    given = [*FEATURES, *WHOLE, "--data_folder", faces, "--vis_path", "pca", "--vis_PCA"]
+    done = run_inside("vis_face.py", *given, "--batch_size", "2", cwd=trained)
+    assert done.status == 0, done.err
+    with Image.open(trained / "pca/0/15.png") as component:  # of 16 channels: not 25 components
+        assert component.width == 64
+    assert not (trained / "pca/0/16.png").exists()
+
+
+def test_matching_takes_it(faces, trained):
+    given = [*FEATURES, "--data_folder", faces, "--pairs", "4"]
+    found = []
+    for name, projection in (("plain", ()), ("projected", WHOLE)):
+        done = run_inside("eval_matching.py", *given, *projection, "--out", name, cwd=trained)
+        assert done.status == 0, done.err
+        found.append(json.loads((trained / name / "matching.json").read_text())["px"])
+    assert found[0]["warped_copied"] == found[1]["warped_copied"]
+    assert found[0]["warped"] != found[1]["warped"]
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--layer", "3"), "--projection: takes the place of the hypercolumn of 4 stages: give"),
+        (("--projection", "encoder.pth"), "encoder.pth: expected a checkpoint with model, head"),
+        (
+            ("--trained_model_path", "seed0.pth"),
+            "current.pth: projects the hypercolumn of another encoder than seed0.pth",
+        ),
+        (
+            ("--model", "resnet34", "--trained_model_path", "deeper.pth"),
+            "current.pth: holds another architecture than deeper.pth (--model resnet34)",
+        ),
+    ],
+)
+def test_mistakes_are_one_line(faces, trained, options, said):
+    done = evaluate(faces, trained, "mistake", *WHOLE, *options)
+    assert done.status == 2 and said in done.err and len(done.err.splitlines()) == 1, done.err
+    assert not (trained / "runs/mistake").exists()
+
+
+def test_freezing_needs_an_encoder(faces, tmp_path):
+    given = [a for a in DENSE if a not in ("--init", "encoder.pth")]
+    given += ["--data_folder", faces, "--model_name", "a"]
+    done = run_inside("train_dense.py", *given, cwd=tmp_path)
+    assert done.status == 2 and len(done.err.splitlines()) == 1
+    assert "--freeze: give the encoder that is frozen: --init FILE" in done.err
