@@ -30,10 +30,10 @@ from utils.errors import InputError
 from utils.log import RunLog, Stopwatch, progress
 
 CELLS = 48  # n, as of the published hypercolumn
-WIDTHS = (0.06, 0.1)  # standard deviations of heatmaps, in half sides of the image
-PENALTIES = (0.001, 0.01, 0.1, 0.5)
+WIDTHS = (0.04, 0.06, 0.1)  # standard deviations of heatmaps, in half sides of the image
+PENALTIES = (0.0001, 0.001, 0.01, 0.1, 0.5)
 SHARPNESSES = (40.0, 80.0, 160.0)
-NOISES = (0.003, 0.01)
+NOISES = (0.001, 0.003, 0.01)
 FOLDS, LEAST_IMAGES = 5, 5  # of the cross-validation; with fewer there is none
 JUDGED_IMAGES = 400  # that candidates are judged by, at most
 
