@@ -22,7 +22,7 @@ from data_loader.data_loaders_face import FaceDataset, add_face_arguments, build
 from data_loader.geometry import denormalize_points
 from data_loader.items import AnnotatedItem, Items
 from data_loader.loaders import add_loader_arguments, build_loader, worker_notice
-from engine.encoder_loading import EncoderSettings, load_frozen_encoder
+from engine.encoder_loading import EncoderSettings, load_frozen_encoder, use_colours
 from engine.run import add_device_arguments, add_log_argument, choose_device
 from models.encoders import add_encoder_arguments
 from models.matching import match_points
@@ -72,6 +72,7 @@ def main() -> None:
         raise InputError(f"{upright.folder}: holds {len(upright)} test images, a pair needs two")
     encoder = load_frozen_encoder(EncoderSettings.from_options(args), upright.side, notices)
     encoder.to(device)
+    use_colours(encoder, upright, warped)
     log = RunLog(args.log_path)
     for notice in notices:
         log.line(notice)

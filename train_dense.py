@@ -49,7 +49,7 @@ from engine.acceleration import (
     gradient_scaler,
     scaled_step,
 )
-from engine.encoder_loading import initialise_encoder
+from engine.encoder_loading import initialise_encoder, use_colours
 from engine.parallel import weigh_loss, wrap_distributed
 from engine.pretraining_checks import check_freeze, check_rows, check_side
 from engine.pretraining_images import (
@@ -77,9 +77,8 @@ from engine.run import (
     choose_device,
     describe_device,
 )
-from models.dense_contrast import DenseEmbedding, cell_centres, dense_contrast
-from models.encoders import RESNETS
-from models.resnet import InsResNet
+from models.dense_contrast import DenseEmbedding, Trainable, cell_centres, dense_contrast
+from models.encoders import RESNETS, trainable_name
 from utils.arguments import (
     ArgumentParser,
     add_ignored_arguments,
@@ -111,7 +110,12 @@ def build_parser() -> ArgumentParser:
     add_loader_arguments(parser, batch_size=32, num_workers=4)
     group = parser.add_argument_group("dense contrast")
     group.add_argument(
-        "--model", choices=list(RESNETS), default="resnet50", help="the encoder's architecture"
+        "--model",
+        type=trainable_name,
+        metavar="NAME",
+        default="resnet50",
+        help=f"the encoder's architecture: {', '.join(RESNETS)}, or timm:NAME, a network of timm, "
+        "such as timm:convnext_tiny (needs pip install -e .[timm])",
     )
     group.add_argument(
         "--init",
@@ -177,7 +181,7 @@ def main() -> None:
     seed_everything(args.seed)
     check_batch_size(args.batch_size)
     check_freeze(args.freeze, args.init)
-    check_side(args.image_size, args.image_crop)
+    check_side(args.image_size, args.image_crop, args.model)
     dataset = build_unlabelled_dataset(
         args.dataset,
         args.data_folder,
@@ -194,8 +198,8 @@ def main() -> None:
     # ---- encoder and head; as they were, if the run resumes ----
     notices = worker_notice(args.num_workers) + ignored_notices(args, WHY_IGNORED, **IGNORED)
     encoder = initialise_encoder(args.model, dataset.side, args.seed, args.init, notices)
-    embedding = DenseEmbedding(cast(InsResNet, encoder), args.dimensions, args.freeze)
-    embedding.to(device).train()
+    use_colours(encoder, dataset)
+    embedding = DenseEmbedding(cast(Trainable, encoder), args.dimensions, args.freeze).to(device)
     accelerate(embedding.encoder, compiled=args.compile, recompute=args.recompute)
     optimizer = torch.optim.AdamW(
         embedding.parameters(), args.learning_rate, weight_decay=args.weight_decay, fused=True

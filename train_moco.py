@@ -146,7 +146,7 @@ def main() -> None:
     seed_everything(args.seed)
 
     check_batch_size(args.batch_size)
-    check_side(args.image_size, args.image_crop)
+    check_side(args.image_size, args.image_crop, args.model)
     dataset = build_unlabelled_dataset(
         args.dataset,
         args.data_folder,

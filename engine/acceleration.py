@@ -10,6 +10,7 @@ import shutil
 import torch
 
 from models.resnet import InsResNet
+from models.timm_encoder import TimmEncoder
 from utils.arguments import allow_change
 from utils.errors import InputError
 
@@ -40,22 +41,27 @@ def add_acceleration_arguments(parser: argparse.ArgumentParser) -> None:
     allow_change("compile", "recompute")
 
 
-def accelerate(encoder: InsResNet, *, compiled: bool, recompute: bool) -> None:
+def accelerate(encoder: InsResNet | TimmEncoder, *, compiled: bool, recompute: bool) -> None:
     """Prepare an encoder, in place: channels last, compiled or saving memory if asked for.
 
     Raises:
-        InputError: if both are asked for, or there is nothing to compile with.
+        InputError: if both are asked for, there is nothing to compile with, or a network of timm
+            is to save memory.
     """
     if compiled and recompute:
         raise InputError("--compile and --recompute exclude each other")
     encoder.to(memory_format=torch.channels_last)
-    resnet = encoder.encoder.module
-    resnet.saves_memory = recompute
+    network = encoder.encoder.module
+    if isinstance(encoder, TimmEncoder):
+        if recompute:
+            raise InputError("--recompute: a network of timm can't; only the ResNets here can")
+    else:
+        network.saves_memory = recompute
     if compiled:
         check_compiler(next(encoder.parameters()).device)
         # In place, so that the state dict keeps its names. Shapes are few: whole batches, the
         # last one, and their chunks on several GPUs.
-        resnet.compile(dynamic=False)
+        network.compile(dynamic=False)
 
 
 def check_compiler(device: torch.device) -> None:

@@ -7,10 +7,13 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from data_loader.image_set import ImageSet
 from engine.run import Settings
+from engine.timm_weights import match_timm_state
 from models.encoders import LAST_MAP, Encoder, build_random_encoder, freeze
 from models.projection import STAGES, ProjectedEncoder
-from utils.checkpoint import load_checkpoint, load_weights
+from models.timm_encoder import PREFIX, TimmEncoder
+from utils.checkpoint import load_checkpoint, load_state, load_weights
 from utils.errors import InputError
 
 # Where checkpoints keep an encoder's weights, in the order in which they are looked for: ours and
@@ -46,7 +49,8 @@ class EncoderSettings(Settings):
 def load_frozen_encoder(settings: EncoderSettings, side: int, notices: list[str]) -> Encoder:
     """Return an encoder in eval mode, without gradients, for square inputs of ``side`` pixels.
 
-    Its weights are those of a file that `read_encoder_state` understands, or belong to a seed.
+    Its weights are those of a file that `read_encoder_state` understands, or belong to a seed;
+    without either, a network of timm takes timm's own.
     ``notices`` receives what the user should know about the file.
 
     Raises:
@@ -58,11 +62,13 @@ def load_frozen_encoder(settings: EncoderSettings, side: int, notices: list[str]
             f"--layer {settings.layer}: layers 0 to {LAST_MAP} have maps to find landmarks in, "
             "deeper ones are vectors"
         )
-    if path is None and not settings.random_network:
+    fetched = path is None and not settings.random_network
+    if fetched and not name.startswith(PREFIX):
         raise InputError("give --trained_model_path FILE, or --random_network for an untrained one")
     if path is not None and settings.random_network:
         raise InputError("--trained_model_path and --random_network exclude each other")
-    encoder = initialise_encoder(name, side, settings.seed, path, notices)
+    encoder = initialise_encoder(name, side, settings.seed, path, notices, pretrained=fetched)
+    encoder.feature_channels(settings.layer, settings.use_hypercol)  # raises if there is no map
     if settings.projection is not None:
         if not (settings.use_hypercol and settings.layer == STAGES):
             raise InputError(
@@ -76,14 +82,27 @@ def load_frozen_encoder(settings: EncoderSettings, side: int, notices: list[str]
     return freeze(encoder)
 
 
+def use_colours(encoder: nn.Module, *datasets: ImageSet) -> None:
+    """Have data sets standardise images as the encoder's network of timm wants, if it is one."""
+    for part in encoder.modules():
+        if isinstance(part, TimmEncoder):
+            for dataset in datasets:
+                dataset.mean, dataset.std = part.mean, part.std
+
+
 def initialise_encoder(
-    name: str, side: int, seed: int, path: str | None, notices: list[str]
+    name: str,
+    side: int,
+    seed: int,
+    path: str | None,
+    notices: list[str],
+    pretrained: bool = False,
 ) -> Encoder:
     """Return an encoder with the weights of a file, or, without one, those that belong to a seed.
 
-    See `load_frozen_encoder`.
+    See `load_frozen_encoder`, and for ``pretrained`` `models.encoders.build_encoder`.
     """
-    encoder = build_random_encoder(name, side, seed)
+    encoder = build_random_encoder(name, side, seed, pretrained)
     if path is not None:
         state = read_encoder_state(path, encoder, name, notices)
         load_weights(encoder, state, path, f"--model {name}")
@@ -129,17 +148,15 @@ def read_encoder_state(
     Understood are the checkpoints of `train_moco.py`, of the published code and of DVE; those of
     MoCo v1 and v2, of which the query encoder is taken; and a bare state dict, such as
     torchvision's. A head that doesn't fit keeps its initial weights, since no map depends on it.
+    For a network of timm see `match_timm_state`.
     ``notices`` receives which prefix was mapped and whether the head was left out.
 
     Raises:
         InputError: if the file is no checkpoint, or doesn't hold an encoder.
     """
-    content = load_checkpoint(path, ())
-    if not isinstance(content, dict):
-        raise InputError(f"{path}: expected a checkpoint; found {type(content).__name__}")
-    entry = next((key for key in ("model", "state_dict") if key in content), None)
-    state = content if entry is None else load_checkpoint(path, (entry,))[entry]
-    state = {str(key): value for key, value in state.items()}
+    state = load_state(path)
+    if isinstance(encoder, TimmEncoder):
+        return match_timm_state(state, path, encoder, name)
     own = encoder.state_dict()
     first = next(iter(own))
     stem = first.rsplit(".", 2)[0] + "." if first.startswith("encoder.") else ""

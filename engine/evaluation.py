@@ -13,7 +13,7 @@ from data_loader.landmark_dataset import LandmarkDataset
 from data_loader.loaders import add_loader_arguments, check_same_images, worker_notice
 from engine.annotated_squares import AnnotatedSquares
 from engine.encoded_images import EncodedImages, Encoding, Pixels
-from engine.encoder_loading import load_frozen_encoder
+from engine.encoder_loading import load_frozen_encoder, use_colours
 from engine.feature_cache import FeatureCache, add_feature_cache_arguments
 from engine.features import encode_dataset
 from engine.finetune_run import FinetuneRun
@@ -116,6 +116,7 @@ def run_evaluation(
         noted_in=found[0].parent if found else None,
     )
     encoder = load_frozen_encoder(settings, train_set.side, notices).to(device)
+    use_colours(encoder, train_set, *held_out_sets.values())
     digest = weights_digest(encoder)
     encoding = Encoding(encoder, digest, settings.layer, settings.use_hypercol)
     channels = encoder.feature_channels(settings.layer, settings.use_hypercol)

@@ -213,7 +213,7 @@ class FinetuneRun:
         }
         if self.best_round == self.done or finished:
             best = {**content, "epoch": self.best_round, **self.best}
-            save_checkpoint(settings.folder / f"{settings.model}.pth", best)
+            save_checkpoint(settings.best_path, best)
         if self.done % settings.save_freq == 0 or finished:
             save_checkpoint(settings.folder / f"ckpt_epoch_{self.done}.pth", state)
         save_current(settings.folder, state, settings.keep_last)

@@ -1,16 +1,19 @@
 """What pre-training refuses, or warns of, before it starts."""
 
-from models.encoders import STRIDE
+from models.encoders import RESNETS, STRIDE
 from models.parallel import DataParallel
 from utils.collectives import chunk_size, split_over_ranks
 from utils.errors import InputError
 from utils.process_group import world_size
 
 
-def check_side(image_size: int, image_crop: int) -> None:
-    """Raise an `InputError` unless the last map pools to a single vector [spec 2]."""
+def check_side(image_size: int, image_crop: int, model: str) -> None:
+    """Raise an `InputError` unless a ResNet's last map pools to a single vector [spec 2].
+
+    A network of timm has a rule of its own: see `build_timm_encoder`.
+    """
     side = image_size - 2 * image_crop
-    if side > 0 and side % STRIDE:  # without any pixels, the data set says so
+    if model in RESNETS and side > 0 and side % STRIDE:  # without any pixels, the data set says so
         raise InputError(
             f"--image_size {image_size} and --image_crop {image_crop} leave {side} pixels: the "
             f"embedding needs a multiple of {STRIDE}, such as 96 (--image_size 136 "

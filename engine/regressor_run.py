@@ -56,6 +56,11 @@ class EvaluationSettings(EncoderSettings, RunSettings):
     cache_folder: Path | None
     cache_gb: float | None
 
+    @property
+    def best_path(self) -> Path:
+        """The checkpoint that is named after the encoder; some systems take no colon in a name."""
+        return self.folder / f"{self.model.replace(':', '_')}.pth"
+
 
 class RegressorRun:
     """A regressor with its optimizer, the epochs done and the best scores.
@@ -180,7 +185,7 @@ class RegressorRun:
             "optimizer": self.optimizer.state_dict(),
         }
         if improved:
-            save_checkpoint(settings.folder / f"{settings.model}.pth", content)
+            save_checkpoint(settings.best_path, content)
         if epoch % settings.save_freq == 0 or epoch == settings.epochs:
             save_checkpoint(settings.folder / f"ckpt_epoch_{epoch}.pth", content)
         save_current(settings.folder, content, settings.keep_last)
@@ -191,10 +196,9 @@ class RegressorRun:
         entries = "  ".join(f"{entry} {self.best[entry]:.2f}" for entry in task.best)
         split, _ = next(iter(task.best.values()))
         caution = ", as published: too good to quote" if split == "Test" else ""
-        path = settings.folder / f"{settings.model}.pth"
         return (
             f"best epoch ({self.best['best_epoch']}): {entries}; picked on the {split} "
-            f"set{caution}; {path}"
+            f"set{caution}; {settings.best_path}"
         )
 
 

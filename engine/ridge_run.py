@@ -119,7 +119,7 @@ class RidgeRun:
             "epoch": 1,
             "ridge": {name: value.cpu() for name, value in self.readout.state_dict().items()},
         }
-        save_checkpoint(settings.folder / f"{settings.model}.pth", content)
+        save_checkpoint(settings.best_path, content)
         save_current(settings.folder, content, settings.keep_last)
 
 

@@ -18,7 +18,7 @@ from data_loader.bad_images import leave_out, list_left_out
 from data_loader.items import Items
 from data_loader.landmark_dataset import LandmarkDataset
 from data_loader.loaders import add_loader_arguments, build_loader, worker_notice
-from engine.encoder_loading import EncoderSettings, load_frozen_encoder
+from engine.encoder_loading import EncoderSettings, load_frozen_encoder, use_colours
 from engine.evaluation import add_evaluation_arguments
 from engine.regressor_training import (
     add_kind_argument,
@@ -126,6 +126,7 @@ def run_visualization(
     notices += ignored_notices(settings.options, **training_flags())
     settings = with_own_encoder(settings, notices)
     encoder = load_frozen_encoder(settings, dataset.side, notices).to(device)
+    use_colours(encoder, dataset)
     layers = settings.layer, settings.use_hypercol
     notices += dataset.count_notice()
     if dataset.skip_bad:

@@ -15,29 +15,37 @@ from torch import Tensor, nn
 from models.encoders import freeze
 from models.projection import STAGES, project
 from models.resnet import InsResNet
+from models.timm_encoder import TimmEncoder
 
 STRIDE = 4  # of the embedding's map, in pixels of the view
 
 
+Trainable = InsResNet | TimmEncoder
+
+
 class DenseEmbedding(nn.Module):
-    """An encoder and a linear head on its four stages: a unit vector for every fourth pixel.
+    """An encoder and a linear head on its deepest maps: a unit vector for every fourth pixel.
 
     The head is a projection of the hypercolumn (see `models.projection`). Where the encoder is
     trained, too, it may be left out afterwards: landmarks are found in the encoder's own maps.
 
     Args:
-        encoder: its stages are embedded; its vector head takes no part and gets no gradient.
+        encoder: its four deepest maps are embedded, or as many as it has; what none of them
+            depends on takes no part and gets no gradient.
         dimensions: D.
         frozen: train the head alone; the encoder stays in eval mode, and as it is.
     """
 
-    def __init__(self, encoder: InsResNet, dimensions: int, frozen: bool = False) -> None:
+    def __init__(self, encoder: Trainable, dimensions: int, frozen: bool = False) -> None:
         super().__init__()
         self.encoder, self.frozen = encoder, frozen
+        self.count = min(STAGES, encoder.map_count)
         if frozen:
             freeze(encoder)  # nothing in it wants a gradient, so autograd keeps none of its maps
-        encoder.encoder.module.fc.requires_grad_(False)
-        channels = encoder.feature_channels(STAGES, use_hypercol=True)
+        else:
+            for parameter in encoder.unused_parameters(self.count):
+                parameter.requires_grad_(False)
+        channels = encoder.feature_channels(self.count, use_hypercol=True)
         self.head = nn.Linear(channels, dimensions)  # of each place: a 1x1 convolution
 
     def train(self, mode: bool = True) -> "DenseEmbedding":
@@ -48,7 +56,7 @@ class DenseEmbedding(nn.Module):
 
     def forward(self, views: Tensor) -> Tensor:
         """Embed views (B, 3, H, W) as unit vectors (B, D, H / 4, W / 4)."""
-        maps = self.encoder(views, STAGES, True, None)
+        maps = self.encoder(views, self.count, True, None)
         return self.project(maps, (views.shape[2] // STRIDE, views.shape[3] // STRIDE))
 
     def project(self, maps: Sequence[Tensor], shape: tuple[int, int]) -> Tensor:

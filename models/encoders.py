@@ -2,6 +2,7 @@
 
 import argparse
 import hashlib
+import re
 from collections.abc import Callable, Sequence
 from functools import partial
 
@@ -18,6 +19,7 @@ from models.resnet import (
     InsResNet101,
     InsResNet152,
 )
+from models.timm_encoder import PREFIX, TimmEncoder, build_timm_encoder
 from utils.arguments import allow_change, natural
 from utils.errors import InputError
 
@@ -33,7 +35,7 @@ RESNETS: dict[str, Callable[..., InsResNet]] = {
 STRIDE = 32  # of a ResNet's last stage; the hourglass halves its input as often
 LAST_MAP = 5  # deeper layers are vectors
 
-Encoder = InsResNet | HourglassNet | ProjectedEncoder
+Encoder = InsResNet | HourglassNet | TimmEncoder | ProjectedEncoder
 Features = Tensor | tuple[Tensor, ...]
 """A dense map (B, C, H, W), or the native maps of a hypercolumn, deepest first."""
 
@@ -45,14 +47,19 @@ def add_encoder_arguments(
     group = parser.add_argument_group("frozen encoder")
     group.add_argument(
         "--model",
-        choices=[*RESNETS, "hourglass"],
+        type=encoder_name,
+        metavar="NAME",
         default="resnet50",
-        help="architecture; hourglass is DVE's, which has one layer only",
+        help=f"architecture: {', '.join(RESNETS)}; hourglass, DVE's, which has one layer only; or "
+        "timm:NAME, a network of timm, such as timm:vit_small_patch16_dinov3 (needs "
+        "pip install -e .[timm])",
     )
     group.add_argument(
         "--trained_model_path",
         metavar="FILE",
-        help="checkpoint of train_moco.py, DVE, or MoCo v1 or v2, or torchvision's state dict",
+        help="checkpoint of train_moco.py, train_dense.py, DVE, or MoCo v1 or v2, or torchvision's "
+        "or timm's state dict (.pth or .safetensors); a network of timm without it, and without "
+        "--random_network, takes timm's own weights, fetched where they aren't here yet",
     )
     allow_change("trained_model_path", keeps_results=False)  # its weights are compared instead
     group.add_argument(
@@ -64,7 +71,9 @@ def add_encoder_arguments(
         "--layer",
         type=natural,
         default=layer,
-        help="1 the max pool, 2 to 5 the stages conv2_x to conv5_x, 0 the pixels; "
+        help="1 the max pool, 2 to 5 the stages conv2_x to conv5_x, 0 the pixels; of timm's, the "
+        "map of stride 2, 4, 8, 16 or 32, or 2 to 5 what a quarter, a half, three quarters or all "
+        "of a transformer's blocks hand on; "
         "with --use_hypercol how many maps are stacked, from the deepest up",
     )
     group.add_argument(
@@ -82,11 +91,32 @@ def add_encoder_arguments(
     return group
 
 
-def build_encoder(name: str, side: int) -> Encoder:
+def trainable_name(text: str) -> str:
+    """Parse the name of an encoder that `train_dense.py` trains."""
+    if text in RESNETS or re.fullmatch(rf"{PREFIX}[\w.-]+", text):
+        return text
+    names = f"{', '.join(RESNETS)}, {PREFIX}NAME"
+    raise argparse.ArgumentTypeError(f"expected one of {names}; got {text!r}")
+
+
+def encoder_name(text: str) -> str:
+    """Parse the name of an encoder: also that of the hourglass, which isn't trained here."""
+    if text == "hourglass":
+        return text
+    try:
+        return trainable_name(text)
+    except argparse.ArgumentTypeError as error:
+        message = str(error).replace(PREFIX, f"hourglass, {PREFIX}", 1)
+        raise argparse.ArgumentTypeError(message) from None
+
+
+def build_encoder(name: str, side: int, pretrained: bool = False) -> Encoder:
     """Return a freshly initialised encoder for square inputs of ``side`` pixels.
 
+    ``pretrained`` fetches the weights of a network of timm; others have none to fetch.
+
     Raises:
-        InputError: if the network can't take such an input.
+        InputError: if the network can't take such an input; see `build_timm_encoder`, too.
     """
     asked = f"--image_size and --image_crop: {name} needs"
     if side < STRIDE:
@@ -95,14 +125,19 @@ def build_encoder(name: str, side: int) -> Encoder:
         if side % STRIDE:
             raise InputError(f"{asked} a multiple of {STRIDE} pixels, got {side}")
         return HourglassNet()
+    if name.startswith(PREFIX):
+        return build_timm_encoder(name, side, pretrained)
     return RESNETS[name](pool_size=side // STRIDE)
 
 
-def build_random_encoder(name: str, side: int, seed: int) -> Encoder:
-    """Return the untrained encoder that belongs to a seed, without moving the global generator."""
+def build_random_encoder(name: str, side: int, seed: int, pretrained: bool = False) -> Encoder:
+    """Return the untrained encoder that belongs to a seed, without moving the global generator.
+
+    For ``pretrained`` see `build_encoder`.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return build_encoder(name, side)
+        return build_encoder(name, side, pretrained)
 
 
 def freeze(encoder: Encoder) -> Encoder:
@@ -117,8 +152,15 @@ def encode(encoder: nn.Module, images: Tensor, layer: int, use_hypercol: bool) -
 
 
 def weights_digest(module: nn.Module) -> str:
-    """Return a SHA-256 of all parameters and buffers, names included."""
+    """Return a SHA-256 of all parameters and buffers, names included.
+
+    Two networks of timm may differ without differing there, such as in an activation: the network
+    counts, too.
+    """
     digest = hashlib.sha256()
+    for part in module.modules():
+        if isinstance(part, TimmEncoder):
+            digest.update(part.identity.encode())
     for name, tensor in module.state_dict().items():
         digest.update(name.encode())
         digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())

@@ -210,6 +210,15 @@ class InsResNet(nn.Module):
             return sum(resnet.map_channels[::-1][:layer])
         return resnet.map_channels[layer - 1]
 
+    @property
+    def map_count(self) -> int:
+        """How many maps a hypercolumn can have."""
+        return len(self.encoder.module.map_channels)
+
+    def unused_parameters(self, count: int) -> list[nn.Parameter]:
+        """Return the parameters on which no map depends: those of the vector head."""
+        return list(self.encoder.module.fc.parameters())
+
 
 class InsResNet18(InsResNet):
     """ResNet-18 encoder."""

@@ -85,6 +85,36 @@ def load_checkpoint(path: str | Path, keys: tuple[str, ...]) -> dict:
     return content
 
 
+def load_state(path: str | Path) -> dict[str, torch.Tensor]:
+    """Read a module's weights: a checkpoint's ``model`` or ``state_dict``, or the whole file.
+
+    A ``.safetensors`` file is read by the safetensors package.
+
+    Raises:
+        InputError: see `load_checkpoint`.
+    """
+    if Path(path).suffix == ".safetensors":
+        return _load_safetensors(path)
+    content = load_checkpoint(path, ())
+    if not isinstance(content, dict):
+        raise InputError(f"{path}: expected a checkpoint; found {type(content).__name__}")
+    entry = next((key for key in ("model", "state_dict") if key in content), None)
+    state = content if entry is None else load_checkpoint(path, (entry,))[entry]
+    return {str(key): value for key, value in state.items()}
+
+
+def _load_safetensors(path: str | Path) -> dict[str, torch.Tensor]:
+    check_is_file(path, "no such checkpoint")
+    try:
+        from safetensors.torch import load_file
+    except ImportError:
+        raise InputError(f"{path}: safetensors isn't installed; pip install safetensors") from None
+    try:
+        return load_file(path)
+    except Exception as error:  # safetensors raises whatever the damage leads to
+        raise InputError(f"{path}: not a readable checkpoint ({reason(error)})") from None
+
+
 def _check_container(path: Path) -> None:
     """Check that a file is in one of PyTorch's two formats and whole; nothing is unpickled.
 

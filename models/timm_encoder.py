@@ -1,0 +1,245 @@
+"""Networks of timm as encoders: the feature pyramid of a convnet, the blocks' maps of a ViT.
+
+[spec 15.] Letters: B images, C channels, H and W rows and columns, n blocks of a network whose
+maps are all of one stride. Layer numbers are those of ``--layer``, as for a ResNet: 5 the deepest
+map. Whoever asks for such an encoder needs timm; nothing else imports it.
+"""
+
+import difflib
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from models.hypercolumn import hypercolumn
+from models.parallel import DataParallel
+from utils.errors import InputError
+from utils.files import reason
+
+PREFIX = "timm:"  # of a name for --model
+INSTALL = "pip install -e .[timm]"
+DEEPEST = 5
+STRIDES = {2**layer: layer for layer in range(1, DEEPEST + 1)}  # of a pyramid's map, to its layer
+QUARTERS = {layer: layer - 1 for layer in range(2, DEEPEST + 1)}  # of the blocks, by layer
+Colours = tuple[float, float, float]
+
+
+class TimmMaps(nn.Module):
+    """A network of timm that returns any of its maps, or their hypercolumn.
+
+    Args:
+        network: without its classifier.
+        side: of the images, in pixels.
+
+    Attributes:
+        places: layer to the place of its map among all that the network can return.
+        channels: layer to the channels of its map.
+
+    Raises:
+        InputError: if the network can't take such images, or has no map of a layer's stride.
+    """
+
+    def __init__(self, network: nn.Module, side: int) -> None:
+        super().__init__()
+        self.network, self.side = network, side
+        strides = [int(info["reduction"]) for info in getattr(network, "feature_info", [])]
+        # A transformer's blocks hand on what their final norm makes comparable; the stages of a
+        # pyramid have no norm of their own.
+        self.has_norm = len(set(strides)) == 1
+        if self.has_norm and side % strides[0]:
+            raise InputError(f"needs an input of a multiple of {strides[0]} pixels, got {side}")
+        try:
+            with torch.no_grad():
+                blank = torch.zeros(1, 3, side, side)
+                maps = self.eval().run(blank, list(range(len(strides))))
+        except Exception as error:  # whatever a network does with a size that it wasn't made for
+            said = f"can't take {side} pixels, or has no maps ({reason(error)})"
+            raise InputError(said) from None
+        if self.has_norm:
+            self.places = {k: -(-len(maps) * q // 4) - 1 for k, q in QUARTERS.items()}
+        else:
+            self.places = {STRIDES[s]: i for i, s in enumerate(strides) if s in STRIDES}
+        if not self.places or any(m.dim() != 4 for m in maps):
+            raise InputError(f"has no maps of a stride of 2 to 32 pixels; strides: {strides}")
+        self.channels = {layer: maps[place].shape[1] for layer, place in self.places.items()}
+
+    def run(self, x: Tensor, places: list[int]) -> list[Tensor]:
+        """Return the maps (B, C, H, W) at ascending places; class and register tokens aren't in."""
+        network: Any = self.network
+        return network.forward_intermediates(
+            x, indices=places, norm=self.has_norm, stop_early=True, intermediates_only=True
+        )
+
+    def chosen(self, layer: int, use_hypercol: bool) -> list[int]:
+        """Return the layers, deepest first, whose maps `forward` returns.
+
+        Raises:
+            InputError: if the network hasn't got them.
+        """
+        layers = sorted(self.places, reverse=True)
+        if use_hypercol and layer <= len(layers):
+            return layers[:layer]
+        if not use_hypercol and layer in layers:
+            return [layer]
+        held = ", ".join(map(str, layers[::-1]))
+        wanted = f"--layer {layer}{' --use_hypercol' if use_hypercol else ''}"
+        raise InputError(f"{wanted}: this network of timm has {len(layers)} maps, layers {held}")
+
+    def forward(
+        self,
+        x: Tensor,
+        layer: int = DEEPEST,
+        use_hypercol: bool = False,
+        output_shape: tuple[int, int] | None = (48, 48),
+    ) -> Tensor | tuple[Tensor, ...]:
+        """Return a layer's map, or the hypercolumn of the deepest ``layer`` maps.
+
+        Args:
+            x: (B, 3, H, W), standardised by the network's own mean and standard deviation.
+            layer: see the module; 0 or less returns ``x`` itself.
+            use_hypercol: stack the ``layer`` deepest maps.
+            output_shape: rows and columns of the hypercolumn; None leaves each map as it is and
+                returns them as a tuple, deepest first.
+        """
+        if layer <= 0:
+            return x
+        places = [self.places[k] for k in self.chosen(layer, use_hypercol)]
+        ascending = sorted(set(places))
+        found = dict(zip(ascending, self.run(x, ascending), strict=True))
+        maps = tuple(found[place] for place in places)
+        if not use_hypercol:
+            return maps[0]
+        return maps if output_shape is None else hypercolumn(maps, output_shape)
+
+
+class TimmEncoder(nn.Module):
+    """A network of timm behind `DataParallel`, with the interface of `models.resnet.InsResNet`.
+
+    Its weights are ``encoder.module.network.`` and their names in timm.
+
+    Args:
+        maps: the network.
+        identity: what the maps depend on beside weights, as text.
+        mean: of each colour in [0, 1], which the images are to be standardised by.
+        std: of each colour.
+        version: of timm.
+    """
+
+    def __init__(
+        self, maps: TimmMaps, identity: str, mean: Colours, std: Colours, version: str
+    ) -> None:
+        super().__init__()
+        self.encoder = DataParallel(maps)
+        self.identity, self.mean, self.std, self.version = identity, mean, std, version
+
+    @property
+    def map_count(self) -> int:
+        """How many maps there are."""
+        return len(self.encoder.module.places)
+
+    def forward(
+        self,
+        x: Tensor,
+        layer: int = DEEPEST,
+        use_hypercol: bool = False,
+        output_shape: tuple[int, int] | None = (48, 48),
+    ) -> Tensor | tuple[Tensor, ...]:
+        """See `TimmMaps.forward`."""
+        return self.encoder(x, layer, use_hypercol, output_shape)
+
+    def feature_channels(self, layer: int, use_hypercol: bool) -> int:
+        """Return how many channels ``forward(x, layer, use_hypercol)`` has.
+
+        Raises:
+            InputError: if the network hasn't got these maps.
+        """
+        maps = self.encoder.module
+        if layer <= 0:
+            return 3
+        return sum(maps.channels[k] for k in maps.chosen(layer, use_hypercol))
+
+    def unused_parameters(self, count: int) -> list[nn.Parameter]:
+        """Return the parameters on which none of the ``count`` deepest maps depends."""
+        maps, was_training = self.encoder.module, self.training
+        blank = torch.zeros(1, 3, maps.side, maps.side, device=next(self.parameters()).device)
+        total = sum(m.sum() for m in self.eval()(blank, count, True, None))
+        self.train(was_training)
+        parameters = list(self.parameters())
+        gradients = torch.autograd.grad(total, parameters, allow_unused=True)
+        return [p for p, g in zip(parameters, gradients, strict=True) if g is None]
+
+
+def build_timm_encoder(model: str, side: int, pretrained: bool = False) -> TimmEncoder:
+    """Return an encoder for square inputs of ``side`` pixels.
+
+    Args:
+        model: a name of timm's after ``timm:``.
+        side: a multiple of the patch's side where there are patches.
+        pretrained: fetch timm's weights, or find them where they were kept; else initialise.
+
+    Raises:
+        InputError: if timm is absent, knows no such network or can't fetch its weights, or the
+            network doesn't make maps of such inputs.
+    """
+    timm, name = import_timm(model), model.removeprefix(PREFIX)
+    check_name(timm, name)
+    network = create_network(timm, name, side, pretrained)
+    config = network.pretrained_cfg
+    mean, std = ((float(r), float(g), float(b)) for r, g, b in (config["mean"], config["std"]))
+    identity = f"{PREFIX}{name.partition('.')[0]} {mean} {std}"
+    try:
+        maps = TimmMaps(network, side)
+    except InputError as error:
+        raise InputError(f"--image_size and --image_crop: {model} {error}") from None
+    return TimmEncoder(maps.train(), identity, mean, std, timm.__version__)
+
+
+def import_timm(model: str) -> ModuleType:
+    """Return timm, or raise an `InputError` that says how to install it."""
+    try:
+        import timm
+    except ImportError:
+        raise InputError(f"--model {model}: timm isn't installed; {INSTALL}") from None
+    return timm
+
+
+def check_name(timm: ModuleType, name: str) -> None:
+    """Raise an `InputError` unless timm has a network of this name, maybe with a weights' tag."""
+    known = timm.list_models() + timm.list_pretrained()
+    if timm.is_model(stem := name.partition(".")[0]):
+        known = [stem, *(tagged for tagged in known if tagged.startswith(f"{stem}."))]
+    if name in known:
+        return
+    close = difflib.get_close_matches(name, known, 3, 0.5)
+    hint = f"; close ones: {', '.join(close)}" if close else ""
+    raise InputError(f"--model {PREFIX}{name}: timm {timm.__version__} has no such network{hint}")
+
+
+def create_network(timm: ModuleType, name: str, side: int, pretrained: bool) -> Any:
+    """Return a network without classifier that takes inputs of ``side`` pixels, where it can.
+
+    Raises:
+        InputError: if its weights can't be fetched.
+    """
+    # Position embeddings resampled at each forward pass, so that the weights fit inputs of any
+    # side; a network that is made for one side; one that takes any.
+    ways: list[dict[str, Any]] = [{"dynamic_img_size": True}, {"img_size": side}, {}]
+    if (config := timm.get_pretrained_cfg(name)) is not None and not config.fixed_input_size:
+        del ways[1]
+    for options in ways:
+        try:
+            return timm.create_model(name, pretrained=pretrained, num_classes=0, **options)
+        except TypeError as error:
+            if not options:
+                raise InputError(f"--model {PREFIX}{name}: {reason(error)}") from None
+        except Exception as error:
+            if pretrained:  # timm, its downloader and the network raise whatever they like
+                raise InputError(
+                    f"--model {PREFIX}{name}: its weights can't be fetched ({reason(error)}); give "
+                    "them as a file, --trained_model_path FILE, or --random_network for an "
+                    "untrained network"
+                ) from None
+            asked = f"--image_size and --image_crop: {PREFIX}{name}"
+            raise InputError(f"{asked} can't take {side} pixels ({reason(error)})") from None
+    raise AssertionError("the last way returns or raises")

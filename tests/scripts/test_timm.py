@@ -1,0 +1,137 @@
+"""Networks of timm in the scripts, as a user starts them."""
+
+import json
+import sys
+
+import pytest
+import torch
+
+from data_loader.data_loaders_face import MAFLAligned
+from engine.encoder_loading import use_colours
+from engine.feature_cache import features_key
+from models.encoders import build_random_encoder
+from tests.scripts.running import FRAME, run_inside
+from utils.checkpoint import load_checkpoint
+
+timm = pytest.importorskip("timm", reason="timm isn't installed")
+
+VIT = [*FRAME, "--model", "timm:test_vit", "--layer", "4", "--use_hypercol"]
+CONVNET = [*FRAME, "--model", "timm:test_resnet"]
+FIT = ["--batch_size", "4", "--adam", "--epochs", "1", "--model_path", "runs"]
+
+
+@pytest.fixture(scope="module")
+def trained(faces, tmp_path_factory):
+    """Two epochs of dense contrast; the first one's checkpoint is kept."""
+    cwd = tmp_path_factory.mktemp("timm")
+    done = train(faces, cwd, "--save_freq", 1, "--model_name", "whole")
+    assert done.status == 0, done.err
+    return cwd
+
+
+def train(faces, cwd, *arguments):
+    given = [*CONVNET, "--batch_size", "8", "--places", "16", "--epochs", "2"]
+    given += ["--data_folder", faces, "--model_path", "runs"]
+    return run_inside("train_dense.py", *given, *arguments, cwd=cwd)
+
+
+def weights(cwd, name):
+    return load_checkpoint(cwd / "runs" / name / "current.pth", ("model",))["model"]
+
+
+def test_train_dense_resumes_in_the_same_bits(faces, trained):
+    resume = ("--resume", "runs/whole/ckpt_epoch_1.pth", "--model_name", "resumed")
+    done = train(faces, trained, *resume)
+    assert done.status == 0, done.err
+    whole, resumed = weights(trained, "whole"), weights(trained, "resumed")
+    assert all(torch.equal(value, resumed[key]) for key, value in whole.items())
+    first = build_random_encoder("timm:test_resnet", 64, 0).state_dict()
+    assert whole.keys() == first.keys()
+    stem = "encoder.module.network.layer1.0.conv1.weight"
+    assert not torch.equal(whole[stem], first[stem])
+
+
+def test_train_dense_starts_from_a_file(faces, trained):
+    """Here one that timm itself wrote, with its classifier."""
+    torch.manual_seed(3)
+    network = timm.create_model("test_resnet")
+    torch.save(network.state_dict(), trained / "theirs.pth")
+    still = ("--learning_rate", 0, "--weight_decay", 0, "--epochs", 1)
+    done = train(faces, trained, "--init", "theirs.pth", *still, "--model_name", "init")
+    assert done.status == 0, done.err
+    found = weights(trained, "init")
+    for key, value in network.named_parameters():
+        if not key.startswith("fc."):
+            assert torch.equal(found[f"encoder.module.network.{key}"], value), key
+
+
+def test_eval_face_takes_what_train_dense_made(faces, trained):
+    encoder = ("--trained_model_path", "runs/whole/current.pth", "--model_name", "eyes")
+    given = [*CONVNET, "--layer", "4", "--use_hypercol", *FIT, "--data_folder", faces]
+    done = run_inside("eval_face.py", *given, *encoder, cwd=trained)
+    assert done.status == 0, done.err
+    assert (
+        0
+        < json.loads((trained / "runs/eyes/result.json").read_text())["last"]["Test"][
+            "InterOcularError"
+        ]
+    )
+
+
+def test_a_transformer_is_evaluated_matched_and_drawn(faces, tmp_path):
+    common = [*VIT, "--random_network", "--data_folder", faces]
+    done = run_inside("eval_face.py", *common, *FIT, "--model_name", "eyes", cwd=tmp_path)
+    assert done.status == 0, done.err
+    assert "64 px; timm:test_vit (untrained)" in done.out
+    done = run_inside("eval_matching.py", *common, "--pairs", "4", cwd=tmp_path)
+    assert done.status == 0, done.err
+    regressor = ("--vis_keypoints", "--vis_PCA", "--ckpt_path", "runs/eyes/current.pth")
+    done = run_inside("vis_face.py", *common, *regressor, "--batch_size", "4", cwd=tmp_path)
+    assert done.status == 0 and "another encoder" not in done.out, done.err
+
+
+def test_images_are_standardised_as_the_network_wants(faces):
+    dataset = MAFLAligned(
+        faces, train=False, pair_image=False, imwidth=72, crop=4, do_augmentations=False
+    )
+    ours, key = dataset.annotated_item(0).image, features_key(dataset, [0], "digest")
+    pixels = dataset.denormalize(ours)
+    use_colours(build_random_encoder("resnet18", 64, 0), dataset)
+    assert torch.equal(dataset.annotated_item(0).image, ours)
+    encoder = build_random_encoder("timm:test_vit", 64, 0)
+    use_colours(torch.nn.Sequential(encoder), dataset)
+    theirs = dataset.annotated_item(0).image
+    # Pixels are multiples of 1 / 255; float32 keeps seven digits of them.
+    torch.testing.assert_close(theirs, (pixels - 0.5) / 0.5, rtol=0, atol=1e-5)
+    torch.testing.assert_close(dataset.denormalize(theirs), pixels, rtol=0, atol=1e-5)
+    assert features_key(dataset, [0], "digest") != key
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--model", "timm:"), "--model: expected one of resnet50, "),
+        (("--model", "timm:../x"), "hourglass, timm:NAME; got 'timm:../x'"),
+        (("--model", "timm:test_vitt", "--random_network"), "close ones: test_vit"),
+        (("--model", "timm:test_vit", "--random_network", "--layer", "1"), "--layer 1: this"),
+        (("--model", "resnet18"), "give --trained_model_path FILE, or --random_network"),
+        (("--model", "timm:test_vit", "--trained_model_path", "bad.pth"), "cls_token is missing"),
+        (("--model", "timm:test_vit", "--trained_model_path", "no.safetensors"), "no such"),
+        (("--model", "timm:test_vit", "--trained_model_path", "bad.safetensors"), "not a readable"),
+    ],
+)
+def test_mistakes_are_one_line(faces, tmp_path, options, said):
+    torch.save({"unrelated.weight": torch.zeros(1)}, tmp_path / "bad.pth")
+    (tmp_path / "bad.safetensors").write_bytes(b"no header")
+    given = [*FRAME, "--data_folder", faces, "--layer", "3", *options]
+    done = run_inside("eval_matching.py", *given, cwd=tmp_path)
+    assert done.status == 2 and said in done.err and len(done.err.splitlines()) == 1, done.err
+
+
+def test_timm_that_is_not_installed_is_one_line(faces, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "timm", None)
+    done = train(faces, tmp_path, "--model_name", "a")
+    assert done.status == 2 and "pip install -e .[timm]" in done.err, done.err
+    assert len(done.err.splitlines()) == 1 and not (tmp_path / "runs").exists()
+    done = train(faces, tmp_path, "--model_name", "a", "--model", "hourglass")
+    assert done.status == 2 and "resnet152, timm:NAME; got 'hourglass'" in done.err
