@@ -22,9 +22,9 @@ from models.ridge import (
     NormalEquations,
     RidgeReadout,
     cell_axis,
-    fit_shape,
     gaussian_profiles,
 )
+from models.shape_prior import ShapePrior, coarse_look, fit_shape
 from utils.checkpoint import load_weights, save_checkpoint
 from utils.errors import InputError
 from utils.log import RunLog, Stopwatch, progress
@@ -33,9 +33,10 @@ CELLS = 48  # n, as of the published hypercolumn
 WIDTHS = (0.04, 0.06, 0.1)  # standard deviations of heatmaps, in half sides of the image
 PENALTIES = (0.0001, 0.001, 0.01, 0.1, 0.5)
 SHARPNESSES = (40.0, 80.0, 160.0)
-NOISES = (0.001, 0.003, 0.01)
+NOISES = (0.001, 0.003, 0.01, 0.03)
 FOLDS, LEAST_IMAGES = 5, 5  # of the cross-validation; with fewer there is none
 JUDGED_IMAGES = 400  # that candidates are judged by, at most
+SHAPE_IMAGES = 1000  # that the prior of shape is fitted to, at most
 
 
 class Choice(NamedTuple):
@@ -48,7 +49,6 @@ class Choice(NamedTuple):
 
 
 Solution = tuple[Tensor, Tensor]  # weights (K, C) and biases (K,) of all widths' heatmaps
-Shape = tuple[Tensor, Tensor]  # mean (A, 2) and covariance (2 A, 2 A)
 
 
 class RidgeRun:
@@ -132,14 +132,18 @@ class Fold:
         self.points: list[Tensor] = []  # (B, A, 2) each
         self.visible: list[Tensor] = []  # (B, A) each
         self.kept: list[list[Tensor]] = []  # the maps of the first images
+        self.coarse: list[Tensor] = []  # (B, D) each, of the first images
 
-    def add(self, maps: Sequence[Tensor], points: Tensor, visible: Tensor, keep: int) -> None:
-        """Add images, and keep the features of the first of them until there are ``keep``."""
+    def add(self, maps: Sequence[Tensor], points: Tensor, visible: Tensor, num_folds: int) -> None:
+        """Add images; keep the features of the first of them, and how more of them look."""
         axis = cell_axis(self.equations.cells, self.equations.side)
         self.equations.add(maps, *gaussian_profiles(points, visible, axis, WIDTHS))
-        left = keep - sum(len(part[0]) for part in self.kept)
+        left = JUDGED_IMAGES // num_folds - sum(len(part[0]) for part in self.kept)
         if left > 0:
             self.kept.append([m[:left] for m in maps])
+        left = SHAPE_IMAGES // num_folds - sum(len(part) for part in self.coarse)
+        if left > 0:
+            self.coarse.append(coarse_look(maps)[:left].cpu())
         self.points.append(points.cpu())
         self.visible.append(visible.cpu())
 
@@ -172,10 +176,7 @@ def fit_ridge(readout: RidgeReadout, train: EncodedImages, visible: Tensor, log:
         )
     folds = sum_up(train, len(visible), readout.side)
     everything = total(folds)
-    shape = fit_shape(
-        torch.cat([p for fold in folds for p in fold.points]),
-        torch.cat([v for fold in folds for v in fold.visible]),
-    )
+    shape = fit_shape_of(folds)
     choice = Choice()
     if len(folds) > 1:
         judge = partial(
@@ -219,8 +220,7 @@ def sum_up(train: EncodedImages, count: int, side: int) -> list[Fold]:
         for number, fold in enumerate(folds):
             if (rows := (numbers == number).nonzero().flatten().to(batch.points.device)).numel():
                 parts = [m[rows] for m in maps]
-                keep = JUDGED_IMAGES // num_folds
-                fold.add(parts, batch.points[rows], batch.visible[rows], keep)
+                fold.add(parts, batch.points[rows], batch.visible[rows], num_folds)
         first += len(batch.points)
     return folds
 
@@ -235,24 +235,32 @@ def total(folds: Sequence[Fold]) -> NormalEquations:
 
 def solve_without(
     fold: Fold, folds: Sequence[Fold], everything: NormalEquations
-) -> tuple[list[Solution], Shape]:
+) -> tuple[list[Solution], ShapePrior]:
     """Return the solutions for each penalty, and the shape, of all folds but one."""
     rest = everything.empty()
     rest.add_sums(everything)
     rest.add_sums(fold.equations, sign=-1)
-    others = [other for other in folds if other is not fold]
-    points = torch.cat([p for other in others for p in other.points])
-    visible = torch.cat([v for other in others for v in other.visible])
-    return rest.solve(PENALTIES), fit_shape(points, visible)
+    return rest.solve(PENALTIES), fit_shape_of([other for other in folds if other is not fold])
 
 
-def set_readout(readout: RidgeReadout, solution: Solution, shape: Shape, choice: Choice) -> None:
+def fit_shape_of(folds: Sequence[Fold]) -> ShapePrior:
+    """Return the prior of shape of those images of folds whose look was kept."""
+    looks = [torch.cat(fold.coarse) for fold in folds]
+    points = [torch.cat(fold.points)[: len(look)] for fold, look in zip(folds, looks, strict=True)]
+    shown = [torch.cat(fold.visible)[: len(look)] for fold, look in zip(folds, looks, strict=True)]
+    return fit_shape(torch.cat(looks), torch.cat(points), torch.cat(shown))
+
+
+def set_readout(
+    readout: RidgeReadout, solution: Solution, shape: ShapePrior, choice: Choice
+) -> None:
     """Set a readout to a solution's heatmaps of one width, a shape and a way of reading."""
     landmarks = len(readout.bias)
     first = WIDTHS.index(choice.width) * landmarks
     weight, bias = (part[first : first + landmarks] for part in solution)
     numbers = torch.tensor(choice.sharpness), torch.tensor(choice.noise)
-    names = ("weight", "bias", "mean", "covariance", "sharpness", "noise")
+    shape_names = ("shape_weight", "shape_centre", "mean", "covariance")
+    names = ("weight", "bias", *shape_names, "sharpness", "noise")
     values = (weight, bias, *shape, *numbers)
     readout.load_state_dict(dict(zip(names, values, strict=True)))
 
@@ -261,7 +269,7 @@ def set_readout(readout: RidgeReadout, solution: Solution, shape: Shape, choice:
 def mean_distance(
     readout: RidgeReadout,
     judged: Sequence[tuple[Features, Tensor, Tensor]],
-    candidates: Sequence[tuple[list[Solution], Shape]],
+    candidates: Sequence[tuple[list[Solution], ShapePrior]],
     choice: Choice,
 ) -> float:
     """Return the mean distance, in [-1, 1] units, of each fold's images from its candidate."""

@@ -109,16 +109,18 @@ def dense_contrast(
         queries that count, and the fraction of them that are nearer to their positive than to
         any negative. An image without any counts as 0.
     """
-    b, _, height, width = key.shape
+    height, width = key.shape[2:]
     centres = cell_centres(height, width).to(places)  # (M, 2)
     q = query.flatten(2).transpose(1, 2)  # (B, M, D)
-    q = q.gather(1, cells[:, :, None].expand(-1, -1, q.shape[2]))  # (B, N, D)
+    q = q.gather(1, cells[:, :, None].expand(-1, -1, q.shape[2])) / temperature  # (B, N, D)
     positive = (q * embedding_at(key, places)).sum(dim=2)  # (B, N)
-    negative = q @ key.flatten(2)  # (B, N, M)
-    near = torch.cdist(places, centres.expand(b, -1, -1)) < radius  # (B, N, M)
-    negative = negative.masked_fill(near | ~shown[:, None], -torch.inf)
-    logits = torch.cat([positive[:, :, None], negative], dim=2) / temperature
-    loss = -logits.log_softmax(dim=2)[:, :, 0]  # (B, N)
-    found = positive > negative.amax(dim=2)  # (B, N)
+    negative = q @ key.flatten(2)  # (B, N, M); passes over it are what the objective costs
+    # Squared distances, but for |place|^2, which is on the other side.
+    off = centres.square().sum(dim=1) - 2 * places @ centres.t()  # (B, N, M)
+    near = off < radius**2 - places.square().sum(dim=2, keepdim=True)
+    # Finite, so that a query without negatives has a gradient: 0.
+    negative.masked_fill_(near | ~shown[:, None], torch.finfo(negative.dtype).min / 2)
+    loss = F.softplus(negative.logsumexp(dim=2) - positive)  # (B, N)
+    found = positive > negative.detach().amax(dim=2)  # (B, N)
     weights = counts / counts.sum(dim=1, keepdim=True).clamp(min=1)  # (B, N)
     return (loss * weights).sum(dim=1).mean(), (found * weights).sum(dim=1).mean()

@@ -1,26 +1,25 @@
 """Landmarks by ridge regression of heatmaps: a readout in closed form.
 
-[spec 12; Hoerl and Kennard 1970 for the ridge; Cootes et al. 1995 for
-shapes as a normal distribution.] Letters: B images, A landmarks, L maps of an image (deepest
-first), C channels of all maps together, h and w a map's native rows and columns, n rows and columns
-of a heatmap, P = n * n its cells, K heatmaps. Points are (x, y) in [-1, 1], where -1 and 1 are the
-centres of the first and the last pixel.
+[spec 12; Hoerl and Kennard 1970 for the ridge; Cootes et al. 1995 for shapes as a normal
+distribution, here around what `models.shape_prior` expects.] Letters: B images, A landmarks, L maps
+of an image (deepest first), C channels of all maps together, h and w a map's native rows and
+columns, n rows and columns of a heatmap, P = n * n its cells, K heatmaps. Points are (x, y) in
+[-1, 1], where -1 and 1 are the centres of the first and the last pixel.
 """
 
 from collections.abc import Sequence
 from itertools import combinations_with_replacement
 
 import torch
-from sklearn.covariance import LedoitWolf
 from torch import Tensor, nn
 
 from models.hypercolumn import project_hypercolumn, resize_matrix
+from models.shape_prior import GRID, ShapePrior, coarse_look
 
 ROUNDS = 2  # of reading each landmark given the others
 PEAK_RADIUS = 0.2  # of what counts as one peak, in half sides of the image
 NUMBERS_AT_ONCE = 1 << 21  # cells of all landmarks of the images that are read together
 FLOOR = 1e-4  # of a variance: a hundredth of the half side, squared
-PRIOR_SHAPES, PRIOR_SPREAD = 1, 0.3  # how many shapes' worth is known beforehand, and how vaguely
 
 
 def cell_axis(cells: int, side: int) -> Tensor:
@@ -153,9 +152,11 @@ def gaussian_profiles(
 class RidgeReadout(nn.Module):
     """Heatmaps that are linear in the hypercolumn, read with a prior of shape and place.
 
-    The prior is one normal distribution of all landmarks. A landmark's place is where heatmap and
-    prior agree best: at first with its own part of the prior, then with what the prior says given
-    the places found for all others. It needs no training: every part has a closed form.
+    The prior is one normal distribution of all landmarks, around what the coarse look of an image
+    lets expect (`models.shape_prior`). A landmark's place is where heatmap and prior agree best: at
+    first with its own part of the prior, then with what the prior says given the places found for
+    all others; in the end places found and expected are weighed against each other. It needs no
+    training: every part has a closed form.
 
     Args:
         channels: C.
@@ -165,6 +166,8 @@ class RidgeReadout(nn.Module):
 
     weight: Tensor
     bias: Tensor
+    shape_weight: Tensor
+    shape_centre: Tensor
     mean: Tensor
     covariance: Tensor
     sharpness: Tensor
@@ -175,6 +178,9 @@ class RidgeReadout(nn.Module):
         self.side = side
         self.register_buffer("weight", torch.zeros(landmarks, channels))
         self.register_buffer("bias", torch.zeros(landmarks))
+        looks = channels * GRID**2
+        self.register_buffer("shape_weight", torch.zeros(2 * landmarks, looks))
+        self.register_buffer("shape_centre", torch.zeros(looks))
         self.register_buffer("mean", torch.zeros(landmarks, 2))
         self.register_buffer("covariance", torch.eye(2 * landmarks))
         self.register_buffer("sharpness", torch.tensor(80.0))  # of a heatmap, as log probability
@@ -191,7 +197,13 @@ class RidgeReadout(nn.Module):
             output_shape: (H, W) of the hypercolumn.
         """
         heat, places = self.heatmaps(features, output_shape)
-        return self.read(heat, places)
+        maps = (features,) if isinstance(features, Tensor) else features
+        return self.read(heat, places, self.prior.expected(coarse_look(maps)))
+
+    @property
+    def prior(self) -> ShapePrior:
+        """Of shapes."""
+        return ShapePrior(self.shape_weight, self.shape_centre, self.mean, self.covariance)
 
     def heatmaps(
         self, features: Tensor | Sequence[Tensor], output_shape: tuple[int, int] = (48, 48)
@@ -204,28 +216,39 @@ class RidgeReadout(nn.Module):
         y, x = (cell_axis(size, self.side).to(heat) for size in output_shape)
         return (heat + self.bias[:, None, None]).flatten(2), torch.cartesian_prod(y, x).flip(1)
 
-    def read(self, heat: Tensor, places: Tensor) -> tuple[Tensor, Tensor]:
-        """Return landmarks and confidence of heatmaps (B, A, P); see `forward`."""
+    def read(self, heat: Tensor, places: Tensor, expected: Tensor) -> tuple[Tensor, Tensor]:
+        """Return landmarks and confidence of heatmaps (B, A, P); see `forward`.
+
+        The prior's mean shapes are ``expected``, (B, A, 2).
+        """
         # A few images at a time, whose numbers for each landmark and cell fit into a cache or so.
         at_once = max(1, NUMBERS_AT_ONCE // heat[0].numel())
         gain, rest = self.given_the_others()
-        parts = [self._read(part, places, gain, rest) for part in heat.split(at_once)]
+        batches = zip(heat.split(at_once), expected.split(at_once), strict=True)
+        parts = [self._read(*batch, places, gain, rest) for batch in batches]
         points, confidence = zip(*parts, strict=True)
         return torch.cat(points), torch.cat(confidence)
 
     def _read(
-        self, heat: Tensor, places: Tensor, gain: Tensor, rest: Tensor
+        self, heat: Tensor, expected: Tensor, places: Tensor, gain: Tensor, rest: Tensor
     ) -> tuple[Tensor, Tensor]:
         evidence = self.sharpness * heat
         rows = torch.arange(len(self.mean))
         own = self.covariance.unflatten(0, (-1, 2)).unflatten(2, (-1, 2))[rows, :, rows]
-        prior = log_density(places, self.mean[None], own)  # (1, A, P)
+        prior = log_density(places, expected, own)  # (B, A, P)
         points, confidence = find_peak((evidence + prior).softmax(dim=2), heat, places)
         for _ in range(ROUNDS):
-            means = self.mean + torch.einsum("aij,bj->bai", gain, (points - self.mean).flatten(1))
+            means = expected + torch.einsum("aij,bj->bai", gain, (points - expected).flatten(1))
             prior = log_density(places, means, rest)  # (B, A, P)
             points, confidence = find_peak((evidence + prior).softmax(dim=2), heat, places)
-        return points, confidence
+        # The mean of all landmarks given all that were found, each with a variance of ``noise``.
+        trust = torch.linalg.solve(self.noisy_covariance(), self.covariance)  # (2 A, 2 A)
+        off = (points - expected).flatten(1) @ trust
+        return expected + off.view_as(points), confidence
+
+    def noisy_covariance(self) -> Tensor:
+        """Return the covariance (2 A, 2 A) of places that are found, given what is expected."""
+        return self.covariance + self.noise * torch.eye(len(self.covariance)).to(self.covariance)
 
     def given_the_others(self) -> tuple[Tensor, Tensor]:
         """Return how the mean of each landmark depends on the others, and what variance is left.
@@ -237,7 +260,7 @@ class RidgeReadout(nn.Module):
             zero for the landmark's own; and covariances (A, 2, 2).
         """
         size = 2 * len(self.mean)
-        noisy = self.covariance + self.noise * torch.eye(size).to(self.mean)
+        noisy = self.noisy_covariance()
         gains, covariances = torch.zeros(len(self.mean), 2, size).to(self.mean), []
         for k in range(len(self.mean)):
             own = torch.arange(2 * k, 2 * k + 2)
@@ -282,23 +305,3 @@ def find_peak(probability: Tensor, heat: Tensor, places: Tensor) -> tuple[Tensor
     weights.scatter_add_(2, best, torch.full_like(weights[:, :, :1], 1e-6))  # where heat is below 0
     found = (weights @ places) / weights.sum(dim=2)[:, :, None]
     return found, (probability * near).sum(dim=2)
-
-
-def fit_shape(points: Tensor, visible: Tensor) -> tuple[Tensor, Tensor]:
-    """Return mean (A, 2) and covariance (2 A, 2 A) of shapes, shrunk where there are few.
-
-    Ledoit and Wolf's estimate [2004], averaged with that of `PRIOR_SHAPES` shapes whose landmarks
-    are independent. A landmark that an image doesn't show is taken to be at its mean there.
-
-    Args:
-        points: (N, A, 2).
-        visible: (N, A), bool; a landmark that no image shows is taken to be in the middle.
-    """
-    count, landmarks = visible.shape
-    shown = visible[..., None]
-    mean = (points * shown).sum(dim=0) / visible.sum(dim=0).clamp(min=1)[:, None]  # (A, 2)
-    filled = torch.where(shown, points, mean).flatten(1).double().cpu().numpy()  # (N, 2 A)
-    found = torch.from_numpy(LedoitWolf().fit(filled).covariance_) if count > 1 else 0
-    vague = PRIOR_SPREAD**2 * torch.eye(2 * landmarks, dtype=torch.float64)
-    covariance = (count * found + PRIOR_SHAPES * vague) / (count + PRIOR_SHAPES)
-    return mean.float().cpu(), covariance.float()

@@ -14,13 +14,14 @@ from engine.ridge_run import (
     Choice,
     RidgeRun,
     fit_ridge,
+    fit_shape_of,
     solve_without,
     sum_up,
     total,
 )
 from eval_face import face_task
 from models.encoders import as_maps, build_random_encoder, freeze, weights_digest
-from models.ridge import RidgeReadout, fit_shape
+from models.ridge import RidgeReadout
 from tests.utils.dots import Dots, encoded
 from utils.arguments import ArgumentParser
 from utils.checkpoint import load_checkpoint
@@ -69,8 +70,9 @@ def test_solutions_without_a_fold_are_those_of_the_other_folds(images):
     for (weight, bias), (other_weight, other_bias) in zip(solutions, expected, strict=True):
         assert torch.allclose(weight, other_weight, atol=1e-4)
         assert torch.allclose(bias, other_bias, atol=1e-4)
+    assert torch.equal(shape.weight, fit_shape_of(others).weight)
     points = torch.cat([p for fold in others for p in fold.points])
-    assert torch.equal(shape[0], fit_shape(points, torch.ones(len(points), 3).bool())[0])
+    assert torch.allclose(shape.mean, points.mean(dim=0))
 
 
 def test_folds_hold_each_image_once_with_its_own_features(images):

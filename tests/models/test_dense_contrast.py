@@ -67,6 +67,17 @@ def test_the_objective_is_the_loops(shape):
     assert [float(f) for f in found] == pytest.approx(expected, abs=1e-6)
 
 
+def test_a_query_without_negatives_has_no_loss_and_no_gradient():
+    torch.manual_seed(0)
+    query, key = (unit(1, 8, 4, 4).requires_grad_() for _ in range(2))
+    cells, places = torch.tensor([[5]]), torch.zeros(1, 1, 2, dtype=torch.float64)
+    counts, shown = torch.ones(1, 1, dtype=torch.bool), torch.zeros(1, 16, dtype=torch.bool)
+    loss, found = dense_contrast(query, key, cells, places, counts, shown, 0.1, 0.1)
+    loss.backward()
+    assert loss == 0 and found == 1
+    assert torch.equal(query.grad, torch.zeros_like(query)) and key.grad.abs().sum() == 0
+
+
 def test_the_same_view_is_found_and_gradients_reach_both():
     torch.manual_seed(0)
     query = unit(2, 16, 6, 6).requires_grad_()

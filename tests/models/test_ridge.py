@@ -9,7 +9,6 @@ from models.ridge import (
     NormalEquations,
     RidgeReadout,
     cell_axis,
-    fit_shape,
     gaussian_profiles,
 )
 
@@ -145,7 +144,7 @@ def test_a_clear_heatmap_is_read_to_a_fraction_of_a_cell():
     rows, columns = gaussian_profiles(points, torch.ones(1, 3, dtype=torch.bool), axis, [0.1])
     heat = torch.einsum("bkh,bkw->bkhw", rows, columns).flatten(2).float()
     places = torch.cartesian_prod(axis, axis).flip(1).float()
-    found, confidence = made.read(heat, places)
+    found, confidence = made.read(heat, places, made.mean[None])
     assert (found - points).norm(dim=2).max() < 0.25 * 2 / 48
     assert confidence.min() > 0.9
 
@@ -166,19 +165,6 @@ def test_of_two_equal_peaks_the_others_decide():
     shift = 0.25
     sure = [bump(x + shift) for x in (-0.5, 0.0)]
     doubtful = torch.maximum(bump(0.5 + shift), bump(0.5 - shift))
-    found, _ = made.read(torch.stack([*sure, doubtful])[None], places)
+    heat = torch.stack([*sure, doubtful])[None]
+    found, _ = made.read(heat, places, made.mean[None])
     assert abs(found[0, 2, 0] - (0.5 + shift)) < 0.1
-
-
-def test_the_shape_of_few_images_is_vague_and_of_many_their_own():
-    torch.manual_seed(0)
-    root = torch.randn(4, 4) * 0.1
-    many = torch.randn(5000, 4) @ root.t()
-    shown = torch.ones(5000, 2, dtype=torch.bool)
-    mean, covariance = fit_shape(many.view(-1, 2, 2) + 0.2, shown)
-    assert torch.allclose(mean, torch.full((2, 2), 0.2), atol=0.01)
-    assert torch.allclose(covariance, root @ root.t(), atol=2e-3)
-    _, alone = fit_shape(many[:1].view(1, 2, 2), shown[:1])
-    assert torch.allclose(alone, 0.045 * torch.eye(4))  # half of 0.3 squared
-    shown[::2, 1] = False
-    assert torch.isfinite(fit_shape(many.view(-1, 2, 2), shown)[1]).all()
