@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from models.hypercolumn import project_hypercolumn, resize_matrix
 from models.shape_prior import GRID, ShapePrior, coarse_look
+from utils.errors import InputError
 
 ROUNDS = 2  # of reading each landmark given the others
 PEAK_RADIUS = 0.2  # of what counts as one peak, in half sides of the image
@@ -116,7 +117,7 @@ class NormalEquations:
         """Return weights (K, C) and biases (K,) of the ridge regression, for each penalty.
 
         The penalty is that of standardised channels: mean 0 and variance 1 over all cells. Weights
-        are of the channels as they are.
+        are of the channels as they are. See `factor` for penalties within the sums' rounding.
         """
         mean, target = self.feature_sum / self.count, self.target_sum / self.count
         covariance = self.gram / self.count - torch.outer(mean, mean)
@@ -125,11 +126,28 @@ class NormalEquations:
         cross = (self.cross / self.count - torch.outer(mean, target)) / std[:, None]  # (C, K)
         solutions = []
         for penalty in penalties:
-            ridged = correlation + penalty * torch.eye(len(std), dtype=torch.float64)
-            weight = torch.cholesky_solve(cross, torch.linalg.cholesky(ridged)) / std[:, None]
+            weight = torch.cholesky_solve(cross, factor(correlation, penalty)) / std[:, None]
             bias = target - (mean + self.offset.double()) @ weight
             solutions.append((weight.t().float(), bias.float()))
         return solutions
+
+
+def factor(correlation: Tensor, penalty: float) -> Tensor:
+    """Return the Cholesky factor of a correlation matrix plus a penalty.
+
+    Products of features are rounded to float32 before they are summed, so a correlation may have
+    eigenvalues a little below 0. A penalty that doesn't make up for them is taken tenfold.
+
+    Raises:
+        InputError: if no penalty up to 10 does.
+    """
+    ridged = correlation + penalty * torch.eye(len(correlation)).to(correlation)
+    lower, failed = torch.linalg.cholesky_ex(ridged)
+    if not failed:
+        return lower
+    if penalty > 1:
+        raise InputError("--regressor ridge: the encoder's features aren't finite")
+    return factor(correlation, 10 * penalty)
 
 
 def gaussian_profiles(

@@ -1,6 +1,7 @@
 """The normal equations against hypercolumns that were really made; the solution against sklearn."""
 
 import numpy as np
+import pytest
 import torch
 from sklearn.linear_model import Ridge
 
@@ -11,6 +12,7 @@ from models.ridge import (
     cell_axis,
     gaussian_profiles,
 )
+from utils.errors import InputError
 
 CELLS, SIDE = 12, 48
 SIZES = ((5, 2, 2), (4, 3, 3), (3, 6, 6))  # channels, rows and columns of each map
@@ -101,6 +103,18 @@ def test_parts_add_up():
     together, apart = sums([one, other], 0.2), sums([one], 0.2)
     apart.add_sums(sums([other], 0.2))
     assert torch.allclose(together.gram, apart.gram) and together.count == apart.count
+
+
+def test_a_penalty_within_the_rounding_of_the_sums_is_raised():
+    equations = NormalEquations([2], 1, CELLS, SIDE)
+    # Two channels that are correlated by more than 1: an eigenvalue of -0.0005.
+    equations.count, equations.gram = 1, torch.tensor([[1, 1.0005], [1.0005, 1]]).double()
+    equations.cross = torch.tensor([[0.3], [0.2]]).double()
+    (raised, _), (expected, _) = equations.solve([1e-4, 1e-3])
+    assert torch.allclose(raised, expected) and raised.isfinite().all()
+    equations.gram[1, 0] = torch.nan
+    with pytest.raises(InputError, match="features aren't finite"):
+        equations.solve([1e-4])
 
 
 # ---- reading ----
