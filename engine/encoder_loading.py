@@ -12,7 +12,7 @@ from engine.run import Settings
 from engine.timm_weights import match_timm_state
 from models.encoders import LAST_MAP, Encoder, build_random_encoder, freeze
 from models.projection import STAGES, ProjectedEncoder
-from models.timm_encoder import PREFIX, TimmEncoder
+from models.timm_encoder import PREFIX, TimmEncoder, timm_encoders
 from utils.checkpoint import load_checkpoint, load_state, load_weights
 from utils.errors import InputError
 
@@ -84,10 +84,9 @@ def load_frozen_encoder(settings: EncoderSettings, side: int, notices: list[str]
 
 def use_colours(encoder: nn.Module, *datasets: ImageSet) -> None:
     """Have data sets standardise images as the encoder's network of timm wants, if it is one."""
-    for part in encoder.modules():
-        if isinstance(part, TimmEncoder):
-            for dataset in datasets:
-                dataset.mean, dataset.std = part.mean, part.std
+    for network in timm_encoders(encoder):
+        for dataset in datasets:
+            dataset.mean, dataset.std = network.mean, network.std
 
 
 def initialise_encoder(

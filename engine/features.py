@@ -33,7 +33,7 @@ from engine.feature_cache import (
     in_bytes,
 )
 from models.encoders import Features, as_maps
-from models.timm_encoder import TimmEncoder
+from models.timm_encoder import timm_encoders
 from utils.collectives import broadcast_from_first, gather_rows, split_over_ranks
 from utils.locks import find_or_build
 from utils.log import RunLog, Stopwatch, progress
@@ -84,9 +84,8 @@ def encode_dataset(
     key = None
     if cache.may_hold() or cache.place(needed) == "disk":  # else no need to read all images for it
         how: dict[str, object] = {"layer": encoding.layer, "use_hypercol": encoding.use_hypercol}
-        for part in encoding.encoder.modules():
-            if isinstance(part, TimmEncoder):
-                how["timm"] = part.version
+        for network in timm_encoders(encoding.encoder):
+            how["timm"] = network.version
         key = features_key(dataset, chosen, encoding.digest, **how, device=encoding.device.type)
     stored = store_features(fill, like, needed, key, cache, log)
     if stored is None:

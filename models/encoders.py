@@ -19,7 +19,7 @@ from models.resnet import (
     InsResNet101,
     InsResNet152,
 )
-from models.timm_encoder import PREFIX, TimmEncoder, build_timm_encoder
+from models.timm_encoder import PREFIX, TimmEncoder, build_timm_encoder, timm_encoders
 from utils.arguments import allow_change, natural
 from utils.errors import InputError
 
@@ -158,9 +158,8 @@ def weights_digest(module: nn.Module) -> str:
     counts, too.
     """
     digest = hashlib.sha256()
-    for part in module.modules():
-        if isinstance(part, TimmEncoder):
-            digest.update(part.identity.encode())
+    for network in timm_encoders(module):
+        digest.update(network.identity.encode())
     for name, tensor in module.state_dict().items():
         digest.update(name.encode())
         digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())

@@ -6,6 +6,7 @@ map. Whoever asks for such an encoder needs timm; nothing else imports it.
 """
 
 import difflib
+from collections.abc import Iterator
 from types import ModuleType
 from typing import Any
 
@@ -168,6 +169,11 @@ class TimmEncoder(nn.Module):
         parameters = list(self.parameters())
         gradients = torch.autograd.grad(total, parameters, allow_unused=True)
         return [p for p, g in zip(parameters, gradients, strict=True) if g is None]
+
+
+def timm_encoders(module: nn.Module) -> Iterator[TimmEncoder]:
+    """Yield the networks of timm within a module, itself included."""
+    return (part for part in module.modules() if isinstance(part, TimmEncoder))
 
 
 def build_timm_encoder(model: str, side: int, pretrained: bool = False) -> TimmEncoder:

@@ -1,7 +1,7 @@
 """The experiments as data: which runs make which table or figure, and the published figures."""
 
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from engine.reproduction.runs import (
@@ -141,6 +141,20 @@ EQUAL_PAIRS = (
 )
 BIRD_LISTS = {10: "10", 50: "50", 100: "100", None: "all"}
 
+BY_ANNOTATIONS = Experiment(
+    title="Encoders by number of annotated faces, ridge readout, MAFL",
+    recipe=RIDGE,
+    axis=lambda run: run.annotations,
+    columns=FEW_OR_ALL,
+    axis_label="annotated faces",
+    datasets=("MAFLAligned",),
+    models=("resnet18",),
+    annotations=tuple(FEW_OR_ALL),
+    encoders=(UNTRAINED, *PRETRAINED),
+    repeated=True,
+    note=EQUAL_PAIRS,
+)
+
 EXPERIMENTS = {
     "faces": Experiment(
         title="Face benchmarks, all annotations",
@@ -191,32 +205,12 @@ EXPERIMENTS = {
         annotations=tuple(BIRD_LISTS),
         published=(Published(CL, {}, model="resnet50"),),
     ),
-    "encoders": Experiment(
-        title="Encoders by number of annotated faces, ridge readout, MAFL",
-        recipe=RIDGE,
-        axis=lambda run: run.annotations,
-        columns=FEW_OR_ALL,
-        axis_label="annotated faces",
-        datasets=("MAFLAligned",),
-        models=("resnet18",),
-        annotations=tuple(FEW_OR_ALL),
-        encoders=(UNTRAINED, *PRETRAINED),
-        repeated=True,
-        note=EQUAL_PAIRS,
-    ),
-    "regressor": Experiment(
+    "encoders": BY_ANNOTATIONS,
+    "regressor": replace(
+        BY_ANNOTATIONS,
         title="Encoders by number of annotated faces, published regressor, MAFL",
         recipe=FEW_FACES,
-        axis=lambda run: run.annotations,
-        columns=FEW_OR_ALL,
-        axis_label="annotated faces",
-        datasets=("MAFLAligned",),
-        models=("resnet18",),
-        annotations=tuple(FEW_OR_ALL),
-        encoders=(UNTRAINED, *PRETRAINED),
         recipe_of_all=FACES,
-        repeated=True,
-        note=EQUAL_PAIRS,
     ),
     "steps": Experiment(
         title="Encoders by steps of pre-training, 50 annotated faces, ridge readout, MAFL",
