@@ -72,7 +72,7 @@ def main() -> None:
         raise InputError(f"{upright.folder}: holds {len(upright)} test images, a pair needs two")
     encoder = load_frozen_encoder(EncoderSettings.from_options(args), upright.side, notices)
     encoder.to(device)
-    use_colours(encoder, upright, warped)
+    use_colours(encoder, upright, warped, noted_in=args.trained_model_path)
     log = RunLog(args.log_path)
     for notice in notices:
         log.line(notice)

@@ -187,6 +187,8 @@ def main() -> None:
         args.data_folder,
         imagelist=args.imagelist,
         image_cache=args.image_cache,
+        fit=args.fit,
+        colours=args.colours,
         imwidth=args.image_size,
         crop=args.image_crop,
         skip_bad=args.on_bad_image == "skip",
@@ -198,7 +200,7 @@ def main() -> None:
     # ---- encoder and head; as they were, if the run resumes ----
     notices = worker_notice(args.num_workers) + ignored_notices(args, WHY_IGNORED, **IGNORED)
     encoder = initialise_encoder(args.model, dataset.side, args.seed, args.init, notices)
-    use_colours(encoder, dataset)
+    use_colours(encoder, dataset, noted_in=args.init)
     embedding = DenseEmbedding(cast(Trainable, encoder), args.dimensions, args.freeze).to(device)
     accelerate(embedding.encoder, compiled=args.compile, recompute=args.recompute)
     optimizer = torch.optim.AdamW(
@@ -248,24 +250,14 @@ def main() -> None:
     )
     steps = args.epochs * math.ceil(len(dataset) / args.batch_size)
     schedule = partial(warm_up_cosine_lr, args.learning_rate, args.warmup_steps, steps)
-    save = partial(save_run, run, dataset.order_name(), state)
+    run_epoch = partial(train_one_epoch, views, embed, state, position, objective, schedule)
+    save = partial(save_run, run, dataset.order_name(), state, notes=dataset.noted_colours())
     with Interruption() as interruption:
         save_late = PeriodicSave(save, args.save_minutes, interruption)
         for epoch in range(position.epochs + 1, args.epochs + 1):
             set_epoch(views.loader, epoch, skip=position.images)
             watch, before = Stopwatch(), position.images
-            loss, found_fraction = train_one_epoch(
-                views,
-                embed,
-                state,
-                position,
-                objective,
-                schedule,
-                args.amp,
-                args.print_freq,
-                log,
-                save_late,
-            )
+            loss, found_fraction = run_epoch(args.amp, args.print_freq, log, save_late)
             speed = (len(dataset) - before) / watch.seconds()
             lr = optimizer.param_groups[0]["lr"]
             report_epoch(log, epoch, args.epochs, loss, found_fraction, lr, speed)

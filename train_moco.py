@@ -152,6 +152,8 @@ def main() -> None:
         args.data_folder,
         imagelist=args.imagelist,
         image_cache=args.image_cache,
+        fit=args.fit,
+        colours=args.colours,
         imwidth=args.image_size,
         crop=args.image_crop,
         smallest_scale=args.crop,
@@ -211,7 +213,7 @@ def main() -> None:
     # ---- train ----
     with autocast(device, args.amp):
         embed = wrap_distributed(query, args.batch_size, dataset.side)
-    save = partial(save_run, run, dataset.order_name(), state)
+    save = partial(save_run, run, dataset.order_name(), state, notes=dataset.noted_colours())
     with Interruption() as interruption:
         save_late = PeriodicSave(save, args.save_minutes, interruption)
         for epoch in range(position.epochs + 1, args.epochs + 1):

@@ -4,6 +4,7 @@ Letters: S the side of the square that an image becomes (``imwidth``), W the sid
 input, S - 2 * crop.
 """
 
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,15 @@ from torch.utils.data import Dataset
 from data_loader.geometry import Square, centre_crop
 from data_loader.items import PairItem, SquareItem
 from data_loader.views.random_view import FACE_MEAN, FACE_STD, RandomView, channels
-from utils.errors import InputError
+from utils.errors import ImageError, InputError
+
+Colours = tuple[float, float, float]  # of red, green and blue, in [0, 1]
+
+
+def as_colours(values: Iterable[float]) -> Colours:
+    """Return three numbers as plain ones."""
+    red, green, blue = values
+    return float(red), float(green), float(blue)
 
 
 class ImageSet(Dataset):
@@ -31,8 +40,10 @@ class ImageSet(Dataset):
         skip_bad: images may be absent or damaged; see `bad_images`.
     """
 
-    mean, std = FACE_MEAN, FACE_STD
+    mean: Colours = FACE_MEAN
+    std: Colours = FACE_STD
     folder: Path  # of the images
+    oriented = False  # whether a file's note that it was turned is heeded, see `open_image`
     quick_paths = True  # `path` opens no file
     file_size: tuple[int, int] | None = None  # width and height of all files, if they have one
 
@@ -92,6 +103,30 @@ class ImageSet(Dataset):
         if self.random_view is not None:
             return self.random_view(image)
         return self.normalize(centre_crop(channels(image), self.crop).float() / 255)
+
+    def standardise_by(self, mean: Colours, std: Colours) -> None:
+        """Take other colour statistics than the class's, in [0, 1], for items made from now on."""
+        self.mean, self.std = mean, std
+        if self.random_view is not None:
+            scale = self.random_view.smallest_scale
+            self.random_view = RandomView(self.imwidth, scale, self.crop, mean, std)
+
+    def noted_colours(self) -> dict[str, dict[str, Colours]]:
+        """Return the entry by which an encoder's checkpoint notes statistics that aren't known."""
+        kind = type(self)
+        if (self.mean, self.std) == (kind.mean, kind.std):
+            return {}
+        return {"colours": {"mean": self.mean, "std": self.std}}
+
+    def some_squares(self, count: int) -> Iterator[Image.Image]:
+        """Yield up to so many squares from all over the set; unreadable ones may be left out."""
+        places = np.linspace(0, len(self) - 1, min(count, len(self)), dtype=int)
+        for index in places.tolist():
+            try:
+                yield self.base_item(index)[0]
+            except ImageError:
+                if not self.skip_bad:
+                    raise
 
     def normalize(self, image: Tensor) -> Tensor:
         """Standardise the colours of (..., 3, H, W) in [0, 1]."""

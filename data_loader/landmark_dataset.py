@@ -201,7 +201,7 @@ class LandmarkDataset(ImageSet):
         if self.image_cache is not None:
             pixels, points = self.cached(index)
             return Image.frombytes("RGB", (self.imwidth, self.imwidth), pixels), points
-        image = open_image(self.path(index))
+        image = open_image(self.path(index), oriented=self.oriented)
         check_size(self.path(index), image.size, self.expected_size(index))
         points_orig = np.asarray(self.annotations["keypoints"][index], dtype=np.float64)
         return self.square(image, points_orig, index)

@@ -4,10 +4,11 @@ from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from data_loader.image_set import ImageSet
+from data_loader.image_set import Colours, ImageSet, as_colours
 from engine.run import Settings
 from engine.timm_weights import match_timm_state
 from models.encoders import LAST_MAP, Encoder, build_random_encoder, freeze
@@ -82,11 +83,43 @@ def load_frozen_encoder(settings: EncoderSettings, side: int, notices: list[str]
     return freeze(encoder)
 
 
-def use_colours(encoder: nn.Module, *datasets: ImageSet) -> None:
-    """Have data sets standardise images as the encoder's network of timm wants, if it is one."""
-    for network in timm_encoders(encoder):
+def use_colours(encoder: nn.Module, *datasets: ImageSet, noted_in: str | None = None) -> None:
+    """Have data sets standardise images as the encoder is used to.
+
+    That is by what its checkpoint ``noted_in`` says, else as its network of timm wants, if it is
+    one. Statistics that were measured on a data set stay.
+    """
+    colours = read_colours(noted_in) if noted_in is not None else None
+    if colours is None:
+        colours = next(((n.mean, n.std) for n in timm_encoders(encoder)), None)
+    if colours is not None:
         for dataset in datasets:
-            dataset.mean, dataset.std = network.mean, network.std
+            if not dataset.noted_colours():
+                dataset.standardise_by(*colours)
+
+
+def read_colours(path: str) -> tuple[Colours, Colours] | None:
+    """Return the mean and standard deviation that an encoder's checkpoint notes, if it does.
+
+    Raises:
+        InputError: if they are no colours.
+    """
+    if Path(path).suffix == ".safetensors":
+        return None
+    content = load_checkpoint(path, ())
+    noted = content.get("colours") if isinstance(content, dict) else None
+    if noted is None:
+        return None
+    try:
+        red, green, blue = zip(noted["mean"], noted["std"], strict=True)
+        mean, std = np.array([red, green, blue], dtype=np.float64).T.tolist()
+        if not np.isfinite(mean + std).all() or min(std) <= 0:
+            raise ValueError("out of range")
+    except (KeyError, TypeError, ValueError):
+        raise InputError(
+            f"{path}: its colours are no mean and standard deviation of three"
+        ) from None
+    return as_colours(mean), as_colours(std)
 
 
 def initialise_encoder(

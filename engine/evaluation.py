@@ -116,7 +116,7 @@ def run_evaluation(
         noted_in=found[0].parent if found else None,
     )
     encoder = load_frozen_encoder(settings, train_set.side, notices).to(device)
-    use_colours(encoder, train_set, *held_out_sets.values())
+    use_colours(encoder, train_set, *held_out_sets.values(), noted_in=settings.trained_model_path)
     digest = weights_digest(encoder)
     encoding = Encoding(encoder, digest, settings.layer, settings.use_hypercol)
     channels = encoder.feature_channels(settings.layer, settings.use_hypercol)
@@ -126,7 +126,8 @@ def run_evaluation(
         run = RidgeRun(settings, task, *shape, train_set.side, device, digest)
     elif kind == "finetune":
         encoding = Pixels(encoder)
-        run = FinetuneRun(settings, task, encoder, *shape[1:], train_set.side, device, digest)
+        side, notes = train_set.side, train_set.noted_colours()
+        run = FinetuneRun(settings, task, encoder, *shape[1:], side, device, digest, notes)
     else:
         run = RegressorRun(settings, task, build_regressor(*shape).to(device), digest)
     if found is not None:

@@ -47,6 +47,7 @@ class FinetuneRun:
         side: W.
         device: to compute on.
         encoder_digest: of the encoder's weights at the start; checkpoints note it.
+        notes: further entries of the checkpoints.
     """
 
     def __init__(
@@ -58,9 +59,10 @@ class FinetuneRun:
         side: int,
         device: torch.device,
         encoder_digest: str,
+        notes: Mapping[str, object] | None = None,
     ) -> None:
         self.settings, self.task, self.device = settings, task, device
-        self.encoder_digest = encoder_digest
+        self.encoder_digest, self.notes = encoder_digest, notes or {}
         network = HeatmapNetwork(encoder.requires_grad_(True), landmarks, side)
         self.network = network.to(device).to(memory_format=torch.channels_last)
         self.optimizer = torch.optim.AdamW(
@@ -199,7 +201,11 @@ class FinetuneRun:
     def save(self, finished: bool) -> None:
         """Write ``current.pth`` and, of the best round alone, the file named after the encoder."""
         settings = self.settings
-        content = {"opt": settings.options, "encoder_digest": self.encoder_digest}
+        content = {
+            "opt": settings.options,
+            "encoder_digest": self.encoder_digest,
+            **self.notes,
+        }
         # The same tensors twice take no more room in a file than once.
         weights = self.best if self.best_round == self.done else self.weights()
         state = {

@@ -15,12 +15,14 @@ from data_loader.bad_images import (
 )
 from data_loader.data_loaders_animal import InatAve
 from data_loader.data_loaders_face import CelebAPrunedAligned_MAFLVal
+from data_loader.folder import MEASURED_IMAGES, Folder, add_fit_argument, measure_colours
 from data_loader.items import Items, PairItem, SquareItem, SubstitutedItem
 from data_loader.landmark_dataset import LandmarkDataset, add_image_arguments
 from data_loader.loaders import build_loader
 from data_loader.storage.image_cache import cache_images
 from data_loader.storage.sharded_images import (
     ShardedCelebA,
+    ShardedFolder,
     ShardedImages,
     ShardedInatAve,
     ShardedSet,
@@ -36,6 +38,7 @@ from utils.log import RunLog
 from utils.process_group import rank, world_size
 
 UnlabelledSet = LandmarkDataset | ShardedSet
+SHARDED: dict[str, type[ShardedSet]] = {"InatAve": ShardedInatAve, "Folder": ShardedFolder}
 Batch = PairItem | SquareItem | SubstitutedItem  # each field stacked over b images
 
 
@@ -44,9 +47,10 @@ def add_unlabelled_arguments(parser: argparse.ArgumentParser) -> argparse._Argum
     group = parser.add_argument_group("images")
     group.add_argument(
         "--dataset",
-        choices=["CelebA", "InatAve"],
+        choices=["CelebA", "InatAve", "Folder"],
         default="CelebA",
-        help="CelebA without MAFL, or the birds of iNaturalist",
+        help="CelebA without MAFL, the birds of iNaturalist, or any images: all that are below "
+        "--data_folder",
     )
     group.add_argument(
         "--data_folder",
@@ -58,7 +62,17 @@ def add_unlabelled_arguments(parser: argparse.ArgumentParser) -> argparse._Argum
     group.add_argument(
         "--imagelist",
         metavar="FILE",
-        help="InatAve: file with one image path a line; without it, all images below --data_folder",
+        help="InatAve, Folder: file with one image path a line; without it, all images below "
+        "--data_folder",
+    )
+    add_fit_argument(group)
+    group.add_argument(
+        "--colours",
+        choices=["published", "measured"],
+        default="published",
+        help="standardise by the colour statistics that belong to the data set (of Folder, as of "
+        f"InatAve, ImageNet's), or by those of up to {MEASURED_IMAGES} of the images, which the "
+        "checkpoint notes for the scripts that use the encoder",
     )
     group.add_argument(
         "--image_cache",
@@ -93,22 +107,51 @@ def add_view_arguments(group: argparse._ArgumentGroup) -> None:
 
 
 def build_unlabelled_dataset(
-    name: str, root: str, *, imagelist: str | None, image_cache: str | None, **frame: Any
+    name: str,
+    root: str,
+    *,
+    imagelist: str | None,
+    image_cache: str | None,
+    fit: str = "stretch",
+    colours: str = "published",
+    **frame: Any,
 ) -> UnlabelledSet:
     """Return the images that pairs of views are made of.
 
     ``root`` is the data set's folder, or stands for shards; ``frame`` is what all data sets take:
-    size, crop, smallest view, and whether bad images are skipped.
+    size, crop, smallest view, and whether bad images are skipped. For the others see
+    `add_unlabelled_arguments`.
 
     Raises:
-        InputError: if an option doesn't go with shards; or as the data sets do.
+        InputError: if an option doesn't go with the data set or with shards; or as the data sets
+            do.
     """
+    dataset = _open_unlabelled(name, root, imagelist, image_cache, fit, frame)
+    if colours == "measured":
+        dataset.standardise_by(*broadcast_from_first(lambda: measure_colours(dataset)))
+    return dataset
+
+
+def _open_unlabelled(
+    name: str,
+    root: str,
+    imagelist: str | None,
+    image_cache: str | None,
+    fit: str,
+    frame: dict[str, Any],
+) -> UnlabelledSet:
+    if name == "Folder":
+        frame = {**frame, "fit": fit}
+    elif fit != "stretch":
+        raise InputError(f"--fit {fit}: only of --dataset Folder")
     if holds_shards(root):
         for option, value in (("imagelist", imagelist), ("image_cache", image_cache)):
             if value is not None:
                 raise InputError(f"--{option} doesn't go with shards, which {root} stands for")
-        sharded = ShardedInatAve if name == "InatAve" else ShardedCelebA
+        sharded = SHARDED.get(name, ShardedCelebA)
         return sharded(broadcast_from_first(lambda: find_shards(root)), **frame)
+    if name == "Folder":
+        return Folder(root, imagelist=imagelist, **frame)
     if name == "InatAve":
         return InatAve(root, imagelist=imagelist, **frame)
     return CelebAPrunedAligned_MAFLVal(root, **frame)

@@ -6,7 +6,7 @@
 import argparse
 import math
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, Protocol, cast
@@ -184,12 +184,18 @@ class Position:
 
 
 def save_run(
-    run: RunSettings, order: str, state: TrainingState, position: Position, kept: bool = False
+    run: RunSettings,
+    order: str,
+    state: TrainingState,
+    position: Position,
+    kept: bool = False,
+    notes: Mapping[str, object] | None = None,
 ) -> None:
     """Write ``current.pth``, and the epoch's own file if it is to be kept [spec 7].
 
     ``epoch`` counts whole epochs, as the published code reads it; what stands under ``progress``
     belongs to the one after. The first rank writes, after all have compared what they hold.
+    ``notes`` are entries of whom the encoder is handed to, see `ImageSet.noted_colours`.
 
     Raises:
         RuntimeError: if the ranks don't hold the same.
@@ -214,6 +220,7 @@ def save_run(
             "totals": position.totals,
         },
         "random_states": random_states(),
+        **(notes or {}),
     }
     if kept:
         save_checkpoint(run.folder / f"ckpt_epoch_{position.epochs}.pth", content)

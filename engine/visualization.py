@@ -126,7 +126,7 @@ def run_visualization(
     notices += ignored_notices(settings.options, **training_flags())
     settings = with_own_encoder(settings, notices)
     encoder = load_frozen_encoder(settings, dataset.side, notices).to(device)
-    use_colours(encoder, dataset)
+    use_colours(encoder, dataset, noted_in=settings.trained_model_path)
     layers = settings.layer, settings.use_hypercol
     notices += dataset.count_notice()
     if dataset.skip_bad:

@@ -20,6 +20,17 @@ FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "PPM")
 SUFFIXES = {"jpg", "jpeg", "png", "gif", "bmp", "webp", "ppm", "pgm", "pbm"}  # theirs
 KNOWN = ", ".join(FORMATS)
 MAX_PIXELS = 2**28 // 3  # 256 MiB once decoded; from here on Pillow warns
+ORIENTATION = 0x0112  # the tag's number
+TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+SIDEWAYS = [TURNS[number] for number in (5, 6, 7, 8)]
 # What says nothing about the image: the machine has no more files to open, or no memory.
 SHORTAGES = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 SIXTEEN_BIT = ("I;16", "I;16B", "I")  # the last one from PPM, and from PNG before Pillow 12
@@ -27,15 +38,16 @@ SIXTEEN_BIT = ("I;16", "I;16B", "I")  # the last one from PPM, and from PNG befo
 logging.getLogger("PIL").addHandler(logging.NullHandler())
 
 
-def open_image(path: Path, data: bytes | None = None) -> Image.Image:
+def open_image(path: Path, data: bytes | None = None, oriented: bool = False) -> Image.Image:
     """Read an image file of one of the `FORMATS` as RGB, its pixels in the order of the file.
 
     With ``data``, the file's bytes, nothing is opened and ``path`` only says what to call them.
 
-    A note in the file that the camera was turned (EXIF) is not heeded: the benchmarks' points are
-    pixels of the stored image, and the published code reads them so. Grey of 16 bits keeps its
-    upper 8, as Pillow does for colours. What is transparent becomes black, like all that lies
-    beyond an image's edge where a benchmark's window does.
+    A note in the file that the camera was turned (EXIF) is heeded if the image is to be
+    ``oriented``, as annotation tools show it. Else it isn't: the benchmarks' points are pixels of
+    the stored image, and the published code reads them so. Grey of 16 bits keeps its upper 8, as
+    Pillow does for colours. What is transparent becomes black, like all that lies beyond an
+    image's edge where a benchmark's window does.
 
     Raises:
         ImageError: if the file is absent, cut short, no image or of more than `MAX_PIXELS`, which
@@ -43,9 +55,10 @@ def open_image(path: Path, data: bytes | None = None) -> Image.Image:
         InputError: if the machine has no memory for it.
     """
     with _opened(path, data) as image:
-        if image.mode == "RGB" and "transparency" not in image.info:
-            return image.convert("RGB")
-        return _as_rgb(image)
+        turn = _turn(image) if oriented else None
+        plain = image.mode == "RGB" and "transparency" not in image.info
+        pixels = image.convert("RGB") if plain else _as_rgb(image)
+        return pixels if turn is None else pixels.transpose(turn)
 
 
 def looks_dark(path: Path) -> bool:
@@ -58,6 +71,22 @@ def image_size(path: Path) -> tuple[int, int]:
     """Return the width and height in an image file's header; see `open_image`."""
     with _opened(path) as image:
         return image.size
+
+
+def oriented_size(path: Path) -> tuple[tuple[int, int], bool]:
+    """Return an oriented image's width and height, and whether a note says that it was turned."""
+    with _opened(path) as image:
+        turn, (width, height) = _turn(image), image.size
+    return ((height, width) if turn in SIDEWAYS else (width, height)), turn is not None
+
+
+def _turn(image: Image.Image) -> Image.Transpose | None:
+    """Return how an image is to be turned by its note [EXIF 2.32, tag Orientation], if at all."""
+    try:
+        note = image.getexif().get(ORIENTATION)
+        return TURNS.get(note) if isinstance(note, int) else None
+    except Exception:  # a damaged note, which makes Pillow raise whatever it likes, says nothing
+        return None
 
 
 @contextmanager

@@ -32,6 +32,7 @@ from torch.utils.data import DataLoader, IterableDataset, default_collate, get_w
 from data_loader.bad_images import first_good
 from data_loader.data_loaders_animal import Birds
 from data_loader.data_loaders_face import AlignedFaces
+from data_loader.folder import OwnImages
 from data_loader.geometry import Square
 from data_loader.image_set import ImageSet
 from data_loader.items import PairItem, SquareItem, SubstitutedItem
@@ -39,7 +40,7 @@ from data_loader.loaders import own_workers, persistent_loader, seeded
 from data_loader.readers.images import check_size, open_image
 from data_loader.storage.shards import Shard, ShardImage, images
 from utils.collectives import chunk_size
-from utils.errors import InputError
+from utils.errors import ImageError, InputError
 from utils.process_group import world_size
 
 Item = PairItem | SquareItem | SubstitutedItem
@@ -64,7 +65,7 @@ class ShardedSet(ImageSet):
 
     def open_square(self, found: ShardImage, index: int) -> Image.Image:
         """Return an image's square (S, S)."""
-        image = open_image(*found)
+        image = open_image(*found, oriented=self.oriented)
         check_size(found.path, image.size, self.file_size)
         return self.square(image, np.empty((0, 2)), index)[0]
 
@@ -85,6 +86,18 @@ class ShardedSet(ImageSet):
         """See `ImageSet.base_item`; there are no points."""
         return self.open_square(self.image(index), index), np.empty((0, 2))
 
+    def some_squares(self, count: int) -> Iterator[Image.Image]:
+        """See `ImageSet.some_squares`: the first images of shards from all over the set."""
+        places = np.linspace(0, len(self.shards) - 1, min(count, len(self.shards)), dtype=int)
+        for place in places.tolist():
+            shard = self.shards[place]
+            for found in images(shard, 0, min(shard.count, -(-count // len(places)))):
+                try:
+                    yield self.open_square(found, place)
+                except ImageError:
+                    if not self.skip_bad:
+                        raise
+
     def digest(self) -> str:
         """Return a hash of the shards' names and counts."""
         counts = [(shard.path.name, shard.count) for shard in self.shards]
@@ -100,6 +113,20 @@ class ShardedSet(ImageSet):
 
 class ShardedInatAve(Birds, ShardedSet):
     """Images of birds."""
+
+
+class ShardedFolder(OwnImages, ShardedSet):
+    """Images of one's own.
+
+    Args:
+        shards: see `ShardedSet`.
+        fit: see `Framing`.
+        frame: the arguments of `ImageSet`.
+    """
+
+    def __init__(self, shards: list[Shard], fit: str = "stretch", **frame: Any) -> None:
+        self.fit = fit
+        super().__init__(shards, **frame)
 
 
 class ShardedCelebA(AlignedFaces, ShardedSet):

@@ -6,7 +6,13 @@ import pytest
 import torch
 import torchvision
 
-from engine.encoder_loading import EncoderSettings, load_frozen_encoder, load_projection
+from data_loader.image_set import ImageSet
+from engine.encoder_loading import (
+    EncoderSettings,
+    load_frozen_encoder,
+    load_projection,
+    use_colours,
+)
 from models.encoders import build_encoder, build_random_encoder
 from utils.errors import InputError
 
@@ -142,3 +148,30 @@ def test_heads_that_are_no_projection_are_named(tmp_path, head, said):
     with pytest.raises(InputError, match=said) as caught:
         load_projection(str(path), encoder, "e.pth")
     assert str(caught.value).startswith(f"{path}: ") and "\n" not in str(caught.value)
+
+
+COLOURS = {"mean": (0.1, 0.2, 0.3), "std": (0.5, 0.6, 0.7)}
+
+
+def test_images_are_standardised_as_the_checkpoint_notes(tmp_path):
+    paths = tmp_path / "noted.pth", tmp_path / "plain.pth"
+    torch.save({"colours": COLOURS}, paths[0])
+    torch.save({}, paths[1])
+    encoder, dataset = build_random_encoder("resnet18", 32, 0), ImageSet(32, 0)
+    for path in (None, str(paths[1])):
+        use_colours(encoder, dataset, noted_in=path)
+        assert (dataset.mean, dataset.std) == (ImageSet.mean, ImageSet.std)
+    use_colours(encoder, dataset, noted_in=str(paths[0]))
+    assert dataset.noted_colours() == {"colours": COLOURS}
+
+
+@pytest.mark.parametrize(
+    "colours",
+    [3, {}, {"mean": [0, 0, 0]}, {**COLOURS, "std": [1, 1]}, {**COLOURS, "std": [1, 1, 0]}]
+    + [{**COLOURS, "mean": [0, 0, float("nan")]}, {**COLOURS, "mean": "abc"}],
+)
+def test_noted_colours_that_are_none_name_the_file(tmp_path, colours):
+    path = tmp_path / "noted.pth"
+    torch.save({"colours": colours}, path)
+    with pytest.raises(InputError, match="its colours are no mean"):
+        use_colours(build_random_encoder("resnet18", 32, 0), ImageSet(32, 0), noted_in=str(path))

@@ -6,10 +6,10 @@ import zlib
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 from PIL.PngImagePlugin import PngImageFile
 
-from data_loader.readers.images import image_size, open_image
+from data_loader.readers.images import image_size, open_image, oriented_size
 from tests.data_loader.layouts import NO_IMAGE, complaint
 
 
@@ -209,3 +209,22 @@ def test_fractions_are_refused(tmp_path):
 def test_pipes_are_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "a.jpg")
     assert "not a file" in complaint(open_image, tmp_path / "a.jpg")
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+@pytest.mark.parametrize("orientation", range(10))
+def test_oriented_images_are_turned_as_pillow_turns_them(tmp_path, kind, orientation):
+    path, exif = tmp_path / "1.jpg", Image.Exif()
+    exif[0x0112] = orientation
+    noise().save(path, kind, exif=exif)
+    with Image.open(path) as image:
+        expected = ImageOps.exif_transpose(image).convert("RGB")
+    assert open_image(path, oriented=True).tobytes() == expected.tobytes()
+    assert oriented_size(path) == (expected.size, orientation in range(2, 9))
+
+
+def test_a_damaged_note_turns_nothing(tmp_path):
+    path = tmp_path / "1.jpg"
+    noise().save(path, "JPEG", exif=b"Exif\0\0MM\0*\0\0\xff\xff")
+    assert oriented_size(path) == ((31, 23), False)
+    assert open_image(path, oriented=True).size == (31, 23)

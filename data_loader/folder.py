@@ -1,0 +1,122 @@
+"""Images of one's own: any folder of them, framed as asked and the right way up."""
+
+import argparse
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from data_loader.data_loaders_animal import InatAve
+from data_loader.framing import FITS, Box, Framing
+from data_loader.geometry import Square
+from data_loader.image_set import Colours, ImageSet, as_colours
+from data_loader.readers.images import oriented_size
+from data_loader.views.random_view import BIRD_MEAN, BIRD_STD
+from utils.errors import ImageError, InputError
+from utils.log import progress
+from utils.process_group import is_first_rank
+
+MEASURED_IMAGES = 500  # that colour statistics are measured on, at most
+
+
+class OwnImages(ImageSet):
+    """What all sets of one's own images have: a framing, their orientation, and colours.
+
+    Each image is turned as a note in its file says (EXIF), as annotation tools show it. Colour
+    statistics are ImageNet's unless others are set.
+    """
+
+    mean, std = BIRD_MEAN, BIRD_STD
+    oriented = True
+    fit, margin = "stretch", 0.0  # see `Framing`
+
+    @property
+    def framing(self) -> Framing:
+        """How an image, or a box of it, becomes the square."""
+        return Framing(self.fit, self.imwidth, self.margin)
+
+    def box(self, index: int) -> Box | None:
+        """Return the part of an image that is shown, in its pixels; None for all of it."""
+        return None
+
+    def square(self, image: Image.Image, points_orig: np.ndarray, index: int) -> Square:
+        """Frame an image; points are pixels of it, the centre of the first one being 0."""
+        square, affine = self.framing.to_square(image, self.box(index))
+        return square, affine(points_orig)
+
+
+class Folder(OwnImages, InatAve):
+    """Images of one's own without annotation: all below a folder, or those of a list.
+
+    Args:
+        root: see `InatAve`.
+        fit: see `Framing`.
+        options: the other arguments of `InatAve`.
+    """
+
+    def __init__(self, root: str | Path, fit: str = "stretch", **options: Any) -> None:
+        self.fit = fit
+        super().__init__(root, **options)
+
+    def read(self, root: Path, train: bool) -> tuple[Path, list[str], dict[str, np.ndarray]]:
+        """See `InatAve.read`."""
+        folder, filenames, annotations = super().read(root, train)
+        if is_first_rank():
+            self.notices += turned_notice(folder / name for name in filenames)
+        return folder, filenames, annotations
+
+    def digest(
+        self,
+        facts: object = None,
+        places: Sequence[int] | None = None,
+        describe_file: Callable[[Path], bytes] = lambda path: b"",
+    ) -> str:
+        """See `LandmarkDataset.digest`; the framing counts, too."""
+        return super().digest([self.framing, facts], places, describe_file)
+
+
+def turned_notice(paths: Iterable[Path]) -> list[str]:
+    """Return a line on how many images are turned by a note in their file, if any are."""
+    paths, turned = list(paths), 0
+    for path in progress(paths, "reading headers"):
+        try:
+            turned += oriented_size(path)[1]
+        except ImageError:  # said when the image is needed
+            continue
+    return count_turned(turned, len(paths))
+
+
+def count_turned(turned: int, total: int) -> list[str]:
+    """Return a line on images that are turned, if any are."""
+    if not turned:
+        return []
+    return [f"{turned:,} of {total:,} images are turned as a note in their file says (EXIF)"]
+
+
+def add_fit_argument(group: argparse._ActionsContainer) -> None:
+    """Declare how one's own images become squares, on a parser or one of its groups."""
+    group.add_argument(
+        "--fit",
+        choices=FITS,
+        default="stretch",
+        help="how one's own image, or a box of it, becomes a square: stretch changes its "
+        "proportions, as published; pad adds what lies around the box, and black beyond the "
+        "image's edges; crop cuts off the longer side at both ends",
+    )
+
+
+def measure_colours(dataset: ImageSet) -> tuple[Colours, Colours]:
+    """Return mean and standard deviation of each colour, over the pixels of some squares."""
+    sums, count = np.zeros((2, 3)), 0  # of the values in [0, 1], and of their squares
+    for square in dataset.some_squares(MEASURED_IMAGES):
+        pixels = np.asarray(square, dtype=np.float64).reshape(-1, 3) / 255
+        sums += pixels.mean(axis=0), (pixels**2).mean(axis=0)
+        count += 1
+    if not count:
+        raise InputError(f"{dataset.folder}: no image can be read to measure colours on")
+    mean, square_mean = sums / count
+    # Not 0 where all images have one value of a colour.
+    std = np.sqrt(np.maximum(square_mean - mean**2, 1e-4))
+    return as_colours(mean), as_colours(std)

@@ -1,0 +1,99 @@
+"""Folders of one's own images: framing, orientation, colour statistics."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from data_loader.folder import Folder, measure_colours
+from data_loader.framing import FITS, Framing
+from data_loader.storage.image_cache import cache_images
+from data_loader.storage.sharded_images import ShardedFolder
+from data_loader.storage.shards import find_shards
+from data_loader.views.random_view import BIRD_MEAN, BIRD_STD
+from tests.data_loader import shard_files
+from tests.data_loader.layouts import bright_spot, complaint, dot_image, save_image
+
+PLAIN = {"do_augmentations": False, "imwidth": 64, "crop": 4}
+
+
+def save_turned(path, image, orientation):
+    """Save an image that a note says was turned: shown, it looks as given."""
+    back = {6: Image.Transpose.ROTATE_90, 3: Image.Transpose.ROTATE_180}[orientation]
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    image.transpose(back).save(path, "JPEG", quality=95, exif=exif)
+
+
+@pytest.mark.parametrize("fit", FITS)
+def test_images_are_framed_as_asked(tmp_path, fit):
+    save_image(tmp_path / "a/b/1.png", dot_image((120, 80), (50, 45)))
+    dataset = Folder(tmp_path, fit=fit, **PLAIN)
+    data, *_ = dataset[0]
+    assert data.shape == (6, 56, 56)
+    expected = Framing(fit, 64).affine((120, 80))(np.array([50, 45])) - 4
+    assert np.abs(bright_spot(data[:3], dataset) - expected).max() < 0.1
+
+
+def test_images_are_turned_as_their_notes_say_and_counted(tmp_path):
+    for number, orientation in ((1, 6), (2, 3)):
+        save_turned(tmp_path / f"{number}.jpg", dot_image((120, 80), (50, 45)), orientation)
+    save_image(tmp_path / "3.png", dot_image((120, 80), (50, 45)))
+    (tmp_path / "4.jpg").write_bytes(b"no image")  # which is said when it is needed
+    dataset = Folder(tmp_path, fit="pad", **PLAIN)
+    expected = Framing("pad", 64).affine((120, 80))(np.array([50, 45])) - 4
+    for index in range(3):
+        assert np.abs(bright_spot(dataset[index][0][:3], dataset) - expected).max() < 0.3
+    assert dataset.count_notice() == [
+        "2 of 4 images are turned as a note in their file says (EXIF)"
+    ]
+
+
+def test_another_fit_is_another_cache_of_squares(tmp_path):
+    save_image(tmp_path / "in/1.png", dot_image((120, 80), (50, 45)))
+    squares = []
+    for fit in ("stretch", "pad"):
+        dataset = Folder(tmp_path / "in", fit=fit, **PLAIN)
+        cache_images(dataset, tmp_path / "cache", 0, lambda line: None)
+        squares.append(dataset.square_item(0).image)
+    assert not torch.equal(*squares)
+    assert (squares[1][:, :10] == 0).all()
+
+
+def test_colours_are_imagenets_unless_measured(tmp_path):
+    for number, value in enumerate((10, 30)):
+        pixels = np.full((8, 8, 3), value, np.uint8)
+        pixels[:, :4, 1] += 100
+        save_image(tmp_path / f"{number}.png", Image.fromarray(pixels))
+    dataset = Folder(tmp_path, imwidth=8, crop=0)
+    assert (dataset.mean, dataset.std) == (BIRD_MEAN, BIRD_STD)
+    assert dataset.noted_colours() == {}
+    mean, std = measure_colours(dataset)
+    np.testing.assert_allclose(np.array(mean) * 255, [20, 70, 20])
+    # Of 10, 10, 30, 30; and of 10, 110, 30, 130.
+    np.testing.assert_allclose(np.array(std) * 255, [10, 2600**0.5, 10])
+    dataset.standardise_by(mean, std)
+    assert dataset.noted_colours() == {"colours": {"mean": mean, "std": std}}
+    assert torch.allclose(dataset.normalize(torch.ones(3, 1, 1))[0], torch.tensor(235 / 10))
+    torch.manual_seed(0)
+    assert float(dataset[0][0].abs().max()) < 40  # the random views follow: not ImageNet's -2
+
+
+def test_unreadable_images_are_left_out_of_the_colours_if_they_may_be_bad(tmp_path):
+    save_image(tmp_path / "1.png", Image.new("RGB", (8, 8), (51, 51, 51)))
+    (tmp_path / "2.png").write_bytes(b"no image")
+    assert "not an image" in complaint(measure_colours, Folder(tmp_path, imwidth=8, crop=0))
+    mean, _ = measure_colours(Folder(tmp_path, imwidth=8, crop=0, skip_bad=True))
+    np.testing.assert_allclose(mean, 0.2)
+
+
+def test_shards_are_framed_and_measured_alike(tmp_path):
+    pattern = shard_files.write_shards(tmp_path, [3, 2])
+    shards = find_shards(pattern)
+    dataset = ShardedFolder(shards, fit="pad", imwidth=24, crop=0)
+    square = np.asarray(dataset.base_item(1)[0])
+    assert square.shape == (24, 24, 3) and (square[:2] == 0).all()  # images of 24 x 20
+    pixels = np.stack([np.asarray(dataset.base_item(i)[0]) for i in range(5)]) / 255
+    mean, std = measure_colours(dataset)
+    np.testing.assert_allclose(mean, pixels.mean(axis=(0, 1, 2)))
+    np.testing.assert_allclose(std, np.maximum(pixels.std(axis=(0, 1, 2)), 0.01))
