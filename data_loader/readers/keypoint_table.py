@@ -1,0 +1,38 @@
+"""What the readers of annotation files return: named points of images of any kind.
+
+Letters: N annotated instances, A named points.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+
+class KeypointTable(NamedTuple):
+    """N annotated instances of A named points.
+
+    Pixels are those of the image as it is shown, a note of its orientation (EXIF) applied; the
+    centre of the first one is 0, y runs downwards.
+
+    Attributes:
+        names: of the A points, each once.
+        images: N names, relative to the data folder; an image with several instances is there
+            several times.
+        points: (N, A, 2) float64, x before y, in pixels; NaN where a point is missing.
+        boxes: (N, 4) float64: left, top, right and bottom in pixels; NaN where there is none.
+        areas: (N,) float64, in square pixels, of the instance, for OKS; NaN where unknown.
+        ids: N names of the instances, each once, none empty.
+        flip_pairs: names that a mirror swaps, where the file or the names tell.
+        sigmas: (A,) float64, COCO's for OKS, where they apply.
+        notices: lines for the log: what was left out.
+    """
+
+    names: list[str]
+    images: list[str]
+    points: np.ndarray
+    boxes: np.ndarray
+    areas: np.ndarray
+    ids: list[str]
+    flip_pairs: list[tuple[str, str]]
+    sigmas: np.ndarray | None
+    notices: list[str]
