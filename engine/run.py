@@ -35,17 +35,22 @@ def add_device_arguments(parser: argparse.ArgumentParser) -> argparse._ArgumentG
     """Declare where to compute and from which seed; return the group."""
     group = parser.add_argument_group("machine")
     add_device_argument(group)
-    group.add_argument(
-        "--gpu", type=natural, metavar="N", help="use this one of the visible GPUs only"
-    )
+    add_gpu_argument(group)
     group.add_argument(
         "--seed",
         type=integer(0, 2**64 - 1),
         default=0,
         help="seed of all random numbers: same seed, same device, same results",
     )
-    allow_change("gpu")
     return group
+
+
+def add_gpu_argument(group: argparse._ActionsContainer) -> None:
+    """Declare which GPU to compute on."""
+    group.add_argument(
+        "--gpu", type=natural, metavar="N", help="use this one of the visible GPUs only"
+    )
+    allow_change("gpu")
 
 
 def add_output_arguments(

@@ -26,13 +26,13 @@ class Calibration(NamedTuple):
         slopes: a and b.
         offsets: (A,), the common offset and the landmark's own.
         distance: a hit is a point within this fraction of the diagonal of what was shown.
-        count: M.
+        points: M.
     """
 
     slopes: tuple[float, float]
     offsets: list[float]
     distance: float
-    count: int
+    points: int
 
     def __call__(self, confidence: Tensor) -> Tensor:
         """Return probabilities (..., A) for confidence (..., A)."""
@@ -42,7 +42,9 @@ class Calibration(NamedTuple):
         return (odds + odds.new_tensor(self.offsets)).sigmoid()
 
 
-def fit_calibration(confidence: Tensor, hit: Tensor, judged: Tensor, distance: float) -> Calibration:
+def fit_calibration(
+    confidence: Tensor, hit: Tensor, judged: Tensor, distance: float
+) -> Calibration:
     """Return the map under which hits of held-out images are most probable.
 
     One hit and one miss are added, so that no probability is 0 or 1 however many hits there were.
@@ -105,4 +107,4 @@ def from_entry(entry: Any, landmarks: int) -> Calibration:
     numbers = [rising, falling, *offsets, float(entry["distance"])]
     if len(offsets) != landmarks or not np.isfinite(numbers).all() or min(rising, falling) < 0:
         raise ValueError("out of range")
-    return Calibration((rising, falling), offsets, float(entry["distance"]), int(entry["count"]))
+    return Calibration((rising, falling), offsets, float(entry["distance"]), int(entry["points"]))

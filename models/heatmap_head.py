@@ -7,7 +7,6 @@ centres of the first and the last pixel.
 
 from collections.abc import Sequence
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 

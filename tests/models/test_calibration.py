@@ -23,7 +23,7 @@ def drawn(count, rate, seed=0):
 def test_probabilities_are_the_rates_of_hits(rate):
     confidence, hit = drawn(4000, rate)
     calibration = fit_calibration(confidence, hit, ALL, 0.05)
-    assert calibration.count == 8000
+    assert calibration.points == 8000
     fresh, hit = drawn(4000, rate, seed=1)
     told = calibration(fresh)
     for low in np.arange(0, 1, 0.1):
@@ -69,7 +69,7 @@ def test_points_that_are_not_annotated_do_not_count():
     judged = torch.arange(200).view(100, 2) % 3 > 0
     kept = fit_calibration(confidence, hit, judged, 0.05)
     changed = fit_calibration(confidence, hit ^ ~judged, judged, 0.05)
-    assert kept == changed and kept.count == int(judged.sum())
+    assert kept == changed and kept.points == int(judged.sum())
 
 
 def test_an_entry_comes_back():

@@ -13,7 +13,9 @@ def literal(regressor, dense):
     weight = regressor.inner_conv.weight.flatten(1) * regressor.softargmax_mul
     scores = torch.einsum("kc,bchw->bkhw", weight, dense)
     heat = scores.flatten(2).softmax(dim=2)
-    y, x = torch.meshgrid(torch.linspace(-1, 1, height), torch.linspace(-1, 1, width), indexing="ij")
+    y, x = torch.meshgrid(
+        torch.linspace(-1, 1, height), torch.linspace(-1, 1, width), indexing="ij"
+    )
     places = torch.stack([x.flatten(), y.flatten()], dim=1)  # (P, 2)
     mean = heat @ places  # (B, K, 2)
     variance = ((places - mean[:, :, None]).square().sum(dim=3) * heat).sum(dim=2)  # (B, K)

@@ -1,0 +1,105 @@
+r"""Find landmarks on images that nobody annotated: a folder, a list or a video of them.
+
+  python predict.py --ckpt_path runs/wings/resnet18.pth \
+    --trained_model_path runs/dense/current.pth --images wings --out predictions.csv
+  python predict.py --ckpt_path runs/tuned/resnet18.pth --images clip.mp4 --out clip.csv \
+    --out_video labelled.mp4
+
+The readout's checkpoint says which network, layer and framing it was trained with, and how its
+points are called. Points are in pixels of the image, confidence is from 0 to 1. A run that was
+killed goes on where it was when it is started again. The ending of --out says the format: .csv,
+_long.csv, .dlc.csv (DeepLabCut's), .json (COCO's) or .tps. [spec 17.]
+"""
+
+from pathlib import Path
+
+from data_loader.framing import FITS
+from data_loader.loaders import add_loader_arguments, worker_notice
+from data_loader.unannotated import open_source
+from engine.prediction import PredictionRun, PredictionSettings, bad_list
+from engine.predictor import PredictorSettings, load_predictor
+from engine.regressor_training import add_readout_argument
+from engine.run import add_device_argument, add_gpu_argument, choose_device, describe_device
+from models.encoders import add_projection_argument, add_weights_arguments
+from utils.arguments import ArgumentParser, finite_float
+from utils.errors import InputError
+from utils.log import RunLog, Stopwatch
+from utils.script import run_script
+
+
+def build_parser() -> ArgumentParser:
+    """Return the parser of all options."""
+    parser = ArgumentParser(__doc__)
+    group = parser.add_argument_group("readout")
+    add_readout_argument(group)
+    add_weights_arguments(group)
+    add_projection_argument(group)
+    group = parser.add_argument_group("images")
+    group.add_argument(
+        "--images",
+        type=Path,
+        metavar="PATH",
+        help="a folder, all images at any depth; an image; a text file with one image a line; or a "
+        "video (pip install -e .[video])",
+    )
+    group.add_argument(
+        "--boxes",
+        type=Path,
+        metavar="FILE",
+        help="COCO's JSON: its boxes of the folder's images are taken one by one",
+    )
+    group.add_argument(
+        "--fit",
+        choices=FITS,
+        help="in place of the checkpoint's way to make squares, see --help of eval_animal.py",
+    )
+    group.add_argument(
+        "--box_margin",
+        type=finite_float,
+        metavar="FRACTION",
+        help="in place of the checkpoint's: added to a box on each side, of its width and height",
+    )
+    group = parser.add_argument_group("output")
+    group.add_argument(
+        "--out", type=Path, metavar="FILE", help="the results; the ending says the format"
+    )
+    group.add_argument(
+        "--overwrite",
+        action="store_true",
+        help="replace --out, and what is left of a run with other settings",
+    )
+    add_loader_arguments(parser, batch_size=32, num_workers=8)
+    group = parser.add_argument_group("machine")
+    add_device_argument(group)
+    add_gpu_argument(group)
+    return parser
+
+
+def main() -> None:
+    """Predict, and write what was found."""
+    args = build_parser().parse_args()
+    if args.images is None or args.out is None:
+        raise InputError("give the images by --images PATH and the results' file by --out FILE")
+    log, watch = RunLog(), Stopwatch()
+    notices = worker_notice(args.num_workers)
+    device = choose_device(args.device, args.gpu)
+    predictor, frame = load_predictor(PredictorSettings.from_options(args), notices)
+    source = open_source(args.images, args.boxes)
+    settings = PredictionSettings(args.out, args.overwrite, args.batch_size, args.num_workers)
+    run = PredictionRun(predictor.to(device), frame, source, settings, log)
+    count = "frames" if source.count is None else f"{source.count:,} images"
+    log.line(
+        f"{args.images}: {count}; {len(frame.names)} points; {describe_device(device, args.gpu)}"
+    )
+    for notice in notices:
+        log.line(notice)
+    with run:
+        total, bad = run.predict()
+        run.finish()
+    log.line(f"{total - bad:,} of {total:,} images: {args.out}; {watch.seconds():.1f} s")
+    if bad:
+        log.line(f"{bad:,} images can't be read, skipped: listed in {bad_list(args.out)}")
+
+
+if __name__ == "__main__":
+    run_script(main)
