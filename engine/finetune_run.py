@@ -130,6 +130,7 @@ class FinetuneRun:
         chosen = f"chosen on {len(judged)} held-out training images" if len(judged) else "the last"
         log.line(f"round {self.best_round}, {chosen}: {in_words(self.task, scores)}")
         best = {"best_round": self.best_round, "held_out": len(judged)}
+        best["steps"] = self.settings.finetune_steps
         return {"epochs": rounds, "mean_shape": shape, "finetune": best, "last": scores}
 
     def run_round(
