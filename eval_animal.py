@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from data_loader.data_loaders_animal import add_animal_arguments, build_animal_dataset
+from engine.calibration import calibrate_run
 from engine.evaluation import add_evaluation_arguments, run_evaluation
 from engine.keypoint_scores import score_splits, sum_up_folds
 from engine.keypoint_sets import (
@@ -104,7 +105,8 @@ def evaluate_keypoints(
         if fold is not None:
             run = replace(settings, model_name=f"{settings.model_name}/fold_{fold}")
         task, score = keypoint_task("Val" in held_out), partial(score_splits, held_out)
-        results.append(run_evaluation(run, device, task, train, held_out, score))
+        calibrate = partial(calibrate_run, held_out, own.calibrate_at)
+        results.append(run_evaluation(run, device, task, train, held_out, score, calibrate))
     if own.folds is not None and own.fold is None:
         sum_up_folds(settings.folder, results)
 

@@ -48,6 +48,8 @@ from utils.randomness import seed_everything
 
 IGNORED = {"bn": False, "crop": 0.2, "tb_freq": 500}
 Score = Callable[[dict[str, Tensor], Path, RunLog], dict[str, object]]
+Run = RidgeRun | RegressorRun | FinetuneRun
+Calibrate = Callable[[Run, dict[str, EncodedImages], RunLog], None]
 KEYS = {"published": REGRESSOR_KEYS, "ridge": RIDGE_KEYS, "finetune": FINETUNE_KEYS}
 
 
@@ -94,6 +96,7 @@ def run_evaluation(
     train_set: LandmarkDataset,
     held_out_sets: Mapping[str, LandmarkDataset],
     score: Score | None = None,
+    calibrate: Calibrate | None = None,
 ) -> dict[str, object] | None:
     """Fit a regressor on a frozen encoder's features, or fine-tune both, and evaluate it.
 
@@ -106,6 +109,8 @@ def run_evaluation(
         score: is called after the fit, with the predictions (N, A, 2) in [-1, 1] for each split's
             images in their order, the run's folder and its log; returns further entries of the
             result.
+        calibrate: is called in the end, with the run, the encoded images of each split and the
+            log.
 
     Returns:
         What ``result.json`` holds, in the first rank.
@@ -158,6 +163,8 @@ def run_evaluation(
     if score is not None:
         predicted = {s: predict_landmarks(run.readout, images) for s, images in held_out.items()}
         fitted |= score(predicted, settings.folder, log)
+    if calibrate is not None:
+        calibrate(run, held_out, log)
     result = {
         "dataset": settings.dataset,
         "unit": task.unit,
@@ -175,7 +182,7 @@ def build_run(
     train_set: LandmarkDataset,
     encoder: Encoder,
     device: torch.device,
-) -> tuple[RidgeRun | RegressorRun | FinetuneRun, Encoding]:
+) -> tuple[Run, Encoding]:
     """Return the fit that is asked for, not begun, and what it wants to see of images."""
     digest, notes = weights_digest(encoder), train_set.checkpoint_notes()
     channels = encoder.feature_channels(settings.layer, settings.use_hypercol)

@@ -14,7 +14,7 @@ from data_loader.readers.keypoint_files import read_keypoints
 from data_loader.readers.keypoint_table import KeypointTable
 from data_loader.splits import check_share, folds, group_names, split_off
 from engine.run import Settings
-from utils.arguments import ArgumentParser, finite_float, integer, unit_interval
+from utils.arguments import ArgumentParser, finite_float, fraction, integer, unit_interval
 from utils.errors import InputError
 
 TEST_SHARE = 0.3
@@ -101,6 +101,15 @@ def add_keypoint_arguments(parser: argparse.ArgumentParser) -> None:
         help="points that a mirror swaps; those that the file or their names tell if not given",
     )
     group.add_argument(
+        "--calibrate_at",
+        type=fraction,
+        default=0.05,
+        metavar="FRACTION",
+        help="make the readout's confidence, on validation or else test images, the probability "
+        "that a point is off by at most this fraction of the diagonal of its box, or of the image "
+        "where there is none; predict.py gives it",
+    )
+    group.add_argument(
         "--mirror",
         choices=["auto", "on", "off"],
         default="auto",
@@ -129,6 +138,7 @@ class KeypointSettings(Settings):
     box_margin: float
     flip_pairs: list[tuple[str, str]] | None
     mirror: str
+    calibrate_at: float
     regressor: str
     seed: int
     image_size: int
