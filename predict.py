@@ -16,6 +16,7 @@ from pathlib import Path
 from data_loader.framing import FITS
 from data_loader.loaders import add_loader_arguments, worker_notice
 from data_loader.unannotated import open_source
+from engine.export import check_export, export
 from engine.prediction import PredictionRun, PredictionSettings, bad_list
 from engine.predictor import PredictorSettings, load_predictor
 from engine.regressor_training import add_readout_argument
@@ -68,6 +69,13 @@ def build_parser() -> ArgumentParser:
         action="store_true",
         help="replace --out, and what is left of a run with other settings",
     )
+    group.add_argument(
+        "--export",
+        type=Path,
+        metavar="FILE",
+        help="write model.onnx, encoder and readout in one (pip install -e .[export]), or "
+        "encoder.pth, a ResNet's weights in torchvision's names; --images isn't needed",
+    )
     add_loader_arguments(parser, batch_size=32, num_workers=8)
     group = parser.add_argument_group("machine")
     add_device_argument(group)
@@ -78,12 +86,17 @@ def build_parser() -> ArgumentParser:
 def main() -> None:
     """Predict, and write what was found."""
     args = build_parser().parse_args()
-    if args.images is None or args.out is None:
+    if (args.images is None) != (args.out is None) or not (args.images or args.export):
         raise InputError("give the images by --images PATH and the results' file by --out FILE")
     log, watch = RunLog(), Stopwatch()
     notices = worker_notice(args.num_workers)
     device = choose_device(args.device, args.gpu)
     predictor, frame = load_predictor(PredictorSettings.from_options(args), notices)
+    if args.export is not None:
+        check_export(args.export, args.overwrite)
+        log.line(export(args.export, predictor, frame))
+    if args.images is None:
+        return
     source = open_source(args.images, args.boxes)
     settings = PredictionSettings(args.out, args.overwrite, args.batch_size, args.num_workers)
     run = PredictionRun(predictor.to(device), frame, source, settings, log)

@@ -54,17 +54,14 @@ def read_few(
     weight = regressor.inner_conv.weight.flatten(1) * regressor.softargmax_mul  # (A * I, C)
     scores = project_hypercolumn(maps, weight, output_shape)  # (B, A * I, H, W)
     heat = scores.flatten(2).softmax(dim=2).unflatten(2, output_shape)
-    (x, x_variance), (y, y_variance) = [
-        marginal_moments(heat.sum(dim=axis)) for axis in (2, 3)
-    ]  # of x, of y
+    (x, x_variance), (y, y_variance) = (marginal_moments(heat.sum(dim=axis)) for axis in (2, 3))
     points = torch.stack([x, y], dim=2)  # (B, A * I, 2)
-    found = regressor.reg_conv(points.reshape(len(points), -1, 1, 1))
+    found = regressor.reg_conv(points.flatten(1)[:, :, None, None])  # (B, 2 * A, 1, 1)
     moved = regressor.reg_conv.weight.view(landmarks, 2, -1, 2).square().sum(dim=(1, 3)).sqrt()
     share = moved / moved.sum(dim=1, keepdim=True).clamp(min=1e-12)  # (A, I)
-    sure = torch.exp(-(x_variance + y_variance) / (2 * PEAK_RADIUS**2)).view(
-        len(points), landmarks, -1
-    )
-    return found.view(len(points), landmarks, 2), (sure * share).sum(dim=2)
+    sure = torch.exp(-(x_variance + y_variance) / (2 * PEAK_RADIUS**2))  # (B, A * I)
+    confidence = (sure.unflatten(1, share.shape) * share).sum(dim=2)
+    return found.unflatten(1, (landmarks, 2))[..., 0, 0], confidence
 
 
 def marginal_moments(marginal: Tensor) -> tuple[Tensor, Tensor]:

@@ -35,8 +35,9 @@ def cell_places(shape: tuple[int, int], side: int, like: Tensor) -> Tensor:
 
     ``side`` is that of the images in pixels, ``like`` has the type and device.
     """
-    (rows, columns), (y, x) = shape, (cell_axis(size, side).to(like) for size in shape)
-    return torch.stack([x.repeat(rows), y.repeat_interleave(columns)], dim=1)
+    y, x = (cell_axis(size, side).to(like) for size in shape)
+    down, across = torch.meshgrid(y, x, indexing="ij")
+    return torch.stack([across.flatten(), down.flatten()], dim=1)
 
 
 class NormalEquations:
@@ -266,7 +267,7 @@ class RidgeReadout(nn.Module):
         points, confidence = find_peak((evidence + prior).softmax(dim=2), heat, places)
         for _ in range(ROUNDS):
             off = (points - expected).flatten(1)  # (B, 2 A)
-            means = expected + torch.einsum("aij,bj->bai", inference.gain, off)
+            means = expected + (off @ inference.gain.flatten(0, 1).t()).view_as(points)
             prior = log_density(places, means, inference.rest)  # (B, A, P)
             points, confidence = find_peak((evidence + prior).softmax(dim=2), heat, places)
         off = (points - expected).flatten(1) @ inference.trust
@@ -336,8 +337,9 @@ def log_density(places: Tensor, mean: Tensor, precision: Tensor) -> Tensor:
         mean: (B, A, 2).
         precision: (A, 2, 2), the inverse covariances.
     """
-    off = places - mean[:, :, None]  # (B, A, P, 2)
-    return -0.5 * torch.einsum("bapi,aij,bapj->bap", off, precision, off)
+    x, y = (places - mean[:, :, None]).unbind(dim=3)  # (B, A, P) each
+    (own_x, across), (other, own_y) = (row.t()[..., None] for row in precision.unbind(dim=1))
+    return -0.5 * (own_x * x * x + (across + other) * x * y + own_y * y * y)
 
 
 def find_peak(probability: Tensor, heat: Tensor, places: Tensor) -> tuple[Tensor, Tensor]:
@@ -357,6 +359,7 @@ def find_peak(probability: Tensor, heat: Tensor, places: Tensor) -> tuple[Tensor
     best = probability.argmax(dim=2, keepdim=True)  # (B, A, 1)
     near = (places[best] - places).square().sum(dim=3) < PEAK_RADIUS**2  # (B, A, P)
     weights = (heat - 0.5 * heat.gather(2, best)).clamp(min=0) * near
-    weights.scatter_add_(2, best, torch.full_like(weights[:, :, :1], 1e-6))  # where heat is below 0
+    cells = torch.arange(len(places), device=best.device)
+    weights = weights + 1e-6 * (cells == best)  # where heat is below 0
     found = (weights @ places) / weights.sum(dim=2)[:, :, None]
     return found, (probability * near).sum(dim=2)
