@@ -62,12 +62,12 @@ class Page(NamedTuple):
 
     Attributes:
         path: to open in a browser.
-        count: N.
+        records: N.
         unreadable: how many of the records have no image to show.
     """
 
     path: Path
-    count: int
+    records: int
     unreadable: int
 
 

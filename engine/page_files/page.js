@@ -7,6 +7,7 @@ holds only the cells in sight. Names come from files: they are only ever set as 
 const BARS = 20;
 const GAP = 12, PADDING = 16, CAPTION = 46; // pixels of the grid
 const OVERSCAN = 2; // rows above and below those in sight
+const FAST = 150, SETTLED = 80; // pixels from frame to frame, and milliseconds after the last
 const AT_ONCE = 4; // data files that load together
 const NO_IMAGE = 0, TWO_SIZES = 2;
 const ALL = -1; // points
@@ -205,7 +206,7 @@ function ring(context, x, y, radius, colour) {
 
 const cells = new Map(); // place in shown to its cell
 const spare = []; // cells out of sight
-let pending = false;
+let pending = false, lastTop = 0, settling = 0;
 
 function measure() {
   const tile = Number(byId("size").value), room = scroller.clientWidth - 2 * PADDING;
@@ -237,7 +238,24 @@ function render() {
   for (let place = from; place < to; place++) {
     if (!cells.has(place)) fillCell(place, spare.pop() || makeCell(), side, pitch, columns);
   }
+  // Images that fly past aren't loaded: points and names alone keep the page smooth.
+  const isFast = Math.abs(scroller.scrollTop - lastTop) > FAST;
+  lastTop = scroller.scrollTop;
+  clearTimeout(settling);
+  if (isFast) settling = setTimeout(showPictures, SETTLED);
+  else showPictures();
   mark();
+}
+
+/** Give the cells in sight their images. */
+function showPictures() {
+  for (const [place, cell] of cells) {
+    const { frame, canvas, image } = cell.parts;
+    if (image) continue;
+    const { width, height } = canvas.style, n = shown[place];
+    cell.parts.image = picture(n, width, height, false);
+    frame.prepend(cell.parts.image);
+  }
 }
 
 function putAway(place) {
@@ -287,7 +305,8 @@ function fillCell(place, cell, side, pitch, columns) {
   cell.style.transform = `translate(${PADDING + column * (side + GAP)}px, ${PADDING + row * pitch}px)`;
   frame.style.height = `${side}px`;
   const [width, height] = fit(n, side, side);
-  frame.replaceChildren(picture(n, width, height, false), canvas);
+  frame.replaceChildren(canvas);
+  cell.parts.image = null; // see showPictures
   drawPoints(canvas, n, width, height);
   name.textContent = records.names[n];
   cell.title = records.labels[n] ? `${records.names[n]}\n${records.labels[n]}` : records.names[n];
@@ -314,8 +333,7 @@ function picture(n, width, height, large) {
   image.decoding = "async";
   image.loading = large ? "eager" : "lazy";
   image.alt = "";
-  image.style.width = `${width}px`;
-  image.style.height = `${height}px`;
+  Object.assign(image.style, { width, height });
   const folder = String(Math.floor(n / summary.folderSize)).padStart(3, "0");
   const suffix = large && records.images[n] === TWO_SIZES ? "_large" : "";
   image.src = `images/${folder}/${n}${suffix}.jpg`;
@@ -491,8 +509,9 @@ function fillEnlarged() {
 function drawEnlarged(isNew = false) {
   const n = shown[selected], [width, height] = fit(n, stage.clientWidth - 32, stage.clientHeight - 32);
   const image = stage.firstElementChild, canvas = stage.querySelector("canvas") || element("canvas");
-  if (isNew || !image) stage.replaceChildren(picture(n, width, height, true), canvas);
-  else { image.style.width = `${width}px`; image.style.height = `${height}px`; }
+  const style = { width: `${width}px`, height: `${height}px` };
+  if (isNew || !image) stage.replaceChildren(picture(n, style.width, style.height, true), canvas);
+  else Object.assign(image.style, style);
   drawPoints(canvas, n, width, height);
 }
 

@@ -98,7 +98,7 @@ def test_records_are_taken_one_by_one_and_paged(tmp_path, monkeypatch):
     assert files == ["0000.js", "0001.js", "summary.js"]
     second = read_calls(tmp_path / "page/data/0001.js")
     assert second["first"] == 30 and len(second["names"]) == 2
-    assert page.count == 32
+    assert page.records == 32
 
 
 def test_images_are_shrunk_to_two_sizes_and_small_ones_are_kept(tmp_path):
