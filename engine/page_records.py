@@ -37,9 +37,14 @@ def dataset_records(
     """
     several = isinstance(dataset, Keypoints) and len(set(dataset.filenames)) < len(dataset)
     for index in range(len(dataset)):
-        make = _own_record if isinstance(dataset, Keypoints) else _benchmark_record
-        record = make(dataset, index, predicted[index].numpy())
-        truth = np.where(dataset.visible(index).numpy()[:, None], record.truth, np.nan)
+        points = predicted[index].numpy()
+        if isinstance(dataset, Keypoints):
+            record = _own_record(dataset, index, points)
+        else:
+            record = _benchmark_record(dataset, index, points)
+        missing = ~dataset.visible(index).numpy()  # (A,)
+        truth = np.array(record.truth, dtype=np.float64)
+        truth[missing] = np.nan
         yield record._replace(
             confidence=confidence[index].numpy(),
             truth=truth,
