@@ -119,7 +119,52 @@ class Keypoints(OwnImages, LandmarkDataset):
             "mirrored": np.zeros(len(kept), dtype=bool),
         }
         self._note_ambiguity(filenames, annotations["boxes"])
-        return root, filenames, annotations
+        return self._without_cut_off(root, filenames, annotations)
+
+    def _without_cut_off(
+        self, root: Path, filenames: list[str], annotations: dict[str, np.ndarray]
+    ) -> tuple[Path, list[str], dict[str, np.ndarray]]:
+        """Mask points of training images that the network doesn't see; count those of others."""
+        visible = annotations["visible"]
+        shown = np.array(
+            [
+                self._is_shown(points, tuple(size), box_or_none(box))
+                for points, size, box in zip(
+                    annotations["keypoints"],
+                    annotations["sizes"].tolist(),
+                    annotations["boxes"],
+                    strict=True,
+                )
+            ]
+        )
+        if not (cut_off := int((visible & ~shown).sum())):
+            return root, filenames, annotations
+        how = f"{cut_off:,} of {visible.sum():,} points lie beyond what the network sees"
+        if self.split_name != "train":
+            self.notices.append(
+                f"{self}: {how} (see --fit, --image_crop): judged, but can't be found"
+            )
+            return root, filenames, annotations
+        self.notices.append(f"{self}: {how} (see --fit, --image_crop), masked")
+        visible = visible & shown
+        kept = np.flatnonzero(visible.any(axis=1))
+        if not len(kept):
+            raise InputError(
+                f"{root}: all points lie beyond what the network sees (--fit {self.fit})"
+            )
+        annotations = {name: rows[kept] for name, rows in annotations.items()}
+        annotations["visible"] = visible[kept]
+        return root, [filenames[row] for row in kept], annotations
+
+    def _is_shown(self, points: np.ndarray, size: tuple[int, int], box: Box | None) -> np.ndarray:
+        """Return which points (A, 2) of an image of some size lie in the network's input, (A,)."""
+        if 0 in size:  # a bad image
+            return np.ones(len(points), dtype=bool)
+        try:
+            points_px = self.framing.affine(size, box)(points) - self.crop
+        except ImageError:  # a box beside its image: said, with the file, when it is needed
+            return np.ones(len(points), dtype=bool)
+        return np.all((points_px > -1) & (points_px < self.side), axis=-1)
 
     def _sizes(self, root: Path, filenames: list[str]) -> np.ndarray:
         """Return each image's width and height (N, 2), 0 if it is bad and to be skipped."""
@@ -150,13 +195,13 @@ class Keypoints(OwnImages, LandmarkDataset):
             missing = [n for n, is_seen in zip(self.point_names, seen, strict=True) if not is_seen]
             raise InputError(
                 f"{self.folder}: none of the {len(self):,} training images has "
-                f"{', '.join(missing[:3])} annotated ({len(missing)} of {len(seen)} points)"
+                f"{', '.join(missing[:3])} annotated, or shows it ({len(missing)} of {len(seen)} "
+                "points)"
             )
 
     def box(self, index: int) -> Box | None:
         """See `OwnImages.box`."""
-        left, top, right, bottom = self.annotations["boxes"][index].tolist()
-        return None if np.isnan(left) else (left, top, right, bottom)
+        return box_or_none(self.annotations["boxes"][index])
 
     def square(self, image: Image.Image, points_orig: np.ndarray, index: int) -> Square:
         """See `OwnImages.square`; mirrored copies are mirrored here, their pairs swapped."""
@@ -214,6 +259,12 @@ class Keypoints(OwnImages, LandmarkDataset):
         """See `LandmarkDataset.digest`; the framing and the points' names count, too."""
         framed = [self.framing, self.point_names, facts]
         return super().digest(framed, places, describe_file)
+
+
+def box_or_none(box: np.ndarray) -> Box | None:
+    """Return a box (4,) as plain numbers, None if it is NaN."""
+    left, top, right, bottom = box.tolist()
+    return None if np.isnan(box).any() else (left, top, right, bottom)
 
 
 def boxes_of(

@@ -77,6 +77,12 @@ def add_keypoint_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--category", metavar="NAME", help="of a COCO file of several categories, the one meant"
     )
+    group.add_argument(
+        "--on_missing_point",
+        choices=["stop", "skip"],
+        default="stop",
+        help="stop if no training image has one of the points, or leave that point out",
+    )
     add_fit_argument(group)
     group.add_argument(
         "--box",
@@ -144,6 +150,7 @@ class KeypointSettings(Settings):
     image_size: int
     image_crop: int
     on_bad_image: str
+    on_missing_point: str
     imagelist: str | None
 
     @property
@@ -220,8 +227,17 @@ def keypoint_splits(settings: KeypointSettings, **options: Any) -> Iterator[Spli
         tables = {s: select(whole, rows) for s, rows in parts.items() if rows.any()} | fixed
         # Nothing is held out: what was learnt is all that there is to look at.
         tables = tables or {"All": whole}
-        held_out = {s: build(settings, tables[s], s) for s in sorted(tables, reverse=True)}
-        yield Splits(build(settings, training, "train", **options), held_out, fold)
+        places = learnable_points(settings, training)
+        held_out = {
+            split: build(settings, of_points(tables[split], places), split)
+            for split in sorted(tables, reverse=True)  # Val, then Test
+        }
+        train = build(settings, of_points(training, places), "train", **options)
+        if len(places) < len(whole.names):
+            left_out = [name for name in whole.names if name not in train.point_names]
+            train.notices.append(f"left out, as no training image has them: {', '.join(left_out)}")
+        train.check_landmarks()
+        yield Splits(train, held_out, fold)
 
 
 def held_out_rows(
@@ -259,6 +275,34 @@ def read(settings: KeypointSettings, path: str, like: KeypointTable | None = Non
     return table._replace(names=like.names, points=table.points[:, order], sigmas=like.sigmas)
 
 
+def learnable_points(settings: KeypointSettings, training: KeypointTable) -> list[int]:
+    """Return the places of the points that a training instance has.
+
+    Raises:
+        InputError: if there are others, which aren't to be skipped.
+    """
+    has = ~np.isnan(training.points).all(axis=(0, 2))  # (A,)
+    missing = [name for name, is_there in zip(training.names, has, strict=True) if not is_there]
+    if missing and settings.on_missing_point == "stop":
+        raise InputError(
+            f"{settings.annotations}: none of the {len(training.images):,} training instances has "
+            f"{', '.join(missing[:3])} ({len(missing)} of {len(has)} points); --on_missing_point "
+            "skip leaves such points out"
+        )
+    return np.flatnonzero(has).tolist()
+
+
+def of_points(table: KeypointTable, places: list[int]) -> KeypointTable:
+    """Return a table of some of its points alone."""
+    names = [table.names[place] for place in places]
+    return table._replace(
+        names=names,
+        points=table.points[:, places],
+        flip_pairs=[pair for pair in table.flip_pairs if set(pair) <= set(names)],
+        sigmas=None if table.sigmas is None else table.sigmas[places],
+    )
+
+
 def check_apart(settings: KeypointSettings, tables: dict[str, KeypointTable]) -> None:
     """Raise an `InputError` if an image is in two of the splits."""
     seen: dict[Path, str] = {}
@@ -289,13 +333,15 @@ def build(
     settings: KeypointSettings, table: KeypointTable, split: str, **options: Any
 ) -> Keypoints:
     """Return a split's images."""
-    is_training = split == "train"
+    is_training, pairs = split == "train", settings.flip_pairs
+    if pairs is not None and settings.on_missing_point == "skip":
+        pairs = [pair for pair in pairs if set(pair) <= set(table.names)]
     dataset = Keypoints(
         table,
         settings.folder,
         split.lower(),
         Cutting(settings.fit, settings.box, settings.box_margin),
-        flip_pairs=settings.flip_pairs,
+        flip_pairs=pairs,
         imwidth=settings.image_size,
         crop=settings.image_crop,
         skip_bad=settings.on_bad_image == "skip",

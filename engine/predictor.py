@@ -4,8 +4,7 @@ Letters: B images, A landmarks, W the side of the network input.
 """
 
 import os
-from argparse import Namespace
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -36,19 +35,21 @@ COUNTED = {
     "ridge": ("bias", 1),
     "heatmaps": ("output.bias", 1),
 }
-# Of a checkpoint's options, what they are and, if they may be absent, the default.
-OPTIONS: dict[str, tuple[type | tuple, Any]] = {
-    "dataset": (str, None),
-    "model": (str, None),
-    "layer": (int, None),
-    "use_hypercol": (bool, None),
-    "image_size": (int, None),
-    "image_crop": (int, None),
-    "random_network": (bool, False),
-    "trained_model_path": ((str, type(None)), ""),
-    "projection": ((str, type(None)), ""),
-    "seed": (int, 0),
-}
+
+
+class Trained(NamedTuple):
+    """The options that a readout was trained with, as far as prediction reads them; see there."""
+
+    dataset: str
+    model: str
+    layer: int
+    use_hypercol: bool
+    image_size: int
+    image_crop: int
+    random_network: bool = False
+    trained_model_path: str | None = None
+    projection: str | None = None
+    seed: int = 0
 
 
 class Frame(NamedTuple):
@@ -142,7 +143,7 @@ def load_predictor(settings: PredictorSettings, notices: list[str]) -> tuple[Pre
     if entry is None:
         raise InputError(f"{path}: holds no readout ({', '.join(KINDS)}), but an encoder at most")
     content = load_checkpoint(path, ("opt", entry))
-    opt = checked_options(path, content["opt"])
+    opt = read_options(path, vars(content["opt"]))
     frame_side = opt.image_size - 2 * opt.image_crop
     encoder_settings = choose_encoder(settings, path, opt, KINDS[entry], notices)
     encoder = load_frozen_encoder(encoder_settings, frame_side, notices)
@@ -167,23 +168,23 @@ def load_predictor(settings: PredictorSettings, notices: list[str]) -> tuple[Pre
     return predictor.eval(), frame
 
 
-def checked_options(path: str, opt: Namespace) -> Namespace:
-    """Return the options of a checkpoint that prediction reads.
+def read_options(path: str, options: Mapping[str, Any]) -> Trained:
+    """Return the options that a checkpoint holds.
 
     Raises:
         InputError: if one is absent or of another kind.
     """
     found = {}
-    for name, (kind, default) in OPTIONS.items():
-        value = getattr(opt, name, default)
-        if value is None and default is None or not isinstance(value, kind):
+    for name, kind in Trained.__annotations__.items():
+        value = options.get(name, Trained._field_defaults.get(name))
+        if not isinstance(value, kind):
             raise InputError(f"{path}: its options don't say which {name} it was trained with")
         found[name] = value
-    return Namespace(**found)
+    return Trained(**found)
 
 
 def choose_encoder(
-    settings: PredictorSettings, path: str, opt: Namespace, kind: str, notices: list[str]
+    settings: PredictorSettings, path: str, opt: Trained, kind: str, notices: list[str]
 ) -> EncoderSettings:
     """Return which encoder a readout is used on: the given one, its own, or the one it names.
 
@@ -241,7 +242,7 @@ def default_colours(dataset: str) -> tuple[Colours, Colours]:
 def read_frame(
     path: str,
     entry: Any,
-    opt: Namespace,
+    opt: Trained,
     landmarks: int,
     settings: PredictorSettings,
     notices: list[str],

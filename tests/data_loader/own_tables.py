@@ -3,7 +3,7 @@
 import numpy as np
 
 from data_loader.readers.keypoint_table import KeypointTable
-from tests.data_loader.layouts import dot_image, save_image
+from tests.data_loader.layouts import dot_image, save_image, write_text
 
 NAMES = ["nose", "left_eye", "right_eye"]
 PAIRS = [("left_eye", "right_eye")]
@@ -24,6 +24,17 @@ def table_of(images, points, boxes=None, names=NAMES, pairs=PAIRS) -> KeypointTa
         sigmas=None,
         notices=["a line of the reader's"],
     )
+
+
+def write_long_csv(path, table) -> None:
+    """Write a table as a CSV with one line a point."""
+    lines = ["image,point,x,y"]
+    for image, points in zip(table.images, table.points, strict=True):
+        lines += [
+            f"{image},{n},{float(x)!r},{float(y)!r}"
+            for n, (x, y) in zip(table.names, points, strict=True)
+        ]
+    write_text(path, *lines)
 
 
 def write_dots(folder, count, seed=0, size=SIZE) -> KeypointTable:

@@ -63,7 +63,7 @@ def test_missing_points_are_masked_and_instances_without_any_left_out(tmp_path):
 def test_a_point_that_no_training_image_has_is_named(tmp_path):
     table = write_dots(tmp_path, 3)
     table.points[:, 2] = np.nan
-    said = "none of the 3 training images has right_eye annotated (1 of 3 points)"
+    said = "none of the 3 training images has right_eye annotated, or shows it (1 of 3 points)"
     assert said in complaint(Keypoints(table, tmp_path, "train", **FRAME).check_landmarks)
     table.points[:] = np.nan
     said = f"{tmp_path}: no point of the train images is annotated"
@@ -174,3 +174,23 @@ def test_absent_folders_are_named(tmp_path):
     save_image(tmp_path / "1.png", dot_image((8, 8), (4, 4)))
     table = table_of(["1.png"], [[(4, 4)] * 3])
     assert "no such folder" in complaint(Keypoints, table, tmp_path / "x", "train", **FRAME)
+
+
+def test_points_that_are_cut_off_are_masked_in_training_alone(tmp_path):
+    table = write_dots(tmp_path, 3)
+    table.points[0, 2] = 5, 40  # `crop` begins at column 20
+    table.points[1] = 3, 40
+    train = Keypoints(table, tmp_path, "train", Cutting("crop"), imwidth=64)
+    assert train.visible().tolist() == [[True, True, False], [True] * 3]
+    assert len(train) == 2 and train.filenames[1] == table.images[2]
+    said = "4 of 9 points lie beyond what the network sees (see --fit, --image_crop)"
+    assert train.count_notice() == [f"Keypoints train: {said}, masked"]
+    test = Keypoints(table, tmp_path, "test", Cutting("crop"), imwidth=64)
+    assert len(test) == 3 and test.visible().all()
+    assert test.count_notice() == [f"Keypoints test: {said}: judged, but can't be found"]
+    np.testing.assert_allclose(
+        test.to_original(test.annotated_item(1).points_norm, 1), table.points[1], atol=1e-3
+    )
+    table.points[:] = 3, 40
+    said = complaint(Keypoints, table, tmp_path, "train", Cutting("crop"), imwidth=64)
+    assert said == f"{tmp_path}: all points lie beyond what the network sees (--fit crop)"

@@ -159,3 +159,21 @@ def test_what_is_mirrored(settings, tables):
 
 def test_the_readers_lines_are_handed_on(settings):
     assert only(settings).train.count_notice() == ["a line of the reader's"]
+
+
+def test_a_point_that_no_training_image_has_is_named_or_left_out(settings, tables, tmp_path):
+    tables["all"].points[:, 1] = np.nan
+    tables["all"].points[2, 2] = np.nan
+    assert complaint(only, settings) == (
+        f"{tmp_path / 'all'}: none of the 6 training instances has left_eye (1 of 3 points); "
+        "--on_missing_point skip leaves such points out"
+    )
+    splits = only(settings, on_missing_point="skip")
+    for dataset in (splits.train, splits.held_out["Test"]):
+        assert dataset.point_names == ["nose", "right_eye"] and dataset.num_landmarks == 2
+        assert dataset.annotations["keypoints"].shape[1:] == (2, 2)
+        assert dataset.flip_order is None
+    said = "left out, as no training image has them: left_eye"
+    assert splits.train.count_notice()[-1] == said
+    given = only(settings, on_missing_point="skip", flip_pairs=[("left_eye", "right_eye")])
+    assert given.train.flip_order is None

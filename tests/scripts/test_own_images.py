@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import engine.keypoint_sets
-from tests.data_loader.own_tables import write_dots
+from tests.data_loader.own_tables import write_dots, write_long_csv
 from tests.scripts.running import FRAME, run_inside
 from utils.checkpoint import load_checkpoint
 
@@ -56,16 +55,10 @@ FITS = {
 
 
 @pytest.fixture(scope="module")
-def annotated(tmp_path_factory):
-    """A folder of 10 annotated images, whose file isn't read: the table is at hand."""
+def own(tmp_path_factory):
+    """The flags of a folder of 10 annotated images."""
     root = tmp_path_factory.mktemp("annotated")
-    return root, write_dots(root, 10)
-
-
-@pytest.fixture
-def own(annotated, tmp_path, monkeypatch):
-    root, table = annotated
-    monkeypatch.setattr(engine.keypoint_sets, "read_keypoints", lambda *args, **_: table)
+    write_long_csv(root / "points.csv", write_dots(root, 10))
     return ["--data_folder", root, "--annotations", root / "points.csv"]
 
 
@@ -90,7 +83,7 @@ def test_own_points_are_fitted_scored_noted_and_drawn(own, tmp_path, regressor):
     assert "landmarks" in load_checkpoint(tmp_path / "runs/own/current.pth", ())
 
     drawn = run_inside(
-        *("vis_animal.py", *fit, *split, "--vis_keypoints", "--vis_path", "vis"),
+        *("vis_animal.py", *fit, *split, "--vis_keypoints", "--vis_path", "vis", "--page", "page"),
         *("--ckpt_path", "runs/own/resnet18.pth"),
         cwd=tmp_path,
     )
@@ -99,6 +92,7 @@ def test_own_points_are_fitted_scored_noted_and_drawn(own, tmp_path, regressor):
     assert {"names.png", "contact_sheet.png", "2_gt.png"} <= {
         path.name for path in (tmp_path / "vis").iterdir()
     }
+    assert f"{test['error_px']:.2f} px" in (tmp_path / "page/data/summary.js").read_text()
 
 
 def test_folds_are_runs_of_their_own(own, tmp_path):
