@@ -109,8 +109,7 @@ def run_evaluation(
         score: is called after the fit, with the predictions (N, A, 2) in [-1, 1] for each split's
             images in their order, the run's folder and its log; returns further entries of the
             result.
-        calibrate: is called in the end, with the run, the encoded images of each split and the
-            log.
+        calibrate: is called in the end, with the run, the encoded images by split and the log.
 
     Returns:
         What ``result.json`` holds, in the first rank.
@@ -142,13 +141,9 @@ def run_evaluation(
     log = start_run(settings, {"encoder_digest": digest}, run.done, settings.log_path)
     save_picks(settings.folder, picks)
     notices += list_left_out(left_out, settings.folder)
+    where = describe_device(device, settings.gpu)
     counts = {"training": len(train_set), **{k: len(v) for k, v in held_out_sets.items()}}
-    log.line(
-        f"{settings.dataset}: {', '.join(f'{n} {split}' for split, n in counts.items())} images "
-        f"of {train_set.side} px; {settings.model}"
-        f"{' (untrained)' if settings.random_network else ''} on "
-        f"{describe_device(device, settings.gpu)}; to {settings.folder}"
-    )
+    log.line(f"{describe_run(settings, counts, train_set.side)} on {where}; to {settings.folder}")
     for notice in notices:
         log.line(notice)
     to_encode = None if isinstance(run, FinetuneRun) else train_set
@@ -174,6 +169,13 @@ def run_evaluation(
     }
     write_text(settings.folder / "result.json", json.dumps(result, indent=1) + "\n")
     return result
+
+
+def describe_run(settings: EvaluationSettings, counts: Mapping[str, int], side: int) -> str:
+    """Return in words which images, so many of each split, which encoder sees."""
+    splits = ", ".join(f"{count} {split}" for split, count in counts.items())
+    untrained = " (untrained)" if settings.random_network else ""
+    return f"{settings.dataset}: {splits} images of {side} px; {settings.model}{untrained}"
 
 
 def build_run(

@@ -84,6 +84,11 @@ def add_keypoint_arguments(parser: argparse.ArgumentParser) -> None:
         help="stop if no training image has one of the points, or leave that point out",
     )
     add_fit_argument(group)
+    _add_instance_arguments(group)
+
+
+def _add_instance_arguments(group: argparse._ArgumentGroup) -> None:
+    """Declare what is seen of an instance, and what is said of its points."""
     group.add_argument(
         "--box",
         choices=BOXES,
