@@ -163,14 +163,7 @@ def run_visualization(
         log.line(f"components of {len(images)} images: {path}")
     if settings.finds_landmarks:
         found = find_landmarks(settings, encoder, regressor, loader, dataset, draw)
-        words = score(found.batches)
-        log.line(f"{len(dataset)} test images: {words}")
-        if settings.vis_keypoints:
-            path = settings.vis_path / "contact_sheet.png"
-            save_png(sheet(found.drawings, SHEET_COLUMNS, f"{legend}; {words}"), path)
-            log.line(f"landmarks of the first images: {path}")
-        if settings.page is not None:
-            write_dataset_page(settings.page, dataset, found, words, log)
+        show_landmarks(settings, dataset, found, score(found.batches), legend, log)
 
 
 class Found(NamedTuple):
@@ -211,6 +204,24 @@ def find_landmarks(
                 drawings = draw(settings.vis_path, index, image, *points)
                 found.drawings.extend(drawings[: SHEET_IMAGES - len(found.drawings)])
     return found
+
+
+def show_landmarks(
+    settings: VisualizationSettings,
+    dataset: LandmarkDataset,
+    found: Found,
+    words: str,
+    legend: str,
+    log: RunLog,
+) -> None:
+    """Write the contact sheet, the page or both; ``words`` say how good the predictions are."""
+    log.line(f"{len(dataset)} test images: {words}")
+    if settings.vis_keypoints:
+        path = settings.vis_path / "contact_sheet.png"
+        save_png(sheet(found.drawings, SHEET_COLUMNS, f"{legend}; {words}"), path)
+        log.line(f"landmarks of the first images: {path}")
+    if settings.page is not None:
+        write_dataset_page(settings.page, dataset, found, words, log)
 
 
 def write_dataset_page(
