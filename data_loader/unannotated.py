@@ -6,7 +6,7 @@ Letters: W the side of the network input.
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -20,6 +20,7 @@ from data_loader.geometry import centre_crop
 from data_loader.readers.annotation_files import read_lines, replace_backslashes
 from data_loader.readers.coco_keypoints import read_coco_boxes
 from data_loader.readers.images import SUFFIXES, open_image
+from data_loader.readers.keypoint_files import read_keypoints
 from data_loader.readers.videos import VIDEOS, read_frames
 from data_loader.views.random_view import channels
 from utils.errors import ImageError, InputError
@@ -237,6 +238,17 @@ def open_source(images: Path, boxes: Path | None) -> ImageFiles | VideoFrames:
     if suffix in SUFFIXES:
         return ImageFiles(images.parent, [Shown(images.name)])
     return open_list(images)
+
+
+def annotated_images(path: Path, folder: Path, **how: Any) -> ImageFiles:
+    """Return the images that an annotation file names; see `read_keypoints`."""
+    table = read_keypoints(path, folder, **how)
+    boxes = np.where(np.isnan(table.boxes).any(axis=1, keepdims=True), np.nan, table.boxes).tolist()
+    shown = [
+        Shown(name, None if np.isnan(box[0]) else tuple(box), number)
+        for name, box, number in zip(table.images, boxes, table.ids, strict=True)
+    ]
+    return ImageFiles(folder, shown)
 
 
 def open_list(path: Path) -> ImageFiles:

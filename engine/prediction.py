@@ -4,7 +4,7 @@ Letters: B images of a batch, A landmarks, N images.
 """
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from filelock import FileLock, Timeout
 from torch import Tensor
-from torch.utils.data import DataLoader, IterableDataset
+from torch.utils.data import DataLoader, IterableDataset, Subset
 
 from data_loader.framing import Affine
 from data_loader.geometry import denormalize_points
@@ -126,7 +126,7 @@ class PredictionRun:
         if self.part.count:
             self.log.line(f"resumed from {self.part.path} after {self.part.count:,} images")
         with Interruption() as interruption:
-            for batch in progress(self._loader(), "predicting"):
+            for batch in progress(self.loader(self.source), "predicting"):
                 found = self._read(batch)
                 for entry in found:
                     if entry.reason:
@@ -145,10 +145,14 @@ class PredictionRun:
             )
         return summary
 
-    def _loader(self) -> DataLoader:
+    def loader(self, source: ImageSource, indices: Sequence[int] | None = None) -> DataLoader:
+        """Return batches of `InputItem`: of the images that are left, or those of some numbers."""
         frame, size = self.frame, self.settings.batch_size
         prepare = Preparation(frame.framing, frame.crop, Normalization(frame))
-        items = self.source.items(prepare, frame.side, self.part.count)
+        first = self.part.count if indices is None else 0
+        items = source.items(prepare, frame.side, first)
+        if indices is not None:
+            items = Subset(items, indices)
         workers = min(self.settings.num_workers, available_cores())
         if isinstance(items, IterableDataset):
             workers = min(workers, 1)  # each would decode the whole video

@@ -50,6 +50,10 @@ class Trained(NamedTuple):
     trained_model_path: str | None = None
     projection: str | None = None
     seed: int = 0
+    annotations: str | None = None
+    data_folder: str | None = None
+    y_up: bool = False
+    category: str | None = None
 
 
 class Frame(NamedTuple):
@@ -127,7 +131,15 @@ class PredictorSettings(Settings):
     box_margin: float | None
 
 
-def load_predictor(settings: PredictorSettings, notices: list[str]) -> tuple[Predictor, Frame]:
+class Loaded(NamedTuple):
+    """Encoder and readout, what they are to be shown, and how they were trained."""
+
+    predictor: Predictor
+    frame: Frame
+    trained: Trained
+
+
+def load_predictor(settings: PredictorSettings, notices: list[str]) -> Loaded:
     """Return encoder and readout, on the CPU, and what they are to be shown.
 
     ``notices`` receives what the user should know.
@@ -165,7 +177,7 @@ def load_predictor(settings: PredictorSettings, notices: list[str]) -> tuple[Pre
         frame = frame._replace(mean=mean, std=std)
     calibration = read_calibration(path, content.get("calibration"), landmarks, notices)
     predictor = Predictor(encoder, readout.requires_grad_(False), *layers, calibration)
-    return predictor.eval(), frame
+    return Loaded(predictor.eval(), frame, opt)
 
 
 def read_options(path: str, options: Mapping[str, Any]) -> Trained:

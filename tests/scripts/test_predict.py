@@ -8,12 +8,16 @@ import signal
 import subprocess
 import sys
 import time
+from fractions import Fraction
+from itertools import combinations
 
 import numpy as np
 import pytest
 import torch
 
+from data_loader.readers.images import open_image
 from data_loader.readers.keypoint_files import read_keypoints
+from data_loader.readers.videos import read_frames, write_video
 from tests.data_loader.own_tables import NAMES, write_dots
 from tests.recipes import ROOT
 from tests.scripts.running import FRAME, run_inside
@@ -84,15 +88,9 @@ def test_points_are_those_of_the_evaluation(fitted, tmp_path, kind):
     error = result["scores"]["Test"]["error_px"]
     assert any(
         abs(np.mean([tested[i] for i in chosen]) - error) < 2e-3
-        for chosen in choices(range(len(tested)), count)
+        for chosen in combinations(range(len(tested)), count)
     )
     assert not list(tmp_path.glob("*.part")) and not list(tmp_path.glob(".*"))
-
-
-def choices(items, count):
-    from itertools import combinations
-
-    return combinations(items, count)
 
 
 @pytest.fixture
@@ -204,6 +202,68 @@ def test_what_a_user_may_get_wrong_is_one_line(fitted, tmp_path, ridge):
         assert done.status == 2 and words in done.err, (flags, done.err)
         assert len(done.err.strip().splitlines()) == 1
     assert not (tmp_path / "a.csv").exists() and not list(tmp_path.glob("*.part"))
+
+
+def test_pictures_a_page_and_suggestions(fitted, tmp_path, ridge):
+    (tmp_path / "more").mkdir()
+    table = write_dots(tmp_path / "more", 6, seed=4)
+    flags = [*ridge, "--images", "more", "--out", "a.csv", "--draw", 2, "--page", "page"]
+    done = predict(tmp_path, *flags, "--suggest", 3)
+    assert done.status == 0, done.err
+    assert "2 drawings: a.csv.drawn" in done.out and (tmp_path / "page/index.html").is_file()
+    found = rows(tmp_path / "a.csv")
+    least = min(found, key=lambda row: sum(float(row[f"{name}_confidence"]) for name in NAMES))
+    drawn = sorted(path.name for path in (tmp_path / "a.csv.drawn").iterdir())
+    stem = least["image"].replace("/", "_").removesuffix(".png")
+    assert len(drawn) == 2 and drawn[0] == f"0001_{stem}.png"
+    suggested = (tmp_path / "a.csv.suggested.txt").read_text().split()
+    assert len(set(suggested)) == 3 and set(suggested) <= set(table.images)
+    again = predict(tmp_path, *ridge, "--images", "more", "--out", "b.csv", "--page", "page")
+    assert again.status == 2 and "page" in again.err and not (tmp_path / "b.csv").exists()
+
+
+def test_annotated_images_are_not_suggested(fitted, ridge):
+    done = predict(fitted, *ridge, "--images", "own", "--out", "s.csv", "--suggest", 3)
+    assert done.status == 2 and "--suggest: all images are annotated already" in done.err
+    (fitted / "s.csv.part").unlink()
+
+
+def test_a_video_comes_back_labelled(fitted, tmp_path, ridge):
+    pytest.importorskip("av", reason="pip install -e .[video]")
+    images = [open_image(path) for path in sorted((fitted / "own").rglob("*.png"))]
+    write_video(tmp_path / "clip.mp4", iter(images), Fraction(10))
+    flags = [*ridge, "--images", "clip.mp4", "--out", "a.csv", "--batch_size", 5]
+    done = predict(tmp_path, *flags, "--out_video", "b.mp4", "--draw", 1)
+    assert done.status == 0, done.err
+    assert "12 labelled frames: b.mp4" in done.out
+    assert [row["image"] for row in rows(tmp_path / "a.csv")] == [
+        f"clip.mp4/{number:06d}" for number in range(12)
+    ]
+    labelled = list(read_frames(tmp_path / "b.mp4"))
+    assert len(labelled) == 12 and labelled[0].size == images[0].size
+    row = rows(tmp_path / "a.csv")[3]
+    x, y = float(row["nose_x"]), float(row["nose_y"])
+    colours = np.asarray(labelled[3], dtype=int)[round(y) - 2 : round(y) + 3, round(x) - 2 :][:, :5]
+    assert np.ptp(colours, axis=2).max() > 60  # a coloured dot on grey
+    for images_flag, more, words in (
+        ("clip.mp4", ["--suggest", 1], "--suggest: of image files, not of a video"),
+        (fitted / "own", ["--out_video", "c.mp4"], "--out_video c.mp4: --images is no video"),
+        ("clip.mp4", ["--out_video", "b.mp4"], "b.mp4: is there already"),
+    ):
+        done = predict(tmp_path, *ridge, "--images", images_flag, "--out", "c.csv", *more)
+        assert done.status == 2 and words in done.err
+    (tmp_path / "bad.mp4").write_bytes(b"no video" * 100)
+    done = predict(tmp_path, *ridge, "--images", "bad.mp4", "--out", "c.csv")
+    assert done.status == 2 and "bad.mp4: not a readable video" in done.err
+
+
+def test_a_network_is_exported_without_images(fitted, tmp_path, ridge):
+    pytest.importorskip("onnxruntime", reason="pip install -e .[export]")
+    done = predict(tmp_path, *ridge, "--export", "model.onnx")
+    assert done.status == 0, done.err
+    assert "model.onnx: ONNX, opset 17; image (N, 3, 36, 36)" in done.out
+    done = predict(tmp_path, *ridge, "--export", "model.onnx")
+    assert done.status == 2 and "model.onnx: is there already" in done.err
 
 
 def start(cwd, flags):
