@@ -222,6 +222,10 @@ class Keypoints(OwnImages, LandmarkDataset):
         points_px = denormalize_points(np.asarray(points_norm, dtype=np.float64), self.side)
         return affine.inverse(points_px + self.crop)
 
+    def item_names(self) -> list[str]:
+        """See `LandmarkDataset.item_names`: an image may have several instances."""
+        return self.annotations["ids"].tolist()
+
     def add_copies(self) -> None:
         """Add a mirrored copy of each instance where that is asked for."""
         if self.mirror != "copies":

@@ -71,6 +71,12 @@ def add_keypoint_arguments(parser: argparse.ArgumentParser) -> None:
         "image lies in; or a regular expression whose (first group's) match in the image's name "
         "says what it belongs to",
     )
+    _add_reading_arguments(group)
+    add_fit_argument(group)
+
+
+def _add_reading_arguments(group: argparse._ArgumentGroup) -> None:
+    """Declare how a file is read, and how its instances become squares."""
     group.add_argument(
         "--y_up", action="store_true", help="a plain CSV's y runs upwards from the lower edge"
     )
@@ -83,7 +89,6 @@ def add_keypoint_arguments(parser: argparse.ArgumentParser) -> None:
         default="stop",
         help="stop if no training image has one of the points, or leave that point out",
     )
-    add_fit_argument(group)
     group.add_argument(
         "--box",
         choices=BOXES,

@@ -5,6 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
+from data_loader.few_shot import restrict, save_picks
 from data_loader.framing import FITS
 from data_loader.geometry import normalize_points
 from data_loader.keypoints import Cutting, Keypoints, boxes_of, flip_order
@@ -194,3 +195,15 @@ def test_points_that_are_cut_off_are_masked_in_training_alone(tmp_path):
     table.points[:] = 3, 40
     said = complaint(Keypoints, table, tmp_path, "train", Cutting("crop"), imwidth=64)
     assert said == f"{tmp_path}: all points lie beyond what the network sees (--fit crop)"
+
+
+def test_picks_are_found_again_where_images_have_several_instances(tmp_path):
+    table = write_dots(tmp_path, 4)
+    table = table._replace(images=[table.images[0]] * 4, boxes=np.array([BOXES[0]] * 4))
+    picked = []
+    for noted_in in (None, tmp_path):
+        dataset = Keypoints(table, tmp_path, "train", **FRAME)
+        how = {"repeat": False, "num_per_epoch": 1, "seed": noted_in is None}
+        save_picks(tmp_path, restrict(dataset, 2, **how, noted_in=noted_in))
+        picked.append(dataset.annotations["ids"].tolist())
+    assert picked[0] == picked[1] and len(set(picked[0])) == 2
