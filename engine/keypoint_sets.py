@@ -9,12 +9,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from data_loader.folder import add_fit_argument
-from data_loader.keypoints import BOXES, Cutting, Keypoints
+from data_loader.instances import BOXES
+from data_loader.keypoints import Cutting, Keypoints
 from data_loader.readers.keypoint_files import read_keypoints
 from data_loader.readers.keypoint_table import KeypointTable
 from data_loader.splits import check_share, folds, group_names, split_off
 from engine.run import Settings
-from utils.arguments import ArgumentParser, finite_float, integer, unit_interval
+from utils.arguments import ArgumentParser, integer, unit_interval
 from utils.errors import InputError
 
 TEST_SHARE = 0.3
@@ -99,7 +100,7 @@ def _add_reading_arguments(group: argparse._ArgumentGroup) -> None:
     )
     group.add_argument(
         "--box_margin",
-        type=finite_float,
+        type=unit_interval,
         default=0.1,
         metavar="FRACTION",
         help="added to a box on each side, of its width and height",
