@@ -83,7 +83,7 @@ def test_own_points_are_fitted_scored_noted_and_drawn(own, tmp_path, regressor):
     assert "landmarks" in load_checkpoint(tmp_path / "runs/own/current.pth", ())
 
     drawn = run_inside(
-        *("vis_animal.py", *fit, *split, "--vis_keypoints", "--vis_path", "vis"),
+        *("vis_animal.py", *fit, *split, "--vis_keypoints", "--vis_path", "vis", "--page", "page"),
         *("--ckpt_path", "runs/own/resnet18.pth"),
         cwd=tmp_path,
     )
@@ -92,6 +92,7 @@ def test_own_points_are_fitted_scored_noted_and_drawn(own, tmp_path, regressor):
     assert {"names.png", "contact_sheet.png", "2_gt.png"} <= {
         path.name for path in (tmp_path / "vis").iterdir()
     }
+    assert f"{test['error_px']:.2f} px" in (tmp_path / "page/data/summary.js").read_text()
 
 
 def test_folds_are_runs_of_their_own(own, tmp_path):
