@@ -15,10 +15,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from data_loader.framing import FITS
+from data_loader.folder import add_fit_argument
 from data_loader.loaders import add_loader_arguments, worker_notice
 from data_loader.unannotated import ImageFiles, ImageSource, annotated_images, open_source
 from engine.export import check_export, export
+from engine.keypoint_sets import add_margin_argument
 from engine.page import add_page_argument, check_page
 from engine.prediction import PredictionRun, PredictionSettings, bad_list
 from engine.prediction_pictures import (
@@ -31,9 +32,15 @@ from engine.prediction_pictures import (
 )
 from engine.predictor import PredictorSettings, Trained, load_predictor
 from engine.regressor_training import add_readout_argument
-from engine.run import add_device_argument, add_gpu_argument, choose_device, describe_device
+from engine.run import (
+    add_device_argument,
+    add_gpu_argument,
+    add_overwrite_argument,
+    choose_device,
+    describe_device,
+)
 from models.encoders import add_projection_argument, add_weights_arguments
-from utils.arguments import ArgumentParser, finite_float, positive_int
+from utils.arguments import ArgumentParser, positive_int
 from utils.errors import InputError
 from utils.log import RunLog, Stopwatch
 from utils.script import run_script
@@ -46,7 +53,9 @@ def build_parser() -> ArgumentParser:
     add_readout_argument(group)
     add_weights_arguments(group)
     add_projection_argument(group)
-    group = parser.add_argument_group("images")
+    group = parser.add_argument_group(
+        "images", "--fit and --box_margin are the checkpoint's if they aren't given"
+    )
     group.add_argument(
         "--images",
         type=Path,
@@ -60,26 +69,13 @@ def build_parser() -> ArgumentParser:
         metavar="FILE",
         help="COCO's JSON: its boxes of the folder's images are taken one by one",
     )
-    group.add_argument(
-        "--fit",
-        choices=FITS,
-        help="in place of the checkpoint's way to make squares, see --help of eval_animal.py",
-    )
-    group.add_argument(
-        "--box_margin",
-        type=finite_float,
-        metavar="FRACTION",
-        help="in place of the checkpoint's: added to a box on each side, of its width and height",
-    )
+    add_fit_argument(group, default=None)
+    add_margin_argument(group, default=None)
     group = parser.add_argument_group("output")
     group.add_argument(
         "--out", type=Path, metavar="FILE", help="the results; the ending says the format"
     )
-    group.add_argument(
-        "--overwrite",
-        action="store_true",
-        help="replace --out, and what is left of a run with other settings",
-    )
+    add_overwrite_argument(group)
     group.add_argument(
         "--draw",
         type=positive_int,

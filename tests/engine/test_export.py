@@ -1,10 +1,14 @@
 """Exported networks against PyTorch, and a metadata's bytes against the runtime that reads them."""
 
 import json
+import re
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from data_loader.framing import Framing
 from engine.export import check_export, export, metadata
@@ -14,7 +18,7 @@ from models.calibration import Calibration
 from models.encoders import build_random_encoder, freeze
 from models.exported import pool_matrix
 from tests.data_loader.layouts import complaint
-from tests.recipes import fill
+from tests.recipes import ROOT, fill
 
 runtime = pytest.importorskip("onnxruntime", reason="pip install -e .[export]")
 
@@ -125,3 +129,30 @@ def test_what_cant_be_exported_is_said(tmp_path, monkeypatch):
     monkeypatch.setattr("engine.export.TOLERANCE", 0.0)
     said = complaint(export, tmp_path / "b.onnx", predictor("finetune"), FRAME)
     assert "ONNX Runtime's results differ by" in said and not (tmp_path / "b.onnx").exists()
+
+
+def test_the_page_tells_how_to_use_a_file_with_numpy_alone(tmp_path):
+    export(tmp_path / "model.onnx", predictor("finetune"), FRAME)
+    Image.fromarray(np.arange(60 * 80 * 3, dtype=np.uint8).reshape(60, 80, 3)).save(
+        tmp_path / "a.png"
+    )
+    page = (ROOT / "docs/own_images.md").read_text()
+    code = next(part for part in re.findall(r"```python\n(.*?)```", page, re.S) if "onnx" in part)
+    (tmp_path / "use.py").write_text(code)
+    done = subprocess.run(
+        [sys.executable, "use.py", "a.png"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    told = [line.split("  ")[0] for line in done.stdout.splitlines()]
+    assert [line.split()[1] for line in told] == ["nose", "left", "é"]
+    network, image = predictor("finetune"), Image.open(tmp_path / "a.png")
+    square, affine = Framing("stretch", SIDE).to_square(image)
+    pixels = torch.from_numpy(np.array(square)).permute(2, 0, 1)[None] / 255
+    mean, std = (torch.tensor(values)[:, None, None] for values in FRAME[3:])
+    points, _ = network((pixels[..., CROP:-CROP, CROP:-CROP] - mean) / std)
+    expected = affine.inverse(CROP + (points[0].numpy() + 1) * (SIDE - 2 * CROP - 1) / 2)
+    found = [float(word) for word in done.stdout.splitlines()[0].split()[2:4]]
+    assert np.abs(np.array(found) - expected[0]).max() < 0.02
