@@ -5,12 +5,14 @@ r"""Find the landmarks of one image in another by the nearest feature: no annota
 
 Pairs are an image and its warp by a random thin-plate spline, and two images of the test set. The
 mean distances in pixels of the network input go to {out}/matching.json, with that of leaving each
-point where it was; the first pairs to {out}/matches.png. [spec 13.] Letters: B pairs, A landmarks,
-C channels, H and W rows and columns of a feature map.
+point where it was; the first pairs to {out}/matches.png, the flags to {out}/options.json.
+[spec 13.] Letters: B pairs, A landmarks, C channels, H and W rows and columns of a feature map.
 """
 
 import argparse
 import json
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -23,10 +25,16 @@ from data_loader.geometry import denormalize_points
 from data_loader.items import AnnotatedItem, Items
 from data_loader.loaders import add_loader_arguments, build_loader, worker_notice
 from engine.encoder_loading import EncoderSettings, load_frozen_encoder, use_colours
-from engine.run import add_device_arguments, add_log_argument, choose_device
+from engine.run import (
+    add_device_arguments,
+    add_log_argument,
+    choose_device,
+    plain_options,
+    record_options,
+)
 from models.encoders import add_encoder_arguments
 from models.matching import match_points
-from utils.arguments import ArgumentParser, integer
+from utils.arguments import ArgumentParser, allow_change, integer
 from utils.drawing import draw_predictions, save_png, sheet
 from utils.errors import InputError
 from utils.files import write_text, writing
@@ -55,6 +63,7 @@ def build_parser() -> ArgumentParser:
         metavar="DIR",
         help="folder of the results; those of an earlier run are replaced",
     )
+    allow_change("out")
     add_log_argument(add_device_arguments(parser))
     return parser
 
@@ -103,7 +112,8 @@ def main() -> None:
                 distances[name].append(pixels[shown])
             if len(drawings) < 2 * SHEET_PAIRS and kind == "others":
                 drawings += draw_pairs(upright, source, target, found, shown)
-    report(args.out, args.pairs, distances, drawings, log)
+    record = partial(record_options, args.out, plain_options(args), {"images": len(upright)})
+    report(args.out, args.pairs, len(upright), distances, drawings, record, log)
 
 
 def build_test_set(args: argparse.Namespace, is_warped: bool) -> FaceDataset:
@@ -167,11 +177,13 @@ def draw_pairs(
 def report(
     out: Path,
     pairs: int,
+    images: int,
     distances: dict[str, list[Tensor]],
     drawings: list[Image.Image],
+    record: Callable[[], None],
     log: RunLog,
 ) -> None:
-    """Print the mean distances, and write them and the drawings.
+    """Print the mean distances, and write them, the drawings and what ``record`` does.
 
     Raises:
         InputError: if no pair of one kind shows a landmark in both images.
@@ -188,9 +200,11 @@ def report(
         )
     with writing(out):
         out.mkdir(parents=True, exist_ok=True)
-    write_text(out / "matching.json", json.dumps({"pairs": pairs, "px": means}, indent=1) + "\n")
     title = "points given, and found in another image: blue; truth green"
     save_png(sheet(drawings[: 2 * SHEET_PAIRS], 6, title), out / "matches.png")
+    record()
+    result = {"pairs": pairs, "images": {"Test": images}, "px": means}
+    write_text(out / "matching.json", json.dumps(result, indent=1) + "\n")
     log.line(f"pairs of images: {out / 'matches.png'}")
 
 

@@ -4,7 +4,7 @@ r"""Reproduce the paper's tables and curves, and ours: run what is missing, comp
   python reproduce.py all --dry_run         prints their command lines
   python reproduce.py faces few_shot --models resnet50 \
     --checkpoint resnet50=Pretrained/ckpt_epoch_800.pth
-  python reproduce.py encoders regressor steps
+  python reproduce.py encoders regressor finetune steps matching
                                             pre-trains encoders as well, and compares them
   python reproduce.py all --random_network --models resnet18 --scale 0.01 --num_per_epoch 10
                                             a smoke run of the paper's, without a checkpoint
@@ -25,10 +25,10 @@ from pathlib import Path
 
 import eval_animal
 import eval_face
+import eval_matching
 import train_dense
 import train_moco
 from engine.reproduction.evaluations import (
-    Evaluation,
     check_inputs,
     make_evaluation,
     missing_pretraining,
@@ -51,7 +51,7 @@ from utils.script import run_script
 ROOT = Path(__file__).resolve().parent
 PARSERS = {
     f"{script.__name__}.py": script.build_parser
-    for script in (eval_face, eval_animal, train_moco, train_dense)
+    for script in (eval_face, eval_animal, eval_matching, train_moco, train_dense)
 }
 MODELS = (*RESNETS, "hourglass")
 SEEDS = 5  # [ours: enough to tell the spread between random choices of annotated images]
@@ -309,8 +309,8 @@ def run_jobs(jobs: list[Job], states: list[JobState], out: Path, lock: int) -> l
         if state.name == FINISHED:
             print("finished before")
             continue
-        if isinstance(job, Evaluation) and job.waits():
-            print(f"left out: there is no {job.encoder}")
+        if job.waits():
+            print(f"left out: there is no {job.needed_file()}")
             continue
         try:
             outcome = run_job(job, state, lock)
@@ -321,6 +321,7 @@ def run_jobs(jobs: list[Job], states: list[JobState], out: Path, lock: int) -> l
         if job.outcome() is None:
             failed.append(job)
         else:
+            job.tidy()
             write_tables(out)
     return failed
 

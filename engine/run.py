@@ -200,14 +200,19 @@ def start_folder(run: RunSettings, derived: dict) -> None:
         if run.overwrite and not run.resume:
             for path in [*held, run.folder / "log.jsonl"]:
                 path.unlink(missing_ok=True)
+    record_options(run.folder, run.options, derived)
+
+
+def record_options(folder: Path, options: argparse.Namespace, derived: dict) -> None:
+    """Write ``options.json``: options in plain types, further values, and what code ran."""
     record = {
         "command": sys.argv,
-        "options": vars(run.options),
+        "options": vars(options),
         "derived": derived,
         "torch": torch.__version__,
         "git": git_revision(),
     }
-    write_text(run.folder / "options.json", json.dumps(record, indent=1) + "\n")
+    write_text(folder / "options.json", json.dumps(record, indent=1) + "\n")
 
 
 def find_held(run: RunSettings) -> list[Path]:

@@ -36,3 +36,35 @@ class KeypointTable(NamedTuple):
     flip_pairs: list[tuple[str, str]]
     sigmas: np.ndarray | None
     notices: list[str]
+
+
+class Parsed(NamedTuple):
+    """What one format's file says, before its images are looked at.
+
+    Attributes:
+        names: as in `KeypointTable`, and so are the points, boxes, areas, ids, pairs and notices.
+        images: N names, as in the file.
+        y_up: y runs upwards from the images' lower edge: row = height - y.
+        sizes: (N, 2) width and height that the file gives for each image, NaN where it doesn't.
+    """
+
+    names: list[str]
+    images: list[str]
+    points: np.ndarray
+    boxes: np.ndarray
+    areas: np.ndarray
+    ids: list[str]
+    flip_pairs: list[tuple[str, str]]
+    notices: list[str]
+    y_up: bool
+    sizes: np.ndarray
+
+
+def parsed_points(
+    names: list[str], images: list[str], points: np.ndarray, ids: list[str], notices: list[str]
+) -> Parsed:
+    """Return what a format says that has points alone."""
+    count = len(images)
+    nothing = np.full((count, 4), np.nan)
+    areas, sizes = nothing[:, 0], nothing[:, :2]
+    return Parsed(names, images, points, nothing, areas, ids, [], notices, False, sizes)

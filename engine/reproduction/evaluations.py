@@ -6,14 +6,23 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from engine.reproduction.jobs import Job, Settings, find_root
+from engine.reproduction.jobs import Job, JobState, Settings, find_root
 from engine.reproduction.pretraining import (
     Pretraining,
     make_pretraining,
     published_pretraining,
 )
-from engine.reproduction.results import read_row
-from engine.reproduction.runs import BIRDS, FEW_FACES, PER_EPOCH, RIDGE, Run
+from engine.reproduction.results import read_folder
+from engine.reproduction.runs import (
+    BIRDS,
+    FEW_FACES,
+    FINETUNE,
+    MATCHING,
+    PER_EPOCH,
+    PROJECTED,
+    UNITS,
+    Run,
+)
 from models.encoders import RESNETS
 from utils.errors import InputError
 
@@ -40,12 +49,30 @@ class Evaluation(Job):
 
     def outcome(self) -> str | None:
         """Return its score in words; None if it isn't finished."""
-        row = read_row(self.folder)
-        return None if row is None else f"{row.run.recipe.metric} {row.headline:.2f} %"
+        rows = read_folder(self.folder)
+        metric = self.run.recipe.metric
+        scores = (f"{row.headline:.2f} {UNITS[metric]}" for row in rows)
+        return f"{metric} {', '.join(scores)}" if rows else None
 
-    def waits(self) -> bool:
-        """Return whether the encoder that it needs isn't there."""
-        return self.encoder is not None and not self.encoder.is_file()
+    def needed_file(self) -> Path | None:
+        """Return its encoder."""
+        return self.encoder
+
+    @property
+    def result_path(self) -> Path:
+        """See `Job`."""
+        return self.folder / self.run.recipe.result
+
+    def options_from(self, state: JobState) -> list[str]:
+        """See `Job`; what only matches images has nothing to resume."""
+        return self.options if self.run.recipe is MATCHING else super().options_from(state)
+
+    def useless_files(self) -> list[Path]:
+        """Return what fine-tuning would resume from: nine tenths of its files."""
+        if self.run.recipe is not FINETUNE:
+            return []
+        patterns = ("current.pth", "previous_*.pth", "ckpt_epoch_*.pth")
+        return [path for pattern in patterns for path in self.folder.glob(pattern)]
 
 
 def make_evaluation(run: Run, settings: Settings) -> Evaluation:
@@ -62,16 +89,22 @@ def make_evaluation(run: Run, settings: Settings) -> Evaluation:
         encoder, is_given = Path(given.get(run.model, made)), run.model in given
     elif run.pretrained is not None:
         pretraining = make_pretraining(run.pretrained, run.model, settings)
-        encoder = pretraining.checkpoint(run.pretrained.part)
+        part = run.pretrained.part
+        encoder = pretraining.last if pretraining.first else pretraining.checkpoint(part)
     options += ["--trained_model_path", str(encoder)] if encoder else ["--random_network"]
+    # A checkpoint of a projection holds the encoder that it belongs to, too.
+    options += ["--projection", str(encoder)] if run.encoder == PROJECTED else []
     if run.recipe is FEW_FACES and settings.num_per_epoch != PER_EPOCH:
         options += ["--num_per_epoch", str(settings.num_per_epoch)]
-    # The ridge readout has no epochs that could be scaled.
-    epochs = 1 if run.recipe is RIDGE else max(1, round(run.recipe.epochs * settings.scale))
-    options += ["--epochs", str(epochs), "--save_freq", str(math.ceil(epochs / CHECKPOINTS))]
-    options += ["--print_freq", "1000", "--num_workers", str(settings.num_workers)]
-    options += ["--device", settings.device, "--model_path", str(settings.out)]
-    options += ["--model_name", run.name, "--log_path", str(folder / "log.txt")]
+    amount = max(1, round(run.recipe.epochs * settings.scale))
+    options += [f"--{run.recipe.counted}", str(amount)]
+    if run.recipe is MATCHING:
+        options += ["--out", str(folder)]
+    else:
+        options += ["--save_freq", str(math.ceil(amount / CHECKPOINTS)), "--print_freq", "1000"]
+        options += ["--model_path", str(settings.out), "--model_name", run.name]
+    options += ["--num_workers", str(settings.num_workers), "--device", settings.device]
+    options += ["--log_path", str(folder / "log.txt")]
     return Evaluation(
         script=run.recipe.script,
         options=options,
@@ -89,7 +122,7 @@ def make_evaluation(run: Run, settings: Settings) -> Evaluation:
 def with_pretrainings(evaluations: Iterable[Evaluation]) -> list[Job]:
     """Return evaluations after the pre-trainings that they need, each job once."""
     evaluations = list(evaluations)
-    needed: list[Job] = [e.pretraining for e in evaluations if e.pretraining is not None]
+    needed: list[Job] = [p for e in evaluations if e.pretraining for p in e.pretraining.chain()]
     return list({job.folder: job for job in [*needed, *evaluations]}.values())
 
 

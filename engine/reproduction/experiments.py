@@ -8,10 +8,14 @@ from engine.reproduction.runs import (
     BIRDS,
     FACES,
     FEW_FACES,
+    FINETUNE,
     HYPERCOLUMN,
+    MATCHING,
+    PAIRS,
     PARTS,
     PRETRAINED,
     PRETRAINING_PARTS,
+    PROJECTED,
     RIDGE,
     UNTRAINED,
     Encoder,
@@ -27,7 +31,7 @@ class Published:
 
     Args:
         method: the row's label.
-        figures: test score in %, by the place on the experiment's axis.
+        figures: test score, by the place on the experiment's axis.
         source: where the figures were published; empty if there are none.
         model: encoder of the runs that repeat the row; None if it is another method's.
     """
@@ -55,6 +59,8 @@ class Experiment:
         encoders: how the encoders are made; None for the user's, or the published ones.
         recipe_of_all: script and options of the runs with all annotations, if others.
         repeated: whether each run with few annotations is repeated with several seeds.
+        pairs: kinds of pairs that are matched, each of which is a figure of a run.
+        baseline: what the row of the least that has to be beaten is called.
         published: rows of published figures below the table's own.
         note: what a reader must know of the numbers.
     """
@@ -71,6 +77,8 @@ class Experiment:
     encoders: tuple[Encoder | None, ...] = (None,)
     recipe_of_all: Recipe | None = None
     repeated: bool = False
+    pairs: tuple[str | None, ...] = (None,)
+    baseline: str = "mean shape of the training images"
     published: tuple[Published, ...] = ()
     note: str = ""
 
@@ -89,7 +97,7 @@ class Experiment:
         if annotations is not None and len(numbers) > 1:
             numbers = [n for n in numbers if n in annotations]
         return [
-            Run(self.recipe_for(number), dataset, model, features, number, seed, encoder)
+            Run(self.recipe_for(number), dataset, model, features, number, seed, encoder, pair)
             for model in models or self.models
             for dataset in self.datasets
             if datasets is None or dataset in datasets
@@ -97,6 +105,7 @@ class Experiment:
             for encoder in self.encoders
             for number in numbers
             for seed in range(seeds if self.repeated and number is not None else 1)
+            for pair in self.pairs
         ]
 
     def recipe_for(self, annotations: int | None) -> Recipe:
@@ -111,6 +120,7 @@ class Experiment:
             and run.dataset in self.datasets
             and run.features in self.features
             and run.annotations in self.annotations
+            and run.pair in self.pairs
         )
 
 
@@ -135,9 +145,15 @@ HYPERCOLUMNS = {(count, True): f"hypercolumn of {count}" for count in range(1, 6
 SINGLES = {(layer, False): f"{name} alone" for layer, name in LAYERS.items()}
 FEW: dict[int | None, str] = {n: str(n) for n in (1, 5, 10, 20, 50, 100)}
 FEW_OR_ALL = {**FEW, None: "all"}
+PAPER_V2 = "Cheng et al., arXiv:2006.14787 v2"
 EQUAL_PAIRS = (
     "The encoders of one model saw the same images in the same number of epochs: as many pairs of "
     "views. All else of a pre-training is at the published options, or at our defaults."
+)
+PROJECTION_PAIRS = (
+    f"MoCo + projection is a MoCo of its own that ends after {PARTS - 1} of {PARTS} parts of the "
+    "epochs; in the last part its linear projection to 256 channels is trained, the encoder "
+    "frozen. So it saw as many pairs as the others, though its encoder fewer."
 )
 BIRD_LISTS = {10: "10", 50: "50", 100: "100", None: "all"}
 
@@ -150,9 +166,9 @@ BY_ANNOTATIONS = Experiment(
     datasets=("MAFLAligned",),
     models=("resnet18",),
     annotations=tuple(FEW_OR_ALL),
-    encoders=(UNTRAINED, *PRETRAINED),
+    encoders=(UNTRAINED, *PRETRAINED, PROJECTED),
     repeated=True,
-    note=EQUAL_PAIRS,
+    note=f"{EQUAL_PAIRS} {PROJECTION_PAIRS}",
 )
 
 EXPERIMENTS = {
@@ -212,19 +228,43 @@ EXPERIMENTS = {
         recipe=FEW_FACES,
         recipe_of_all=FACES,
     ),
+    "finetune": replace(
+        BY_ANNOTATIONS,
+        title="Encoders by number of annotated faces, fine-tuned, MAFL",
+        recipe=FINETUNE,
+        encoders=(UNTRAINED, *PRETRAINED),
+        note=f"{EQUAL_PAIRS} Fine-tuning changes the encoder, so there is no projection of it.",
+    ),
     "steps": Experiment(
         title="Encoders by steps of pre-training, 50 annotated faces, ridge readout, MAFL",
         recipe=RIDGE,
         axis=lambda run: run.encoder.part if run.encoder else PARTS,
         columns={part: f"{100 * part // PARTS} %" for part in range(PARTS + 1)},
-        axis_label="steps of pre-training",
+        axis_label="image pairs seen in pre-training",
         datasets=("MAFLAligned",),
         models=("resnet18",),
         annotations=(50,),
         encoders=(UNTRAINED, *PRETRAINING_PARTS),
         repeated=True,
         note="Columns are parts of one pre-training, the learning rate of which comes down to its "
-        "end; results.csv has the number of steps. " + EQUAL_PAIRS,
+        "end; results.csv has the numbers of steps and of pairs. " + EQUAL_PAIRS,
+    ),
+    "matching": Experiment(
+        title="Landmarks of one face found in another by the nearest feature, MAFL",
+        recipe=MATCHING,
+        axis=lambda run: run.pair,
+        columns=PAIRS,
+        datasets=("MAFLAligned",),
+        models=("resnet18",),
+        encoders=(UNTRAINED, *PRETRAINED, PROJECTED),
+        pairs=tuple(PAIRS),
+        baseline="points left where they were",
+        published=(
+            Published("CL, ResNet-50, 256 channels", {"warped": 0.71, "others": 2.06}, PAPER_V2),
+            Published("SCE-MAE", {"warped": 0.27, "others": 1.61}, "SCE-MAE (CVPR 2024)"),
+        ),
+        note="Published figures are of those papers' own pairs, warps and pixels: a yardstick "
+        f"rather than a comparison. {EQUAL_PAIRS} {PROJECTION_PAIRS}",
     ),
 }
 

@@ -76,6 +76,19 @@ class Job(ABC):
     def outcome(self) -> str | None:
         """Return what came of it in words; None if it isn't finished."""
 
+    def needed_file(self) -> Path | None:
+        """Return a file that another program, or job, has to make first; None if there is none."""
+        return None
+
+    def waits(self) -> bool:
+        """Return whether that file isn't there."""
+        return (path := self.needed_file()) is not None and not path.is_file()
+
+    @property
+    def result_path(self) -> Path:
+        """The file that is there when it is finished, of a job that leaves one."""
+        return self.folder / "result.json"
+
     @property
     def log_path(self) -> Path:
         """The file with all that it prints."""
@@ -84,7 +97,7 @@ class Job(ABC):
     def find_state(self, parser: ArgumentParser) -> JobState:
         """Return how far it got, given its script's parser."""
         begun = any(self.folder.glob("*.pth"))
-        if not begun and read_record(self.folder / "result.json") is None:
+        if not begun and read_record(self.result_path) is None:
             return JobState(MISSING)
         is_finished = self.outcome() is not None
         held = (read_record(self.folder / "options.json") or {}).get("options")
@@ -123,7 +136,16 @@ class Job(ABC):
 
     def clear(self) -> None:
         """Remove an earlier result, which would be taken for this job's if it is killed."""
-        (self.folder / "result.json").unlink(missing_ok=True)
+        self.result_path.unlink(missing_ok=True)
+
+    def useless_files(self) -> list[Path]:
+        """Return what is of no use once it is finished: nothing, in general."""
+        return []
+
+    def tidy(self) -> None:
+        """Remove that."""
+        for path in self.useless_files():
+            path.unlink(missing_ok=True)
 
     def last_line(self) -> str:
         """Return the last line of its log, which names a mistake."""

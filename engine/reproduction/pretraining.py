@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from engine.reproduction.jobs import Job, Settings, find_root
-from engine.reproduction.runs import BIRDS, PARTS, PRETRAINING_EPOCHS, Encoder, Run
+from engine.reproduction.runs import BIRDS, PARTS, PRETRAINING_EPOCHS, PROJECTED, Encoder, Run
 from models.encoders import RESNETS
 
 # [ref: README of the published code, "Train MoCo"]
@@ -21,42 +21,89 @@ class Recipe(NamedTuple):
     options: str
 
 
-RECIPES = {
-    "moco": Recipe("train_moco.py", "--batch_size 256 --nce_k 4096 --cosine"),  # as published
-    "dense": Recipe("train_dense.py", "--batch_size 32"),  # [spec 11]
-}
+MOCO = Recipe("train_moco.py", "--batch_size 256 --nce_k 4096 --cosine")  # as published
+DENSE = Recipe("train_dense.py", "--batch_size 32")  # [spec 11]
+# The second stage of arXiv:2006.14787 v2: the encoder stays, 256 channels as in its tables.
+PROJECTION = Recipe("train_dense.py", "--batch_size 32 --freeze --dimensions 256")
 
 
 @dataclass(frozen=True)
 class Pretraining(Job):
-    """A pre-training, which leaves a checkpoint after each of its `PARTS`.
+    """A pre-training, which leaves a checkpoint after each of its parts.
 
     Args:
-        epochs: of all parts together.
+        epochs: of all its parts together.
+        part_epochs: of each part.
+        first: the pre-training whose encoder it goes on with, if it does.
     """
 
     epochs: int
+    part_epochs: int
+    first: "Pretraining | None" = None
 
     def checkpoint(self, part: int) -> Path:
         """Return the checkpoint after a part, counted from 1."""
-        return self.folder / f"ckpt_epoch_{self.epochs * part // PARTS}.pth"
+        return self.folder / f"ckpt_epoch_{part * self.part_epochs}.pth"
+
+    @property
+    def last(self) -> Path:
+        """The checkpoint after all parts."""
+        return self.checkpoint(self.epochs // self.part_epochs)
 
     def outcome(self) -> str | None:
         """Return how long it took, in epochs; None if it isn't finished."""
-        return f"{self.epochs} epochs" if self.checkpoint(PARTS).is_file() else None
+        return f"{self.epochs} epochs" if self.last.is_file() else None
+
+    def needed_file(self) -> Path | None:
+        """Return the checkpoint of the pre-training before it, if there is one."""
+        return self.first.last if self.first else None
+
+    def chain(self) -> list["Pretraining"]:
+        """Return it after those before it."""
+        return [*(self.first.chain() if self.first else []), self]
 
 
 def make_pretraining(encoder: Encoder, model: str, settings: Settings) -> Pretraining:
-    """Return the job that makes an encoder."""
-    recipe, images = RECIPES[encoder.method], find_root(settings.data, "MAFLAligned")
-    folder = settings.out / f"pretraining-{encoder.method}-{model}"
-    epochs = PARTS * max(1, round(PRETRAINING_EPOCHS * settings.scale / PARTS))
+    """Return the job that makes an encoder, or a projection, which takes the last part of all.
+
+    So an encoder with a projection has seen as many pairs as one without.
+    """
+    if encoder == PROJECTED:
+        first = make_job("projected_moco", MOCO, PARTS - 1, model, settings)
+        return make_job("projected", PROJECTION, 1, model, settings, first)
+    recipe = {"moco": MOCO, "dense": DENSE}[encoder.method]
+    return make_job(encoder.method, recipe, PARTS, model, settings)
+
+
+def make_job(
+    name: str,
+    recipe: Recipe,
+    parts: int,
+    model: str,
+    settings: Settings,
+    first: Pretraining | None = None,
+) -> Pretraining:
+    """Return a pre-training of so many parts, maybe of the encoder of another one."""
+    images, folder = find_root(settings.data, "MAFLAligned"), f"pretraining-{name}-{model}"
+    part_epochs = max(1, round(PRETRAINING_EPOCHS * settings.scale / PARTS))
+    epochs = parts * part_epochs
     options = [*CELEBA.split(), "--data_folder", str(images), "--model", model]
-    options += [*recipe.options.split(), "--epochs", str(epochs)]
-    options += ["--save_freq", str(epochs // PARTS), "--print_freq", "1000", "--seed", "0"]
+    options += recipe.options.split()
+    options += ["--init", str(first.last)] if first else []
+    options += ["--epochs", str(epochs), "--save_freq", str(part_epochs)]
+    options += ["--print_freq", "1000", "--seed", "0"]
     options += ["--num_workers", str(settings.num_workers), "--device", settings.device]
-    options += ["--model_path", str(settings.out), "--model_name", folder.name]
-    return Pretraining(recipe.script, options, folder, "CelebA", images, epochs)
+    options += ["--model_path", str(settings.out), "--model_name", folder]
+    return Pretraining(
+        script=recipe.script,
+        options=options,
+        folder=settings.out / folder,
+        dataset="CelebA",
+        data_folder=images,
+        epochs=epochs,
+        part_epochs=part_epochs,
+        first=first,
+    )
 
 
 def published_pretraining(run: Run, data: Path, out: Path) -> tuple[list[str] | None, Path]:

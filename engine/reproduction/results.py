@@ -4,25 +4,37 @@ import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from engine.reproduction.experiments import EXPERIMENTS
 from engine.reproduction.runs import (
     BIRDS,
     ENCODERS,
     FEW_FACES,
+    FINETUNE,
+    MATCHING,
     METHODS,
+    PAIRS,
     PARTS,
     PER_EPOCH,
     PRETRAINING_EPOCHS,
     RIDGE,
     Run,
-    run_of_options,
+    runs_of_options,
 )
+
+
+class Seen(NamedTuple):
+    """How much a pre-training saw, of all its stages."""
+
+    epochs: int = 0
+    steps: int = 0
+    pairs: int = 0  # of views; as many as images
 
 
 @dataclass(frozen=True)
 class Row:
-    """What came out of a run; scores are in % and of the test set.
+    """What came out of a run; scores are of the test set, in the unit of the run's metric.
 
     Args:
         run: the command line.
@@ -30,12 +42,12 @@ class Row:
         last: score after the last epoch.
         best: score of the epoch that is best on the test set, or for birds on Val.
         best_epoch: its number.
-        mean_shape: score of predicting the training images' mean shape.
-        epochs: that it trained.
-        annotations: annotated training images, also where all were used.
+        baseline: score of predicting the training images' mean shape; where images are matched,
+            of leaving points where they were.
+        epochs: that it trained; or as many as its recipe counts of something else.
+        annotations: annotated training images, also where all were used; 0 if it needs none.
         test_images: how many there are.
-        pretraining_epochs: of the encoder, if the experiments made it.
-        pretraining_steps: the same in steps.
+        pretraining: of the encoder, if the experiments made it.
     """
 
     run: Run
@@ -43,16 +55,15 @@ class Row:
     last: float
     best: float
     best_epoch: int
-    mean_shape: float
+    baseline: float
     epochs: int
     annotations: int
     test_images: int
-    pretraining_epochs: int
-    pretraining_steps: int
+    pretraining: Seen
 
     @property
     def headline(self) -> float:
-        """The score to quote, in %: of the last epoch, or of the one picked on a validation set."""
+        """The score to quote: of the last epoch, or of the one picked on a validation set."""
         return self.best if self.run.recipe is BIRDS else self.last
 
     @property
@@ -70,7 +81,8 @@ class Row:
             parts.append(METHODS[encoder.method])
             whole, ours = self.whole_pretraining, PRETRAINING_EPOCHS
             parts += [f"SCALED: pre-trained for {whole} of {ours} epochs"] * (whole != ours)
-        parts += [f"SCALED: {self.epochs} of {published} epochs"] * (self.epochs != published)
+        words = f"{self.epochs} of {published} {self.run.recipe.counted_words}"
+        parts += [f"SCALED: {words}"] * (self.epochs != published)
         parts += [f"{self.per_epoch} images an epoch"] * (self.per_epoch != PER_EPOCH)
         return ", ".join(parts)
 
@@ -80,7 +92,7 @@ class Row:
         encoder = self.run.pretrained
         if encoder is None:
             return PRETRAINING_EPOCHS
-        return self.pretraining_epochs * PARTS // encoder.part
+        return self.pretraining.epochs * PARTS // encoder.part
 
     @property
     def scaled(self) -> bool:
@@ -101,58 +113,88 @@ def read_record(path: Path) -> dict | None:
     return content if isinstance(content, dict) else None
 
 
-def read_row(folder: Path) -> Row | None:
-    """Return what came out of a run, or None if the folder isn't that of a finished one."""
-    record, result = (read_record(folder / name) for name in ("options.json", "result.json"))
-    if record is None or result is None:
-        return None
+def read_folder(folder: Path) -> list[Row]:
+    """Return what came out of a run, once for each figure; nothing if it isn't a finished one."""
+    record = read_record(folder / "options.json")
+    if record is None:
+        return []
     try:
-        options, run = record["options"], run_of_options(record["options"], folder.name)
-        last = result["last"]["Test"][run.recipe.metric]
-        # A ridge readout has no epochs, of which one could be the best.
-        best = {"best_error": last, "best_epoch": 1} if run.recipe is RIDGE else result["best"]
-        epochs, steps = find_pretraining(run, options, folder.parent)
-        row = Row(
-            run=run,
-            options=options,
-            last=last,
-            best=best["best_test_pck" if run.recipe is BIRDS else "best_error"],
-            best_epoch=best["best_epoch"],
-            mean_shape=result["mean_shape"][run.recipe.metric],
-            epochs=result["epochs"],
-            annotations=run.annotations or result["images"]["training"],
-            test_images=result["images"]["Test"],
-            pretraining_epochs=epochs,
-            pretraining_steps=steps,
+        options = record["options"]
+        runs = runs_of_options(options, folder.name)
+        result = read_record(folder / runs[0].recipe.result)
+        if result is None:
+            return []
+        seen = find_pretraining(runs[0], options, folder.parent)
+        rows = [make_row(run, options, result, seen) for run in runs]
+        whole = all(
+            row.run.name == folder.name
+            and row.epochs == options[row.run.recipe.counted]
+            and row.variant
+            for row in rows
         )
-        whole = run.name == folder.name and row.epochs == options["epochs"] and row.variant
     except (KeyError, TypeError, ValueError):
-        return None
-    return row if whole else None
+        return []
+    return rows if whole else []
 
 
-def find_pretraining(run: Run, options: dict, out: Path) -> tuple[int, int]:
-    """Return epochs and steps of a run's encoder, 0 where the experiments didn't train it.
+def make_row(run: Run, options: dict, result: dict, seen: Seen) -> Row:
+    """Return a run's row, given what it recorded; an entry that isn't there is a KeyError."""
+    images = result["images"]
+    if run.recipe is MATCHING:
+        last, baseline = result["px"][run.pair], result["px"][f"{run.pair}_copied"]
+        amount, training = result["pairs"], 0
+    else:
+        metric = run.recipe.metric
+        last, baseline = result["last"]["Test"][metric], result["mean_shape"][metric]
+        amount, training = result["epochs"], run.annotations or images["training"]
+    best, best_epoch = last, 1  # of what has no epochs, of which one could be the best
+    if run.recipe is FINETUNE:
+        amount, best_epoch = result["finetune"]["steps"], result["finetune"]["best_round"]
+    elif run.recipe not in (RIDGE, MATCHING):
+        best = result["best"]["best_test_pck" if run.recipe is BIRDS else "best_error"]
+        best_epoch = result["best"]["best_epoch"]
+    return Row(
+        run=run,
+        options=options,
+        last=last,
+        best=best,
+        best_epoch=best_epoch,
+        baseline=baseline,
+        epochs=amount,
+        annotations=training,
+        test_images=images["Test"],
+        pretraining=seen,
+    )
+
+
+def find_pretraining(run: Run, options: dict, out: Path) -> Seen:
+    """Return how much a run's encoder saw: nothing, where the experiments didn't train it."""
+    if run.pretrained is None:
+        return Seen()
+    return seen_until(Path(options["trained_model_path"]), out)
+
+
+def seen_until(checkpoint: Path, out: Path) -> Seen:
+    """Return how much a checkpoint's pre-training saw, with the one that it began from.
 
     Raises:
         TypeError: if the pre-training's record isn't there.
-        ValueError: if the encoder isn't a checkpoint of some epoch.
+        ValueError: if it isn't a checkpoint of some epoch.
     """
-    if run.pretrained is None:
-        return 0, 0
-    checkpoint = Path(options["trained_model_path"])
     record = read_record(out / checkpoint.parent.name / "options.json")
     if record is None:
         raise TypeError(f"{checkpoint}: no record of its pre-training")
+    options, images = record["options"], record["derived"]["images"]
     epochs = int(checkpoint.stem.removeprefix("ckpt_epoch_"))
-    steps = math.ceil(record["derived"]["images"] / record["options"]["batch_size"])
-    return epochs, epochs * steps
+    own = Seen(epochs, epochs * math.ceil(images / options["batch_size"]), epochs * images)
+    before = seen_until(Path(options["init"]), out) if options.get("init") else Seen()
+    return Seen(*(a + b for a, b in zip(own, before, strict=True)))
 
 
 def read_rows(out: Path) -> list[Row]:
     """Return all finished runs below a folder that belong to an experiment."""
     folders = (path for path in out.glob("*") if path.is_dir())
-    rows = [row for folder in folders if (row := read_row(folder)) is not None]
+    rows = [row for folder in folders for row in read_folder(folder)]
     rows = [row for row in rows if any(e.includes(row.run) for e in EXPERIMENTS.values())]
     return sorted(rows, key=place_in_tables)
 
@@ -162,4 +204,5 @@ def place_in_tables(row: Row) -> tuple:
     run = row.run
     count = math.inf if run.annotations is None else run.annotations
     made = list(ENCODERS.values()).index(run.encoder) if run.encoder else -1
-    return run.dataset, run.model, run.features, count, run.seed, run.recipe.options, made
+    pair = list(PAIRS).index(run.pair) if run.pair else -1
+    return run.dataset, run.model, run.features, count, run.seed, run.recipe.options, made, pair

@@ -1,7 +1,7 @@
 """The runs that experiments consist of: which command line tests which encoder on what.
 
-A `Run` is one command line of `eval_face.py` or `eval_animal.py`, named after what it depends on,
-so that experiments which need the same run share it.
+A `Run` is one command line of an evaluation script, named after what it depends on, so that
+experiments which need the same run share it.
 """
 
 from dataclasses import dataclass
@@ -16,17 +16,29 @@ class Recipe:
     Args:
         script: that trains and tests, such as ``eval_face.py``.
         options: of the script, without data, encoder and epochs.
-        epochs: as published.
-        metric: what the script measures, as ``result.json`` names it, in %.
+        epochs: as published; or how many of what ``counted`` counts.
+        metric: what the script measures, a key of `UNITS`.
+        counted: the flag that says how much a run does, which a user may scale down.
+        name: ends the name of a run's folder; empty for the published readouts.
+        result: the file in a run's folder that is written at its end.
     """
 
     script: str
     options: str
     epochs: int
     metric: str
+    counted: str = "epochs"
+    name: str = ""
+    result: str = "result.json"
+
+    @property
+    def counted_words(self) -> str:
+        """What the flag counts, such as steps."""
+        return self.counted.rsplit("_", 1)[-1]
 
 
-FACE_METRIC, BIRD_METRIC = "InterOcularError", "PCK"
+FACE_METRIC, BIRD_METRIC, MATCHING_METRIC = "InterOcularError", "PCK", "MatchingDistance"
+UNITS = {FACE_METRIC: "%", BIRD_METRIC: "%", MATCHING_METRIC: "px"}
 # [ref: README of the published code, "Landmark Regression"] all three.
 FIT = "--batch_size 32 --adam --cosine"
 FACES = Recipe(
@@ -48,13 +60,30 @@ BIRDS = Recipe(
     epochs=2000,
     metric=BIRD_METRIC,
 )
+FRAME = "--image_size 136 --image_crop 20 --batch_size 32"
 # [ours: spec 12; no epochs, since its solution is in closed form]
 RIDGE = Recipe(
-    "eval_face.py",
-    "--image_size 136 --image_crop 20 --batch_size 32 --regressor ridge",
-    epochs=1,
-    metric=FACE_METRIC,
+    "eval_face.py", f"{FRAME} --regressor ridge", epochs=1, metric=FACE_METRIC, name="ridge"
 )
+FINETUNE = Recipe(  # [ours: spec 14]
+    "eval_face.py",
+    f"{FRAME} --regressor finetune --keep_last 1",
+    epochs=300,
+    metric=FACE_METRIC,
+    counted="finetune_steps",
+    name="finetune",
+)
+MATCHING = Recipe(  # [spec 13]
+    "eval_matching.py",
+    FRAME,
+    epochs=1000,
+    metric=MATCHING_METRIC,
+    counted="pairs",
+    name="matching",
+    result="matching.json",
+)
+PAIRS = {"warped": "an image and its warp", "others": "two images"}
+"""Kinds of pairs that are matched, and what a table calls them."""
 PER_EPOCH = 1000  # [spec 8] images an epoch of a few-shot run
 
 Features = tuple[int, bool]
@@ -85,16 +114,19 @@ class Encoder(NamedTuple):
 
 
 UNTRAINED = Encoder("untrained", 0)
-METHODS = {"moco": "MoCo", "dense": "dense"}
+METHODS = {"moco": "MoCo", "dense": "dense", "projected": "MoCo + projection"}
 """Methods of pre-training, and what a table calls them."""
-PRETRAINED = tuple(Encoder(method, PARTS) for method in METHODS)
-PRETRAINING_PARTS = tuple(Encoder(m, part) for m in METHODS for part in range(1, PARTS + 1))
-ENCODERS = {encoder.name: encoder for encoder in (UNTRAINED, *PRETRAINING_PARTS)}
+PRETRAINED = tuple(Encoder(method, PARTS) for method in ("moco", "dense"))
+PROJECTED = Encoder("projected", PARTS)
+PRETRAINING_PARTS = tuple(
+    Encoder(encoder.method, part) for encoder in PRETRAINED for part in range(1, PARTS + 1)
+)
+ENCODERS = {encoder.name: encoder for encoder in (UNTRAINED, *PRETRAINING_PARTS, PROJECTED)}
 
 
 @dataclass(frozen=True)
 class Run:
-    """One command line.
+    """One command line; one of its figures, where it has several.
 
     Args:
         recipe: its script and the published options.
@@ -104,6 +136,7 @@ class Run:
         annotations: number of annotated training images; None for all.
         seed: of everything random, the choice of few annotated images included.
         encoder: one of `ENCODERS`; None for the user's, or the published one.
+        pair: kind of pairs that the figure is of, a key of `PAIRS`, if images are matched.
     """
 
     recipe: Recipe
@@ -113,6 +146,7 @@ class Run:
     annotations: int | None = None
     seed: int = 0
     encoder: Encoder | None = None
+    pair: str | None = None
 
     @property
     def name(self) -> str:
@@ -121,9 +155,9 @@ class Run:
         parts = [self.dataset, self.model, f"{'hypercolumn' if use_hypercol else 'layer'}{layer}"]
         if self.annotations is not None:
             parts.append(f"{self.annotations}annos")
-        if self.recipe is FEW_FACES or (self.recipe is RIDGE and self.annotations is not None):
+        if self.annotations is not None and self.recipe is not BIRDS:
             parts.append(f"seed{self.seed}")
-        parts += ["ridge"] if self.recipe is RIDGE else []
+        parts += [self.recipe.name] if self.recipe.name else []
         parts += [self.encoder.name] if self.encoder is not None else []
         return "-".join(parts)
 
@@ -153,26 +187,36 @@ class Run:
         return data_folder / "split" / f"train{suffix}.txt"
 
 
-def run_of_options(options: dict, name: str) -> Run:
-    """Return the run that recorded options belong to; raises KeyError for another script's.
+def runs_of_options(options: dict, name: str) -> list[Run]:
+    """Return the run that recorded options belong to, once for each of its figures.
 
     The name of its folder says how its encoder was made, of which the options know but the file.
+
+    Raises:
+        KeyError: if they are another script's.
     """
     annotations, recipe = None, FACES
-    if options["dataset"] == "CUB":
+    if "pairs" in options:
+        recipe = MATCHING
+    elif options["dataset"] == "CUB":
         recipe = BIRDS
         number = Path(options["imagelist"] or "train.txt").stem.removeprefix("train_")
         annotations = int(number) if number.isdecimal() else None
     elif options["restrict_annos"] > 0:
         recipe, annotations = FEW_FACES, options["restrict_annos"]
-    if options.get("regressor") == "ridge":  # a flag that older records lack
-        recipe = RIDGE
-    return Run(
-        recipe,
-        options["dataset"],
-        options["model"],
-        (options["layer"], options["use_hypercol"]),
-        annotations,
-        options["seed"],
-        ENCODERS.get(name.rsplit("-", 1)[-1]),
-    )
+    for readout in (RIDGE, FINETUNE):
+        if options.get("regressor") == readout.name:  # a flag that older records lack
+            recipe = readout
+    return [
+        Run(
+            recipe,
+            options["dataset"],
+            options["model"],
+            (options["layer"], options["use_hypercol"]),
+            annotations,
+            options["seed"],
+            ENCODERS.get(name.rsplit("-", 1)[-1]),
+            pair,
+        )
+        for pair in (PAIRS if recipe is MATCHING else (None,))
+    ]

@@ -21,18 +21,21 @@ from engine.reproduction.experiments import (
     published_figure,
 )
 from engine.reproduction.results import Row, read_rows
-from engine.reproduction.runs import BIRD_METRIC, FACE_METRIC, FEW_FACES, RIDGE
+from engine.reproduction.runs import BIRD_METRIC, FACE_METRIC, FEW_FACES, MATCHING_METRIC, UNITS
 from utils.files import write_file, write_text
 
 METRIC_LABELS = {
     FACE_METRIC: "test error, % of the inter-ocular distance",
     BIRD_METRIC: "test PCK, % of the visible parts",
+    MATCHING_METRIC: "mean distance, pixels of the network input",
 }
 METRIC_NOTES = {
     FACE_METRIC: "Test error after the last epoch, in % of the inter-ocular distance: lower is "
     "better.",
     BIRD_METRIC: "Test PCK (as published: distances cut to whole pixels) of the epoch with the "
     "best validation PCK, in %: higher is better.",
+    MATCHING_METRIC: "Mean distance from the truth, in pixels of the network input, whose side has "
+    "96: lower is better.",
 }
 
 
@@ -51,25 +54,28 @@ def csv_columns(row: Row) -> dict[str, object]:
         "encoder": "untrained" if untrained else row.options["trained_model_path"],
         "layer": run.features[0],
         "use_hypercol": run.features[1],
-        "annotations": row.annotations,
+        "annotations": row.annotations or "",
         "seed": run.seed,
         "epochs": row.epochs,
         "published_epochs": run.recipe.epochs,
         "scale": f"{row.epochs / run.recipe.epochs:.4g}",
         "num_per_epoch": row.per_epoch if run.recipe is FEW_FACES else "",
-        "metric": f"{run.recipe.metric} (%)",
+        "metric": f"{run.recipe.metric} ({UNITS[run.recipe.metric]})",
         "headline": row.headline,
         "last": row.last,
         "best": row.best,
         "best_epoch": row.best_epoch,
         "best_picked_on": "Val" if run.recipe.metric == BIRD_METRIC else "Test",
-        "mean_shape": row.mean_shape,
+        "mean_shape": row.baseline,
         "test_images": row.test_images,
         "published": figure,
         "published_source": source,
-        "readout": "ridge" if run.recipe is RIDGE else "published",
-        "pretraining_epochs": row.pretraining_epochs or "",
-        "pretraining_steps": row.pretraining_steps or "",
+        "readout": run.recipe.name or "published",
+        "pretraining_epochs": row.pretraining.epochs or "",
+        "pretraining_steps": row.pretraining.steps or "",
+        "pretraining_pairs": row.pretraining.pairs or "",
+        "counted": run.recipe.counted_words,
+        "pair": run.pair or "",
     }
 
 
@@ -120,9 +126,9 @@ def table_lines(experiment: Experiment, rows: list[Row], sources: list[str]) -> 
     if rows:
         at = group_rows(rows, lambda row: experiment.axis(row.run))
         # By seed: all models see the same images.
-        shapes = [{row.run.seed: row.mean_shape for row in at.get(place, [])} for place in places]
+        shapes = [{row.run.seed: row.baseline for row in at.get(place, [])} for place in places]
         cells = [format_cell(list(s.values()), experiment.repeated) for s in shapes]
-        lines.append(["ours: mean shape of the training images", *cells])
+        lines.append([f"ours: {experiment.baseline}", *cells])
     for row in experiment.published:
         if row.source and row.source not in sources:
             sources.append(row.source)
@@ -184,7 +190,7 @@ def draw_curves(name: str, rows: list[Row]) -> Figure:
         draw_layers(axes, rows)
     elif name == "steps":
         for variant, group in group_rows(rows, lambda row: row.variant).items():
-            draw_line(axes, group, lambda row: row.pretraining_steps, f"ours: {variant}")
+            draw_line(axes, group, lambda row: row.pretraining.pairs, f"ours: {variant}")
     else:
         for variant, group in group_rows(rows, lambda row: row.variant).items():
             draw_line(axes, group, lambda row: row.annotations, f"ours: {variant}")

@@ -10,6 +10,7 @@ import pytest
 
 import eval_animal
 import eval_face
+import eval_matching
 import reproduce
 import train_dense
 import train_moco
@@ -20,7 +21,8 @@ from tests.scripts.running import run_inside
 from utils.checkpoint import save_checkpoint
 
 PARSERS = {
-    f"{script.__name__}.py": script for script in (eval_face, eval_animal, train_moco, train_dense)
+    f"{script.__name__}.py": script
+    for script in (eval_face, eval_animal, eval_matching, train_moco, train_dense)
 }
 SMOKE = ["--random_network", "--models", "resnet18", "--data", "data", "--scale", "0.01"]
 FOLDER = "AFLW_MTFL-resnet18-hypercolumn4"
@@ -43,7 +45,8 @@ class FakeRuns:
         script, options = Path(command[1]).name, command[2:]
         args = PARSERS[script].build_parser().parse_args(options)
         self.started.append(args)
-        folder = args.model_path / args.model_name
+        matches = script == "eval_matching.py"
+        folder = args.out if matches else args.model_path / args.model_name
         folder.mkdir(parents=True, exist_ok=True)
         if len(self.started) == self.fail_at:
             log_path.write_text("encoding\neval_face.py: error: a.jpg is cut off\n")
@@ -51,6 +54,11 @@ class FakeRuns:
         plain = vars(plain_options(args))
         record = {"options": plain, "derived": {"images": 100}}
         (folder / "options.json").write_text(json.dumps(record))
+        if matches:
+            px = {"warped": 1.0, "warped_copied": 5.0, "others": 3.0, "others_copied": 9.0}
+            result = {"pairs": args.pairs, "images": {"Test": 120}, "px": px}
+            (folder / "matching.json").write_text(json.dumps(result))
+            return 0
         save_checkpoint(folder / "ckpt_epoch_1.pth", {"opt": plain_options(args)})
         if len(self.started) == self.stop_at:
             raise SystemExit(143)
@@ -67,6 +75,9 @@ class FakeRuns:
             "best": best,
             "mean_shape": {metric: 30.0},
         }
+        if args.regressor == "finetune":
+            save_checkpoint(folder / "resnet18.pth", {"opt": plain_options(args)})
+            result["finetune"] = {"steps": args.finetune_steps, "best_round": 2}
         (folder / "result.json").write_text(json.dumps(result))
         return 0
 
@@ -223,7 +234,8 @@ def test_experiments_share_runs(runs, tmp_path):
     [
         (
             ["nope"],
-            "'nope' is none of faces, few_shot, layers, cub, encoders, regressor, steps, all",
+            "'nope' is none of faces, few_shot, layers, cub, encoders, regressor, finetune, steps, "
+            "matching, all",
         ),
         (["faces", "--data", "nowhere"], "nowhere/celeba: no such folder"),
         (["faces", "--data", "data"], "pre-train it: python train_moco.py --batch_size 256"),
@@ -270,23 +282,69 @@ OWN = ["--data", "data", "--seeds", "1", "--out", "out"]
 def test_encoders_are_pretrained_before_they_are_compared(runs, tmp_path):
     done = start(tmp_path, "encoders", *OWN, "--annotations", "50", "all")
     assert done.status == 0, done.err
-    moco, dense, *evaluations = runs.started
+    moco, dense, *stages = runs.started[:4]
+    evaluations = runs.started[4:]
     for pretraining in (moco, dense):
         assert (pretraining.epochs, pretraining.save_freq) == (10, 2)
+    for pretraining in (moco, dense, *stages):
         assert (pretraining.image_size, pretraining.image_crop) == (136, 20)
         assert (pretraining.dataset, pretraining.data_folder) == ("CelebA", "data/celeba")
-    assert (moco.batch_size, moco.nce_k, moco.cosine) == (256, 4096, True)  # as published
+    for pretraining in (moco, stages[0]):
+        assert (pretraining.batch_size, pretraining.nce_k, pretraining.cosine) == (256, 4096, True)
+    # The second stage follows a first one of its own; together they see what the others see.
+    assert [stage.epochs for stage in stages] == [8, 2]
+    assert stages[1].freeze and stages[1].dimensions == 256
+    first, second = (s.model_path / s.model_name / f"ckpt_epoch_{s.epochs}.pth" for s in stages)
+    assert stages[1].init == str(first)
+    assert {a.trained_model_path for a in evaluations if a.projection} == {str(second)}
+    assert {a.projection for a in evaluations} == {None, str(second)}
     assert {args.regressor for args in evaluations} == {"ridge"}
     assert {(args.restrict_annos, args.random_network) for args in evaluations} == {
         (count, untrained) for count in (50, -1) for untrained in (True, False)
     }
     made = {str(p.model_path / p.model_name / "ckpt_epoch_10.pth") for p in (moco, dense)}
-    assert {args.trained_model_path for args in evaluations} == {*made, None}
+    assert {args.trained_model_path for args in evaluations} == {*made, str(second), None}
     # Those of the other readout need the same encoders, which are there.
     done = start(tmp_path, "regressor", *OWN, "--annotations", "all")
-    assert done.status == 0 and len(runs.started) == 2 + 6 + 3
-    assert "[1/5] pretraining-moco-resnet18: finished before" in done.out
-    assert {args.regressor for args in runs.started[8:]} == {"published"}
+    assert done.status == 0 and len(runs.started) == 4 + 8 + 4
+    assert "[1/8] pretraining-moco-resnet18: finished before" in done.out
+    assert {args.regressor for args in runs.started[12:]} == {"published"}
+
+
+def test_fine_tuning_keeps_what_draws_and_isnt_projected(runs, tmp_path):
+    done = start(tmp_path, "finetune", *OWN, "--annotations", "50", "--scale", "0.1")
+    assert done.status == 0, done.err
+    evaluations = runs.started[2:]
+    assert [a.random_network for a in evaluations] == [True, False, False]
+    assert {(a.regressor, a.finetune_steps, a.projection) for a in evaluations} == {
+        ("finetune", 30, None)
+    }
+    for args in evaluations:
+        folder = tmp_path / args.model_path / args.model_name
+        files = {path.name for path in folder.iterdir()}
+        assert files == {"resnet18.pth", "options.json", "result.json"}
+    assert "SCALED: 30 of 300 steps" in (tmp_path / "out/results.md").read_text()
+    again = start(tmp_path, "finetune", *OWN, "--annotations", "50", "--scale", "0.1")
+    assert again.out.count("finished before") == 5 and len(runs.started) == 5
+
+
+def test_matching_is_run_once_for_both_kinds_of_pairs(runs, tmp_path):
+    done = start(tmp_path, "matching", *OWN)
+    assert done.status == 0, done.err
+    assert "MatchingDistance 1.00 px, 3.00 px in" in done.out
+    evaluations = runs.started[4:]
+    assert [(a.random_network, bool(a.projection)) for a in evaluations] == [
+        *((True, False), (False, False), (False, False), (False, True))
+    ]
+    assert {a.pairs for a in evaluations} == {1000}
+    again = start(tmp_path, "matching", *OWN)
+    assert again.out.count("finished before") == 8 and len(runs.started) == 8
+    # A run that was cut short before its result is begun again: it has no flag to overwrite.
+    (tmp_path / evaluations[0].out / "matching.json").unlink()
+    again = start(tmp_path, "matching", *OWN)
+    assert again.status == 0 and len(runs.started) == 9, again.out
+    other = start(tmp_path, "matching", *OWN, "--scale", "0.6")
+    assert other.status == 2 and "--epochs 10, wanted 5" in other.err
 
 
 def test_steps_are_checkpoints_of_one_pretraining_each(runs, tmp_path):
@@ -321,15 +379,23 @@ def test_an_interrupted_pretraining_is_resumed(runs, tmp_path):
 def test_what_waits_for_a_failed_pretraining_is_left_out(runs, tmp_path):
     runs.fail_at = 1
     done = start(tmp_path, "encoders", *OWN, "--annotations", "50")
-    assert done.status == 1 and "1 of 5 runs failed" in done.err
+    assert done.status == 1 and "1 of 8 runs failed" in done.err
     assert done.out.count("left out: there is no out/pretraining-moco-resnet18/") == 1
-    assert len(runs.started) == 4
+    assert len(runs.started) == 7
+
+
+def test_a_second_stage_waits_for_the_first(runs, tmp_path):
+    runs.fail_at = 3
+    done = start(tmp_path, "encoders", *OWN, "--annotations", "50")
+    assert done.status == 1 and "1 of 8 runs failed" in done.err
+    for absent in ("pretraining-projected_moco-resnet18", "pretraining-projected-resnet18"):
+        assert done.out.count(f"left out: there is no out/{absent}/") == 1
 
 
 def test_other_options_of_a_pretraining_are_refused(runs, tmp_path):
     assert start(tmp_path, "encoders", *OWN, "--annotations", "50").status == 0
     done = start(tmp_path, "encoders", *OWN, "--annotations", "50", "--scale", "0.5")
-    assert done.status == 2 and "pretraining-moco-resnet18 and 3 more" in done.err
+    assert done.status == 2 and "pretraining-moco-resnet18 and 6 more" in done.err
     assert "--epochs 10, wanted 5" in done.err
 
 

@@ -6,11 +6,14 @@ import pytest
 from PIL import Image
 
 from engine.reproduction.experiments import EXPERIMENTS, PAPER, published_figure
-from engine.reproduction.results import read_row, read_rows
+from engine.reproduction.results import read_folder, read_rows
 from engine.reproduction.runs import (
     BIRDS,
     FACES,
     FEW_FACES,
+    FINETUNE,
+    MATCHING,
+    PROJECTED,
     RIDGE,
     UNTRAINED,
     Encoder,
@@ -33,7 +36,7 @@ def leave(
     encoder="encoder.pth",
 ):
     """Leave the records of a finished run in its folder, as the evaluation scripts do."""
-    birds, few = run.recipe is BIRDS, run.recipe in (FEW_FACES, RIDGE)
+    birds, few = run.recipe is BIRDS, run.recipe in (FEW_FACES, RIDGE, FINETUNE)
     epochs = epochs or run.recipe.epochs
     counts = {"MAFLAligned": 1000, "AFLW_MTFL": 2995, "AFLW": 2991, "ThreeHundredW": 689}
     options = {
@@ -44,11 +47,11 @@ def leave(
         "restrict_annos": run.annotations if few and run.annotations else -1,
         "imagelist": str(run.imagelist(out)) if birds else None,
         "seed": run.seed,
-        "epochs": epochs,
+        run.recipe.counted: epochs,
         "num_per_epoch": 1000,
         "random_network": random_network,
         "trained_model_path": None if random_network else encoder,
-        "regressor": "ridge" if run.recipe is RIDGE else "published",
+        "regressor": run.recipe.name or "published",
     }
     metric = "PCK" if birds else "InterOcularError"
     entry = {"best_val_pck": 9.0, "best_test_pck": best} if birds else {"best_error": best}
@@ -59,8 +62,10 @@ def leave(
         "best": {**entry, "best_epoch": 7},
         "mean_shape": {metric: 30.0 + run.seed},
     }
-    if run.recipe is RIDGE:
+    if run.recipe in (RIDGE, FINETUNE):
         del result["best"]
+    if run.recipe is FINETUNE:
+        result |= {"epochs": 12, "finetune": {"steps": epochs, "best_round": 11}}
     folder = out / run.name
     folder.mkdir(parents=True)
     (folder / "options.json").write_text(json.dumps({"options": options}))
@@ -72,11 +77,27 @@ def few(annotations, seed, model="resnet18"):
     return Run(FEW_FACES, "AFLW_MTFL", model, annotations=annotations, seed=seed)
 
 
-def pretrain(out, method, images, batch_size):
+def match(out, encoder, warped, others, pairs=1000, file=None):
+    """Leave the records of a run of `eval_matching.py`."""
+    run = Run(MATCHING, "MAFLAligned", "resnet18", encoder=encoder)
+    folder = out / run.name
+    folder.mkdir(parents=True)
+    options = {"dataset": "MAFLAligned", "model": "resnet18", "layer": 4, "use_hypercol": True}
+    options |= {"seed": 0, "pairs": pairs, "random_network": file is None}
+    options |= {"trained_model_path": file}
+    px = {"warped": warped, "warped_copied": 5.0, "others": others, "others_copied": 9.0}
+    result = {"pairs": pairs, "images": {"Test": 1000}, "px": px}
+    (folder / "options.json").write_text(json.dumps({"options": options}))
+    (folder / "matching.json").write_text(json.dumps(result))
+    return folder
+
+
+def pretrain(out, method, images, batch_size, init=None):
     """Leave the record of a pre-training, as its script does."""
     folder = out / f"pretraining-{method}-resnet18"
     folder.mkdir()
-    record = {"options": {"batch_size": batch_size}, "derived": {"images": images}}
+    options = {"batch_size": batch_size, "init": init}
+    record = {"options": options, "derived": {"images": images}}
     (folder / "options.json").write_text(json.dumps(record))
     return folder
 
@@ -200,7 +221,7 @@ def test_curves_are_drawn_for_experiments_with_two_points(tmp_path):
 
 def test_only_whole_records_of_the_folders_own_run_count(tmp_path):
     whole = leave(tmp_path, few(1, 0), 20.0)
-    assert read_row(whole).last == 20.0
+    assert [row.last for row in read_folder(whole)] == [20.0]
     # An earlier result, beside the options of a run that was begun anew.
     record = json.loads((whole / "options.json").read_text())
     record["options"]["epochs"] = 3
@@ -241,12 +262,14 @@ def test_every_run_belongs_to_its_experiment_and_has_a_column():
         for run in experiment.runs(None, None, None, 3):
             assert experiment.includes(run) and experiment.axis(run) in experiment.columns
             names.setdefault(name in PAPER, {}).setdefault(run.name, run)
-            assert names[name in PAPER][run.name] == run  # no two runs in one folder
+            if run.pair is None or run.pair == "warped":  # a folder has both of its figures
+                assert names[name in PAPER][run.name] == run  # no two runs in one folder
     # One run of AFLW_M with a hypercolumn of four maps serves two experiments.
     assert len(names[True]) == 8 + 2 * 6 * 3 + 10 + 8 - 1
-    # Three encoders and two readouts with 6 numbers of faces and all of them; then the encoders
-    # after each fifth, of which the untrained and the last ones are among the former.
-    assert len(names[False]) == 3 * 2 * (6 * 3 + 1) + (11 - 3) * 3
+    # Four encoders and two readouts with 6 numbers of faces and all of them, and three with the
+    # third readout; then the encoders after each fifth, of which the untrained and the last ones
+    # are among the former; and matching.
+    assert len(names[False]) == (4 * 2 + 3) * (6 * 3 + 1) + (11 - 3) * 3 + 4
     assert not set(names[True]) & set(names[False])
 
 
@@ -300,6 +323,63 @@ def test_steps_are_those_of_the_checkpoint(tmp_path):
 def test_a_result_without_the_record_of_its_pretraining_does_not_count(tmp_path):
     file = str(tmp_path / "pretraining-dense-resnet18/ckpt_epoch_10.pth")
     left = leave(tmp_path, read_off(Encoder("dense", 5)), 10.0, encoder=file)
-    assert read_row(left) is None
+    assert read_folder(left) == []
     pretrain(tmp_path, "dense", 100, 32)
-    assert read_row(left).pretraining_steps == 40
+    assert read_folder(left)[0].pretraining == (10, 40, 1000)
+
+
+def test_a_projection_has_seen_what_both_of_its_stages_saw(tmp_path):
+    first = pretrain(tmp_path, "projected_moco", 100, 32) / "ckpt_epoch_8.pth"
+    second = pretrain(tmp_path, "projected", 100, 16, str(first)) / "ckpt_epoch_2.pth"
+    leave(tmp_path, read_off(PROJECTED), 12.0, encoder=str(second))
+    leave(tmp_path, read_off(PROJECTED, recipe=FEW_FACES), 13.0, encoder=str(second))
+    (row, other) = read_rows(tmp_path)
+    assert row.pretraining == other.pretraining == (8 + 2, 8 * 4 + 2 * 7, 8 * 100 + 2 * 100)
+    assert not row.scaled and row.variant == "resnet18, MoCo + projection"
+    write_tables(tmp_path)
+    text = (tmp_path / "results.md").read_text()
+    for name, cell in (("encoders", "12.00 (1)"), ("regressor", "13.00 (1)")):
+        assert table(text, name)["ours: resnet18, MoCo + projection"]["50"] == cell
+    assert "saw as many pairs as the others" in text
+
+
+def test_fine_tuned_runs_are_counted_in_steps(tmp_path):
+    leave(tmp_path, read_off(UNTRAINED, 10, recipe=FINETUNE), 15.0, random_network=True)
+    leave(
+        *(tmp_path, read_off(UNTRAINED, 50, recipe=FINETUNE), 9.0), epochs=30, random_network=True
+    )
+    write_tables(tmp_path)
+    rows = table((tmp_path / "results.md").read_text(), "finetune")
+    assert rows["ours: resnet18, untrained encoder"]["10"] == "15.00 (1)"
+    scaled = "ours: resnet18, untrained encoder, SCALED: 30 of 300 steps"
+    assert (rows[scaled]["10"], rows[scaled]["50"]) == ("", "9.00 (1)")
+    with (tmp_path / "results.csv").open() as file:
+        whole, _ = csv.DictReader(file)
+    assert (whole["readout"], whole["epochs"], whole["counted"]) == ("finetune", "300", "steps")
+    assert (whole["best_epoch"], whole["headline"]) == ("11", "15.0")
+    assert [path.name for path in write_curves(tmp_path)] == ["finetune.png"]
+
+
+def test_matching_has_a_figure_for_each_kind_of_pairs(tmp_path):
+    match(tmp_path, UNTRAINED, 2.0, 20.0)
+    dense = str(pretrain(tmp_path, "dense", 100, 32) / "ckpt_epoch_10.pth")
+    cut = match(tmp_path, Encoder("dense", 5), 1.0, 5.0, file=dense)
+    write_tables(tmp_path)
+    text = (tmp_path / "results.md").read_text()
+    rows = table(text, "matching")
+    warped, others = "an image and its warp", "two images"
+    assert rows["ours: resnet18, untrained encoder"] == {warped: "2.00", others: "20.00"}
+    assert rows["ours: resnet18, dense"] == {warped: "1.00", others: "5.00"}
+    assert rows["ours: points left where they were"] == {warped: "5.00", others: "9.00"}
+    published = [row for row in rows if row.startswith("published: ")]
+    assert [rows[row][others] for row in published] == ["2.06", "1.61"]
+    assert "in pixels of the network input" in text and ">" not in text
+    with (tmp_path / "results.csv").open() as file:
+        lines = list(csv.DictReader(file))
+    assert [(line["pair"], line["metric"]) for line in lines[:2]] == [
+        *(("warped", "MatchingDistance (px)"), ("others", "MatchingDistance (px)"))
+    ]
+    assert write_curves(tmp_path) == []
+    record = json.loads((cut / "matching.json").read_text())
+    (cut / "matching.json").write_text(json.dumps({**record, "pairs": 10}))
+    assert read_folder(cut) == []

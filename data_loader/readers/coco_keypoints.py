@@ -1,0 +1,207 @@
+"""COCO's keypoints JSON [cocodataset.org, data format], as many tools export it.
+
+Letters: N instances, A points.
+"""
+
+import json
+import math
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from data_loader.readers.keypoint_names import check_names, pairs_of_indices, shown, shown_list
+from data_loader.readers.keypoint_table import Parsed
+from utils.errors import InputError
+from utils.files import reason
+
+Entry = dict[str, Any]
+
+
+def parse_coco(path: Path, text: str, category: str | None) -> Parsed:
+    """Read the annotations that have points; crowds are left out.
+
+    Args:
+        path: the file, for errors.
+        text: its content.
+        category: name of the one that is meant. Without it, all those with points are, if their
+            points have the same names.
+
+    Raises:
+        InputError: if it is no such file, or the category isn't in it.
+    """
+    content = _load(path, text)
+    images = _by_id(path, "images", content["images"])
+    categories = _by_id(path, "categories", content["categories"])
+    _by_id(path, "annotations", content["annotations"])
+    chosen, notices = _choose(path, content["annotations"], images, categories, category)
+    kinds = {entry["category_id"]: categories[entry["category_id"]] for entry in chosen}
+    names = _point_names(path, list(kinds.values()))
+    indices = next(iter(kinds.values())).get("flip_indices")
+    files = _file_names(path, images)
+    return Parsed(
+        names=names,
+        images=[files[entry["image_id"]] for entry in chosen],
+        points=np.stack([_points(path, entry, len(names)) for entry in chosen]),
+        boxes=np.array([_box(path, entry) for entry in chosen]),
+        areas=np.array([_number(entry.get("area")) for entry in chosen]),
+        ids=[str(entry["id"]) for entry in chosen],
+        flip_pairs=[] if indices is None else pairs_of_indices(path, names, indices),
+        notices=notices,
+        y_up=False,
+        sizes=np.array([_size(images[entry["image_id"]]) for entry in chosen]),
+    )
+
+
+def _load(path: Path, text: str) -> dict[str, list]:
+    """Return a JSON file's content, which has COCO's three lists."""
+    try:
+        content = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path}: not a JSON file ({reason(error)})") from None
+    parts = ("images", "annotations", "categories")
+    if not isinstance(content, dict) or not all(isinstance(content.get(p), list) for p in parts):
+        raise InputError(f"{path}: not COCO's JSON, which has lists of {', '.join(parts)}")
+    for part in parts:
+        if not all(isinstance(entry, dict) for entry in content[part]):
+            raise InputError(f"{path}: not COCO's JSON, {part} holds something else than objects")
+    return content
+
+
+def _by_id(path: Path, part: str, entries: list[Entry]) -> dict[int | str, Entry]:
+    """Return entries by their id, of which each has its own."""
+    found: dict[int | str, Entry] = {}
+    for place, entry in enumerate(entries):
+        key = entry.get("id")
+        if not isinstance(key, int | str) or key == "":
+            raise InputError(f"{path}: entry {place + 1} of {part} has no id")
+        if key in found:
+            raise InputError(f"{path}: {part} has the id {shown(str(key))} twice")
+        found[key] = entry
+    return found
+
+
+def _choose(
+    path: Path,
+    annotations: list[Entry],
+    images: dict[int | str, Entry],
+    categories: dict[int | str, Entry],
+    category: str | None,
+) -> tuple[list[Entry], list[str]]:
+    """Return the annotations that are meant and have points, and lines on the others."""
+    known = [str(entry.get("name")) for entry in categories.values()]
+    if category is not None and category not in known:
+        raise InputError(
+            f"{path}: has no category {shown(category)} (--category); it has "
+            f"{shown_list(known, 10) or 'none'}"
+        )
+    left_out, chosen = Counter[str](), []
+    for entry in annotations:
+        for key, others in (("image_id", images), ("category_id", categories)):
+            if not isinstance(entry.get(key), int | str) or entry[key] not in others:
+                raise InputError(
+                    f"{path}: annotation {shown(str(entry['id']))} has the {key} "
+                    f"{shown(str(entry.get(key)))}, which isn't in the file"
+                )
+        if category is not None and categories[entry["category_id"]].get("name") != category:
+            left_out["annotations of other categories"] += 1
+        elif entry.get("iscrowd"):
+            left_out["crowds"] += 1
+        elif not _has_points(entry):
+            left_out["annotations without points"] += 1
+        else:
+            chosen.append(entry)
+    if not chosen:
+        found = "".join(f", {count:,} {what}" for what, count in left_out.items())
+        raise InputError(f"{path}: has no annotation with points{found}")
+    bare = len(images) - len({entry["image_id"] for entry in chosen})
+    if bare:
+        left_out["images without such annotations"] = bare
+    return chosen, [f"{path}: {count:,} {what} left out" for what, count in left_out.items()]
+
+
+def _has_points(entry: Entry) -> bool:
+    """Tell whether an annotation has a point that isn't missing, or something else instead."""
+    points = entry.get("keypoints")
+    return any(points[2::3]) if isinstance(points, list) else points is not None
+
+
+def _point_names(path: Path, categories: list[Entry]) -> list[str]:
+    """Return the points' names (A,), which categories share."""
+    lists = [entry.get("keypoints") for entry in categories]
+    for entry, names in zip(categories, lists, strict=True):
+        kind = shown(str(entry.get("name")))
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            raise InputError(f"{path}: category {kind} has no list of its keypoints' names")
+        check_names(f"{path}: category {kind}", names)
+        if names != lists[0]:
+            first = shown(str(categories[0].get("name")))
+            raise InputError(
+                f"{path}: categories {first} and {kind} have other points; choose by --category"
+            )
+    return list(lists[0] or [])
+
+
+def _file_names(path: Path, images: dict[int | str, Entry]) -> dict[int | str, str]:
+    """Return the images' names, of which each is there once."""
+    names, seen = {}, set()
+    for key, entry in images.items():
+        name = entry.get("file_name")
+        if not isinstance(name, str) or not name:
+            raise InputError(f"{path}: image {shown(str(key))} has no file_name")
+        if name in seen:
+            raise InputError(f"{path}: the image {shown(name)} is there twice, with other ids")
+        seen.add(name)
+        names[key] = name
+    return names
+
+
+def _points(path: Path, entry: Entry, count: int) -> np.ndarray:
+    """Return an annotation's points (A, 2), NaN where its third number is 0."""
+    place = f"{path}: annotation {shown(str(entry['id']))}"
+    try:
+        triples = np.array(entry["keypoints"], dtype=np.float64)
+    except (TypeError, ValueError, OverflowError):
+        triples = np.empty(0)
+    if triples.shape != (3 * count,):
+        raise InputError(
+            f"{place} has keypoints that aren't {3 * count} numbers, x, y and visibility of "
+            f"{count} points"
+        )
+    triples = triples.reshape(count, 3)
+    missing = ~(triples[:, 2] > 0)
+    if not np.isfinite(triples[~missing, :2]).all():
+        raise InputError(f"{place} has a coordinate that is no finite number")
+    return np.where(missing[:, None], np.nan, triples[:, :2])
+
+
+def _box(path: Path, entry: Entry) -> tuple[float, float, float, float]:
+    """Return left, top, right and bottom of an annotation's box; NaN if it has none."""
+    box = entry.get("bbox")
+    if not box:
+        return math.nan, math.nan, math.nan, math.nan
+    numbers = [_number(value) for value in box] if isinstance(box, list) else []
+    if len(numbers) != 4 or not all(map(math.isfinite, numbers)):
+        raise InputError(
+            f"{path}: annotation {shown(str(entry['id']))} has a bbox that isn't 4 numbers: left, "
+            "top, width and height"
+        )
+    left, top, width, height = numbers
+    if width <= 0 or height <= 0:
+        return math.nan, math.nan, math.nan, math.nan
+    return left, top, left + width, top + height
+
+
+def _size(image: Entry) -> tuple[float, float]:
+    """Return the width and height that the file gives for an image."""
+    return _number(image.get("width")), _number(image.get("height"))
+
+
+def _number(value: object) -> float:
+    """Return a JSON value as a number; NaN if it is none, or too large."""
+    try:
+        number = float(value) if isinstance(value, int | float) else math.nan
+    except OverflowError:
+        return math.nan
+    return number if math.isfinite(number) else math.nan

@@ -1,0 +1,209 @@
+"""Annotation files of named points: the same points from each format, and how they can be wrong."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from data_loader.readers.keypoint_files import read_keypoints
+from tests.data_loader import own_files as own
+from tests.data_loader.layouts import complaint, write_text
+
+OWN = Path(__file__).parents[3] / "../shared/data/own"
+needs_own = pytest.mark.skipif(not OWN.is_dir(), reason="../shared/data/own is absent")
+WRITERS = {
+    "wide": own.write_wide,
+    "long": own.write_long,
+    "DeepLabCut": own.write_dlc,
+    "DeepLabCut's newer index": lambda folder: own.write_dlc(folder, parts=True),
+    "COCO": own.write_coco,
+    "tps": own.write_tps,
+}
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+@pytest.mark.parametrize("form", WRITERS)
+def test_each_format_gives_the_same_points(tmp_path, form, end):
+    path = WRITERS[form](tmp_path)
+    path.write_bytes(path.read_bytes().replace(b"\n", end.encode()))
+    table = read_keypoints(path, tmp_path)
+    assert np.array_equal(table.points, own.POINTS, equal_nan=True)
+    assert table.points.dtype == np.float64
+    if form != "tps":
+        assert table.names == own.NAMES and table.flip_pairs == [("left_eye", "right_eye")]
+    else:
+        assert table.names == ["1", "2", "3"] and table.flip_pairs == []
+    if not form.startswith("Deep"):
+        assert table.images == own.IMAGES
+    assert all((tmp_path / name).is_file() for name in table.images)
+    assert len(set(table.ids)) == 3 and "" not in table.ids
+    assert table.boxes.shape == (3, 4) and table.areas.shape == (3,)
+    assert table.sigmas is None and table.notices == []
+
+
+def test_the_content_tells_the_format_not_the_name(tmp_path):
+    for form, write in WRITERS.items():
+        path = write(tmp_path / form)
+        path = path.rename(path.with_name("points.txt"))
+        assert len(read_keypoints(path, tmp_path / form).images) == 3
+
+
+def test_y_upwards(tmp_path):
+    path = own.write_wide(tmp_path, own.turned())
+    table = read_keypoints(path, tmp_path, y_up=True)
+    assert np.array_equal(table.points, own.POINTS, equal_nan=True)
+    missing = own.wide_lines(own.turned())
+    missing[2] = missing[2].replace(",,", ",-1,-1", 1)  # not flipped before it is known as missing
+    write_text(path, *missing)
+    table = read_keypoints(path, tmp_path, y_up=True)
+    assert np.array_equal(table.points, own.POINTS, equal_nan=True)
+
+
+def test_y_upwards_is_for_plain_csv(tmp_path):
+    for form in ("DeepLabCut", "COCO"):
+        path = WRITERS[form](tmp_path / form)
+        assert "--y_up is for plain CSV" in complaint(
+            read_keypoints, path, tmp_path / form, y_up=True
+        )
+
+
+def test_points_are_in_the_frame_of_the_turned_image(tmp_path):
+    path = own.write_tps(tmp_path)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", own.SIZE[::-1]).save(tmp_path / "a.png", exif=exif)  # stored on its side
+    table = read_keypoints(path, tmp_path)
+    assert np.array_equal(table.points, own.POINTS, equal_nan=True)
+
+
+def test_an_image_that_cant_be_read_is_said_later(tmp_path):
+    path = own.write_tps(tmp_path)
+    (tmp_path / "a.png").write_bytes(b"garbage")
+    table = read_keypoints(path, tmp_path)
+    assert np.array_equal(table.points[1:], own.POINTS[1:], equal_nan=True)
+    assert np.isfinite(table.points[0]).all()
+
+
+# ---- bad files ----
+
+
+def test_unknown_formats(tmp_path):
+    path = tmp_path / "points.txt"
+    for line in ("<annotations>", "a.png 1 2 3", "name,width", "image,a,b,c", "1,2,3"):
+        write_text(path, line, "x,1,2")
+        assert "of no known format" in complaint(read_keypoints, path, tmp_path)
+    write_text(path, "[1, 2")
+    assert "not a JSON file" in complaint(read_keypoints, path, tmp_path)
+    path.write_bytes(b"\x89HDF\r\n\x1a\n\x00")
+    assert "an HDF5 file" in complaint(read_keypoints, path, tmp_path)
+    path.write_bytes(b"\x89PNG\x00")
+    assert "not a text file" in complaint(read_keypoints, path, tmp_path)
+    path.write_bytes(b"")
+    assert "empty" in complaint(read_keypoints, path, tmp_path)
+    assert "no such file" in complaint(read_keypoints, tmp_path / "absent.csv", tmp_path)
+    assert "not a file" in complaint(read_keypoints, tmp_path, tmp_path)
+    os.mkfifo(tmp_path / "pipe.csv")
+    assert "not a file" in complaint(read_keypoints, tmp_path / "pipe.csv", tmp_path)
+
+
+@pytest.mark.parametrize("x, y", [(1000, 3), (41.5, 3), (-1.5, 3), (3, 31.5), (3, -20)])
+def test_a_point_beyond_its_image(tmp_path, x, y):
+    points = own.POINTS.copy()
+    points[1, 2] = x, y
+    path = own.write_wide(tmp_path, points)
+    message = complaint(read_keypoints, path, tmp_path)
+    assert f"point beak of sub/b c.png is at ({x:g}, {y:g}), beyond its 40 x 30 pixels" in message
+    assert ("--y_up" in message) == (y not in (3,))
+
+
+def test_a_click_may_miss_the_edge(tmp_path):
+    points = own.POINTS.copy()
+    points[1, 0], points[1, 2] = (-1, -0.5), (41, 30.9)
+    path = own.write_wide(tmp_path, points)
+    assert np.array_equal(read_keypoints(path, tmp_path).points, points, equal_nan=True)
+
+
+@pytest.mark.parametrize("form", WRITERS)
+def test_no_points_at_all(tmp_path, form, monkeypatch):
+    nothing = np.full_like(own.POINTS, np.nan)
+    monkeypatch.setattr(own, "POINTS", nothing)
+    monkeypatch.setattr(own, "turned", lambda: nothing)
+    if form == "wide":
+        path = own.write_wide(tmp_path, nothing)
+    else:
+        path = WRITERS[form](tmp_path)
+    message = complaint(read_keypoints, path, tmp_path)
+    assert "has a point" in message or "has no annotation with points" in message
+
+
+def test_a_point_that_no_instance_has_is_noted(tmp_path):
+    points = own.POINTS.copy()
+    points[:, 1] = np.nan
+    path = own.write_wide(tmp_path, points)
+    assert read_keypoints(path, tmp_path).notices == [f"{path}: no instance has right_eye"]
+
+
+def test_formats_mixed(tmp_path):
+    own.write_images(tmp_path)
+    wide, tps, dlc = own.wide_lines(), own.tps_lines(), own.dlc_lines()
+    path = tmp_path / "points"
+    header = "image,point,x,y,left_eye_x,left_eye_y"
+    for lines, said in (
+        ([*wide, *tps], "line 5: expected 7 cells as in the header, found 1"),
+        ([*tps, *wide], "line 22: expected a line of a .tps file"),
+        ([*wide, *dlc[:3]], "line 5: expected a number in column 2, found 'me'"),
+        ([*dlc, *wide], "line 7: expected a number in column 2, found 'left_eye_x'"),
+        ([header, "a.png,beak,1,2,3,4"], "two formats mixed"),
+        (["{", *wide], "not a JSON file"),
+    ):
+        write_text(path, *lines)
+        message = complaint(read_keypoints, path, tmp_path)
+        assert said in message and message.startswith(str(path)), message
+
+
+# ---- the files that others made ----
+
+
+@needs_own
+def test_wings_by_csv_and_by_tps():
+    """Both hold the same points, y upwards: row = 480 - y."""
+    folder = OWN / "wings/images"
+    csv = read_keypoints(OWN / "wings/landmarks.csv", folder, y_up=True)
+    tps = read_keypoints(OWN / "wings/landmarks.tps", folder)
+    assert csv.points.shape == (58, 12, 2)
+    assert np.array_equal(csv.points, tps.points)
+    assert csv[:2] == tps[:2] and csv.ids == tps.ids
+    assert csv.images[0] == "63001.jpg" and csv.points[0, 0].tolist() == [290, 480 - 108]
+    above = read_keypoints(OWN / "wings/landmarks.tps", OWN / "wings")
+    assert above.images[0] == "images/63001.jpg" and np.array_equal(above.points, tps.points)
+
+
+@needs_own
+def test_the_mouse():
+    path = OWN / "mouse/labeled-data/m4s1/CollectedData_Pranav.csv"
+    table = read_keypoints(path, OWN / "mouse")
+    assert table.names == ["snout", "leftear", "rightear", "tailbase"]
+    assert table.flip_pairs == [("leftear", "rightear")]
+    assert table.points.shape == (116, 4, 2)
+    assert table.points[0, 0].tolist() == [21.521, 265.428]
+    inside = read_keypoints(path, path.parent)  # of the video alone
+    assert inside.images[0] == "img0000.png" and np.array_equal(inside.points, table.points)
+
+
+@needs_own
+@pytest.mark.parametrize(
+    "name, instances, points, pairs",
+    [("people", 12, 17, 8), ("ap10k", 2, 17, 7), ("animalpose", 2, 20, 8), ("fly", 2, 32, 14)],
+)
+def test_coco_files(name, instances, points, pairs):
+    path = next((OWN / "coco" / name).glob("*.json"))
+    table = read_keypoints(path, path.parent)
+    assert table.points.shape == (instances, points, 2)
+    assert len(table.flip_pairs) == pairs
+    assert (table.sigmas is not None) == (name == "people")
+    inside = (table.points >= table.boxes[:, None, :2] - 1) & (
+        table.points <= table.boxes[:, None, 2:] + 1
+    )
+    assert (inside | np.isnan(table.points)).mean() > 0.97
