@@ -1,12 +1,12 @@
 """The choice of a readout by cross-validation on the annotated images: ``--regressor auto``.
 
-[spec 17] Each candidate is fitted to all folds but one, by an ordinary run in a folder of its own,
+[spec 16] Each candidate is fitted to all folds but one, by an ordinary run in a folder of its own,
 and judged by the images of that fold. Letters: N annotated images.
 """
 
 import argparse
 import json
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 from copy import copy
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -16,6 +16,7 @@ import torch
 
 from data_loader.few_shot import restrict
 from data_loader.landmark_dataset import LandmarkDataset
+from data_loader.splits import folds
 from engine.evaluation import run_evaluation
 from engine.regressor_run import EvaluationSettings
 from engine.regressor_training import AUTO, Task
@@ -58,7 +59,7 @@ def choose_readout(
     device: torch.device,
     task: Task,
     train_set: LandmarkDataset,
-    groups: Sequence[Hashable] | None = None,
+    groups: Sequence[str] | None = None,
 ) -> EvaluationSettings:
     """Return the settings of the readout that finds the annotated images' landmarks best.
 
@@ -73,7 +74,7 @@ def choose_readout(
         task: metrics, the first of which judges.
         train_set: all annotated images; of them, those of ``--restrict_annos`` are taken.
         groups: of each image of ``train_set``; those of one group stay in one fold. Each image is
-            one of its own, if None.
+            a group of its own, if None.
 
     Raises:
         InputError: if there are too few images or groups to be split.
@@ -82,7 +83,7 @@ def choose_readout(
         return settings
     check_flags(settings)
     find_held(settings)  # refused before the work, not after it
-    _, metric = next(iter(task.best.values()))
+    metric = next(iter(task.metrics))
     log, images = RunLog(settings.log_path), copy(train_set)
     picks = restrict(
         images,
@@ -92,24 +93,24 @@ def choose_readout(
         seed=settings.seed,
         noted_in=settings.folder if settings.resume else None,
     )
-    groups = range(len(train_set)) if groups is None else groups
+    groups = train_set.filenames if groups is None else groups
     places = range(len(train_set)) if picks is None else picks.places
-    folds = split_in_folds([groups[place] for place in places], settings.seed)
+    parts = split([groups[place] for place in places], settings.seed)
     scores = {}
     for candidate in list_candidates(settings):
         of_folds = []
-        for number, fold in enumerate(folds, 1):
+        for number, fold in enumerate(parts, 1):
             own = settings_of(settings, candidate, number)
             if (score := read_score(own, metric)) is None:
                 judge(own, device, task, images, fold)
                 score = read_score(settings_of(settings, candidate, number), metric)
             assert score is not None  # the run has written it
             of_folds.append(score)
-        scores[candidate] = float(np.average(of_folds, weights=[len(fold) for fold in folds]))
+        scores[candidate] = float(np.average(of_folds, weights=[len(fold) for fold in parts]))
         log.line(f"{candidate.name}: {metric} {scores[candidate]:.3f} in cross-validation")
     best = (min if task.lower_is_better else max)(scores, key=lambda one: scores[one])
     log.line(f"--regressor auto: takes {best.name}")
-    record = {"metric": metric, "folds": len(folds), "taken": best.name}
+    record = {"metric": metric, "folds": len(parts), "taken": best.name}
     by_name = {candidate.name: score for candidate, score in scores.items()}
     text = json.dumps({**record, "scores": by_name}, indent=1)
     write_text(settings.folder / CHOICE, f"{text}\n")
@@ -142,29 +143,21 @@ def judge(
     run_evaluation(settings, device, task, learnt, {"Val": judged, "Test": judged})
 
 
-def split_in_folds(groups: Sequence[Hashable], seed: int) -> list[np.ndarray]:
+def split(groups: Sequence[str], seed: int) -> list[np.ndarray]:
     """Return the places of each fold's images; those of a group are all in one fold.
-
-    Groups go, in a random order of the seed, to the fold that has the fewest images so far.
-
-    Args:
-        groups: of each of the N images.
-        seed: of the order.
 
     Raises:
         InputError: if there are too few images or groups.
     """
-    names = list(dict.fromkeys(groups))
-    if len(groups) < LEAST_IMAGES or len(names) < 2:
+    distinct = len(set(groups))
+    if len(groups) < LEAST_IMAGES or distinct < 2:
         raise InputError(
-            f"--regressor auto: {len(groups)} annotated images in {len(names)} groups, expected at "
+            f"--regressor auto: {len(groups)} annotated images in {distinct} groups, expected at "
             f"least {LEAST_IMAGES} in 2, to choose by cross-validation; name a readout instead"
         )
-    folds: list[list[int]] = [[] for _ in range(min(FOLDS, len(names)))]
-    for number in np.random.RandomState(seed % 2**32).permutation(len(names)).tolist():
-        least = min(folds, key=len)
-        least += [place for place, group in enumerate(groups) if group == names[number]]
-    return [np.array(sorted(fold)) for fold in folds]
+    count = min(FOLDS, distinct)
+    fold_of = folds(groups, count, seed)  # (N,)
+    return [np.flatnonzero(fold_of == number) for number in range(count)]
 
 
 def encoder_of(settings: EvaluationSettings, candidate: Candidate) -> dict[str, object]:
@@ -187,7 +180,7 @@ def settings_of(
         overwrite=True,
         **encoder_of(settings, candidate),
     )
-    same = recorded_options(own) == comparable(own.options)
+    same = recorded_options(own) == comparable(as_json(own.options))
     return with_options(own, resume="auto", overwrite=False) if same else own
 
 
@@ -197,18 +190,18 @@ def with_options(settings: EvaluationSettings, **changes: Any) -> EvaluationSett
     return replace(settings, options=plain_options(options), **changes)
 
 
-def comparable(options: argparse.Namespace) -> dict[str, Any]:
-    """Return the options that results depend on, as they are in JSON."""
+def comparable(options: dict[str, Any]) -> dict[str, Any]:
+    """Return the options that results depend on, of all options as they are in JSON."""
     changeable = changeable_options()
-    return {name: value for name, value in as_json(options).items() if name not in changeable}
+    return {name: value for name, value in options.items() if name not in changeable}
 
 
 def recorded_options(settings: EvaluationSettings) -> dict[str, Any] | None:
     """Return the options of the run that a folder holds, as `comparable`; None if it has none."""
     try:
         record = json.loads((settings.folder / "options.json").read_text())
-        return comparable(argparse.Namespace(**record["options"]))
-    except (OSError, ValueError, KeyError, TypeError):
+        return comparable(record["options"])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
 
 
