@@ -1,6 +1,6 @@
 """The choice of a readout by cross-validation on the annotated images: ``--regressor auto``.
 
-[spec 16] Each candidate is fitted to all folds but one, by an ordinary run in a folder of its own,
+[spec 17] Each candidate is fitted to all folds but one, by an ordinary run in a folder of its own,
 and judged by the images of that fold. Letters: N annotated images.
 """
 
