@@ -8,7 +8,7 @@ r"""Find landmarks on images that nobody annotated: a folder, a list or a video 
 The readout's checkpoint says which network, layer and framing it was trained with, and how its
 points are called. Points are in pixels of the image, confidence is from 0 to 1. A run that was
 killed goes on where it was when it is started again. The ending of --out says the format: .csv,
-_long.csv, .dlc.csv (DeepLabCut's), .json (COCO's) or .tps. [spec 17.]
+_long.csv, .dlc.csv (DeepLabCut's), .json (COCO's) or .tps. [spec 18.]
 """
 
 from collections.abc import Iterator

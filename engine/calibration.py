@@ -1,4 +1,4 @@
-"""Confidence made a probability, on images that weren't trained on [spec 17].
+"""Confidence made a probability, on images that weren't trained on [spec 18].
 
 Letters: N held-out images, A landmarks.
 """

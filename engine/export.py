@@ -1,4 +1,4 @@
-"""Files for other programs: a network in ONNX, an encoder in torchvision's names [spec 17].
+"""Files for other programs: a network in ONNX, an encoder in torchvision's names [spec 18].
 
 Letters: B images, S the side of a square.
 """

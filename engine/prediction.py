@@ -1,4 +1,4 @@
-"""Landmarks on images without annotations: a run that may be killed and started again [spec 17].
+"""Landmarks on images without annotations: a run that may be killed and started again [spec 18].
 
 Letters: B images of a batch, A landmarks, N images.
 """

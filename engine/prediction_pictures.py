@@ -1,4 +1,4 @@
-"""Predictions to look at: drawings, a video, a page; and which images to annotate next [spec 17].
+"""Predictions to look at: drawings, a video, a page; and which images to annotate next [spec 18].
 
 Letters: N images, A points, C channels.
 """

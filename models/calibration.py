@@ -1,4 +1,4 @@
-"""What a readout's confidence is worth: the probability that a point is near the truth [spec 17].
+"""What a readout's confidence is worth: the probability that a point is near the truth [spec 18].
 
 The map is that of Kull, Silva Filho and Flach (2017), beta calibration: the log odds of a hit are
 a ln(c) - b ln(1 - c) + an offset, where c is the readout's own confidence and neither a nor b is

@@ -1,4 +1,4 @@
-"""How sure the published regressor is of a landmark, which it doesn't say itself [spec 17].
+"""How sure the published regressor is of a landmark, which it doesn't say itself [spec 18].
 
 Letters: B images, A landmarks, I virtual points for each of them, C channels, H and W rows and
 columns of the map that the soft-argmax runs on.

@@ -1,4 +1,4 @@
-"""Encoder and readout as one network of plain operations, for other runtimes [spec 17].
+"""Encoder and readout as one network of plain operations, for other runtimes [spec 18].
 
 What depends on weights alone is worked out beforehand, since such runtimes have no matrix inverse.
 Letters: B images, A landmarks, S the side of the square of an image, W that of the network input,

@@ -159,8 +159,9 @@ def test_flags_that_scripts_share_mean_the_same():
                 "imagelist",
             ):
                 continue
-            if action.dest in ("model", "out"):
-                continue  # the hourglass can't be pre-trained here; a folder or a file
+            # The hourglass can't be pre-trained here, auto isn't drawn; a folder or a file.
+            if action.dest in ("model", "regressor", "out"):
+                continue
             meaning = (action.type, action.choices, action.help, action.nargs)
             assert seen.setdefault(action.dest, meaning) == meaning, action.dest
 
