@@ -24,7 +24,9 @@ import torch
 from torch import Tensor
 
 from data_loader.data_loaders_animal import add_animal_arguments, build_animal_dataset
+from data_loader.splits import group_names
 from engine.annotation_curve import CurveSettings, add_curve_arguments, run_curve
+from engine.automatic_choice import choose_readout
 from engine.evaluation import add_evaluation_arguments, run_evaluation
 from engine.keypoint_scores import (
     ScoreSettings,
@@ -120,10 +122,10 @@ class OwnRun(NamedTuple):
         """Fit a regressor to a split's training images and score it on the others."""
         train, held_out, _ = splits
         self.scoring.check(train.point_names)
-        task, score = (
-            keypoint_task("Val" in held_out),
-            partial(score_splits, held_out, self.scoring),
-        )
+        task = keypoint_task("Val" in held_out)
+        score = partial(score_splits, held_out, self.scoring)
+        groups = group_names(train.filenames, self.own.group_by)
+        settings = choose_readout(settings, self.device, task, train, groups)
         return run_evaluation(settings, self.device, task, train, held_out, score)
 
 
@@ -171,7 +173,9 @@ def main() -> None:
         split: build_animal_dataset(args.data_folder, split.lower(), **frame)
         for split in ("Val", "Test")
     }
-    run_evaluation(settings, device, animal_task(), train_set, held_out)
+    task = animal_task()
+    settings = choose_readout(settings, device, task, train_set)
+    run_evaluation(settings, device, task, train_set, held_out)
 
 
 if __name__ == "__main__":
