@@ -30,7 +30,10 @@ def write_long_csv(path, table) -> None:
     """Write a table as a CSV with one line a point."""
     lines = ["image,point,x,y"]
     for image, points in zip(table.images, table.points, strict=True):
-        lines += [f"{image},{n},{float(x)!r},{float(y)!r}" for n, (x, y) in zip(table.names, points, strict=True)]
+        lines += [
+            f"{image},{n},{float(x)!r},{float(y)!r}"
+            for n, (x, y) in zip(table.names, points, strict=True)
+        ]
     write_text(path, *lines)
 
 
