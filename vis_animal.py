@@ -4,11 +4,14 @@ r"""Draw what an encoder and a regressor see in birds: parts, and principal comp
     --dataset CUB --trained_model_path moco.pth --ckpt_path regressor.pth \
     --vis_path Visualization --vis_keypoints
   python vis_animal.py ... --vis_PCA
+  python vis_animal.py ... --page PAGE
 
 Parts go to {vis_path}/{index}_pred.png and {index}_gt.png, a colour a part, visible ones only,
 with the first of them in contact_sheet.png; components to {vis_path}/{i}/, with an overview in
-pca_sheet.png. [spec 7; Cheng et al. 2020, figures 3 and 4.] With --dataset Keypoints the images are
-those that eval_animal.py tests on, given the same flags, and names.png says which colour is what.
+pca_sheet.png. [spec 7; Cheng et al. 2020, figures 3 and 4.] --page writes a folder whose index.html
+shows all images in a browser, the least confident or worst first. With --dataset Keypoints the
+images are those that eval_animal.py tests on, given the same flags, and names.png says which colour
+is what.
 """
 
 import math

@@ -4,6 +4,7 @@ Letters: N instances, A named points, S the side of the square that an instance 
 the network input, S - 2 * crop.
 """
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,12 +16,12 @@ from torch import Tensor
 from data_loader.folder import OwnImages, count_turned
 from data_loader.framing import Box
 from data_loader.geometry import Square, denormalize_points
+from data_loader.instances import box_or_none, boxes_of, flip_order
 from data_loader.landmark_dataset import LandmarkDataset
 from data_loader.readers.images import oriented_size
 from data_loader.readers.keypoint_table import KeypointTable
 from utils.errors import ImageError, InputError
 
-BOXES = ("annotated", "points", "image")
 MIRRORS = ("off", "views", "copies")
 
 
@@ -181,8 +182,8 @@ class Keypoints(OwnImages, LandmarkDataset):
         return np.array([sizes[name] for name in filenames])
 
     def _note_ambiguity(self, filenames: list[str], boxes: np.ndarray) -> None:
-        whole = [n for n, box in zip(filenames, boxes, strict=True) if np.isnan(box).any()]
-        if several := len({name for name in whole if whole.count(name) > 1}):
+        whole = Counter(n for n, box in zip(filenames, boxes, strict=True) if np.isnan(box).any())
+        if several := sum(count > 1 for count in whole.values()):
             self.notices.append(
                 f"{self}: {several:,} images show several instances and are taken whole: which of "
                 "them is meant can't be told; give boxes, or --box points"
@@ -222,6 +223,10 @@ class Keypoints(OwnImages, LandmarkDataset):
         points_px = denormalize_points(np.asarray(points_norm, dtype=np.float64), self.side)
         return affine.inverse(points_px + self.crop)
 
+    def item_names(self) -> list[str]:
+        """See `LandmarkDataset.item_names`: an image may have several instances."""
+        return self.annotations["ids"].tolist()
+
     def add_copies(self) -> None:
         """Add a mirrored copy of each instance where that is asked for."""
         if self.mirror != "copies":
@@ -259,57 +264,3 @@ class Keypoints(OwnImages, LandmarkDataset):
         """See `LandmarkDataset.digest`; the framing and the points' names count, too."""
         framed = [self.framing, self.point_names, facts]
         return super().digest(framed, places, describe_file)
-
-
-def box_or_none(box: np.ndarray) -> Box | None:
-    """Return a box (4,) as plain numbers, None if it is NaN."""
-    left, top, right, bottom = box.tolist()
-    return None if np.isnan(box).any() else (left, top, right, bottom)
-
-
-def boxes_of(
-    kind: str, points: np.ndarray, visible: np.ndarray, annotated: np.ndarray
-) -> np.ndarray:
-    """Return the boxes (N, 4) that instances are cut out by, NaN for whole images.
-
-    Args:
-        kind: one of `BOXES`.
-        points: (N, A, 2), in pixels.
-        visible: (N, A), bool.
-        annotated: (N, 4), NaN where there is none.
-    """
-    if kind == "annotated":
-        return np.array(annotated, dtype=np.float64)
-    boxes = np.full((len(points), 4), np.nan)
-    if kind == "image":
-        return boxes
-    for row, (shown, place) in enumerate(zip(visible, points, strict=True)):
-        low, high = place[shown].min(axis=0), place[shown].max(axis=0)
-        # Points on a line show nothing of what lies beside it; a single point has no size at all.
-        added = np.maximum((high - low).max() / 2 - (high - low), 0) / 2
-        if (high - low).max() > 0:
-            boxes[row] = *(low - added), *(high + added)
-    return boxes
-
-
-def flip_order(names: Sequence[str], pairs: Sequence[tuple[str, str]]) -> np.ndarray | None:
-    """Return which point of a mirrored image each point is (A,), None without pairs.
-
-    Raises:
-        InputError: if a pair names an unknown point, or one that another pair has.
-    """
-    if not pairs:
-        return None
-    order = np.arange(len(names))
-    taken: set[str] = set()
-    for pair in pairs:
-        for name in pair:
-            if name not in names:
-                known = ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")
-                raise InputError(f"--flip_pairs: no point is named {name}; there are {known}")
-        if pair[0] == pair[1] or taken & set(pair):
-            raise InputError(f"--flip_pairs {pair[0]}:{pair[1]}: a point has one partner, another")
-        taken |= set(pair)
-        left, right = names.index(pair[0]), names.index(pair[1])
-        order[left], order[right] = right, left
-    return order

@@ -156,6 +156,10 @@ class LandmarkDataset(ImageSet):
                 f"{int(seen.byte().argmin()) + 1} annotated"
             )
 
+    def item_names(self) -> list[str]:
+        """Return a name of each item, such as its image's, by which it can be found again."""
+        return self.filenames
+
     def add_copies(self) -> None:
         """Add what a training set has beside the images that were picked: nothing as a rule."""
 

@@ -9,12 +9,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from data_loader.folder import add_fit_argument
-from data_loader.keypoints import BOXES, Cutting, Keypoints
+from data_loader.instances import BOXES
+from data_loader.keypoints import Cutting, Keypoints
 from data_loader.readers.keypoint_files import read_keypoints
 from data_loader.readers.keypoint_table import KeypointTable
 from data_loader.splits import check_share, folds, group_names, split_off
 from engine.run import Settings
-from utils.arguments import ArgumentParser, finite_float, integer, unit_interval
+from utils.arguments import ArgumentParser, integer, unit_interval
 from utils.errors import InputError
 
 TEST_SHARE = 0.3
@@ -71,6 +72,12 @@ def add_keypoint_arguments(parser: argparse.ArgumentParser) -> None:
         "image lies in; or a regular expression whose (first group's) match in the image's name "
         "says what it belongs to",
     )
+    _add_reading_arguments(group)
+    add_fit_argument(group)
+
+
+def _add_reading_arguments(group: argparse._ArgumentGroup) -> None:
+    """Declare how a file is read, and how its instances become squares."""
     group.add_argument(
         "--y_up", action="store_true", help="a plain CSV's y runs upwards from the lower edge"
     )
@@ -83,7 +90,6 @@ def add_keypoint_arguments(parser: argparse.ArgumentParser) -> None:
         default="stop",
         help="stop if no training image has one of the points, or leave that point out",
     )
-    add_fit_argument(group)
     group.add_argument(
         "--box",
         choices=BOXES,
@@ -94,7 +100,7 @@ def add_keypoint_arguments(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--box_margin",
-        type=finite_float,
+        type=unit_interval,
         default=0.1,
         metavar="FRACTION",
         help="added to a box on each side, of its width and height",

@@ -5,9 +5,10 @@ import pytest
 import torch
 from PIL import Image
 
+from data_loader.few_shot import restrict, save_picks
 from data_loader.framing import FITS
 from data_loader.geometry import normalize_points
-from data_loader.keypoints import Cutting, Keypoints, boxes_of, flip_order
+from data_loader.keypoints import Cutting, Keypoints
 from tests.data_loader.layouts import bright_spot, complaint, dot_image, save_image
 from tests.data_loader.own_tables import NAMES, table_of, write_dots
 
@@ -70,18 +71,6 @@ def test_a_point_that_no_training_image_has_is_named(tmp_path):
     assert complaint(Keypoints, table, tmp_path, "train", **FRAME) == said
 
 
-def test_boxes_around_points_and_none():
-    points = np.array([[(10, 20), (30, 24), (99, 99)], [(5, 5), (7, 7), (0, 0)]], dtype=float)
-    visible = np.array([[True, True, False], [True, False, False]])
-    annotated = np.array([(1, 2, 3, 4), (np.nan,) * 4])
-    np.testing.assert_array_equal(boxes_of("annotated", points, visible, annotated), annotated)
-    assert np.isnan(boxes_of("image", points, visible, annotated)).all()
-    # Four rows high at first: as much is added on both sides as makes half of the width.
-    around = boxes_of("points", points, visible, annotated)
-    np.testing.assert_allclose(around[0], (10, 17, 30, 27))
-    assert np.isnan(around[1]).all()  # a single point has no size
-
-
 def test_several_instances_in_a_whole_image_are_noted(tmp_path):
     table = write_dots(tmp_path, 2)
     table = table._replace(images=[table.images[0]] * 2)
@@ -121,17 +110,6 @@ def test_nothing_is_added_unless_copies_are_asked_for(tmp_path):
         dataset = Keypoints(write_dots(tmp_path, 2), tmp_path, "train", mirror=mirror, **FRAME)
         dataset.add_copies()
         assert len(dataset) == 2
-
-
-def test_flip_orders():
-    assert flip_order(NAMES, []) is None
-    assert flip_order(NAMES, [("right_eye", "left_eye")]).tolist() == [0, 2, 1]
-    assert "no point is named tail; there are nose" in complaint(
-        flip_order, NAMES, [("nose", "tail")]
-    )
-    twice = [("left_eye", "right_eye"), ("nose", "left_eye")]
-    assert "a point has one partner" in complaint(flip_order, NAMES, twice)
-    assert "a point has one partner" in complaint(flip_order, NAMES, [("nose", "nose")])
 
 
 def test_what_a_checkpoint_notes(tmp_path):
@@ -194,3 +172,15 @@ def test_points_that_are_cut_off_are_masked_in_training_alone(tmp_path):
     table.points[:] = 3, 40
     said = complaint(Keypoints, table, tmp_path, "train", Cutting("crop"), imwidth=64)
     assert said == f"{tmp_path}: all points lie beyond what the network sees (--fit crop)"
+
+
+def test_picks_are_found_again_where_images_have_several_instances(tmp_path):
+    table = write_dots(tmp_path, 4)
+    table = table._replace(images=[table.images[0]] * 4, boxes=np.array([BOXES[0]] * 4))
+    picked = []
+    for noted_in in (None, tmp_path):
+        dataset = Keypoints(table, tmp_path, "train", **FRAME)
+        how = {"repeat": False, "num_per_epoch": 1, "seed": noted_in is None}
+        save_picks(tmp_path, restrict(dataset, 2, **how, noted_in=noted_in))
+        picked.append(dataset.annotations["ids"].tolist())
+    assert picked[0] == picked[1] and len(set(picked[0])) == 2

@@ -10,6 +10,7 @@ import engine.keypoint_sets
 from engine.keypoint_sets import KeypointSettings, add_keypoint_arguments, keypoint_splits
 from tests.data_loader.layouts import complaint
 from tests.data_loader.own_tables import NAMES, write_dots
+from tests.recipes import SHARED
 from utils.arguments import ArgumentParser
 
 
@@ -25,9 +26,13 @@ def tables(tmp_path, monkeypatch):
 
 @pytest.fixture
 def settings(tables, tmp_path):
+    return settings_of("--annotations", str(tmp_path / "all"))
+
+
+def settings_of(*flags) -> KeypointSettings:
     parser = ArgumentParser("")
     add_keypoint_arguments(parser)
-    options = parser.parse_args(["--annotations", str(tmp_path / "all")])
+    options = parser.parse_args(list(flags))
     for name, value in {
         **{"data_folder": None, "regressor": "ridge", "seed": 0, "imagelist": None},
         **{"image_size": 32, "image_crop": 0, "on_bad_image": "stop"},
@@ -177,3 +182,40 @@ def test_a_point_that_no_training_image_has_is_named_or_left_out(settings, table
     assert splits.train.count_notice()[-1] == said
     given = only(settings, on_missing_point="skip", flip_pairs=[("left_eye", "right_eye")])
     assert given.train.flip_order is None
+
+
+OWN = SHARED / "data/own"
+FILES = {
+    "wings": (["--annotations", "wings/landmarks.csv", "--y_up"], 12, 58),
+    "wings of tpsDig": (["--annotations", "wings/landmarks.tps"], 12, 58),
+    "mouse": (["--annotations", "mouse/labeled-data/m4s1/CollectedData_Pranav.csv"], 4, 116),
+    "people": (["--annotations", "coco/people/test_coco.json"], 17, 12),
+    "ap10k": (["--annotations", "coco/ap10k/test_ap10k.json"], 16, 2),
+    "animalpose": (["--annotations", "coco/animalpose/test_animalpose.json"], 17, 2),
+    "fly": (["--annotations", "coco/fly/test_fly.json"], 32, 2),
+}
+
+
+@pytest.mark.skipif(not OWN.is_dir(), reason="the files of ../shared/data/own aren't here")
+@pytest.mark.parametrize("fit", ["stretch", "pad"])
+@pytest.mark.parametrize("name", list(FILES))
+def test_points_of_real_files_lie_in_their_squares(monkeypatch, name, fit):
+    monkeypatch.chdir(OWN)
+    flags, points, count = FILES[name]
+    settings = settings_of(*flags, "--fit", fit, "--test_share", "0", "--on_missing_point", "skip")
+    dataset = only(replace(settings, image_size=96)).train
+    assert (len(dataset.point_names), len(dataset)) == (points, count)
+    light = []  # around the points, relative to the image's own
+    for index in range(0, len(dataset), 6):
+        item = dataset.annotated_item(index)
+        shown = item.points_px[item.visible]
+        assert ((shown > -1) & (shown < 96)).all()
+        back = dataset.to_original(item.points_norm, index)[item.visible]
+        truth = dataset.annotations["keypoints"][index][item.visible]
+        # In float32, an image of 1,000 pixels is resolved to less than 0.001 of them.
+        np.testing.assert_allclose(back, truth, atol=0.01)
+        grey = dataset.denormalize(item.image).mean(dim=0)
+        column, row = shown.round().long().clamp(0, 95).T
+        light.append(float(grey[row, column].mean() / grey[24:72, 24:72].mean()))
+    if name.startswith(("wings", "mouse")):  # veins and the mouse are dark, backgrounds aren't
+        assert np.mean(light) < 0.85
