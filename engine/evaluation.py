@@ -6,7 +6,6 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from data_loader.bad_images import LeftOut, leave_out, list_left_out
 from data_loader.few_shot import add_few_shot_arguments, restrict, save_picks
@@ -23,6 +22,7 @@ from engine.regressor_training import (
     FINETUNE_KEYS,
     REGRESSOR_KEYS,
     RIDGE_KEYS,
+    Landmarks,
     Task,
     add_finetune_arguments,
     add_regressor_arguments,
@@ -47,7 +47,7 @@ from utils.process_group import leave_process_group
 from utils.randomness import seed_everything
 
 IGNORED = {"bn": False, "crop": 0.2, "tb_freq": 500}
-Score = Callable[[dict[str, Tensor], Path, RunLog], dict[str, object]]
+Score = Callable[[dict[str, Landmarks], Path, RunLog], dict[str, object]]
 Run = RidgeRun | RegressorRun | FinetuneRun
 Calibrate = Callable[[Run, dict[str, EncodedImages], RunLog], None]
 KEYS = {"published": REGRESSOR_KEYS, "ridge": RIDGE_KEYS, "finetune": FINETUNE_KEYS}
@@ -106,9 +106,8 @@ def run_evaluation(
         task: loss and metrics of the benchmark.
         train_set: annotated images, of which a few are picked if asked for.
         held_out_sets: split to its images.
-        score: is called after the fit, with the predictions (N, A, 2) in [-1, 1] for each split's
-            images in their order, the run's folder and its log; returns further entries of the
-            result.
+        score: is called after the fit, with what was found in each split's images, in their
+            order, the run's folder and its log; returns further entries of the result.
         calibrate: is called in the end, with the run, the encoded images by split and the log.
 
     Returns:
