@@ -4,7 +4,6 @@
 """
 
 import argparse
-import math
 import signal
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -237,15 +236,6 @@ def add_save_argument(group: argparse._ArgumentGroup) -> None:
         help="write current.pth within an epoch, too, every so many minutes",
     )
     allow_change("save_minutes")
-
-
-def check_loss(loss: float, epoch: int, lr: float) -> None:
-    """Raise an `InputError` if an epoch's mean loss isn't finite."""
-    if not math.isfinite(loss):
-        raise InputError(
-            f"the loss is {loss} after epoch {epoch} at a learning rate of {lr:g}: not saved; try "
-            "a smaller --learning_rate"
-        )
 
 
 class PeriodicSave:
