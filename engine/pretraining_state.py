@@ -31,7 +31,7 @@ from utils.collectives import (
     check_identical,
 )
 from utils.errors import InputError
-from utils.files import reason
+from utils.files import excerpt, reason
 from utils.interruption import Interruption
 from utils.log import Stopwatch
 from utils.process_group import is_first_rank, leave_process_group
@@ -288,9 +288,9 @@ def restore(
     """
     begun_in = str(content.get("order", order))
     if steps_begun(content) and begun_in != order and not override:
-        said = begun_in.encode("unicode_escape").decode()[:200]
         raise InputError(
-            f"{path}: is within an epoch of {said}, not of {order}; --override to insist"
+            f"{path}: is within an epoch of {excerpt(begun_in)}, not of {order}; --override to "
+            "insist"
         )
     for entry, module in state.modules().items():
         load_weights(module, content[entry], path, hint)
