@@ -20,6 +20,7 @@ from engine.finetune_run import FinetuneRun
 from engine.regressor_run import EvaluationSettings, RegressorRun
 from engine.regressor_training import (
     FINETUNE_KEYS,
+    KINDS,
     REGRESSOR_KEYS,
     RIDGE_KEYS,
     Task,
@@ -28,8 +29,9 @@ from engine.regressor_training import (
     build_regressor,
     check_judged,
     check_own_maps,
+    refuse_other_kind,
 )
-from engine.resumption import open_checkpoint, start_run
+from engine.resumption import find_checkpoint, open_checkpoint, start_run
 from engine.ridge_run import RidgeRun
 from engine.run import (
     add_device_arguments,
@@ -39,12 +41,14 @@ from engine.run import (
 )
 from models.encoders import add_encoder_arguments, weights_digest
 from utils.arguments import ArgumentParser, add_ignored_arguments, ignored_notices
+from utils.errors import InputError
 from utils.files import write_text
 from utils.log import RunLog
 from utils.process_group import leave_process_group
 from utils.randomness import seed_everything
 
 IGNORED = {"bn": False, "crop": 0.2, "tb_freq": 500}
+ENTRIES = {kind: entry for entry, kind in KINDS.items()}
 KEYS = {"published": REGRESSOR_KEYS, "ridge": RIDGE_KEYS, "finetune": FINETUNE_KEYS}
 
 
@@ -106,7 +110,7 @@ def run_evaluation(
     # ---- data sets, encoder, regressor ----
     left_out = check_images(settings, task, train_set, held_out_sets, notices)
     kind = settings.regressor
-    found = open_checkpoint(settings, KEYS[kind], notices)
+    found = open_readout(settings, notices)
     picks = restrict(
         train_set,
         settings.restrict_annos,
@@ -163,6 +167,20 @@ def run_evaluation(
         "encoder_digest": digest,
     }
     write_text(settings.folder / "result.json", json.dumps(result, indent=1) + "\n")
+
+
+def open_readout(settings: EvaluationSettings, notices: list[str]) -> tuple[Path, dict] | None:
+    """Return the checkpoint to resume, see `open_checkpoint`; one of another kind is named so."""
+    kind = settings.regressor
+    try:
+        return open_checkpoint(settings, KEYS[kind], notices)
+    except InputError:
+        any_kind = find_checkpoint(
+            settings.resume, settings.folder, ("opt", "epoch"), notices.append
+        )
+        if any_kind is not None:
+            refuse_other_kind(*any_kind, ENTRIES[kind])
+        raise
 
 
 def check_images(

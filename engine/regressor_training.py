@@ -8,6 +8,7 @@ import argparse
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -305,7 +306,11 @@ def check_kind(path: str, entry: str) -> dict:
     Raises:
         InputError: if it is of another kind of readout, or of none.
     """
-    content = load_checkpoint(path, ("opt", "epoch"))
+    refuse_other_kind(path, load_checkpoint(path, ("opt", "epoch")), entry)
+    return load_checkpoint(path, ("opt", "epoch", entry))
+
+
+def refuse_other_kind(path: str | Path, content: dict, entry: str) -> None:
+    """Raise an `InputError` if a checkpoint has the entry of another one of `KINDS` instead."""
     if entry not in content and (others := [kind for key, kind in KINDS.items() if key in content]):
         raise InputError(f"{path}: of --regressor {others[0]}, not {KINDS[entry]}")
-    return load_checkpoint(path, ("opt", "epoch", entry))

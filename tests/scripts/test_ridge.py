@@ -47,12 +47,15 @@ def test_a_run_is_resumed_and_drawn(readouts, faces):
 def test_a_readout_of_the_other_kind_is_refused(readouts, faces, kind):
     other = READOUTS[1 - READOUTS.index(kind)]
     path = f"runs/{other}/current.pth"
+    said = f"of --regressor {other}, not {kind}"
     for more in ((), ("--override",)):
         done = evaluate(
             *(faces, readouts, "--regressor", kind, "--model_name", "x", "--resume", path), *more
         )
-        assert_refused(done, path)
+        assert_refused(done, f"{path}: {said}")
     assert not (readouts / "runs/x").exists()
+    resume = ("--model_name", other, "--resume", "auto")
+    assert_refused(evaluate(faces, readouts, "--regressor", kind, *resume), said)
     given = [*MAPS, "--data_folder", faces, "--vis_keypoints", "--ckpt_path", path]
     done = run_inside("vis_face.py", *given, "--regressor", kind, cwd=readouts)
     assert_refused(done, f"{path}: of --regressor {other}, not {kind}")
