@@ -24,6 +24,7 @@ from models.ridge import RidgeReadout
 from utils.arguments import adam_beta, integer, positive_float, positive_int
 from utils.checkpoint import load_checkpoint, load_weights
 from utils.errors import InputError
+from utils.files import excerpt
 from utils.log import RunLog, progress
 from utils.schedule import add_schedule_arguments
 
@@ -268,12 +269,17 @@ def check_judged(task: Task, held_out: Mapping[str, LandmarkDataset]) -> list[st
 
 
 def load_regressor(
-    path: str | None, regressor: nn.Module, encoder: nn.Module, hint: str
+    path: str | None,
+    regressor: nn.Module,
+    encoder: nn.Module,
+    hint: str,
+    frame: Mapping[str, int] | None = None,
 ) -> list[str]:
     """Load a regressor to be used on an encoder; return what the user should know about it.
 
     Without a path it stays untrained. The encoder is compared with the one that the regressor was
-    trained on, where that is noted; ``hint`` names the flags behind the regressor's shape.
+    trained on, where that is noted; ``hint`` names the flags behind the regressor's shape. So is
+    the ``frame`` of the images, which are flags with their values.
 
     Raises:
         InputError: if the checkpoint doesn't fit.
@@ -284,11 +290,23 @@ def load_regressor(
     entry = kinds.get(type(regressor), "regressor")
     content = check_kind(path, entry)
     load_weights(regressor, content[entry], path, hint)
+    held = vars(content["opt"])
+    other = {
+        name: held[name] for name, value in (frame or {}).items() if held.get(name, value) != value
+    }
+    notices = [f"warning: {path} was trained with {in_flags(other)}"] if other else []
     if entry == "heatmaps":  # which holds its encoder
-        return []
+        return notices
     if content.get("encoder_digest", digest := weights_digest(encoder)) != digest:
-        return [f"warning: {path} was trained on the features of another encoder than this one"]
-    return []
+        notices.append(
+            f"warning: {path} was trained on the features of another encoder than this one"
+        )
+    return notices
+
+
+def in_flags(values: Mapping[str, object]) -> str:
+    """Return options as they are given on a command line."""
+    return " ".join(f"--{name} {excerpt(str(value))}" for name, value in values.items())
 
 
 def check_own_maps(projection: str | None) -> None:

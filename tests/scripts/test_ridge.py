@@ -79,3 +79,16 @@ def test_how_few_images_it_can_be_fitted_to(faces, tmp_path, count, status):
     else:
         assert done.status == 0, done.err
         assert f"fitted to {count} images" in done.out
+
+
+@pytest.mark.parametrize("kind", READOUTS)
+def test_a_readout_of_another_frame_is_told(readouts, faces, kind):
+    given = [*MAPS, "--data_folder", faces, "--vis_keypoints", "--regressor", kind]
+    given += ["--ckpt_path", f"runs/{kind}/current.pth"]
+    done = run_inside("vis_face.py", *given, cwd=readouts)
+    assert done.status == 0 and "warning" not in done.out, done.err
+    done = run_inside("vis_face.py", *given, "--image_size", "80", cwd=readouts)
+    assert done.status == 0, done.err
+    warnings = [line for line in done.out.splitlines() if "warning" in line]
+    assert len(warnings) == 1
+    assert f"runs/{kind}/current.pth was trained with --image_size 72" in warnings[0]
