@@ -67,25 +67,28 @@ def add_evaluation_arguments(
     add_ignored_arguments(parser, **IGNORED)
 
 
-def finetune_notices(settings: EvaluationSettings) -> list[str]:
-    """Return a line for each flag that is set and that fine-tuning ignores.
+def readout_notices(settings: EvaluationSettings) -> list[str]:
+    """Return a line for each flag that is set and that the kind of readout ignores.
 
     Raises:
         InputError: for a flag that it can't be used with.
     """
-    if settings.regressor != "finetune":
+    kind = settings.regressor
+    if kind == "published":
         return []
-    check_own_maps(settings.projection)
+    if kind == "finetune":
+        check_own_maps(settings.projection)
     names = (
         "epochs learning_rate lr_decay_epochs lr_decay_rate cosine multistep momentum weight_decay "
-        "adam amsgrad beta1 beta2 repeat num_per_epoch TPS_aug"
+        "adam amsgrad beta1 beta2 repeat num_per_epoch"
     )
+    names += " TPS_aug" if kind == "finetune" else ""  # ridge is fitted to one warp of an image
     parser = ArgumentParser("")
     add_regressor_arguments(parser)
     add_few_shot_arguments(parser)
     defaults = vars(parser.parse_args([]))
     ignored = {name: defaults[name] for name in names.split()}
-    return ignored_notices(settings.options, "with --regressor finetune", **ignored)
+    return ignored_notices(settings.options, f"with --regressor {kind}", **ignored)
 
 
 def run_evaluation(
@@ -105,7 +108,7 @@ def run_evaluation(
         held_out_sets: split to its images.
     """
     seed_everything(settings.seed)
-    notices = ignored_notices(settings.options, **IGNORED) + finetune_notices(settings)
+    notices = ignored_notices(settings.options, **IGNORED) + readout_notices(settings)
 
     # ---- data sets, encoder, regressor ----
     left_out = check_images(settings, task, train_set, held_out_sets, notices)

@@ -68,6 +68,15 @@ def test_a_readout_of_other_maps_is_refused(readouts, faces):
     assert_refused(done, "holds another architecture than --model resnet18 --layer 1")
 
 
+def test_flags_that_it_ignores_are_told(faces, tmp_path):
+    flags = ["--repeat", "--num_per_epoch", "7", "--learning_rate", "0.01", "--TPS_aug"]
+    done = evaluate(faces, tmp_path, "--regressor", "ridge", "--model_name", "ridge", *flags)
+    assert done.status == 0, done.err
+    told = {line.split()[0] for line in done.out.splitlines() if "with --regressor ridge" in line}
+    # `RUN` sets the epochs and Adam.
+    assert told == {"--repeat", "--num_per_epoch", "--learning_rate", "--epochs", "--adam"}
+
+
 @pytest.mark.parametrize(("count", "status"), [(0, 2), (1, 0), (2, 0), (11, 2)])
 def test_how_few_images_it_can_be_fitted_to(faces, tmp_path, count, status):
     done = evaluate(
