@@ -8,20 +8,36 @@ The published run on CUB, whose lists of training images give its number of anno
     --adam --cosine --learning_rate 0.001 --weight_decay 0.0005 --epochs 2000 --batch_size 32 \
     --model_path runs --model_name CUB_regressor
 
-[spec 5; Cheng et al. 2020, Sec. 4, table 3.]
+[spec 5; Cheng et al. 2020, Sec. 4, table 3.] Images of one's own, with any named points:
+
+  python eval_animal.py --dataset Keypoints --data_folder DIR --annotations FILE --test_share 0.3 \
+    --model resnet18 --image_size 160 --trained_model_path runs/dense/current.pth \
+    --regressor finetune --model_path runs --model_name own
 """
 
+from dataclasses import replace
+from functools import partial
+
+import torch
 from torch import Tensor
 
 from data_loader.data_loaders_animal import add_animal_arguments, build_animal_dataset
 from engine.evaluation import add_evaluation_arguments, run_evaluation
+from engine.keypoint_scores import score_splits, sum_up_folds
+from engine.keypoint_sets import (
+    KeypointSettings,
+    add_keypoint_arguments,
+    keypoint_splits,
+    refuse_keypoint_flags,
+)
 from engine.regressor_run import EvaluationSettings
 from engine.regressor_training import Task
 from engine.run import choose_device
 from models.loss import selected_regression_loss
-from models.metric import calc_pck, pck_points
+from models.metric import calc_pck, pck_points, side_error
 from utils.arguments import ArgumentParser
-from utils.process_group import join_process_group
+from utils.errors import InputError
+from utils.process_group import join_process_group, world_size
 from utils.script import run_script
 
 PCK_BOX = 48  # [spec 6]
@@ -31,6 +47,7 @@ def build_parser() -> ArgumentParser:
     """Return the parser of all options [spec 8]."""
     parser = ArgumentParser(__doc__)
     add_animal_arguments(parser)
+    add_keypoint_arguments(parser)
     add_evaluation_arguments(parser, batch_size=32, num_workers=32, save_freq=5)
     return parser
 
@@ -58,11 +75,51 @@ def animal_task() -> Task:
     )
 
 
+def keypoint_task(has_validation: bool) -> Task:
+    """Return how one's own points are judged within a run: by their distance."""
+
+    def judged_points(truth: Tensor, visible: Tensor) -> Tensor:
+        return visible.sum()
+
+    return Task(
+        loss=selected_regression_loss,
+        metrics={"error": side_error},
+        judged=judged_points,
+        # Without validation images no epoch is picked: on the test images it would flatter them.
+        best={"best_val_error": ("Val", "error")} if has_validation else {},
+        lower_is_better=True,
+        unit="% of the network input's side, mean over the annotated points",
+    )
+
+
+def evaluate_keypoints(
+    settings: EvaluationSettings, own: KeypointSettings, device: torch.device, warped: bool
+) -> None:
+    """Fit and evaluate a regressor on images of one's own, once or for each fold."""
+    if world_size() > 1 and own.folds is not None and own.fold is None:
+        raise InputError("--folds under torchrun: give --fold N, too")
+    results = []
+    for train, held_out, fold in keypoint_splits(own, TPS_aug=warped):
+        run = settings
+        if fold is not None:
+            run = replace(settings, model_name=f"{settings.model_name}/fold_{fold}")
+        task, score = keypoint_task("Val" in held_out), partial(score_splits, held_out)
+        results.append(run_evaluation(run, device, task, train, held_out, score))
+    if own.folds is not None and own.fold is None:
+        sum_up_folds(settings.folder, results)
+
+
 def main() -> None:
-    """Fit and evaluate a regressor on a bird benchmark."""
+    """Fit and evaluate a regressor on a bird benchmark, or on images of one's own."""
     args = build_parser().parse_args()
     device = choose_device(args.device, args.gpu)
     join_process_group(device)
+    settings = EvaluationSettings.from_options(args)
+    if args.dataset == "Keypoints":
+        own = KeypointSettings.from_options(args)
+        evaluate_keypoints(settings, own, device, args.TPS_aug)
+        return
+    refuse_keypoint_flags(vars(args))
     frame = {
         "image_size": args.image_size,
         "image_crop": args.image_crop,
@@ -75,7 +132,6 @@ def main() -> None:
         split: build_animal_dataset(args.data_folder, split.lower(), **frame)
         for split in ("Val", "Test")
     }
-    settings = EvaluationSettings.from_options(args)
     run_evaluation(settings, device, animal_task(), train_set, held_out)
 
 

@@ -196,14 +196,22 @@ CUB_ROOTS = ("datasets/CUB_200_2011", "datasets/CUB-200-2011")
 def add_animal_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare which benchmark to read, and from where."""
     group = parser.add_argument_group("images")
-    group.add_argument("--dataset", choices=["CUB"], default="CUB", help="the benchmark")
     group.add_argument(
-        "--data_folder", metavar="DIR", help=f"root of the benchmark; by default {CUB_ROOTS[0]}"
+        "--dataset",
+        choices=["CUB", "Keypoints"],
+        default="CUB",
+        help="the benchmark, or images of one's own with named points",
+    )
+    group.add_argument(
+        "--data_folder",
+        metavar="DIR",
+        help=f"root of the benchmark, by default {CUB_ROOTS[0]}; or of one's own images, by "
+        "default the folder of --annotations",
     )
     group.add_argument(
         "--imagelist",
         metavar="FILE",
-        help="list of the training images, in place of split/train.txt",
+        help="CUB: list of the training images, in place of split/train.txt",
     )
     allow_change("data_folder", keeps_results=False)
     add_image_arguments(group, image_size=96, image_crop=0)

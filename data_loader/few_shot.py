@@ -72,7 +72,7 @@ def save_picks(folder: Path, picks: Picks | None) -> None:
 
 def load_picks(folder: Path, dataset: LandmarkDataset) -> np.ndarray:
     """Return the places in the data set of the images that ``namelist.txt`` names."""
-    places = {name: place for place, name in enumerate(dataset.filenames)}
+    places = {name: place for place, name in enumerate(dataset.item_names())}
     names = read_lines(folder / NAME_FILE)
     if not names:
         raise InputError(f"{folder / NAME_FILE}: empty, expected one image a line")
@@ -111,7 +111,8 @@ def restrict(
         places = load_picks(noted_in, dataset)
     else:
         places = sample_picks(total, count, seed)
-    picks = Picks(places.tolist(), [dataset.filenames[i] for i in places])
+    item_names = dataset.item_names()
+    picks = Picks(places.tolist(), [item_names[i] for i in places])
     kept = tile_picks(places, total, num_per_epoch) if repeat else places
     dataset.select(kept.tolist())
     dataset.check_landmarks()

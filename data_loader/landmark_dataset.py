@@ -74,6 +74,8 @@ class LandmarkDataset(ImageSet):
     num_landmarks: int  # A; none where images have no annotation
     published_counts: dict[str, int] | None = None  # by split
     split_name = ""  # "train" or "test" if a subclass says nothing
+    flip_order: np.ndarray | None = None  # (A,), which point of a mirror image each point is
+    mirror = "off"  # what of training images is mirrored, see `Keypoints`
     image_cache: Any = None  # an `ImageCache`, see `image_cache.cache_images`
 
     def __init__(
@@ -153,6 +155,17 @@ class LandmarkDataset(ImageSet):
                 f"{self.folder}: none of the {len(self):,} training images has landmark "
                 f"{int(seen.byte().argmin()) + 1} annotated"
             )
+
+    def item_names(self) -> list[str]:
+        """Return a name of each item, such as its image's, by which it can be found again."""
+        return self.filenames
+
+    def add_copies(self) -> None:
+        """Add what a training set has beside the images that were picked: nothing as a rule."""
+
+    def checkpoint_notes(self) -> dict[str, object]:
+        """Return entries of a readout's checkpoint that say which points it finds, if named."""
+        return {}
 
     def _inspect_some_files(self) -> None:
         """Check the size of some images, and note if 16-bit values make them nearly black."""

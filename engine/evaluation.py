@@ -1,11 +1,12 @@
 """The run that the evaluation scripts share: encode, fit, score, record [spec 5, 7]."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from data_loader.bad_images import LeftOut, leave_out, list_left_out
 from data_loader.few_shot import add_few_shot_arguments, restrict, save_picks
@@ -29,6 +30,7 @@ from engine.regressor_training import (
     build_regressor,
     check_judged,
     check_own_maps,
+    predict_landmarks,
     refuse_other_kind,
 )
 from engine.resumption import find_checkpoint, open_checkpoint, start_run
@@ -39,7 +41,7 @@ from engine.run import (
     add_output_arguments,
     describe_device,
 )
-from models.encoders import add_encoder_arguments, weights_digest
+from models.encoders import Encoder, add_encoder_arguments, weights_digest
 from utils.arguments import ArgumentParser, add_ignored_arguments, ignored_notices
 from utils.errors import InputError
 from utils.files import write_text
@@ -49,6 +51,7 @@ from utils.randomness import seed_everything
 
 IGNORED = {"bn": False, "crop": 0.2, "tb_freq": 500}
 ENTRIES = {kind: entry for entry, kind in KINDS.items()}
+Score = Callable[[dict[str, Tensor], Path, RunLog], dict[str, object]]
 KEYS = {"published": REGRESSOR_KEYS, "ridge": RIDGE_KEYS, "finetune": FINETUNE_KEYS}
 
 
@@ -97,7 +100,8 @@ def run_evaluation(
     task: Task,
     train_set: LandmarkDataset,
     held_out_sets: Mapping[str, LandmarkDataset],
-) -> None:
+    score: Score | None = None,
+) -> dict[str, object] | None:
     """Fit a regressor on a frozen encoder's features, or fine-tune both, and evaluate it.
 
     Args:
@@ -106,6 +110,12 @@ def run_evaluation(
         task: loss and metrics of the benchmark.
         train_set: annotated images, of which a few are picked if asked for.
         held_out_sets: split to its images.
+        score: is called after the fit, with the predictions (N, A, 2) in [-1, 1] for each split's
+            images in their order, the run's folder and its log; returns further entries of the
+            result.
+
+    Returns:
+        What ``result.json`` holds, in the first rank.
     """
     seed_everything(settings.seed)
     notices = ignored_notices(settings.options, **IGNORED) + readout_notices(settings)
@@ -122,21 +132,11 @@ def run_evaluation(
         seed=settings.seed,
         noted_in=found[0].parent if found else None,
     )
+    train_set.add_copies()
     encoder = load_frozen_encoder(settings, train_set.side, notices).to(device)
     use_colours(encoder, train_set, *held_out_sets.values(), noted_in=settings.trained_model_path)
-    digest = weights_digest(encoder)
-    encoding = Encoding(encoder, digest, settings.layer, settings.use_hypercol)
-    channels = encoder.feature_channels(settings.layer, settings.use_hypercol)
-    shape = (channels, train_set.num_landmarks)
-    run: RidgeRun | RegressorRun | FinetuneRun
-    if kind == "ridge":
-        run = RidgeRun(settings, task, *shape, train_set.side, device, digest)
-    elif kind == "finetune":
-        encoding = Pixels(encoder)
-        side, notes = train_set.side, train_set.noted_colours()
-        run = FinetuneRun(settings, task, encoder, *shape[1:], side, device, digest, notes)
-    else:
-        run = RegressorRun(settings, task, build_regressor(*shape).to(device), digest)
+    run, encoding = build_run(settings, task, train_set, encoder, device)
+    digest = run.encoder_digest
     if found is not None:
         run.resume(*found)
 
@@ -156,12 +156,15 @@ def run_evaluation(
     to_encode = None if isinstance(run, FinetuneRun) else train_set
     train, held_out = encode_splits(settings, encoding, to_encode, held_out_sets, log)
     if not leave_process_group():
-        return  # the rest is done by the first rank
+        return None  # the rest is done by the first rank
     if isinstance(run, FinetuneRun):
         fitted = run.fit(AnnotatedSquares(train_set, settings.num_workers), held_out, log)
     else:
         assert train is not None  # in the first rank
         fitted = run.fit(train, held_out, log)
+    if score is not None:
+        predicted = {s: predict_landmarks(run.readout, images) for s, images in held_out.items()}
+        fitted |= score(predicted, settings.folder, log)
     result = {
         "dataset": settings.dataset,
         "unit": task.unit,
@@ -170,6 +173,30 @@ def run_evaluation(
         "encoder_digest": digest,
     }
     write_text(settings.folder / "result.json", json.dumps(result, indent=1) + "\n")
+    return result
+
+
+def build_run(
+    settings: EvaluationSettings,
+    task: Task,
+    train_set: LandmarkDataset,
+    encoder: Encoder,
+    device: torch.device,
+) -> tuple[RidgeRun | RegressorRun | FinetuneRun, Encoding]:
+    """Return the fit that is asked for, not begun, and what it wants to see of images."""
+    digest, notes = weights_digest(encoder), train_set.checkpoint_notes()
+    channels = encoder.feature_channels(settings.layer, settings.use_hypercol)
+    side, landmarks = train_set.side, train_set.num_landmarks
+    if settings.regressor == "finetune":
+        notes = {**notes, **train_set.noted_colours()}
+        tuned = FinetuneRun(settings, task, encoder, landmarks, side, device, digest, notes)
+        return tuned, Pixels(encoder)
+    encoding = Encoding(encoder, digest, settings.layer, settings.use_hypercol)
+    if settings.regressor == "ridge":
+        ridge = RidgeRun(settings, task, channels, landmarks, side, device, digest, notes)
+        return ridge, encoding
+    regressor = build_regressor(channels, landmarks).to(device)
+    return RegressorRun(settings, task, regressor, digest, notes), encoding
 
 
 def open_readout(settings: EvaluationSettings, notices: list[str]) -> tuple[Path, dict] | None:

@@ -11,12 +11,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from data_loader.views.dense_views import DenseViews, points_in_views
+from data_loader.views.dense_views import DenseViews, points_in_views, swap_pairs
 from data_loader.views.similarity import Spread
 from engine.annotated_squares import AnnotatedSquares
 from engine.encoded_images import EncodedImages
 from engine.regressor_run import EvaluationSettings, in_words
-from engine.regressor_training import Task, baseline, evaluate, mean_shape
+from engine.regressor_training import Task, baseline, evaluate, judged_split, mean_shape
 from engine.resumption import save_current
 from models.encoders import Encoder
 from models.heatmap_head import HeatmapNetwork
@@ -90,6 +90,11 @@ class FinetuneRun:
         self.done, self.best = content["epoch"], content["best"]
         self.best_round, self.best_px = int(content["best_epoch"]), float(content["best_px"])
 
+    @property
+    def readout(self) -> HeatmapNetwork:
+        """The network as it is: after the fit, of the best round."""
+        return self.network
+
     def load(self, weights: Mapping[str, dict], path: Path) -> None:
         """Set the network to weights; the path is for messages."""
         for module, name in ((self.network.encoder, "model"), (self.network.head, "heatmaps")):
@@ -117,8 +122,9 @@ class FinetuneRun:
         if not seen.all():
             missing = int(seen.int().argmin()) + 1
             raise InputError(f"--regressor finetune: no training image shows landmark {missing}")
-        shape = baseline(self.task, mean_shape(points, visible), held_out["Test"])
-        log.line(f"mean shape: {in_words(self.task, {'Test': shape})}")
+        name, judged_set = judged_split(held_out)
+        shape = baseline(self.task, mean_shape(points, visible), judged_set)
+        log.line(f"mean shape: {in_words(self.task, {name: shape})}")
         rounds = -(-self.settings.finetune_steps // self.round_steps)
         with Interruption() as interruption:
             for number in range(self.done + 1, rounds + 1):
@@ -168,7 +174,9 @@ class FinetuneRun:
         steps = range(first, min(first + self.round_steps, settings.finetune_steps))
         generator = torch.Generator().manual_seed((settings.seed * 1_000_003 + number) % 2**63)
         batches = learnt[shuffled(len(learnt), len(steps) * settings.finetune_batch, generator)]
-        views = DenseViews(dataset.imwidth, dataset.crop, dataset.mean, dataset.std, SPREAD)
+        order = dataset.flip_order if dataset.mirror == "views" else None
+        frame, colours = (dataset.imwidth, dataset.crop), (dataset.mean, dataset.std)
+        views = DenseViews(*frame, *colours, SPREAD, mirrored=order is not None)
         total = torch.zeros((), device=self.device)
         self.network.train()
         squares = train.batches(batches.split(settings.finetune_batch))
@@ -178,6 +186,8 @@ class FinetuneRun:
                 maps, batch.points_px.to(self.device), views.side, views.width
             )
             visible = shown & batch.visible.to(self.device)
+            if order is not None:
+                points, visible = swap_pairs(maps, points, visible, order)
             lr = warm_up_cosine_lr(settings.finetune_rate, WARM_UP, settings.finetune_steps, step)
             set_learning_rate(self.optimizer, lr)
             images = images.contiguous(memory_format=torch.channels_last)

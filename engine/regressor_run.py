@@ -1,6 +1,6 @@
 """The fit of a regressor as a run: epochs, scores, checkpoints [spec 5, 7]."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,12 +14,13 @@ from engine.regressor_training import (
     baseline,
     build_optimizer,
     evaluate,
+    judged_split,
     mean_shape,
     train_one_epoch,
 )
 from engine.resumption import save_current
 from engine.run import RunSettings
-from utils.checkpoint import load_weights, save_checkpoint
+from utils.checkpoint import load_checkpoint, load_weights, save_checkpoint
 from utils.errors import InputError, check_finite
 from utils.interruption import Interruption
 from utils.log import RunLog, Stopwatch
@@ -64,14 +65,20 @@ class EvaluationSettings(EncoderSettings, RunSettings):
 class RegressorRun:
     """A regressor with its optimizer, the epochs done and the best scores.
 
-    ``encoder_digest`` is that of the encoder's weights; checkpoints note it.
+    ``encoder_digest`` is that of the encoder's weights; checkpoints note it, and have further
+    entries, ``notes``.
     """
 
     def __init__(
-        self, settings: EvaluationSettings, task: Task, regressor: nn.Module, encoder_digest: str
+        self,
+        settings: EvaluationSettings,
+        task: Task,
+        regressor: nn.Module,
+        encoder_digest: str,
+        notes: Mapping[str, object] | None = None,
     ) -> None:
         self.settings, self.task, self.regressor = settings, task, regressor
-        self.encoder_digest = encoder_digest
+        self.encoder_digest, self.notes = encoder_digest, notes or {}
         self.optimizer = build_optimizer(
             regressor,
             learning_rate=settings.learning_rate,
@@ -110,8 +117,9 @@ class RegressorRun:
         Raises:
             InputError: if the loss or the deciding score isn't finite any more.
         """
-        shape = baseline(self.task, mean_shape(*train.annotations()), held_out["Test"])
-        log.line(f"mean shape: {in_words(self.task, {'Test': shape})}")
+        split, judged = judged_split(held_out)
+        shape = baseline(self.task, mean_shape(*train.annotations()), judged)
+        log.line(f"mean shape: {in_words(self.task, {split: shape})}")
         last: dict[str, Scores] = {}
         with Interruption() as interruption:
             for epoch in range(self.done + 1, self.settings.epochs + 1):
@@ -123,6 +131,15 @@ class RegressorRun:
         log.line(f"after the last epoch ({epochs}): {in_words(self.task, last)}")
         log.line(self.best_in_words())
         return {"epochs": epochs, "last": last, "best": self.best, "mean_shape": shape}
+
+    @property
+    def readout(self) -> nn.Module:
+        """The regressor of the best epoch."""
+        path = self.settings.best_path
+        if self.task.best and path.is_file():
+            content = load_checkpoint(path, ("regressor",))
+            load_weights(self.regressor, content["regressor"], path, self.settings.hint)
+        return self.regressor
 
     def evaluate(self, held_out: dict[str, EncodedImages]) -> dict[str, Scores]:
         """Return the scores of each split."""
@@ -153,8 +170,8 @@ class RegressorRun:
         )
         check_finite("the loss", trained["loss"], epoch)
         scores = self.evaluate(held_out)
-        split, name = next(iter(task.best.values()))
-        check_finite(f"{split} {name}", scores[split][name], epoch)
+        for split, name in list(task.best.values())[:1]:
+            check_finite(f"{split} {name}", scores[split][name], epoch)
         entries = {entry: scores[split][name] for entry, (split, name) in task.best.items()}
         improved = task.improves(entries, self.best)
         if improved:
@@ -182,6 +199,7 @@ class RegressorRun:
             **self.best,
             "regressor": self.regressor.state_dict(),
             "optimizer": self.optimizer.state_dict(),
+            **self.notes,
         }
         if improved:
             save_checkpoint(settings.best_path, content)
@@ -192,6 +210,8 @@ class RegressorRun:
     def best_in_words(self) -> str:
         """Return the best epoch's entries as one line, and by what it was picked."""
         task, settings = self.task, self.settings
+        if not task.best:
+            return f"no validation images: kept is the last epoch; {settings.best_path}"
         entries = "  ".join(f"{entry} {self.best[entry]:.2f}" for entry in task.best)
         split, _ = next(iter(task.best.values()))
         caution = ", as published: too good to quote" if split == "Test" else ""

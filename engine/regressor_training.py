@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -41,6 +41,7 @@ REGRESSOR_KEYS = ("opt", "epoch", "regressor", "optimizer")  # of a checkpoint [
 
 Score = Callable[[Tensor, Tensor, Tensor], Tensor]
 Scores = dict[str, float]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ class Task:
         judged: truth (B, A, 2) and visible (B, A) to the number of images, a scalar, that a
             batch's metrics stand for: its weight in the mean over a data set.
         best: checkpoint entry to the (split, metric) it keeps; the first one decides which epoch
-            is the best.
+            is the best. Without any it is the last one.
         lower_is_better: how it decides.
         unit: of the metrics, in words.
     """
@@ -67,7 +68,9 @@ class Task:
     unit: str
 
     def improves(self, new: Scores, old: Scores) -> bool:
-        """Compare two epochs by the first entry of ``best``."""
+        """Compare two epochs by the first entry of ``best``; without any, the later is better."""
+        if not self.best:
+            return True
         entry = next(iter(self.best))
         return new[entry] < old[entry] if self.lower_is_better else new[entry] > old[entry]
 
@@ -194,6 +197,19 @@ def evaluate(regressor: nn.Module, task: Task, images: EncodedImages) -> Scores:
         mean.add({"loss": loss}, len(batch.points))
         mean.add_metrics(task, pred, batch.points, batch.visible)
     return mean.result()
+
+
+@torch.no_grad()
+def predict_landmarks(regressor: nn.Module, images: EncodedImages) -> Tensor:
+    """Return the landmarks (N, A, 2) in [-1, 1] of a data set that isn't shuffled, on the CPU."""
+    regressor.eval()
+    return torch.cat([regressor(batch.features)[0].cpu() for batch in images.batches(epoch=0)])
+
+
+def judged_split(held_out: Mapping[str, T]) -> tuple[str, T]:
+    """Return the split that baselines are judged by: ``Test``, or else the first one."""
+    name = "Test" if "Test" in held_out else next(iter(held_out))
+    return name, held_out[name]
 
 
 def predict(regressor: nn.Module, task: Task, batch: Batch) -> tuple[Tensor, Tensor]:

@@ -5,7 +5,7 @@ heatmap.
 """
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from operator import attrgetter
 from pathlib import Path
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from engine.encoded_images import EncodedImages
 from engine.regressor_run import EvaluationSettings, in_words
-from engine.regressor_training import Task, baseline, evaluate, mean_shape
+from engine.regressor_training import Task, baseline, evaluate, judged_split, mean_shape
 from engine.resumption import save_current
 from models.encoders import Features, as_maps
 from models.ridge import (
@@ -63,6 +63,7 @@ class RidgeRun:
         side: of the images, in pixels.
         device: to compute on.
         encoder_digest: of the encoder's weights; checkpoints note it.
+        notes: further entries of the checkpoints.
     """
 
     def __init__(
@@ -74,9 +75,10 @@ class RidgeRun:
         side: int,
         device: torch.device,
         encoder_digest: str,
+        notes: Mapping[str, object] | None = None,
     ) -> None:
         self.settings, self.task, self.device = settings, task, device
-        self.encoder_digest = encoder_digest
+        self.encoder_digest, self.notes = encoder_digest, notes or {}
         self.readout = RidgeReadout(channels, landmarks, side)
         self.done = 0
 
@@ -99,8 +101,9 @@ class RidgeRun:
     ) -> dict[str, object]:
         """Fit, evaluate and save; return what ``result.json`` holds of it."""
         points, visible = train.annotations()
-        shape = baseline(self.task, mean_shape(points, visible), held_out["Test"])
-        log.line(f"mean shape: {in_words(self.task, {'Test': shape})}")
+        split, judged = judged_split(held_out)
+        shape = baseline(self.task, mean_shape(points, visible), judged)
+        log.line(f"mean shape: {in_words(self.task, {split: shape})}")
         watch, result = Stopwatch(), {"epochs": 1, "mean_shape": shape}
         if not self.done:
             result["ridge"] = fit_ridge(self.readout, train, visible, log)._asdict()
@@ -119,6 +122,7 @@ class RidgeRun:
             "encoder_digest": self.encoder_digest,
             "epoch": 1,
             "ridge": {name: value.cpu() for name, value in self.readout.state_dict().items()},
+            **self.notes,
         }
         save_checkpoint(settings.best_path, content)
         save_current(settings.folder, content, settings.keep_last)

@@ -3,16 +3,18 @@
 Letters: B images, C channels, h and w rows and columns of a map, P principal components.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from PIL import Image
 from sklearn.decomposition import PCA
 from torch import Tensor, nn
+from torch.utils.data import DataLoader
 
 from data_loader.bad_images import leave_out, list_left_out
 from data_loader.items import Items
@@ -20,6 +22,8 @@ from data_loader.landmark_dataset import LandmarkDataset
 from data_loader.loaders import add_loader_arguments, build_loader, worker_notice
 from engine.encoder_loading import EncoderSettings, load_frozen_encoder, use_colours
 from engine.evaluation import add_evaluation_arguments
+from engine.page import check_page, write_page
+from engine.page_records import dataset_records, landmark_names
 from engine.regressor_training import (
     add_kind_argument,
     build_regressor,
@@ -80,6 +84,13 @@ def add_visualization_arguments(parser: ArgumentParser) -> None:
     group.add_argument(
         "--vis_PCA", action="store_true", help="draw the principal components of the features"
     )
+    group.add_argument(
+        "--page",
+        type=Path,
+        metavar="DIR",
+        help="write a page to look through predicted and true landmarks with, as a new folder: "
+        "open its index.html in a browser",
+    )
     group.add_argument("--ckpt_path", metavar="FILE", help="checkpoint of the regressor")
     add_kind_argument(group)
     add_loader_arguments(parser, batch_size=32, num_workers=32)
@@ -95,9 +106,15 @@ class VisualizationSettings(EncoderSettings):
     vis_path: Path
     vis_keypoints: bool
     vis_PCA: bool  # noqa: N815 (published name)
+    page: Path | None
     ckpt_path: str | None
     regressor: str
     device: str
+
+    @property
+    def finds_landmarks(self) -> bool:
+        """Whether landmarks are wanted, drawn or as a page."""
+        return self.vis_keypoints or self.page is not None
 
     @property
     def read_layers(self) -> tuple[int, bool]:
@@ -132,7 +149,7 @@ def run_visualization(
     if dataset.skip_bad:
         left_out = leave_out({"test": dataset}, settings.num_workers)
         notices += list_left_out(left_out, settings.vis_path)
-    if settings.vis_keypoints:
+    if settings.finds_landmarks:
         regressor = load_readout(settings, encoder, dataset, notices).to(device).eval()
     loader = build_loader(
         Items(dataset, dataset.annotated_item),
@@ -151,37 +168,96 @@ def run_visualization(
             maps = principal_maps(encoder(images.to(device), *layers))  # (B, P, h, w)
         path = draw_components(dataset.denormalize(images), maps, settings.vis_path)
         log.line(f"components of {len(images)} images: {path}")
+    if settings.finds_landmarks:
+        found = find_landmarks(settings, encoder, regressor, loader, dataset, draw)
+        show_landmarks(settings, dataset, found, score(found.batches), legend, log)
+
+
+class Found(NamedTuple):
+    """What was found in all images: batch by batch, as `Score` takes it.
+
+    ``confidence`` holds (B, A) each, in [0, 1] or NaN; ``drawings`` the first images.
+    """
+
+    batches: list[tuple[Tensor, Tensor, Tensor]]
+    confidence: list[Tensor]
+    drawings: list[Image.Image]
+
+
+@torch.no_grad()
+def find_landmarks(
+    settings: VisualizationSettings,
+    encoder: Encoder,
+    regressor: nn.Module,
+    loader: DataLoader,
+    dataset: LandmarkDataset,
+    draw: Draw,
+) -> Found:
+    """Return the landmarks of all images, of which the first ones are drawn if that is wished."""
+    found = Found([], [], [])
+    device = next(encoder.parameters()).device
+    for batch in progress(loader, "predicting"):
+        features = encode(encoder, batch.image.to(device), *settings.read_layers)
+        # The published regressor's other output are points, which tell no confidence.
+        pred, other = (output.cpu() for output in regressor(features))  # (B, A, 2)
+        found.batches.append((pred, batch.points_norm, batch.visible))
+        nothing = torch.full(pred.shape[:2], math.nan)
+        found.confidence.append(other if other.shape == nothing.shape else nothing)
+        if settings.vis_keypoints and len(found.batches) <= DRAWN_BATCHES:
+            images = dataset.denormalize(batch.image)
+            for index, image, *points in zip(
+                batch.index.tolist(), images, *found.batches[-1], strict=True
+            ):
+                drawings = draw(settings.vis_path, index, image, *points)
+                found.drawings.extend(drawings[: SHEET_IMAGES - len(found.drawings)])
+    return found
+
+
+def show_landmarks(
+    settings: VisualizationSettings,
+    dataset: LandmarkDataset,
+    found: Found,
+    words: str,
+    legend: str,
+    log: RunLog,
+) -> None:
+    """Write the contact sheet, the page or both; ``words`` say how good the predictions are."""
+    log.line(f"{len(dataset)} test images: {words}")
     if settings.vis_keypoints:
-        predicted = []  # of all images, batch by batch
-        drawings: list[Image.Image] = []
-        for batch in progress(loader, "predicting"):
-            with torch.no_grad():
-                features = encode(encoder, batch.image.to(device), *settings.read_layers)
-                pred = regressor(features)[0].cpu()  # (B, A, 2)
-            predicted.append((pred, batch.points_norm, batch.visible))
-            if len(predicted) <= DRAWN_BATCHES:
-                for index, image, *points in zip(
-                    batch.index.tolist(),
-                    dataset.denormalize(batch.image),
-                    *predicted[-1],
-                    strict=True,
-                ):
-                    drawings += draw(settings.vis_path, index, image, *points)
-        found, path = score(predicted), settings.vis_path / "contact_sheet.png"
-        save_png(sheet(drawings[:SHEET_IMAGES], SHEET_COLUMNS, f"{legend}; {found}"), path)
-        log.line(f"{len(dataset)} test images: {found}")
+        path = settings.vis_path / "contact_sheet.png"
+        save_png(sheet(found.drawings, SHEET_COLUMNS, f"{legend}; {words}"), path)
         log.line(f"landmarks of the first images: {path}")
+    if settings.page is not None:
+        write_dataset_page(settings.page, dataset, found, words, log)
+
+
+def write_dataset_page(
+    folder: Path, dataset: LandmarkDataset, found: Found, words: str, log: RunLog
+) -> None:
+    """Write the page of a data set; ``words`` say how good the predictions are."""
+    predicted = torch.cat([pred for pred, _, _ in found.batches])
+    records = dataset_records(dataset, predicted, torch.cat(found.confidence))
+    page = write_page(
+        folder,
+        progress(records, "writing the page"),
+        names=landmark_names(dataset),
+        title=f"{dataset}: {words}",
+    )
+    log.line(f"page of {page.records} images: {page.path}")
 
 
 def check_wishes(settings: VisualizationSettings) -> None:
     """Raise an `InputError` if there is nothing to draw, or nothing to draw it with."""
-    if not (settings.vis_keypoints or settings.vis_PCA):
-        raise InputError("nothing to draw: give --vis_keypoints, --vis_PCA or both")
+    if not (settings.finds_landmarks or settings.vis_PCA):
+        raise InputError("nothing to draw: give --vis_keypoints, --page, --vis_PCA or several")
+    if settings.page is not None:
+        check_page(settings.page)
     if settings.ckpt_path is None:
         if settings.regressor == "finetune":
             raise InputError("--regressor finetune: give its checkpoint by --ckpt_path FILE")
-        if settings.vis_keypoints and not settings.random_network:
-            raise InputError("--vis_keypoints needs the regressor: give --ckpt_path FILE")
+        if settings.finds_landmarks and not settings.random_network:
+            flag = "--vis_keypoints" if settings.vis_keypoints else "--page"
+            raise InputError(f"{flag} needs the regressor: give --ckpt_path FILE")
 
 
 def with_own_encoder(settings: VisualizationSettings, notices: list[str]) -> VisualizationSettings:

@@ -51,6 +51,21 @@ def inter_ocular_points(gt: Tensor, eyeidxs: Sequence[int], visible: Tensor | No
     return visible & (has_distance & visible[:, left] & visible[:, right])[:, None]
 
 
+def side_error(pred: Tensor, gt: Tensor, visible: Tensor) -> Tensor:
+    """Return the mean distance of visible points as a percentage of the network input's side.
+
+    Args:
+        pred: (B, A, 2).
+        gt: (B, A, 2).
+        visible: (B, A), bool, the annotated landmarks.
+
+    Returns:
+        A scalar, NaN if no point is visible.
+    """
+    distance = (pred - gt).norm(dim=-1).masked_fill(~visible, 0)  # (B, A), the side is 2
+    return 100 * distance.sum() / (2 * visible.sum())
+
+
 def calc_pck(
     pred: Tensor, gt: Tensor, visible: Tensor, boxsize: int, truncate: bool = True
 ) -> Tensor:

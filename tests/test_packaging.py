@@ -1,4 +1,7 @@
 import re
+import subprocess
+
+import pytest
 
 from tests.recipes import ROOT
 
@@ -22,3 +25,23 @@ def test_all_packages_are_listed():
     tops = ["utils", "models", "data_loader", "engine", "datasets"]
     files = [file for top in tops for file in (ROOT / top).rglob("__init__.py")]
     assert listed("packages") == {".".join(f.parent.relative_to(ROOT).parts) for f in files}
+
+
+def test_all_files_beside_the_modules_are_packaged():
+    """Git knows which files are ours; what is no module has to be listed as a package's data."""
+    tops = ["utils", "models", "data_loader", "engine", "datasets"]
+    tracked = subprocess.run(
+        ["git", "ls-files", *tops], cwd=ROOT, check=False, capture_output=True, text=True
+    ).stdout.split()
+    if not tracked:
+        pytest.skip("not a clone")
+    others = {name for name in tracked if not name.endswith(".py")}
+    found = re.search(r"^\[tool.setuptools.package-data\]\n(.*?)^\[", PYPROJECT, re.M | re.S)
+    assert found is not None
+    data = {
+        str(path.relative_to(ROOT))
+        for top, patterns in re.findall(r"^(\w+) = \[(.*)\]$", found[1], re.M)
+        for pattern in re.findall(r'"([^"]+)"', patterns)
+        for path in (ROOT / top).glob(pattern)
+    }
+    assert others == data

@@ -14,8 +14,8 @@ SCRIPTS = [
     *("train_moco", "train_dense", "eval_face", "eval_animal", "vis_face", "vis_animal"),
     *("eval_matching", "reproduce"),
 ]
-# Of the other commands in the pages: pytest (tests/conftest.py), pip and uv, ulimit.
-OTHER_FLAGS = {"--fuzz", "--fuzz_seed", "--slow", "--python", "--resolution"}
+# Of the other commands in the pages: pytest (tests/conftest.py), pip and uv, ulimit, sio.
+OTHER_FLAGS = {"--fuzz", "--fuzz_seed", "--slow", "--python", "--resolution", "--from", "--to"}
 TOPS = ["utils", "models", "data_loader", "engine", "benchmarks"]
 ELIDED = {"…", "..."}
 PARSERS = {

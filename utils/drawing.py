@@ -5,6 +5,7 @@ Images are (3, H, W) tensors in [0, 1]; points (A, 2) in pixels of the image, x 
 
 import colorsys
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -69,6 +70,19 @@ def draw_parts(image: Tensor, points: np.ndarray, visible: np.ndarray) -> Image.
     shown = np.flatnonzero(visible)
     draw_points(drawing, points[shown], [colours[i] for i in shown])
     return drawing
+
+
+def draw_names(names: Sequence[str]) -> Image.Image:
+    """Return the names of parts, each beside a dot of the colour that `draw_parts` gives it."""
+    font = ImageFont.load_default(15)
+    width = max(math.ceil(font.getlength(name)) for name in names)
+    page = Image.new("RGB", (width + HEADER + GAP, HEADER * len(names)), "white")
+    draw = ImageDraw.Draw(page)
+    for row, (name, colour) in enumerate(zip(names, part_colours(len(names)), strict=True)):
+        top = row * HEADER
+        draw.ellipse((6, top + 6, HEADER - 6, top + HEADER - 6), fill=colour)
+        draw.text((HEADER, top + 3), name, fill="black", font=font)
+    return page
 
 
 def sheet(drawings: list[Image.Image], columns: int, title: str) -> Image.Image:

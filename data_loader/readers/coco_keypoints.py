@@ -171,10 +171,9 @@ def _points(path: Path, entry: Entry, count: int) -> np.ndarray:
         )
     triples = triples.reshape(count, 3)
     missing = ~(triples[:, 2] > 0)
-    points = np.where(missing[:, None], np.nan, triples[:, :2])
-    if np.isinf(points).any():
-        raise InputError(f"{place} has an infinite coordinate")
-    return points
+    if not np.isfinite(triples[~missing, :2]).all():
+        raise InputError(f"{place} has a coordinate that is no finite number")
+    return np.where(missing[:, None], np.nan, triples[:, :2])
 
 
 def _box(path: Path, entry: Entry) -> tuple[float, float, float, float]:

@@ -23,7 +23,8 @@ POINT = ("point", "landmark", "keypoint", "bodypart")
 VISIBLE = ("visible", "visibility")
 BOX = ("xmin", "ymin", "xmax", "ymax")
 CONFIDENCE = ("confidence", "likelihood", "score")  # of predictions
-SEPARATORS = " _-.:/()[]"
+SEPARATORS = " _-.:/(["
+CLOSING = " )]"  # of "beak (x)"
 INVISIBLE = ("0", "0.0", "false")
 
 
@@ -43,6 +44,7 @@ def parse_csv(rows: Rows) -> Parsed:
     """
     header = rows.rows[0].cells
     titles = [cell.lower() for cell in header]
+    _check_columns(rows, titles)
     pairs = find_pairs(header)
     named = _column(titles, POINT)
     if named is not None and {"x", "y"} <= set(titles):
@@ -62,34 +64,35 @@ def parse_csv(rows: Rows) -> Parsed:
 
 
 def find_pairs(header: Sequence[str]) -> list[Pair]:
-    """Return the points of a wide header: columns whose names differ in an x and a y alone.
-
-    Raises nothing: a name that is there twice is in the result twice.
-    """
-    lower = [cell.lower() for cell in header]
+    """Return the points of a wide header: columns whose names differ in an x and a y alone."""
+    cells = [cell.rstrip(CLOSING) for cell in header]
+    columns = {cell.lower(): column for column, cell in reversed(list(enumerate(cells)))}
     pairs: list[Pair] = []
     taken = set[int]()
-    for column, title in enumerate(lower):
-        if column in taken or title in BOX:
-            continue
-        for start, end in ((title[:-1], ""), ("", title[1:])):
-            if title != f"{start}x{end}":
+    for column, cell in enumerate(cells):
+        title = cell.lower()
+        for start, end, stem in ((title[:-1], "", cell[:-1]), ("", title[1:], cell[1:])):
+            other = columns.get(f"{start}y{end}")
+            if title != f"{start}x{end}" or other is None or title in BOX:
                 continue
-            # The next one: points that share a name are found as often as they are there.
-            later = [*range(column + 1, len(lower)), *range(column)]
-            other = next(
-                (i for i in later if lower[i] == f"{start}y{end}" and i not in taken), None
-            )
-            if other is None:
+            if taken & {column, other}:
                 continue
-            seen = (f"{start}{word}{end}" for word in ("v", *VISIBLE))
-            visible = next((lower.index(word) for word in seen if word in lower), None)
-            cell = header[column]
-            stem = (cell[:-1] if start or not end else cell[1:]).strip(SEPARATORS)
-            pairs.append(Pair(stem or "point", (column, other), visible))
-            taken |= {column, other, column if visible is None else visible}
+            seen = (columns.get(f"{start}{word}{end}") for word in ("v", *VISIBLE))
+            visible = next((place for place in seen if place is not None), None)
+            pairs.append(Pair(stem.strip(SEPARATORS) or "point", (column, other), visible))
+            taken |= {column, other}
             break
     return pairs
+
+
+def _check_columns(rows: Rows, titles: list[str]) -> None:
+    """Raise an `InputError` if a column with a title is there twice."""
+    seen = set[str]()
+    for title in titles:
+        if title and title in seen:
+            line = rows.rows[0].line
+            raise InputError(f"{rows.path}, line {line}: the column {shown(title)} is there twice")
+        seen.add(title)
 
 
 def _column(titles: list[str], names: Sequence[str]) -> int | None:

@@ -6,6 +6,7 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -36,12 +37,20 @@ class DenseViews:
         mean: of each colour in [0, 1], subtracted.
         std: of each colour, divided by.
         spread: of the maps.
+        mirrored: half of the views show their images mirrored.
     """
 
     def __init__(
-        self, side: int, crop: int, mean: Sequence[float], std: Sequence[float], spread: Spread
+        self,
+        side: int,
+        crop: int,
+        mean: Sequence[float],
+        std: Sequence[float],
+        spread: Spread,
+        mirrored: bool = False,
     ) -> None:
         self.side, self.width, self.spread = side, side - 2 * crop, spread
+        self.mirrored = mirrored
         self.mean, self.std = (torch.tensor(values)[:, None, None] for values in (mean, std))
 
     @torch.no_grad()
@@ -53,6 +62,9 @@ class DenseViews:
             generator: on the CPU.
         """
         maps = sample_maps(len(images), self.width / self.side, self.spread, generator)
+        if self.mirrored:
+            side = torch.randint(2, (len(images), 1), generator=generator) * 2.0 - 1
+            maps[:, :, 0] *= side  # the view's left is its right
         changes = sample_colours(len(images), generator)
         maps, *rest = to_device(images.device, maps, *changes, self.mean, self.std)
         colours, (mean, std) = ColourChanges(*rest[:-2]), rest[-2:]
@@ -78,3 +90,26 @@ def points_in_views(
     of_image = (points_px + 0.5) * 2 / side - 1  # from edge to edge, as maps take it
     of_view = to_view(maps, of_image)
     return of_view * width / (width - 1), is_inside(of_image) & is_inside(of_view)
+
+
+def swap_pairs(
+    maps: Tensor, points: Tensor, visible: Tensor, order: np.ndarray
+) -> tuple[Tensor, Tensor]:
+    """Return the points of views whose mirrored ones show a left point as the right one.
+
+    Args:
+        maps: (B, 2, 3), from view to image.
+        points: (B, A, 2), in the views.
+        visible: (B, A), bool.
+        order: (A,), which point of a mirrored image each point is.
+
+    Returns:
+        Points and visible, of the same shapes.
+    """
+    a, b, c, d = maps[:, :, :2].flatten(1).unbind(dim=1)
+    is_mirrored = a * d - b * c < 0  # (B,)
+    swapped = torch.as_tensor(order, device=points.device)
+    return (
+        torch.where(is_mirrored[:, None, None], points[:, swapped], points),
+        torch.where(is_mirrored[:, None], visible[:, swapped], visible),
+    )

@@ -48,10 +48,12 @@ def damaged_text(draw, whole: bytes) -> bytes:
     for _ in range(draw(st.integers(1, 3))):
         place = draw(st.integers(0, max(0, len(lines) - 1)))
         kind = draw(st.sampled_from(["word", "drop", "again", "swap", "blank", "longer", "all"]))
-        words = lines[place].split(" ") if lines else []
+        line = lines[place] if lines else ""
+        between = "," if line.count(",") > line.count(" ") else " "
+        words = line.split(between) if lines else []
         if kind == "word" and words:
             words[draw(st.integers(0, len(words) - 1))] = draw(st.sampled_from(WORDS) | st.text())
-            lines[place] = " ".join(words)
+            lines[place] = between.join(words)
         elif kind == "drop":
             del lines[place : place + 1]
         elif kind == "again":

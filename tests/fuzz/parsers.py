@@ -25,6 +25,7 @@ from data_loader.data_loaders_face import (
 )
 from data_loader.few_shot import load_picks
 from data_loader.readers.images import image_size, open_image
+from data_loader.readers.keypoint_files import read_keypoints
 from data_loader.storage.shards import find_shards
 from data_loader.storage.shards import images as shard_images
 from datasets.fetching.archives import unpack
@@ -35,6 +36,7 @@ from engine.resumption import open_checkpoint
 from engine.run import RunSettings
 from models.keypoint_prediction import IntermediateKeypointPredictor
 from models.ridge import RidgeReadout
+from tests.data_loader import own_files as own
 from tests.data_loader.layouts import (
     CELEBA_MAFL,
     CELEBA_PARTS,
@@ -179,6 +181,26 @@ def annotations() -> dict[str, Parser]:
             inat, "list.txt", lambda f: InatAve(f, imagelist=f / "list.txt", **FRAME)
         ),
         "name list": Parser(name_list, lambda f: load_picks(f, MAFLAligned(f, **FRAME)), text=True),
+    }
+
+
+def own_points(write: Callable[[Path], Path], y_up: bool = False) -> Parser:
+    def written(folder: Path) -> Path:
+        path = write(folder)
+        return path.rename(folder / "points")
+
+    return Parser(written, lambda f: read_keypoints(f / "points", f, y_up=y_up), text=True)
+
+
+def own_annotations() -> dict[str, Parser]:
+    return {
+        "wide csv": own_points(partial(own.write_wide, points=own.turned()), y_up=True),
+        "long csv": own_points(own.write_long),
+        "deeplabcut csv": own_points(own.write_dlc),
+        "deeplabcut csv of parts": own_points(partial(own.write_dlc, parts=True)),
+        "deeplabcut csv of animals": own_points(own.write_individuals),
+        "tps": own_points(own.write_tps),
+        "coco keypoints": own_points(own.write_coco),
     }
 
 
@@ -383,4 +405,7 @@ def shards() -> dict[str, Parser]:
     }
 
 
-PARSERS = {**images(), **annotations(), **checkpoints(), **archives(), **shards()}
+PARSERS = {
+    **{**images(), **annotations(), **own_annotations()},
+    **{**checkpoints(), **archives(), **shards()},
+}

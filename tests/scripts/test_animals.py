@@ -58,6 +58,18 @@ def test_vis_animal_draws_parts_and_components(evaluated):
     assert f"1 test images: {found}" in done.out
 
 
+def test_vis_animal_writes_a_page_once(evaluated):
+    cwd, _ = evaluated
+    arguments = [*FRAME, "--ckpt_path", "runs/cub/ckpt_epoch_2.pth", "--page", "page"]
+    done = run_inside("vis_animal.py", *arguments, cwd=cwd)
+    assert done.status == 0, done.err
+    assert "page of 1 images: page/index.html" in done.out
+    assert not (cwd / "Visualization").exists()
+    assert Image.open(cwd / "page/images/000/0.jpg").size == (64, 64)
+    again = run_inside("vis_animal.py", *arguments, cwd=cwd)
+    assert again.status == 2 and "page: holds a page already" in again.err
+
+
 def test_few_shot_flags_work_on_birds(evaluated):
     done = run_inside(
         *("eval_animal.py", *FRAME, "--epochs", 1, "--restrict_annos", 2, "--TPS_aug"),

@@ -1,9 +1,12 @@
-"""One's own images in the scripts: pre-training on a folder."""
+"""One's own images in the scripts: pre-training on a folder, points that were annotated."""
+
+import json
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from tests.data_loader.own_tables import write_dots, write_long_csv
 from tests.scripts.running import FRAME, run_inside
 from utils.checkpoint import load_checkpoint
 
@@ -39,3 +42,81 @@ def test_published_data_sets_cant_be_framed_otherwise(faces, tmp_path):
     done = run_inside("train_dense.py", *TRAIN, *more, cwd=tmp_path)
     assert done.status == 2 and "error: --fit crop: only of --dataset Folder" in done.err
     assert not (tmp_path / "runs").exists()
+
+
+POINTS = ["--model", "resnet18", "--image_size", "32", "--image_crop", "0", "--layer", "4"]
+POINTS += ["--use_hypercol", "--num_workers", "0", "--batch_size", "4", "--random_network"]
+POINTS += ["--dataset", "Keypoints"]
+FITS = {
+    "published": ["--epochs", 2, "--val_share", 0.2],
+    "ridge": ["--mirror", "on"],
+    "finetune": ["--finetune_steps", 2, "--finetune_batch", 2],
+}
+
+
+@pytest.fixture(scope="module")
+def own(tmp_path_factory):
+    """The flags of a folder of 10 annotated images."""
+    root = tmp_path_factory.mktemp("annotated")
+    write_long_csv(root / "points.csv", write_dots(root, 10))
+    return ["--data_folder", root, "--annotations", root / "points.csv"]
+
+
+@pytest.mark.parametrize("regressor", list(FITS))
+def test_own_points_are_fitted_scored_noted_and_drawn(own, tmp_path, regressor):
+    fit = [*POINTS, *own, "--regressor", regressor]
+    split = FITS[regressor][2:] if regressor == "published" else []
+    run = ["--model_path", "runs", "--model_name", "own"]
+    done = run_inside("eval_animal.py", *fit, *FITS[regressor], *run, cwd=tmp_path)
+    assert done.status == 0, done.err
+    result = json.loads((tmp_path / "runs/own/result.json").read_text())
+    assert result["images"]["Test"] == 3
+    test = result["scores"]["Test"]
+    assert test["median_px"] > 0 and test["error_px"] > 0
+    # The input of 32 pixels is 120 x 80 of the image: an error of 1 % of its side, less than
+    # 31 of them, is between 0.01 * 31 / 32 of the one and of the other.
+    share = result["last"]["Test"]["error"] / 100 * 31 / 32
+    assert 80 * share < test["error_px"] < 120 * share or regressor == "published"
+    content = load_checkpoint(tmp_path / "runs/own/resnet18.pth", ("landmarks",))
+    assert content["landmarks"]["names"] == ["nose", "left_eye", "right_eye"]
+    assert content["landmarks"]["framing"]["image_size"] == 32
+    assert "landmarks" in load_checkpoint(tmp_path / "runs/own/current.pth", ())
+
+    drawn = run_inside(
+        *("vis_animal.py", *fit, *split, "--vis_keypoints", "--vis_path", "vis", "--page", "page"),
+        *("--ckpt_path", "runs/own/resnet18.pth"),
+        cwd=tmp_path,
+    )
+    assert drawn.status == 0, drawn.err
+    assert f"test error {test['error_px']:.2f} px" in drawn.out
+    assert {"names.png", "contact_sheet.png", "2_gt.png"} <= {
+        path.name for path in (tmp_path / "vis").iterdir()
+    }
+    assert f"{test['error_px']:.2f} px" in (tmp_path / "page/data/summary.js").read_text()
+
+
+def test_folds_are_runs_of_their_own(own, tmp_path):
+    fit = [*POINTS, *own, "--regressor", "ridge", "--folds", 2]
+    run = ["--model_path", "runs", "--model_name", "own"]
+    done = run_inside("eval_animal.py", *fit, *run, cwd=tmp_path)
+    assert done.status == 0, done.err
+    summary = json.loads((tmp_path / "runs/own/result.json").read_text())
+    errors = [
+        json.loads((tmp_path / f"runs/own/fold_{fold}/result.json").read_text())["scores"]["Test"]
+        for fold in (1, 2)
+    ]
+    assert [part["Test"] for part in summary["folds"]] == errors
+    assert summary["scores"]["Test"]["error_px"] == pytest.approx(
+        (errors[0]["error_px"] + errors[1]["error_px"]) / 2
+    )
+    drawn = run_inside("vis_animal.py", *fit, "--vis_keypoints", cwd=tmp_path)
+    assert drawn.status == 2 and "--folds: give --fold N, too" in drawn.err
+
+
+@pytest.mark.parametrize(
+    ("script", "more"),
+    [("eval_animal.py", ["--model_path", "r", "--model_name", "x"]), ("vis_animal.py", [])],
+)
+def test_benchmarks_refuse_the_flags_of_own_annotations(tmp_path, script, more):
+    done = run_inside(script, "--fit", "pad", "--random_network", *more, cwd=tmp_path)
+    assert done.status == 2 and "error: --fit: only of --dataset Keypoints" in done.err

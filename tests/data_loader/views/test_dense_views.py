@@ -1,10 +1,11 @@
 """Random views show points of their images at the places that the maps promise."""
 
+import numpy as np
 import torch
 
 from data_loader.data_loaders_face import MAFLAligned
 from data_loader.geometry import denormalize_points, normalize_points
-from data_loader.views.dense_views import DenseViews, points_in_views
+from data_loader.views.dense_views import DenseViews, points_in_views, swap_pairs
 from data_loader.views.similarity import Spread, sample_maps, to_view, warp
 from tests.recipes import FACES, needs_faces
 
@@ -79,3 +80,38 @@ def test_without_spread_points_are_those_of_the_cropped_image():
     points, shown = points_in_views(maps, points_px, SIDE, WIDTH)
     assert torch.allclose(points, normalize_points(points_px - 20, WIDTH), atol=1e-6)
     assert shown.tolist() == [[True, True, False, False]]
+
+
+def test_half_of_the_views_are_mirrored_with_their_pairs_swapped():
+    images = torch.full((40, 3, SIDE, SIDE), 60, dtype=torch.uint8)
+    points_px = torch.tensor([[50.0, 60.0], [90.0, 60.0]]).expand(40, 2, 2)  # left of the right one
+    images[:, :, 57:64, 47:54] = 255  # the first one is bright
+    spread = Spread(rotation=0.0, scale=0.0, shift=0.0, aspect=0.0)
+    views_of = DenseViews(SIDE, CROP, (0, 0, 0), (1, 1, 1), spread, mirrored=True)
+    views, maps = views_of(images, torch.Generator().manual_seed(0))
+    points, visible = points_in_views(maps, points_px, SIDE, WIDTH)
+    visible[:, 1] = False
+    found, shown = swap_pairs(maps, points, visible, np.array([1, 0]))
+    is_mirrored = shown[:, 1]
+    assert 10 < is_mirrored.sum() < 30
+    assert torch.equal(shown[:, 0], ~is_mirrored)
+    assert (found[:, 0, 0] < found[:, 1, 0]).all()  # in a mirror, what is left is called left again
+    for view, mirrored, place in zip(views, is_mirrored, points, strict=True):
+        x, y = denormalize_points(place, WIDTH)[0]
+        contrast = view.mean(dim=0)
+        bright = contrast[round(float(y)), round(float(x))]
+        other = contrast[round(float(y)), round(WIDTH - 1 - float(x))]
+        assert (bright - other).abs() > 0.1
+        assert (x > WIDTH / 2) == bool(mirrored)
+
+
+def test_mirrored_views_differ_in_nothing_but_the_sign_of_x():
+    images = torch.randint(256, (4, 3, SIDE, SIDE), dtype=torch.uint8)
+    views = [
+        DenseViews(SIDE, CROP, (0, 0, 0), (1, 1, 1), Spread(), mirrored)(
+            images, torch.Generator().manual_seed(0)
+        )
+        for mirrored in (False, True)
+    ]
+    assert torch.equal(views[0].maps.abs(), views[1].maps.abs())
+    assert (views[0].maps[:, :, 1:] == views[1].maps[:, :, 1:]).all()

@@ -1,0 +1,266 @@
+"""One's own annotated images: any number of named points, instances cut out by their boxes.
+
+Letters: N instances, A named points, S the side of the square that an instance becomes, W that of
+the network input, S - 2 * crop.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from PIL import Image
+from torch import Tensor
+
+from data_loader.folder import OwnImages, count_turned
+from data_loader.framing import Box
+from data_loader.geometry import Square, denormalize_points
+from data_loader.instances import box_or_none, boxes_of, flip_order
+from data_loader.landmark_dataset import LandmarkDataset
+from data_loader.readers.images import oriented_size
+from data_loader.readers.keypoint_table import KeypointTable
+from utils.errors import ImageError, InputError
+
+MIRRORS = ("off", "views", "copies")
+
+
+class Cutting(NamedTuple):
+    """Which part of an image is an instance's, and how it becomes a square.
+
+    Args:
+        fit: see `Framing`.
+        box: ``annotated`` boxes, and whole images where there is none; boxes around the annotated
+            ``points``; or always the whole ``image``.
+        margin: see `Framing`.
+    """
+
+    fit: str = "stretch"
+    box: str = "annotated"
+    margin: float = 0.1
+
+
+WHOLE = Cutting()
+
+
+class Keypoints(OwnImages, LandmarkDataset):
+    """Annotated instances of one's own.
+
+    Args:
+        table: the instances.
+        folder: of the images.
+        split: ``train``, ``val``, ``test`` or ``all``.
+        cutting: see `Cutting`.
+        flip_pairs: names that a mirror swaps, in place of the table's.
+        mirror: what of training images is mirrored: nothing (``off``), half of the ``views`` that
+            fine-tuning makes, or ``copies`` that are images of their own, see `add_copies`.
+        imwidth: S.
+        crop: pixels cut off each side of the square.
+        options: `TPS_aug` and `skip_bad` of `LandmarkDataset`.
+
+    Attributes:
+        annotations: beside those of `LandmarkDataset`, ``boxes`` (N, 4), NaN for whole images;
+            ``sizes`` (N, 2), the images' width and height; ``areas`` (N,), as annotated; ``ids``
+            (N,); ``mirrored`` (N,), bool.
+
+    Raises:
+        InputError: if an image can't be read, or none has a point.
+    """
+
+    def __init__(
+        self,
+        table: KeypointTable,
+        folder: Path,
+        split: str,
+        cutting: Cutting = WHOLE,
+        *,
+        flip_pairs: Sequence[tuple[str, str]] | None = None,
+        mirror: str = "off",
+        imwidth: int = 96,
+        crop: int = 0,
+        **options: Any,
+    ) -> None:
+        self.table, self.cutting, self.mirror = table, cutting, mirror
+        self.fit, self.margin, self.split_name = cutting.fit, cutting.margin, split
+        self.point_names, self.num_landmarks = table.names, len(table.names)
+        self.sigmas = table.sigmas
+        self.flip_pairs = list(table.flip_pairs if flip_pairs is None else flip_pairs)
+        self.flip_order = flip_order(table.names, self.flip_pairs)
+        super().__init__(
+            folder,
+            split == "train",
+            pair_image=False,
+            imwidth=imwidth,
+            crop=crop,
+            do_augmentations=False,
+            **options,
+        )
+
+    def read(self, root: Path, train: bool) -> tuple[Path, list[str], dict[str, np.ndarray]]:
+        """See `LandmarkDataset.read`; the table is read already."""
+        table, visible = self.table, ~np.isnan(self.table.points).any(axis=-1)  # (N, A)
+        kept = np.flatnonzero(visible.any(axis=1))
+        if not len(kept):
+            raise InputError(f"{root}: no point of the {self.split_name} images is annotated")
+        if len(kept) < len(visible):
+            left_out = f"{len(visible) - len(kept):,} of {len(visible):,} instances have no point"
+            self.notices.append(f"{self}: {left_out}, left out")
+        if not visible[kept].all():
+            missing, total = (~visible[kept]).sum(), visible[kept].size
+            self.notices.append(f"{self}: {missing:,} of {total:,} points are missing, masked")
+        filenames = [table.images[row] for row in kept]
+        points = np.where(visible[..., None], table.points, 0.0)[kept]
+        annotations = {
+            "keypoints": points,
+            "visible": visible[kept],
+            "boxes": boxes_of(self.cutting.box, points, visible[kept], table.boxes[kept]),
+            "sizes": self._sizes(root, filenames),
+            "areas": np.asarray(table.areas, dtype=np.float64)[kept],
+            "ids": np.array(table.ids)[kept],
+            "mirrored": np.zeros(len(kept), dtype=bool),
+        }
+        self._note_ambiguity(filenames, annotations["boxes"])
+        return self._without_cut_off(root, filenames, annotations)
+
+    def _without_cut_off(
+        self, root: Path, filenames: list[str], annotations: dict[str, np.ndarray]
+    ) -> tuple[Path, list[str], dict[str, np.ndarray]]:
+        """Mask points of training images that the network doesn't see; count those of others."""
+        visible = annotations["visible"]
+        shown = np.array(
+            [
+                self._is_shown(points, tuple(size), box_or_none(box))
+                for points, size, box in zip(
+                    annotations["keypoints"],
+                    annotations["sizes"].tolist(),
+                    annotations["boxes"],
+                    strict=True,
+                )
+            ]
+        )
+        if not (cut_off := int((visible & ~shown).sum())):
+            return root, filenames, annotations
+        how = f"{cut_off:,} of {visible.sum():,} points lie beyond what the network sees"
+        if self.split_name != "train":
+            self.notices.append(
+                f"{self}: {how} (see --fit, --image_crop): judged, but can't be found"
+            )
+            return root, filenames, annotations
+        self.notices.append(f"{self}: {how} (see --fit, --image_crop), masked")
+        visible = visible & shown
+        kept = np.flatnonzero(visible.any(axis=1))
+        if not len(kept):
+            raise InputError(
+                f"{root}: all points lie beyond what the network sees (--fit {self.fit})"
+            )
+        annotations = {name: rows[kept] for name, rows in annotations.items()}
+        annotations["visible"] = visible[kept]
+        return root, [filenames[row] for row in kept], annotations
+
+    def _is_shown(self, points: np.ndarray, size: tuple[int, int], box: Box | None) -> np.ndarray:
+        """Return which points (A, 2) of an image of some size lie in the network's input, (A,)."""
+        if 0 in size:  # a bad image
+            return np.ones(len(points), dtype=bool)
+        try:
+            points_px = self.framing.affine(size, box)(points) - self.crop
+        except ImageError:  # a box beside its image: said, with the file, when it is needed
+            return np.ones(len(points), dtype=bool)
+        return np.all((points_px > -1) & (points_px < self.side), axis=-1)
+
+    def _sizes(self, root: Path, filenames: list[str]) -> np.ndarray:
+        """Return each image's width and height (N, 2), 0 if it is bad and to be skipped."""
+        sizes, turned = dict[str, tuple[int, int]](), 0
+        for name in dict.fromkeys(filenames):
+            try:
+                sizes[name], is_turned = oriented_size(root / name)
+                turned += is_turned
+            except ImageError:
+                if not self.skip_bad:
+                    raise
+                sizes[name] = 0, 0
+        self.notices += [f"{self}: {line}" for line in count_turned(turned, len(sizes))]
+        return np.array([sizes[name] for name in filenames])
+
+    def _note_ambiguity(self, filenames: list[str], boxes: np.ndarray) -> None:
+        whole = Counter(n for n, box in zip(filenames, boxes, strict=True) if np.isnan(box).any())
+        if several := sum(count > 1 for count in whole.values()):
+            self.notices.append(
+                f"{self}: {several:,} images show several instances and are taken whole: which of "
+                "them is meant can't be told; give boxes, or --box points"
+            )
+
+    def check_landmarks(self) -> None:
+        """See `LandmarkDataset.check_landmarks`."""
+        seen = self.visible().any(dim=0)  # (A,)
+        if not seen.all():
+            missing = [n for n, is_seen in zip(self.point_names, seen, strict=True) if not is_seen]
+            raise InputError(
+                f"{self.folder}: none of the {len(self):,} training images has "
+                f"{', '.join(missing[:3])} annotated, or shows it ({len(missing)} of {len(seen)} "
+                "points)"
+            )
+
+    def box(self, index: int) -> Box | None:
+        """See `OwnImages.box`."""
+        return box_or_none(self.annotations["boxes"][index])
+
+    def square(self, image: Image.Image, points_orig: np.ndarray, index: int) -> Square:
+        """See `OwnImages.square`; mirrored copies are mirrored here, their pairs swapped."""
+        try:
+            square, points = super().square(image, points_orig, index)
+        except ImageError as error:  # which doesn't know the file
+            raise ImageError(f"{self.path(index)}: {error}") from None
+        if not self.annotations["mirrored"][index]:
+            return square, points
+        assert self.flip_order is not None  # else there is no copy
+        mirrored = (self.imwidth - 1, 0) + points * (-1, 1)
+        return square.transpose(Image.Transpose.FLIP_LEFT_RIGHT), mirrored[self.flip_order]
+
+    def to_original(self, points_norm: np.ndarray | Tensor, index: int) -> np.ndarray:
+        """Return points (..., A, 2) in [-1, 1] of an instance's input in its image's pixels."""
+        width, height = self.annotations["sizes"][index].tolist()
+        affine = self.framing.affine((width, height), self.box(index))
+        points_px = denormalize_points(np.asarray(points_norm, dtype=np.float64), self.side)
+        return affine.inverse(points_px + self.crop)
+
+    def item_names(self) -> list[str]:
+        """See `LandmarkDataset.item_names`: an image may have several instances."""
+        return self.annotations["ids"].tolist()
+
+    def add_copies(self) -> None:
+        """Add a mirrored copy of each instance where that is asked for."""
+        if self.mirror != "copies":
+            return
+        count = len(self)
+        self.select([*range(count), *range(count)])
+        self.annotations["mirrored"][count:] = True
+        visible = self.annotations["visible"]
+        visible[count:] = visible[count:, self.flip_order]
+
+    def checkpoint_notes(self) -> dict[str, object]:
+        """See `LandmarkDataset.checkpoint_notes`: what prediction on other images needs."""
+        framing = {
+            "fit": self.fit,
+            "image_size": self.imwidth,
+            "image_crop": self.crop,
+            "margin": self.margin,
+            "box": self.cutting.box,
+        }
+        landmarks = {
+            "names": list(self.point_names),
+            "flip_pairs": [list(pair) for pair in self.flip_pairs],
+            "framing": framing,
+            "mean": list(self.mean),
+            "std": list(self.std),
+        }
+        return {"landmarks": landmarks}
+
+    def digest(
+        self,
+        facts: object = None,
+        places: Sequence[int] | None = None,
+        describe_file: Callable[[Path], bytes] = lambda path: b"",
+    ) -> str:
+        """See `LandmarkDataset.digest`; the framing and the points' names count, too."""
+        framed = [self.framing, self.point_names, facts]
+        return super().digest(framed, places, describe_file)

@@ -1,0 +1,362 @@
+"""One's own annotated images as the evaluation wants them: read, checked and split [spec 16]."""
+
+import argparse
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from data_loader.folder import add_fit_argument
+from data_loader.instances import BOXES
+from data_loader.keypoints import Cutting, Keypoints
+from data_loader.readers.keypoint_files import read_keypoints
+from data_loader.readers.keypoint_table import KeypointTable
+from data_loader.splits import check_share, folds, group_names, split_off
+from engine.run import Settings
+from utils.arguments import ArgumentParser, integer, unit_interval
+from utils.errors import InputError
+
+TEST_SHARE = 0.3
+
+
+def flip_pair(text: str) -> tuple[str, str]:
+    """Parse two names with a colon between, such as ``left_eye:right_eye``."""
+    names = text.split(":")
+    if len(names) != 2 or not all(names):
+        raise argparse.ArgumentTypeError(f"expected two points, LEFT:RIGHT, got {text!r}")
+    return names[0], names[1]
+
+
+def add_keypoint_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare which of one's own annotations to read, and how they are split."""
+    group = parser.add_argument_group("own annotations (--dataset Keypoints)")
+    group.add_argument(
+        "--annotations",
+        metavar="FILE",
+        help="named points: COCO keypoints JSON, DeepLabCut's CSV, plain CSV or .tps; the images "
+        "are below --data_folder, or beside this file",
+    )
+    group.add_argument(
+        "--val_annotations", metavar="FILE", help="of validation images, which pick the best epoch"
+    )
+    group.add_argument("--test_annotations", metavar="FILE", help="of test images")
+    group.add_argument(
+        "--test_share",
+        type=unit_interval,
+        metavar="FRACTION",
+        help="without --test_annotations: hold out this fraction of the instances, at random by "
+        f"--seed [{TEST_SHARE}]; 0 trains on all of them, and nothing is left to judge by",
+    )
+    group.add_argument(
+        "--val_share",
+        type=unit_interval,
+        metavar="FRACTION",
+        default=0.0,
+        help="without --val_annotations: hold out this fraction, too, to pick the best epoch by",
+    )
+    group.add_argument(
+        "--folds",
+        type=integer(2, 1000),
+        metavar="K",
+        help="instead: as many runs, each with another part as its test images",
+    )
+    group.add_argument(
+        "--fold", type=integer(1, 1000), metavar="N", help="with --folds: only the Nth of them"
+    )
+    group.add_argument(
+        "--group_by",
+        metavar="WHAT",
+        help="what splits never part, beside the instances of an image: folder, the one that an "
+        "image lies in; or a regular expression whose (first group's) match in the image's name "
+        "says what it belongs to",
+    )
+    _add_reading_arguments(group)
+    add_fit_argument(group)
+
+
+def _add_reading_arguments(group: argparse._ArgumentGroup) -> None:
+    """Declare how a file is read, and how its instances become squares."""
+    group.add_argument(
+        "--y_up", action="store_true", help="a plain CSV's y runs upwards from the lower edge"
+    )
+    group.add_argument(
+        "--category", metavar="NAME", help="of a COCO file of several categories, the one meant"
+    )
+    group.add_argument(
+        "--on_missing_point",
+        choices=["stop", "skip"],
+        default="stop",
+        help="stop if no training image has one of the points, or leave that point out",
+    )
+    group.add_argument(
+        "--box",
+        choices=BOXES,
+        default="annotated",
+        help="cut instances out by their annotated boxes (whole images where there are none), by "
+        "boxes around their annotated points (also of test images: their truth is used), or take "
+        "whole images",
+    )
+    group.add_argument(
+        "--box_margin",
+        type=unit_interval,
+        default=0.1,
+        metavar="FRACTION",
+        help="added to a box on each side, of its width and height",
+    )
+    group.add_argument(
+        "--flip_pairs",
+        type=flip_pair,
+        nargs="+",
+        metavar="LEFT:RIGHT",
+        help="points that a mirror swaps; those that the file or their names tell if not given",
+    )
+    group.add_argument(
+        "--mirror",
+        choices=["auto", "on", "off"],
+        default="auto",
+        help="train on mirrored images, too: half of the views of --regressor finetune, a copy of "
+        "each image for the others; auto does so for finetune where pairs are known",
+    )
+
+
+@dataclass(frozen=True)
+class KeypointSettings(Settings):
+    """Which annotations are read, and how they are split and framed."""
+
+    data_folder: str | None
+    annotations: str | None
+    val_annotations: str | None
+    test_annotations: str | None
+    test_share: float | None
+    val_share: float
+    folds: int | None
+    fold: int | None
+    group_by: str | None
+    y_up: bool
+    category: str | None
+    fit: str
+    box: str
+    box_margin: float
+    flip_pairs: list[tuple[str, str]] | None
+    mirror: str
+    regressor: str
+    seed: int
+    image_size: int
+    image_crop: int
+    on_bad_image: str
+    on_missing_point: str
+    imagelist: str | None
+
+    @property
+    def folder(self) -> Path:
+        """Of the images."""
+        return Path(self.data_folder or Path(str(self.annotations)).parent)
+
+    def check(self) -> None:
+        """Raise an `InputError` if flags don't go together."""
+        if self.annotations is None:
+            raise InputError("--dataset Keypoints: give --annotations FILE")
+        if self.imagelist is not None:
+            raise InputError("--imagelist: not with --dataset Keypoints, whose files name images")
+        tests = {
+            "--test_annotations": self.test_annotations is not None,
+            "--test_share": self.test_share is not None,
+            "--folds": self.folds is not None,
+        }
+        given = [flag for flag, is_given in tests.items() if is_given]
+        if len(given) > 1:
+            raise InputError(f"{' and '.join(given)} exclude each other")
+        if self.val_annotations is not None and self.val_share:
+            raise InputError("--val_annotations and --val_share exclude each other")
+        if (self.fold or 0) > (self.folds or 0):
+            raise InputError(f"--fold {self.fold}: there are {self.folds or 'no'} --folds")
+
+
+def refuse_keypoint_flags(options: Mapping[str, object]) -> None:
+    """Raise an `InputError` if a flag of one's own annotations is set, for a benchmark."""
+    parser = ArgumentParser("")
+    add_keypoint_arguments(parser)
+    for name, default in vars(parser.parse_args([])).items():
+        if options[name] != default:
+            raise InputError(f"--{name}: only of --dataset Keypoints")
+
+
+class Splits(NamedTuple):
+    """The images to train on, and those of ``Val`` and ``Test``, where there are any.
+
+    ``fold`` is the number of the fold that is held out, from 1, if there are several.
+    """
+
+    train: Keypoints
+    held_out: dict[str, Keypoints]
+    fold: int | None = None
+
+
+def keypoint_splits(settings: KeypointSettings, **options: Any) -> Iterator[Splits]:
+    """Yield the splits of one's own annotated images: one, or one for each fold.
+
+    ``options`` are `TPS_aug` and `skip_bad` of the training images, the latter of the others, too.
+
+    Raises:
+        InputError: if the files can't be read, don't fit each other, or can't be split.
+    """
+    settings.check()
+    whole = read(settings, str(settings.annotations))
+    fixed = {
+        split: read(settings, path, whole)
+        for split, path in (("Val", settings.val_annotations), ("Test", settings.test_annotations))
+        if path is not None
+    }
+    check_apart(settings, {"training": whole, **fixed})
+    groups = np.array(group_names(whole.images, settings.group_by))
+    for fold, test in held_out_rows(settings, groups):
+        parts = {"Test": test}
+        rest = np.flatnonzero(~test)
+        parts["Val"] = np.zeros(len(test), dtype=bool)
+        if settings.val_share:
+            # A share of all, of which some are held out already.
+            share = settings.val_share * len(test) / len(rest)
+            parts["Val"][rest] = split_off(groups[rest], min(share, 1), settings.seed + 1)
+        training = select(whole, ~(parts["Test"] | parts["Val"]))
+        tables = {s: select(whole, rows) for s, rows in parts.items() if rows.any()} | fixed
+        # Nothing is held out: what was learnt is all that there is to look at.
+        tables = tables or {"All": whole}
+        places = learnable_points(settings, training)
+        held_out = {
+            split: build(settings, of_points(tables[split], places), split)
+            for split in sorted(tables, reverse=True)  # Val, then Test
+        }
+        train = build(settings, of_points(training, places), "train", **options)
+        if len(places) < len(whole.names):
+            left_out = [name for name in whole.names if name not in train.point_names]
+            train.notices.append(f"left out, as no training image has them: {', '.join(left_out)}")
+        train.check_landmarks()
+        yield Splits(train, held_out, fold)
+
+
+def held_out_rows(
+    settings: KeypointSettings, groups: np.ndarray
+) -> Iterator[tuple[int | None, np.ndarray]]:
+    """Yield which of N instances are test images, bool (N,), and the fold's number if any."""
+    if settings.folds is not None:
+        fold_of = folds(groups, settings.folds, settings.seed)
+        for fold in range(1, settings.folds + 1):
+            if settings.fold in (None, fold):
+                yield fold, fold_of == fold - 1
+        return
+    share = TEST_SHARE if settings.test_share is None else settings.test_share
+    if settings.test_annotations is not None or share == 0:
+        yield None, np.zeros(len(groups), dtype=bool)
+        return
+    check_share(share, settings.val_share)
+    yield None, split_off(groups, share, settings.seed)
+
+
+def read(settings: KeypointSettings, path: str, like: KeypointTable | None = None) -> KeypointTable:
+    """Read an annotation file; its points in the order of another's, which must have the same."""
+    table = read_keypoints(
+        Path(path), settings.folder, y_up=settings.y_up, category=settings.category
+    )
+    if like is None or table.names == like.names:
+        return table
+    if set(table.names) != set(like.names):
+        odd = sorted(set(table.names) ^ set(like.names))
+        raise InputError(
+            f"{path}: its points aren't those of {settings.annotations}: {', '.join(odd[:3])} "
+            f"{'is' if len(odd) == 1 else 'are'} in one of them alone"
+        )
+    order = [table.names.index(name) for name in like.names]
+    return table._replace(names=like.names, points=table.points[:, order], sigmas=like.sigmas)
+
+
+def learnable_points(settings: KeypointSettings, training: KeypointTable) -> list[int]:
+    """Return the places of the points that a training instance has.
+
+    Raises:
+        InputError: if there are others, which aren't to be skipped.
+    """
+    has = ~np.isnan(training.points).all(axis=(0, 2))  # (A,)
+    missing = [name for name, is_there in zip(training.names, has, strict=True) if not is_there]
+    if missing and settings.on_missing_point == "stop":
+        raise InputError(
+            f"{settings.annotations}: none of the {len(training.images):,} training instances has "
+            f"{', '.join(missing[:3])} ({len(missing)} of {len(has)} points); --on_missing_point "
+            "skip leaves such points out"
+        )
+    return np.flatnonzero(has).tolist()
+
+
+def of_points(table: KeypointTable, places: list[int]) -> KeypointTable:
+    """Return a table of some of its points alone."""
+    names = [table.names[place] for place in places]
+    return table._replace(
+        names=names,
+        points=table.points[:, places],
+        flip_pairs=[pair for pair in table.flip_pairs if set(pair) <= set(names)],
+        sigmas=None if table.sigmas is None else table.sigmas[places],
+    )
+
+
+def check_apart(settings: KeypointSettings, tables: dict[str, KeypointTable]) -> None:
+    """Raise an `InputError` if an image is in two of the splits."""
+    seen: dict[Path, str] = {}
+    for split, table in tables.items():
+        for name in dict.fromkeys(table.images):
+            path = (settings.folder / name).resolve()
+            if path in seen:
+                raise InputError(
+                    f"{path}: among the {seen[path]} images and the {split.lower()} images: an "
+                    "image that was trained on can't tell how good other predictions are"
+                )
+        seen |= {(settings.folder / name).resolve(): split.lower() for name in table.images}
+
+
+def select(table: KeypointTable, rows: np.ndarray) -> KeypointTable:
+    """Return some instances of a table, bool (N,); what it notes stays with all of them."""
+    places = np.flatnonzero(rows).tolist()
+    return table._replace(
+        images=[table.images[place] for place in places],
+        points=table.points[places],
+        boxes=table.boxes[places],
+        areas=table.areas[places],
+        ids=[table.ids[place] for place in places],
+    )
+
+
+def build(
+    settings: KeypointSettings, table: KeypointTable, split: str, **options: Any
+) -> Keypoints:
+    """Return a split's images."""
+    is_training, pairs = split == "train", settings.flip_pairs
+    if pairs is not None and settings.on_missing_point == "skip":
+        pairs = [pair for pair in pairs if set(pair) <= set(table.names)]
+    dataset = Keypoints(
+        table,
+        settings.folder,
+        split.lower(),
+        Cutting(settings.fit, settings.box, settings.box_margin),
+        flip_pairs=pairs,
+        imwidth=settings.image_size,
+        crop=settings.image_crop,
+        skip_bad=settings.on_bad_image == "skip",
+        **(options if is_training else {}),
+    )
+    if is_training:
+        dataset.notices = [*table.notices, *dataset.notices]
+        dataset.mirror = mirror_kind(settings, dataset)
+        if dataset.flip_order is None and dataset.mirror != "off":
+            dataset.flip_order = np.arange(dataset.num_landmarks)
+            dataset.notices.append("--mirror on: no pairs are known, each point is its own mirror")
+    return dataset
+
+
+def mirror_kind(settings: KeypointSettings, dataset: Keypoints) -> str:
+    """Return what of the training images is mirrored; see `Keypoints`."""
+    is_finetuning = settings.regressor == "finetune"
+    if settings.mirror == "off":
+        return "off"
+    if settings.mirror == "auto" and not (is_finetuning and dataset.flip_order is not None):
+        return "off"
+    return "views" if is_finetuning else "copies"

@@ -1,0 +1,272 @@
+"""A page to look through landmarks with: one folder of files that a browser opens, no server.
+
+The folder holds ``index.html`` with its style and script (those of ``engine/page_files``), the
+records as ``data/*.js``, `PAGE_SIZE` a file, and the images as JPEGs whose names are numbers.
+Letters: N records, A named points.
+"""
+
+import json
+import math
+import shutil
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from data_loader.framing import Box
+from data_loader.readers.images import open_image
+from utils.drawing import part_colours
+from utils.errors import ImageError, InputError
+from utils.files import UNFINISHED, printable, write_text, writing
+
+FILES = Path(__file__).parent / "page_files"
+PAGE_SIZE = 500  # records of a data file: few enough to be read while the page is alive
+FOLDER_SIZE = 1000  # images of a folder: file managers show more only slowly
+THUMBNAIL, ENLARGED = 240, 960  # longer sides of an image, in pixels
+QUALITY = 85  # of the JPEGs
+NO_IMAGE, ONE_SIZE, TWO_SIZES = range(3)  # what there is of a record's image
+
+
+class PageRecord(NamedTuple):
+    """One image, or one instance in it, with what was found there.
+
+    Attributes:
+        name: to show; any text.
+        image: a file, which is opened with its note of orientation heeded, or an image in memory,
+            of any size: it is shown as ``width`` x ``height`` pixels.
+        points: (A, 2) float, x before y, in original pixels: the centre of the first is 0. NaN
+            where nothing was found.
+        confidence: (A,) in [0, 1]; NaN where it isn't known.
+        truth: (A, 2) as ``points``, NaN where a point isn't annotated; None if none is.
+        width: of the original image, in pixels.
+        height: the same.
+        label: to show beside the name, such as a split.
+        box: the part of the image to show: left, top, right, bottom in original pixels.
+    """
+
+    name: str
+    image: Path | Image.Image
+    points: np.ndarray
+    confidence: np.ndarray
+    truth: np.ndarray | None
+    width: int
+    height: int
+    label: str = ""
+    box: Box | None = None
+
+
+class Page(NamedTuple):
+    """What was written.
+
+    Attributes:
+        path: to open in a browser.
+        records: N.
+        unreadable: how many of the records have no image to show.
+    """
+
+    path: Path
+    records: int
+    unreadable: int
+
+
+def write_page(
+    folder: Path,
+    records: Iterable[PageRecord],
+    *,
+    names: Sequence[str],
+    title: str,
+    overwrite: bool = False,
+) -> Page:
+    """Write a page of records, which are taken one by one and not kept.
+
+    The page appears as a whole when all is written; a killed run leaves ``.NAME.unfinished``
+    beside its place, which the next one removes.
+
+    Args:
+        folder: of the page; its parents are made.
+        records: N.
+        names: of the A points.
+        title: of the page.
+        overwrite: replace a page that is there.
+
+    Raises:
+        InputError: if something is there already, or it can't be written.
+    """
+    check_page(folder, overwrite)
+    partial = folder.with_name(f".{folder.name}{UNFINISHED}")
+    with writing(folder):
+        shutil.rmtree(partial, ignore_errors=True)
+        (partial / "data").mkdir(parents=True)
+    try:
+        count, unreadable = _fill(partial, records, list(names), title)
+        with writing(folder):
+            if folder.exists():
+                shutil.rmtree(folder)
+            partial.replace(folder)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return Page(folder / "index.html", count, unreadable)
+
+
+def check_page(folder: Path, overwrite: bool = False) -> None:
+    """Raise an `InputError` unless a page may be written, so that none is lost after hours.
+
+    Even with ``overwrite``, only an empty folder or a page is replaced.
+    """
+    if not folder.name:
+        raise InputError(f"{folder}: expected the name of a folder for the page")
+    if not folder.exists() and not folder.is_symlink():
+        return
+    if not folder.is_dir():
+        raise InputError(f"{folder}: is there already, and no folder")
+    if not any(folder.iterdir()):
+        return
+    is_page = (folder / "data" / "summary.js").is_file() and (folder / "page.js").is_file()
+    if not (overwrite and is_page):
+        what = "holds a page already" if is_page else "isn't empty, and no page"
+        raise InputError(f"{folder}: {what}; name another folder for the page")
+
+
+def _fill(
+    folder: Path, records: Iterable[PageRecord], names: list[str], title: str
+) -> tuple[int, int]:
+    """Write all files of a page; return how many records it has, and how many without image."""
+    for path in FILES.iterdir():
+        if path.is_file():
+            write_text(folder / path.name, path.read_text())
+    data = _Data(folder / "data", len(names))
+    count = unreadable = 0
+    for number, record in enumerate(records):
+        kind, frame = _save_images(folder / "images", number, record)
+        data.add(record, kind, frame)
+        count, unreadable = number + 1, unreadable + (kind == NO_IMAGE)
+    data.write()
+    summary = {
+        "title": printable(title),
+        "points": [printable(name) for name in names],
+        "colours": [f"#{bytes(colour).hex()}" for colour in part_colours(len(names))],
+        "count": count,
+        "pageSize": PAGE_SIZE,
+        "folderSize": FOLDER_SIZE,
+    }
+    write_text(folder / "data" / "summary.js", _call("setSummary", summary))
+    return count, unreadable
+
+
+class _Data:
+    """The records since the last data file, as columns of numbers and texts."""
+
+    def __init__(self, folder: Path, landmarks: int) -> None:
+        self.folder, self.landmarks = folder, landmarks
+        self.page = 0
+        self.columns = self._empty()
+
+    def _empty(self) -> dict[str, list[Any]]:
+        names = ("names", "labels", "images", "frames", "points", "confidence", "truth")
+        return {name: [] for name in names}
+
+    def add(self, record: PageRecord, kind: int, frame: tuple[int, int, int, int]) -> None:
+        """Take a record; write a file when there are enough."""
+        nothing = np.full((self.landmarks, 2), np.nan)
+        shown = {
+            "points": np.asarray(record.points, dtype=np.float64),
+            "truth": nothing if record.truth is None else np.asarray(record.truth, np.float64),
+            "confidence": np.asarray(record.confidence, dtype=np.float64),
+        }
+        for name, values in shown.items():
+            if values.shape != (nothing.shape if name != "confidence" else nothing.shape[:1]):
+                raise ValueError(f"{name} of {record.name}: {values.shape}, A={self.landmarks}")
+            self.columns[name] += _numbers(values, 4 if name == "confidence" else 2)
+        self.columns["names"].append(printable(record.name))
+        self.columns["labels"].append(printable(record.label))
+        self.columns["images"].append(kind)
+        self.columns["frames"] += frame
+        if len(self.columns["names"]) == PAGE_SIZE:
+            self.write()
+
+    def write(self) -> None:
+        """Write the records since the last file, if there are any."""
+        if self.columns["names"]:
+            content = _call("addRecords", {"first": self.page * PAGE_SIZE, **self.columns})
+            write_text(self.folder / f"{self.page:04d}.js", content)
+            self.page, self.columns = self.page + 1, self._empty()
+
+
+def _numbers(values: np.ndarray, digits: int) -> list[float | None]:
+    """Return all numbers of an array, rounded; None, which JSON has, for those that aren't one."""
+    flat = values.ravel().tolist()
+    return [round(value, digits) if math.isfinite(value) else None for value in flat]
+
+
+def _call(function: str, value: object) -> str:
+    """Return a script that hands a value to one of the page's functions.
+
+    It is ASCII, and has no character that HTML knows: no text can end the script.
+    """
+    text = json.dumps(value, allow_nan=False, separators=(",", ":"))
+    for character in "<>&":
+        text = text.replace(character, f"\\u{ord(character):04x}")
+    return f"{function}({text});\n"
+
+
+def _save_images(
+    folder: Path, number: int, record: PageRecord
+) -> tuple[int, tuple[int, int, int, int]]:
+    """Write a record's JPEGs; return which there are, and the window that they show.
+
+    The window is left, top, width and height in original pixels.
+    """
+    left, top, right, bottom = _window(record)
+    frame = (left, top, right - left, bottom - top)
+    try:
+        image = (
+            open_image(record.image, oriented=True)
+            if isinstance(record.image, Path)
+            else record.image.convert("RGB")
+        )
+    except ImageError:
+        return NO_IMAGE, frame
+    if frame[2:] != (record.width, record.height):
+        across, down = image.width / record.width, image.height / record.height
+        image = image.crop(
+            (
+                round(left * across),
+                round(top * down),
+                max(round(right * across), round(left * across) + 1),
+                max(round(bottom * down), round(top * down) + 1),
+            )
+        )
+    place = folder / f"{number // FOLDER_SIZE:03d}"
+    with writing(place):
+        place.mkdir(parents=True, exist_ok=True)
+        _shrink(image, THUMBNAIL).save(place / f"{number}.jpg", quality=QUALITY)
+        if max(image.size) <= THUMBNAIL:
+            return ONE_SIZE, frame
+        _shrink(image, ENLARGED).save(place / f"{number}_large.jpg", quality=QUALITY)
+    return TWO_SIZES, frame
+
+
+def _window(record: PageRecord) -> tuple[int, int, int, int]:
+    """Return which whole pixels to show: a record's box, cut off at the image's edges, or all."""
+    if record.box is None or not all(map(math.isfinite, record.box)):
+        return 0, 0, record.width, record.height
+    left, right = (min(max(value, -0.5), record.width - 0.5) + 0.5 for value in record.box[::2])
+    top, bottom = (min(max(value, -0.5), record.height - 0.5) + 0.5 for value in record.box[1::2])
+    if not (right > left and bottom > top):
+        return 0, 0, record.width, record.height
+    return math.floor(left), math.floor(top), math.ceil(right), math.ceil(bottom)
+
+
+def _shrink(image: Image.Image, longer: int) -> Image.Image:
+    """Return an image whose longer side has at most so many pixels; each side has at least one."""
+    scale = longer / max(image.size)
+    if scale >= 1:
+        return image
+    width, height = (max(1, round(length * scale)) for length in image.size)
+    return image.resize(
+        (width, height),
+        Image.Resampling.BOX if scale < 0.1 else Image.Resampling.BICUBIC,
+        reducing_gap=2.0,
+    )

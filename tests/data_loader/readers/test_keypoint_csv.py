@@ -1,0 +1,141 @@
+"""Plain CSV: headers that pair columns, long tables, and how both can be wrong."""
+
+import numpy as np
+import pytest
+
+from data_loader.readers.keypoint_csv import find_pairs
+from data_loader.readers.keypoint_files import read_keypoints
+from tests.data_loader import own_files as own
+from tests.data_loader.layouts import complaint, write_text
+
+NAN = float("nan")
+
+
+def read(folder, *lines, **options):
+    own.write_images(folder)
+    write_text(folder / "points.csv", *lines)
+    return read_keypoints(folder / "points.csv", folder, **options)
+
+
+def same(points, expected) -> bool:
+    return np.array_equal(points, expected, equal_nan=True)
+
+
+@pytest.mark.parametrize(
+    "header, names",
+    [
+        ("id,X1,Y1,X2,Y2", ["1", "2"]),
+        ("image,eye_x,eye_y,beak_x,beak_y", ["eye", "beak"]),
+        ("image,x_eye,y_eye,x_beak,y_beak", ["eye", "beak"]),
+        ("image,eye.X,eye.Y,beak (x),beak (y)", ["eye", "beak"]),
+        ("image,eyeX,eyeY,1x,1y", ["eye", "1"]),
+        ("image,eye_x,beak_x,eye_y,beak_y", ["eye", "beak"]),
+        ("image,eye_y,eye_x", ["eye"]),
+        ("image,x,y", ["point"]),
+        ("image,x0,x1,y0,y1", ["0", "1"]),
+        ("image,vertex_x,vertex_y,x_max,y_max", ["vertex", "max"]),
+        ("image,width,height,index", []),
+        ("image,xmin,ymin,xmax,ymax", []),
+    ],
+)
+def test_headers(header, names):
+    assert [pair.name for pair in find_pairs(header.split(","))] == names
+
+
+def test_coordinates_follow_their_headers(tmp_path):
+    table = read(tmp_path, "y_eye,beak_x,image,x_eye,beak_y", "4,5,a.png,3,6")
+    assert table.names == ["beak", "eye"] and same(table.points, [[[5, 6], [3, 4]]])
+
+
+def test_missing_and_invisible_points(tmp_path):
+    lines = ["image,a_x,a_y,a_visible,x1,y1,v1", "a.png,1,2,1,nan,NaN,1"]
+    lines += ["sub/b c.png,NA,na,1,3,4,0", "sub/d.jpg,-1,-1,True,5,6,2"]
+    table = read(tmp_path, *lines)
+    assert table.names == ["a", "1"]
+    expected = [[[1, 2], [NAN, NAN]], [[NAN, NAN]] * 2, [[NAN, NAN], [5, 6]]]
+    assert same(table.points, expected) and table.notices == []
+
+
+def test_other_columns_are_noted(tmp_path):
+    header = ",image,a_x,a_y,a_confidence,sex,age"
+    table = read(tmp_path, header, "0,a.png,1,2,0.9,f,old")
+    assert table.images == ["a.png"] and same(table.points, [[[1, 2]]])
+    assert table.notices == [f"{tmp_path / 'points.csv'}: columns not used: number 1, sex, age"]
+
+
+def test_semicolons_and_decimal_commas(tmp_path):
+    assert same(read(tmp_path, "image;a_x;a_y", "a.png;1,5;2").points, [[[1.5, 2]]])
+    assert same(read(tmp_path, "image;a_x;a_y", "a.png;1.5;2").points, [[[1.5, 2]]])
+
+
+def test_quoted_cells(tmp_path):
+    own.write_images(tmp_path, ['a, "b".png'])
+    table = read(tmp_path, 'image,"a x","a y"', '"a, ""b"".png","1","2"', "")
+    assert table.images == ['a, "b".png'] and table.names == ["a"]
+
+
+def test_instances(tmp_path):
+    lines = ["image,instance,a_x,a_y", "a.png,1,1,2", "a.png,2,3,4", "sub/d.jpg,,5,6"]
+    table = read(tmp_path, *lines)
+    assert table.images == ["a.png", "a.png", "sub/d.jpg"]
+    assert table.ids == ["a.png#1", "a.png#2", "sub/d.jpg"]
+    long = ["image,instance,point,x,y", "a.png,1,a,1,2", "a.png,2,a,3,4", "sub/d.jpg,,a,5,6"]
+    other = read(tmp_path, *long)
+    assert other.ids == table.ids and same(other.points, table.points)
+
+
+def test_boxes(tmp_path):
+    header, line = "image,xmin,ymin,xmax,ymax,a_x,a_y", "a.png,1,2,11,22,3,4"
+    assert read(tmp_path, header, line).boxes.tolist() == [[1, 2, 11, 22]]
+    assert read(tmp_path, header, line, y_up=True).boxes.tolist() == [[1, 8, 11, 28]]
+    assert np.isnan(read(tmp_path, header, "a.png,,,,,3,4").boxes).all()
+
+
+def test_long_lines_in_any_order(tmp_path):
+    lines = ["x,y,landmark,file", "1,2,a,a.png", "5,6,b,sub/d.jpg", "3,4,b,a.png"]
+    table = read(tmp_path, *lines)
+    assert table.names == ["a", "b"] and table.images == ["a.png", "sub/d.jpg"]
+    assert same(table.points, [[[1, 2], [3, 4]], [[NAN, NAN], [5, 6]]])
+
+
+def test_repeated_lines(tmp_path):
+    path = tmp_path / "points.csv"
+    lines = ["image,a_x,a_y", "a.png,1,2", "a.png,1,2"]
+    table = read(tmp_path, *lines)
+    assert table.images == ["a.png"]
+    assert table.notices == [f"{path}: 1 lines that repeat another one left out"]
+    said = "line 3: a.png is there twice with other points, first on line 2"
+    assert said in complaint(read, tmp_path, *lines[:2], "a.png,1,3")
+    long = ["image,point,x,y", "a.png,a,1,2", "a.png,a,1,2"]
+    assert same(read(tmp_path, *long).points, [[[1, 2]]])
+    said = "line 3: point a of a.png is there twice, at other places"
+    assert said in complaint(read, tmp_path, *long[:2], "a.png,a,1,3")
+
+
+@pytest.mark.parametrize(
+    "lines, said",
+    [
+        (["image,a_x,a_y,a_x,a_y", "a.png,1,2,3,4"], "line 1: the column a_x is there twice"),
+        (["image,x1,y1,1_x,1_y", "a.png,1,2,3,4"], "line 1: the point 1 is named twice"),
+        (["a_x,a_y", "1,2"], "has no column that names the image"),
+        (["image,a_x,a_y"], "has no line below its header"),
+        (["image,a_x,a_y", "a.png,1"], "line 2: expected 3 cells as in the header, found 2"),
+        (["image,a_x,a_y", "a.png,1,2,3"], "line 2: expected 3 cells as in the header, found 4"),
+        (["image,a_x,a_y", "a.png,1,inf"], "line 2: expected a number in column 3, found 'inf'"),
+        (["image,a_x,a_y", "a.png,1_0,2"], "line 2: expected a number in column 2, found '1_0'"),
+        (["image,a_x,a_y", "a.png,,2"], "line 2: point a has one coordinate alone"),
+        (["image,a_x,a_y", ",1,2"], "line 2: names no image"),
+        (["image,a_x,a_y", 'a.png,"1,2'], "line 2: unexpected end of data"),
+        (["image,point,x,y", "a.png,,1,2"], "line 2: names no point"),
+        (["image,point,x,y", "a.png,a,1"], "line 2: expected 4 cells"),
+        (["point,x,y", "a,1,2"], "has no column that names the image"),
+        (["image,point,x,y", *(f"a.png,{i},1,2" for i in range(10_001))], "names 10,001 points"),
+        (
+            ["image,a_x,a_y", *(f"{i}.png,1,2" for i in range(5)), "a.png,1,2"],
+            "5 of the 6 images it names aren't below",
+        ),
+    ],
+)
+def test_bad_tables(tmp_path, lines, said):
+    message = complaint(read, tmp_path, *lines)
+    assert said in message and message.startswith(str(tmp_path / "points.csv")), message

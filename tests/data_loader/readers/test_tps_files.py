@@ -1,0 +1,70 @@
+"""tpsDig's files: their other lines, and how they can be wrong."""
+
+import numpy as np
+import pytest
+
+from data_loader.readers.keypoint_files import read_keypoints
+from tests.data_loader import own_files as own
+from tests.data_loader.layouts import complaint, write_text
+
+RECORD = ["LM=2", "1 2", "-1 -1", "IMAGE=a.png", "ID=0", "SCALE=0.5"]
+
+
+def read(folder, *lines):
+    own.write_images(folder)
+    write_text(folder / "points.tps", *lines)
+    return read_keypoints(folder / "points.tps", folder)
+
+
+def test_other_lines(tmp_path):
+    record = ["", "lm = 2", "1.50000 2.00000", "NA NA", "CURVES=2", "POINTS=1", "5 6"]
+    record += ["POINTS=2", "7 8", "9 9", "image=a.png", "COMMENT=has = in it", "VARIABLES=x=1"]
+    second = ["LM=2", "3 4", "5 6", "IMAGE=sub\\b c.png", "SCALE=2"]
+    table = read(tmp_path, *record, *second)
+    assert table.images == ["a.png", "sub/b c.png"]
+    expected = [[[1.5, 28], [np.nan, np.nan]], [[3, 26], [5, 24]]]  # not scaled
+    assert np.array_equal(table.points, expected, equal_nan=True)
+    assert table.notices == [f"{tmp_path / 'points.tps'}: curves of 1 records left out"]
+
+
+def test_paths_of_another_machine(tmp_path):
+    lines = [line.replace("a.png", r"C:\wings\a.png") for line in RECORD]
+    lines += [line.replace("a.png", r"C:\wings\sub\d.jpg") for line in RECORD]
+    table = read(tmp_path, *lines)
+    assert table.images == ["a.png", "sub/d.jpg"]
+    assert "C:/wings/a.png is a.png" in table.notices[0]
+
+
+def changed(place, line):
+    return [*RECORD[:place], line, *RECORD[place + 1 :]]
+
+
+@pytest.mark.parametrize(
+    "lines, said",
+    [
+        (changed(0, "LM=3"), "line 4: expected x and y of a point (3 after line 1), found 'IMAGE="),
+        (changed(0, "LM=1"), "line 3: expected a line of a .tps file, such as LM= or IMAGE="),
+        (changed(0, "LM=x"), "line 1: expected a number of points, found 'x'"),
+        (changed(0, "LM=-1"), "line 1: expected a number of points"),
+        (["LM=0", *RECORD[3:]], "line 1: names no point"),
+        (["LM3=1", "1 2 3", *RECORD[3:]], "three dimensions"),
+        (["LM=2", "1 2"], "line 1: expected x and y of a point (2 after line 1), found ''"),
+        (changed(1, "1 2 3"), "line 2: expected x and y"),
+        (changed(1, "1 1e999"), "line 2: expected x and y"),
+        (changed(1, "1 nan"), "line 2: a point has one coordinate alone"),
+        (changed(3, "ID=3"), "line 5: the record has ID= twice"),
+        (changed(3, "COMMENT=a"), "line 1: the record has no line IMAGE="),
+        (changed(3, "IMAGE="), "line 1: the record has no line IMAGE="),
+        ([*RECORD, "LM=1", "1 2", "IMAGE=a.png"], "line 7: expected 2 landmarks as in the first"),
+        ([*RECORD, "LM=2", "1 2", "3 4", "IMAGE=a.png"], "a.png is there twice with other points"),
+        ([*RECORD, *RECORD[:3], "IMAGE=no.png"], "1 of the 2 images it names aren't below"),
+    ],
+)
+def test_bad_records(tmp_path, lines, said):
+    message = complaint(read, tmp_path, *lines)
+    assert said in message and message.startswith(str(tmp_path / "points.tps")), message
+
+
+def test_a_repeated_record(tmp_path):
+    table = read(tmp_path, *RECORD, *RECORD)
+    assert table.images == ["a.png"] and "1 lines that repeat another one" in table.notices[0]
