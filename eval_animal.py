@@ -22,6 +22,8 @@ import torch
 from torch import Tensor
 
 from data_loader.data_loaders_animal import add_animal_arguments, build_animal_dataset
+from data_loader.splits import group_names
+from engine.automatic_choice import choose_readout
 from engine.evaluation import add_evaluation_arguments, run_evaluation
 from engine.keypoint_scores import score_splits, sum_up_folds
 from engine.keypoint_sets import (
@@ -104,6 +106,8 @@ def evaluate_keypoints(
         if fold is not None:
             run = replace(settings, model_name=f"{settings.model_name}/fold_{fold}")
         task, score = keypoint_task("Val" in held_out), partial(score_splits, held_out)
+        groups = group_names(train.filenames, own.group_by)
+        run = choose_readout(run, device, task, train, groups)
         results.append(run_evaluation(run, device, task, train, held_out, score))
     if own.folds is not None and own.fold is None:
         sum_up_folds(settings.folder, results)
@@ -132,7 +136,9 @@ def main() -> None:
         split: build_animal_dataset(args.data_folder, split.lower(), **frame)
         for split in ("Val", "Test")
     }
-    run_evaluation(settings, device, animal_task(), train_set, held_out)
+    task = animal_task()
+    settings = choose_readout(settings, device, task, train_set)
+    run_evaluation(settings, device, task, train_set, held_out)
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ The published run on AFLW_M, and the one with 50 annotated images:
 from torch import Tensor
 
 from data_loader.data_loaders_face import add_face_arguments, build_face_dataset
+from engine.automatic_choice import choose_readout
 from engine.evaluation import add_evaluation_arguments, run_evaluation
 from engine.regressor_run import EvaluationSettings
 from engine.regressor_training import Task
@@ -68,8 +69,9 @@ def main() -> None:
         args.dataset, args.data_folder, train=True, TPS_aug=args.TPS_aug, **frame
     )
     test_set = build_face_dataset(args.dataset, args.data_folder, train=False, **frame)
-    settings = EvaluationSettings.from_options(args)
-    run_evaluation(settings, device, face_task(train_set.eyes), train_set, {"Test": test_set})
+    task = face_task(train_set.eyes)
+    settings = choose_readout(EvaluationSettings.from_options(args), device, task, train_set)
+    run_evaluation(settings, device, task, train_set, {"Test": test_set})
 
 
 if __name__ == "__main__":

@@ -5,12 +5,13 @@ of a view.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from data_loader.splits import split_off
 from data_loader.views.dense_views import DenseViews, points_in_views, swap_pairs
 from data_loader.views.similarity import Spread
 from engine.annotated_squares import AnnotatedSquares
@@ -117,7 +118,8 @@ class FinetuneRun:
             InputError: if the loss isn't finite, or there is nothing to learn a landmark from.
         """
         points, visible = train.annotations()
-        learnt, judged = split(len(train), self.settings.seed)
+        groups = train.dataset.item_groups()
+        learnt, judged = split(len(train), self.settings.seed, groups)
         seen = visible[learnt].any(dim=0)  # (A,)
         if not seen.all():
             missing = int(seen.int().argmin()) + 1
@@ -236,11 +238,19 @@ class FinetuneRun:
         save_current(settings.folder, state, settings.keep_last)
 
 
-def split(count: int, seed: int) -> tuple[Tensor, Tensor]:
-    """Return which of N images to learn from, and which to judge by: none if there are few."""
+def split(count: int, seed: int, groups: Sequence[str] | None = None) -> tuple[Tensor, Tensor]:
+    """Return which of N images to learn from, and which to judge by: none if there are few.
+
+    ``groups`` (N,) aren't parted, if given; a single one is learnt from.
+    """
     held_out = 0
     if count >= JUDGED_FROM:
         held_out = min(int(count * JUDGED_FRACTION), MOST_JUDGED)
+    if groups is not None and len(set(groups)) == 1:
+        held_out = 0
+    if groups is not None and held_out:
+        is_judged = torch.from_numpy(split_off(groups, held_out / count, seed))
+        return (~is_judged).nonzero().flatten(), is_judged.nonzero().flatten()
     order = torch.randperm(count, generator=torch.Generator().manual_seed(seed % 2**63))
     return order[held_out:], order[:held_out]
 

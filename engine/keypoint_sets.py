@@ -338,6 +338,7 @@ def build(
         split.lower(),
         Cutting(settings.fit, settings.box, settings.box_margin),
         flip_pairs=pairs,
+        groups=group_names(table.images, settings.group_by) if is_training else None,
         imwidth=settings.image_size,
         crop=settings.image_crop,
         skip_bad=settings.on_bad_image == "skip",

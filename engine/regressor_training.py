@@ -30,6 +30,7 @@ from utils.schedule import add_schedule_arguments
 
 INTERMEDIATE_POINTS = 50  # [spec 5] for each landmark
 SOFTARGMAX_MUL = 100.0  # [spec 5]
+AUTO = "auto"  # of ``--regressor``: chosen by cross-validation
 # Of a checkpoint's entry.
 KINDS = {"regressor": "published", "ridge": "ridge", "heatmaps": "finetune"}
 RIDGE_KEYS = ("opt", "epoch", "ridge")  # of a checkpoint
@@ -91,7 +92,7 @@ def add_regressor_arguments(parser: argparse.ArgumentParser) -> None:
         momentum=0.9,
         weight_decay=0.0,
     )
-    add_kind_argument(group)
+    add_kind_argument(group, AUTO)
     group.add_argument(
         "--multistep",
         action="store_true",
@@ -107,15 +108,17 @@ def add_regressor_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_kind_argument(group: argparse._ArgumentGroup) -> None:
-    """Declare which kind of readout finds the landmarks."""
+def add_kind_argument(group: argparse._ArgumentGroup, *more: str) -> None:
+    """Declare which kind of readout finds the landmarks; ``more`` is another choice."""
+    help_of_more = "; auto: the best of them in cross-validation on the annotated images"
     group.add_argument(
         "--regressor",
-        choices=list(KINDS.values()),
+        choices=[*KINDS.values(), *more],
         default="published",
         help="the published one, trained by gradient descent; or a ridge regression of heatmaps "
         "with a prior of shape, in closed form: no flags of the optimization matter then; or a "
-        "small head on the four stages and the encoder itself, both trained: see --finetune_steps",
+        "small head on the four stages and the encoder itself, both trained: see --finetune_steps"
+        + (help_of_more if more else ""),
     )
 
 

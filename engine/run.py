@@ -193,12 +193,7 @@ def start_folder(run: RunSettings, derived: dict) -> None:
     """
     if not is_first_rank():
         return
-    held = sorted(run.folder.glob("*.pth"))
-    if held and not (run.resume or run.overwrite):
-        raise InputError(
-            f"{run.folder}: holds checkpoints already ({held[0].name}): give --resume FILE to "
-            "resume, --overwrite to start afresh, or another --model_name"
-        )
+    held = find_held(run)
     lock_folder(run.folder)
     with writing(run.folder):
         remove_unfinished(run.folder)
@@ -218,6 +213,21 @@ def record_options(folder: Path, options: argparse.Namespace, derived: dict) -> 
         "git": git_revision(),
     }
     write_text(folder / "options.json", json.dumps(record, indent=1) + "\n")
+
+
+def find_held(run: RunSettings) -> list[Path]:
+    """Return the checkpoints in a run's folder.
+
+    Raises:
+        InputError: if there are some, and neither resuming nor overwriting was asked.
+    """
+    held = sorted(run.folder.glob("*.pth"))
+    if held and not (run.resume or run.overwrite):
+        raise InputError(
+            f"{run.folder}: holds checkpoints already ({held[0].name}): give --resume FILE to "
+            "resume, --overwrite to start afresh, or another --model_name"
+        )
+    return held
 
 
 def git_revision() -> str | None:

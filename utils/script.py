@@ -31,6 +31,10 @@ def run_script(main: Callable[[], None]) -> None:
     except KeyboardInterrupt:
         _say("interrupted")
         sys.exit(130)
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        from utils.process_group import end_process
+
+        end_process()
 
 
 def available_cores() -> int:

@@ -15,6 +15,7 @@ from utils.collectives import (
     split_over_ranks,
 )
 from utils.process_group import (
+    end_process,
     is_first_rank,
     is_first_to_report,
     join_process_group,
@@ -72,3 +73,4 @@ was_first = is_first_rank()
 assert dist.get_world_size() == ranks and leave_process_group() == was_first
 assert is_first_rank() and world_size() == 1 and split_over_ranks(5).sizes == (5,)
 print("all equal\n", end="")  # in one write, that no other rank gets between
+end_process()

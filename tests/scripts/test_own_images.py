@@ -95,6 +95,25 @@ def test_own_points_are_fitted_scored_noted_and_drawn(own, tmp_path, regressor):
     assert f"{test['error_px']:.2f} px" in (tmp_path / "page/data/summary.js").read_text()
 
 
+def test_a_readout_is_chosen_for_own_points(own, tmp_path):
+    flags = [*POINTS, *own, "--regressor", "auto", "--epochs", 1, *FITS["finetune"]]
+    done = run_inside(
+        "eval_animal.py", *flags, "--model_path", "runs", "--model_name", "own", cwd=tmp_path
+    )
+    assert done.status == 0, done.err
+    choice = json.loads((tmp_path / "runs/own/choice.json").read_text())
+    assert choice["taken"] == min(choice["scores"], key=choice["scores"].get)
+    counts = [
+        json.loads(path.read_text())["images"]
+        for path in (tmp_path / "runs/own/candidates").glob("ridge*/result.json")
+    ]
+    # Of 10 images 3 are for tests: a fold has 2 or 3 of the others.
+    assert sorted(count["Test"] for count in counts) == [2, 2, 3]
+    assert all(count["Test"] + count["training"] == 7 for count in counts)
+    result = json.loads((tmp_path / "runs/own/result.json").read_text())
+    assert result["images"]["Test"] == 3 and "error_px" in result["scores"]["Test"]
+
+
 def test_folds_are_runs_of_their_own(own, tmp_path):
     fit = [*POINTS, *own, "--regressor", "ridge", "--folds", 2]
     run = ["--model_path", "runs", "--model_name", "own"]

@@ -1,0 +1,216 @@
+"""The choice of a readout by cross-validation on the annotated images: ``--regressor auto``.
+
+[spec 17] Each candidate is fitted to all folds but one, by an ordinary run in a folder of its own,
+and judged by the images of that fold. Letters: N annotated images.
+"""
+
+import argparse
+import json
+from collections.abc import Sequence
+from copy import copy
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from data_loader.few_shot import restrict
+from data_loader.landmark_dataset import LandmarkDataset
+from data_loader.splits import folds
+from engine.evaluation import run_evaluation
+from engine.regressor_run import EvaluationSettings
+from engine.regressor_training import AUTO, Task
+from engine.run import as_json, find_held, plain_options
+from utils.arguments import changeable_options
+from utils.errors import InputError
+from utils.files import write_text
+from utils.log import RunLog
+from utils.process_group import world_size
+
+FOLDS = 3
+LEAST_IMAGES = 4  # two to learn from in each fold, and one to judge by
+CANDIDATES, CHOICE, RESULT = "candidates", "choice.json", "result.json"  # in a run's folder
+
+
+class Candidate(NamedTuple):
+    """A kind of readout, of the given encoder or of an untrained one."""
+
+    regressor: str
+    untrained: bool
+
+    @property
+    def name(self) -> str:
+        """What its folders are called, and it itself in the log."""
+        return f"{self.regressor}-{'untrained' if self.untrained else 'encoder'}"
+
+
+def list_candidates(settings: EvaluationSettings) -> list[Candidate]:
+    """Return what is tried: all kinds of readout on the encoder; training an untrained one, too."""
+    given = [Candidate(kind, settings.random_network) for kind in ("ridge", "published")]
+    if settings.projection is not None:  # fine-tuning would change what it belongs to
+        return given
+    given.append(Candidate("finetune", settings.random_network))
+    # A frozen untrained encoder needn't be tried: it has not been the best of any data.
+    return given if settings.random_network else [*given, Candidate("finetune", True)]
+
+
+def choose_readout(
+    settings: EvaluationSettings,
+    device: torch.device,
+    task: Task,
+    train_set: LandmarkDataset,
+    groups: Sequence[str] | None = None,
+) -> EvaluationSettings:
+    """Return the settings of the readout that finds the annotated images' landmarks best.
+
+    Settings that name a readout are returned as they are.
+
+    Its scores and those of the others are written to ``choice.json`` in the run's folder. A run
+    that resumes takes up the candidates where it stopped.
+
+    Args:
+        settings: of the evaluation.
+        device: to compute on.
+        task: metrics, the first of which judges.
+        train_set: all annotated images; of them, those of ``--restrict_annos`` are taken.
+        groups: of each image of ``train_set``; those of one group stay in one fold. Each image is
+            a group of its own, if None.
+
+    Raises:
+        InputError: if there are too few images or groups to be split.
+    """
+    if settings.regressor != AUTO:
+        return settings
+    check_flags(settings)
+    find_held(settings)  # refused before the work, not after it
+    metric = next(iter(task.metrics))
+    log, images = RunLog(settings.log_path), copy(train_set)
+    picks = restrict(
+        images,
+        settings.restrict_annos,
+        repeat=False,
+        num_per_epoch=0,
+        seed=settings.seed,
+        noted_in=settings.folder if settings.resume else None,
+    )
+    groups = train_set.filenames if groups is None else groups
+    places = range(len(train_set)) if picks is None else picks.places
+    parts = split([groups[place] for place in places], settings.seed)
+    scores = {}
+    for candidate in list_candidates(settings):
+        of_folds = []
+        for number, fold in enumerate(parts, 1):
+            own = settings_of(settings, candidate, number)
+            if (score := read_score(own, metric)) is None:
+                judge(own, device, task, images, fold)
+                score = read_score(settings_of(settings, candidate, number), metric)
+            assert score is not None  # the run has written it
+            of_folds.append(score)
+        scores[candidate] = float(np.average(of_folds, weights=[len(fold) for fold in parts]))
+        log.line(f"{candidate.name}: {metric} {scores[candidate]:.3f} in cross-validation")
+    best = (min if task.lower_is_better else max)(scores, key=lambda one: scores[one])
+    log.line(f"--regressor auto: takes {best.name}")
+    record = {"metric": metric, "folds": len(parts), "taken": best.name}
+    by_name = {candidate.name: score for candidate, score in scores.items()}
+    text = json.dumps({**record, "scores": by_name}, indent=1)
+    write_text(settings.folder / CHOICE, f"{text}\n")
+    return with_options(settings, regressor=best.regressor, **encoder_of(settings, best))
+
+
+def check_flags(settings: EvaluationSettings) -> None:
+    """Raise an `InputError` for what a choice can't be made with."""
+    if world_size() > 1:
+        raise InputError("--regressor auto: in one process alone, without torchrun")
+    for flag in ("TPS_aug", "repeat"):
+        if getattr(settings.options, flag):
+            raise InputError(f"--regressor auto: not with --{flag}")
+
+
+def judge(
+    settings: EvaluationSettings,
+    device: torch.device,
+    task: Task,
+    images: LandmarkDataset,
+    fold: np.ndarray,
+) -> None:
+    """Fit a candidate to all images but those at a fold's places, and judge it by these."""
+    if not settings.resume:
+        (settings.folder / RESULT).unlink(missing_ok=True)  # of other options
+    learnt, judged = copy(images), copy(images)
+    learnt.select(np.setdiff1d(np.arange(len(images)), fold).tolist())
+    judged.select(fold.tolist())
+    learnt.notices = judged.notices = []  # said once, of all images
+    run_evaluation(settings, device, task, learnt, {"Val": judged, "Test": judged})
+
+
+def split(groups: Sequence[str], seed: int) -> list[np.ndarray]:
+    """Return the places of each fold's images; those of a group are all in one fold.
+
+    Raises:
+        InputError: if there are too few images or groups.
+    """
+    distinct = len(set(groups))
+    if len(groups) < LEAST_IMAGES or distinct < 2:
+        raise InputError(
+            f"--regressor auto: {len(groups)} annotated images in {distinct} groups, expected at "
+            f"least {LEAST_IMAGES} in 2, to choose by cross-validation; name a readout instead"
+        )
+    count = min(FOLDS, distinct)
+    fold_of = folds(groups, count, seed)  # (N,)
+    return [np.flatnonzero(fold_of == number) for number in range(count)]
+
+
+def encoder_of(settings: EvaluationSettings, candidate: Candidate) -> dict[str, object]:
+    """Return the settings by which a candidate has its encoder."""
+    path = None if candidate.untrained else settings.trained_model_path
+    return {"trained_model_path": path, "random_network": candidate.untrained}
+
+
+def settings_of(
+    settings: EvaluationSettings, candidate: Candidate, fold: int
+) -> EvaluationSettings:
+    """Return the settings of a candidate's run without a fold; it resumes if it has begun."""
+    own = with_options(
+        settings,
+        regressor=candidate.regressor,
+        restrict_annos=-1,
+        model_path=settings.folder / CANDIDATES,
+        model_name=f"{candidate.name}-fold{fold}",
+        resume="",
+        overwrite=True,
+        **encoder_of(settings, candidate),
+    )
+    same = recorded_options(own) == comparable(as_json(own.options))
+    return with_options(own, resume="auto", overwrite=False) if same else own
+
+
+def with_options(settings: EvaluationSettings, **changes: Any) -> EvaluationSettings:
+    """Return settings with other values, which are recorded as if flags had given them."""
+    options = argparse.Namespace(**{**vars(settings.options), **changes})
+    return replace(settings, options=plain_options(options), **changes)
+
+
+def comparable(options: dict[str, Any]) -> dict[str, Any]:
+    """Return the options that results depend on, of all options as they are in JSON."""
+    changeable = changeable_options()
+    return {name: value for name, value in options.items() if name not in changeable}
+
+
+def recorded_options(settings: EvaluationSettings) -> dict[str, Any] | None:
+    """Return the options of the run that a folder holds, as `comparable`; None if it has none."""
+    try:
+        record = json.loads((settings.folder / "options.json").read_text())
+        return comparable(record["options"])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+
+
+def read_score(settings: EvaluationSettings, metric: str) -> float | None:
+    """Return a finished run's score; None if it isn't finished, or of other options."""
+    if not settings.resume:
+        return None
+    try:
+        result = json.loads((settings.folder / RESULT).read_text())
+        return float(result["last"]["Test"][metric])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
