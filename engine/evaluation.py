@@ -6,7 +6,6 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from data_loader.bad_images import LeftOut, leave_out, list_left_out
 from data_loader.few_shot import add_few_shot_arguments, restrict, save_picks
@@ -24,6 +23,7 @@ from engine.regressor_training import (
     KINDS,
     REGRESSOR_KEYS,
     RIDGE_KEYS,
+    Landmarks,
     Task,
     add_finetune_arguments,
     add_regressor_arguments,
@@ -51,7 +51,7 @@ from utils.randomness import seed_everything
 
 IGNORED = {"bn": False, "crop": 0.2, "tb_freq": 500}
 ENTRIES = {kind: entry for entry, kind in KINDS.items()}
-Score = Callable[[dict[str, Tensor], Path, RunLog], dict[str, object]]
+Score = Callable[[dict[str, Landmarks], Path, RunLog], dict[str, object]]
 KEYS = {"published": REGRESSOR_KEYS, "ridge": RIDGE_KEYS, "finetune": FINETUNE_KEYS}
 
 
@@ -110,9 +110,8 @@ def run_evaluation(
         task: loss and metrics of the benchmark.
         train_set: annotated images, of which a few are picked if asked for.
         held_out_sets: split to its images.
-        score: is called after the fit, with the predictions (N, A, 2) in [-1, 1] for each split's
-            images in their order, the run's folder and its log; returns further entries of the
-            result.
+        score: is called after the fit, with what was found in each split's images, in their
+            order, the run's folder and its log; returns further entries of the result.
 
     Returns:
         What ``result.json`` holds, in the first rank.

@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -202,11 +202,31 @@ def evaluate(regressor: nn.Module, task: Task, images: EncodedImages) -> Scores:
     return mean.result()
 
 
+class Landmarks(NamedTuple):
+    """What a readout found in N images, on the CPU.
+
+    Args:
+        points: (N, A, 2) in [-1, 1].
+        confidence: (N, A) in [0, 1]; NaN of the published regressor, which tells none.
+    """
+
+    points: Tensor
+    confidence: Tensor
+
+
 @torch.no_grad()
-def predict_landmarks(regressor: nn.Module, images: EncodedImages) -> Tensor:
-    """Return the landmarks (N, A, 2) in [-1, 1] of a data set that isn't shuffled, on the CPU."""
+def predict_landmarks(regressor: nn.Module, images: EncodedImages) -> Landmarks:
+    """Return what a readout finds in a data set that isn't shuffled."""
     regressor.eval()
-    return torch.cat([regressor(batch.features)[0].cpu() for batch in images.batches(epoch=0)])
+    found = [read_landmarks(regressor(batch.features)) for batch in images.batches(epoch=0)]
+    return Landmarks(*map(torch.cat, zip(*found, strict=True)))
+
+
+def read_landmarks(output: tuple[Tensor, Tensor]) -> Landmarks:
+    """Return a readout's output as landmarks; the published one's other output are points."""
+    points, other = (part.cpu() for part in output)
+    nothing = torch.full(points.shape[:2], math.nan)
+    return Landmarks(points, other if other.shape == nothing.shape else nothing)
 
 
 def judged_split(held_out: Mapping[str, T]) -> tuple[str, T]:
