@@ -276,7 +276,8 @@ def load_readout(
     """Return the regressor of a checkpoint, or an untrained one; see `load_regressor`."""
     shape = encoder.feature_channels(*settings.read_layers), dataset.num_landmarks
     regressor = build_readout(settings.regressor, *shape, dataset.side)
-    notices += load_regressor(settings.ckpt_path, regressor, encoder, settings.hint)
+    frame = {"image_size": dataset.imwidth, "image_crop": dataset.crop}
+    notices += load_regressor(settings.ckpt_path, regressor, encoder, settings.hint, frame)
     return regressor
 
 
