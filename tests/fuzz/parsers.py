@@ -24,6 +24,7 @@ from data_loader.data_loaders_face import (
     ThreeHundredW,
 )
 from data_loader.few_shot import load_picks
+from data_loader.readers.coco_keypoints import read_coco_boxes
 from data_loader.readers.images import image_size, open_image
 from data_loader.readers.keypoint_files import read_keypoints
 from data_loader.storage.shards import find_shards
@@ -201,6 +202,9 @@ def own_annotations() -> dict[str, Parser]:
         "deeplabcut csv of animals": own_points(own.write_individuals),
         "tps": own_points(own.write_tps),
         "coco keypoints": own_points(own.write_coco),
+        "coco boxes": Parser(
+            own.write_coco, lambda f: read_coco_boxes(f / "points.json"), text=True
+        ),
     }
 
 

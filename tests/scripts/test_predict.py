@@ -10,6 +10,7 @@ import sys
 import time
 from fractions import Fraction
 from itertools import combinations
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -313,6 +314,30 @@ def test_killed_runs_lose_no_line_and_repeat_none(fitted, tmp_path, ridge):
         line for line in lines if ".png" in line and "/" in line
     ]
     assert not part.exists()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="reads /proc")
+def test_memory_does_not_grow_with_the_number_of_images(fitted, tmp_path, ridge):
+    """``LINKS=10000`` predicts on so many links to one image."""
+    count = int(os.environ.get("LINKS", "3000"))
+    (tmp_path / "links").mkdir()
+    target = next((fitted / "own").rglob("*.png"))
+    for number in range(count):
+        (tmp_path / f"links/{number:05d}.png").symlink_to(target)
+    flags = [*ridge, "--images", "links", "--num_workers", 0, "--out", "a.csv"]
+    run, part, sizes = start(tmp_path, flags), tmp_path / "a.csv.part", {}
+    while run.poll() is None:
+        done = part.read_bytes().count(b"\n") if part.exists() else 0
+        pages = Path(f"/proc/{run.pid}/statm").read_text().split()
+        sizes[done] = int(pages[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20 if pages[1] != "0" else 0
+        time.sleep(0.2)
+    assert run.returncode == 0, run.stdout.read()
+    early = max(size for done, size in sizes.items() if count / 10 < done < count / 4)
+    late = max(size for done, size in sizes.items() if done > count / 4)
+    print(f"{count:,} images: {early:.0f} MiB after a quarter, {late:.0f} MiB at most after that")
+    assert late < early + 20
+    assert len(rows(tmp_path / "a.csv")) == count
 
 
 def test_an_interrupted_run_can_be_resumed_by_the_same_command_alone(fitted, tmp_path, ridge):

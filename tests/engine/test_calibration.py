@@ -1,0 +1,90 @@
+"""Confidence on drawn faces of other people: what it promises is what happens."""
+
+import csv
+
+import numpy as np
+import pytest
+import torch
+
+from data_loader.keypoints import Keypoints
+from data_loader.readers.annotation_files import read_lines
+from datasets.synthetic import generate
+from engine.calibration import judge
+from tests.data_loader.own_tables import write_dots
+from tests.scripts.running import run_inside
+
+NAMES = ["left_eye", "right_eye", "nose", "left_mouth", "right_mouth"]
+FIT = ["--model", "resnet18", "--random_network", "--layer", "4", "--use_hypercol"]
+FIT += ["--image_size", "64", "--image_crop", "0", "--num_workers", "0", "--batch_size", "32"]
+DISTANCE = 0.04
+
+
+def test_hits_are_within_a_fraction_of_the_diagonal(tmp_path):
+    table = write_dots(tmp_path, 4)
+    table.boxes[1] = 20, 10, 50, 50
+    dataset = Keypoints(table, tmp_path, "test", imwidth=32)
+    truth = np.stack([dataset.base_item(i)[1] for i in range(4)])
+    # A pixel of the square is 120 / 32 of a whole image, and 37 / 32 of the box with its margins
+    # of 3, which take 37 whole pixels.
+    for index, column, diagonal in ((0, 120 / 32, 120**2 + 80**2), (1, 37 / 32, 30**2 + 40**2)):
+        limit = 0.05 * diagonal**0.5 / column
+        for off, expected in ((0.98 * limit, True), (1.02 * limit, False)):
+            moved = torch.tensor((truth + (off, 0)) * 2 / 31 - 1)
+            hit, judged = judge(dataset, moved, 0.05)
+            assert judged.all() and hit[index].tolist() == [expected] * 3
+
+
+def faces_csv(root):
+    """Write the landmarks of drawn faces by the part of them, of other people each."""
+    listed = read_lines(root / "Anno/list_landmarks_align_celeba.txt")[2:]
+    lines = [",".join(line.split()) + "\n" for line in listed]
+    header = ",".join(["image", *(f"{name}_{axis}" for name in NAMES for axis in "xy")]) + "\n"
+    third = len(lines) // 3
+    for place, part in enumerate(("train", "calibrate", "test")):
+        rows = lines[place * third : (place + 1) * third]
+        (root / f"{part}.csv").write_text(header + "".join(rows))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("regressor", ["ridge", "finetune", "published"])
+def test_what_is_promised_on_drawn_faces_happens(tmp_path_factory, regressor):
+    root = tmp_path_factory.getbasetemp() / "drawn"
+    if not root.exists():
+        generate(root, images=240, mafl_train=1, mafl_test=1, workers=2)
+        faces_csv(root / "celeba")
+    root, cwd = root / "celeba", tmp_path_factory.mktemp("run")
+    own = ["--dataset", "Keypoints", "--data_folder", root / "Img/img_align_celeba_hq"]
+    own += ["--annotations", root / "train.csv", "--test_annotations", root / "calibrate.csv"]
+    own += ["--regressor", regressor, "--epochs", 15, "--adam", "--learning_rate", 0.01]
+    own += ["--finetune_steps", 60, "--calibrate_at", DISTANCE]
+    run = ["--model_path", "runs", "--model_name", "a"]
+    done = run_inside("eval_animal.py", *FIT, *own, *run, cwd=cwd)
+    assert done.status == 0, done.err
+    flags = ["--ckpt_path", "runs/a/current.pth", "--images", root / "Img/img_align_celeba_hq"]
+    done = run_inside("predict.py", *flags, "--out", "a.csv", "--num_workers", 0, cwd=cwd)
+    assert done.status == 0, done.err
+    told, hits = reliability(cwd / "a.csv", root / "test.csv")
+    print(done.out, told.mean(), hits.mean())
+    # Points of an image aren't independent: as if there were as many draws as images.
+    images = len(told) / len(NAMES)
+    assert abs(told.mean() - hits.mean()) < 3 * (hits.mean() * (1 - hits.mean()) / images) ** 0.5
+    order = np.argsort(told)
+    for part in np.array_split(order, 4):
+        sampling = np.sqrt(told[part].mean() * (1 - told[part].mean()) / (images / 4))
+        print(told[part].mean(), hits[part].mean(), sampling)
+        assert abs(told[part].mean() - hits[part].mean()) < 3 * sampling + 0.02
+    assert hits[order[-len(order) // 4 :]].mean() > hits[order[: len(order) // 4]].mean()
+
+
+def reliability(found, truth):
+    """Return the confidence of each point of the test images, and whether it is a hit."""
+    with found.open() as one, truth.open() as other:
+        by_image = {row["image"]: row for row in csv.DictReader(one)}
+        pairs = [(by_image[row["image"]], row) for row in csv.DictReader(other)]
+    told, hits = [], []
+    for row, true in pairs:
+        for name in NAMES:
+            off = [float(row[f"{name}_{axis}"]) - float(true[f"{name}_{axis}"]) for axis in "xy"]
+            told.append(float(row[f"{name}_confidence"]))
+            hits.append(np.hypot(*off) <= DISTANCE * np.hypot(178, 218))
+    return np.array(told), np.array(hits, dtype=float)
