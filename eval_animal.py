@@ -15,19 +15,28 @@ The published run on CUB, whose lists of training images give its number of anno
     --regressor finetune --model_path runs --model_name own
 """
 
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from data_loader.data_loaders_animal import add_animal_arguments, build_animal_dataset
 from data_loader.splits import group_names
+from engine.annotation_curve import CurveSettings, add_curve_arguments, run_curve
 from engine.automatic_choice import choose_readout
 from engine.evaluation import add_evaluation_arguments, run_evaluation
-from engine.keypoint_scores import score_splits, sum_up_folds
+from engine.keypoint_scores import (
+    ScoreSettings,
+    add_score_arguments,
+    score_splits,
+    sum_up_folds,
+)
 from engine.keypoint_sets import (
     KeypointSettings,
+    Splits,
     add_keypoint_arguments,
     keypoint_splits,
     refuse_keypoint_flags,
@@ -50,6 +59,9 @@ def build_parser() -> ArgumentParser:
     parser = ArgumentParser(__doc__)
     add_animal_arguments(parser)
     add_keypoint_arguments(parser)
+    group = parser.add_argument_group("scores on own annotations (--dataset Keypoints)")
+    add_score_arguments(group)
+    add_curve_arguments(group)
     add_evaluation_arguments(parser, batch_size=32, num_workers=32, save_freq=5)
     return parser
 
@@ -94,22 +106,46 @@ def keypoint_task(has_validation: bool) -> Task:
     )
 
 
-def evaluate_keypoints(
-    settings: EvaluationSettings, own: KeypointSettings, device: torch.device, warped: bool
-) -> None:
-    """Fit and evaluate a regressor on images of one's own, once or for each fold."""
-    if world_size() > 1 and own.folds is not None and own.fold is None:
-        raise InputError("--folds under torchrun: give --fold N, too")
+class OwnRun(NamedTuple):
+    """How runs on images of one's own are made."""
+
+    own: KeypointSettings
+    scoring: ScoreSettings
+    device: torch.device
+    warped: bool
+
+    def splits(self) -> Iterator[Splits]:
+        """Yield the splits anew: a run takes images out of its data sets."""
+        return keypoint_splits(self.own, TPS_aug=self.warped)
+
+    def evaluate(self, settings: EvaluationSettings, splits: Splits) -> dict[str, object] | None:
+        """Fit a regressor to a split's training images and score it on the others."""
+        train, held_out, _ = splits
+        self.scoring.check(train.point_names)
+        task = keypoint_task("Val" in held_out)
+        score = partial(score_splits, held_out, self.scoring)
+        groups = group_names(train.filenames, self.own.group_by)
+        settings = choose_readout(settings, self.device, task, train, groups)
+        return run_evaluation(settings, self.device, task, train, held_out, score)
+
+
+def evaluate_keypoints(settings: EvaluationSettings, run: OwnRun, curve: CurveSettings) -> None:
+    """Fit and evaluate a regressor on images of one's own: once, for each fold or for a curve."""
+    several_folds = run.own.folds is not None and run.own.fold is None
+    if world_size() > 1 and (several_folds or curve.curve is not None):
+        wish = "--folds under torchrun: give --fold N, too"
+        raise InputError(wish if several_folds else "--curve: not under torchrun")
+    if curve.curve is not None:
+        curve.check(len(next(run.splits()).train))
+        run_curve(settings, curve, lambda one: run.evaluate(one, next(run.splits())))
+        return
     results = []
-    for train, held_out, fold in keypoint_splits(own, TPS_aug=warped):
-        run = settings
-        if fold is not None:
-            run = replace(settings, model_name=f"{settings.model_name}/fold_{fold}")
-        task, score = keypoint_task("Val" in held_out), partial(score_splits, held_out)
-        groups = group_names(train.filenames, own.group_by)
-        run = choose_readout(run, device, task, train, groups)
-        results.append(run_evaluation(run, device, task, train, held_out, score))
-    if own.folds is not None and own.fold is None:
+    for splits in run.splits():
+        one = settings
+        if splits.fold is not None:
+            one = replace(settings, model_name=f"{settings.model_name}/fold_{splits.fold}")
+        results.append(run.evaluate(one, splits))
+    if several_folds:
         sum_up_folds(settings.folder, results)
 
 
@@ -120,10 +156,11 @@ def main() -> None:
     join_process_group(device)
     settings = EvaluationSettings.from_options(args)
     if args.dataset == "Keypoints":
-        own = KeypointSettings.from_options(args)
-        evaluate_keypoints(settings, own, device, args.TPS_aug)
+        own, scoring = KeypointSettings.from_options(args), ScoreSettings.from_options(args)
+        run = OwnRun(own, scoring, device, args.TPS_aug)
+        evaluate_keypoints(settings, run, CurveSettings.from_options(args))
         return
-    refuse_keypoint_flags(vars(args))
+    refuse_keypoint_flags(vars(args), add_score_arguments, add_curve_arguments)
     frame = {
         "image_size": args.image_size,
         "image_crop": args.image_crop,

@@ -52,6 +52,7 @@ class Keypoints(OwnImages, LandmarkDataset):
         split: ``train``, ``val``, ``test`` or ``all``.
         cutting: see `Cutting`.
         flip_pairs: names that a mirror swaps, in place of the table's.
+        groups: what each instance belongs to; its image if not given.
         mirror: what of training images is mirrored: nothing (``off``), half of the ``views`` that
             fine-tuning makes, or ``copies`` that are images of their own, see `add_copies`.
         imwidth: S.
@@ -61,7 +62,7 @@ class Keypoints(OwnImages, LandmarkDataset):
     Attributes:
         annotations: beside those of `LandmarkDataset`, ``boxes`` (N, 4), NaN for whole images;
             ``sizes`` (N, 2), the images' width and height; ``areas`` (N,), as annotated; ``ids``
-            (N,); ``mirrored`` (N,), bool.
+            (N,); ``groups`` (N,); ``mirrored`` (N,), bool.
 
     Raises:
         InputError: if an image can't be read, or none has a point.
@@ -75,6 +76,7 @@ class Keypoints(OwnImages, LandmarkDataset):
         cutting: Cutting = WHOLE,
         *,
         flip_pairs: Sequence[tuple[str, str]] | None = None,
+        groups: Sequence[str] | None = None,
         mirror: str = "off",
         imwidth: int = 96,
         crop: int = 0,
@@ -83,7 +85,7 @@ class Keypoints(OwnImages, LandmarkDataset):
         self.table, self.cutting, self.mirror = table, cutting, mirror
         self.fit, self.margin, self.split_name = cutting.fit, cutting.margin, split
         self.point_names, self.num_landmarks = table.names, len(table.names)
-        self.sigmas = table.sigmas
+        self.sigmas, self.groups = table.sigmas, table.images if groups is None else groups
         self.flip_pairs = list(table.flip_pairs if flip_pairs is None else flip_pairs)
         self.flip_order = flip_order(table.names, self.flip_pairs)
         super().__init__(
@@ -117,6 +119,7 @@ class Keypoints(OwnImages, LandmarkDataset):
             "sizes": self._sizes(root, filenames),
             "areas": np.asarray(table.areas, dtype=np.float64)[kept],
             "ids": np.array(table.ids)[kept],
+            "groups": np.array(self.groups)[kept],
             "mirrored": np.zeros(len(kept), dtype=bool),
         }
         self._note_ambiguity(filenames, annotations["boxes"])
@@ -226,6 +229,10 @@ class Keypoints(OwnImages, LandmarkDataset):
     def item_names(self) -> list[str]:
         """See `LandmarkDataset.item_names`: an image may have several instances."""
         return self.annotations["ids"].tolist()
+
+    def item_groups(self) -> list[str]:
+        """See `LandmarkDataset.item_groups`."""
+        return self.annotations["groups"].tolist()
 
     def add_copies(self) -> None:
         """Add a mirrored copy of each instance where that is asked for."""

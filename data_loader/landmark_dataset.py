@@ -160,6 +160,10 @@ class LandmarkDataset(ImageSet):
         """Return a name of each item, such as its image's, by which it can be found again."""
         return self.filenames
 
+    def item_groups(self) -> list[str] | None:
+        """Return what each item belongs to, which no split parts; None if all are their own."""
+        return None
+
     def add_copies(self) -> None:
         """Add what a training set has beside the images that were picked: nothing as a rule."""
 

@@ -5,24 +5,25 @@ of a view.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from data_loader.splits import split_off
 from data_loader.views.dense_views import DenseViews, points_in_views, swap_pairs
 from data_loader.views.similarity import Spread
 from engine.annotated_squares import AnnotatedSquares
 from engine.encoded_images import EncodedImages
-from engine.regressor_run import EvaluationSettings, check_finite, in_words
+from engine.regressor_run import EvaluationSettings, in_words
 from engine.regressor_training import Task, baseline, evaluate, judged_split, mean_shape
 from engine.resumption import save_current
 from models.encoders import Encoder
 from models.heatmap_head import HeatmapNetwork
 from models.loss import heatmap_loss
 from utils.checkpoint import load_weights, save_checkpoint
-from utils.errors import InputError
+from utils.errors import InputError, check_finite
 from utils.interruption import Interruption
 from utils.log import RunLog, Stopwatch, progress
 from utils.schedule import set_learning_rate, warm_up_cosine_lr
@@ -117,7 +118,8 @@ class FinetuneRun:
             InputError: if the loss isn't finite, or there is nothing to learn a landmark from.
         """
         points, visible = train.annotations()
-        learnt, judged = split(len(train), self.settings.seed)
+        groups = train.dataset.item_groups()
+        learnt, judged = split(len(train), self.settings.seed, groups)
         seen = visible[learnt].any(dim=0)  # (A,)
         if not seen.all():
             missing = int(seen.int().argmin()) + 1
@@ -151,7 +153,7 @@ class FinetuneRun:
         """Train for some steps, judge the network by the held-out images, and save."""
         watch = Stopwatch()
         loss = self.train_round(number, train, learnt)
-        check_finite("the loss", loss, number, "--finetune_rate")
+        check_finite("the loss", loss, number, flag="--finetune_rate")
         distance_px = self.mean_distance(train, judged) if len(judged) else None
         if distance_px is None or distance_px < self.best_px or not self.best:
             self.best, self.best_round = self.weights(), number
@@ -236,11 +238,19 @@ class FinetuneRun:
         save_current(settings.folder, state, settings.keep_last)
 
 
-def split(count: int, seed: int) -> tuple[Tensor, Tensor]:
-    """Return which of N images to learn from, and which to judge by: none if there are few."""
+def split(count: int, seed: int, groups: Sequence[str] | None = None) -> tuple[Tensor, Tensor]:
+    """Return which of N images to learn from, and which to judge by: none if there are few.
+
+    ``groups`` (N,) aren't parted, if given; a single one is learnt from.
+    """
     held_out = 0
     if count >= JUDGED_FROM:
         held_out = min(int(count * JUDGED_FRACTION), MOST_JUDGED)
+    if groups is not None and len(set(groups)) == 1:
+        held_out = 0
+    if groups is not None and held_out:
+        is_judged = torch.from_numpy(split_off(groups, held_out / count, seed))
+        return (~is_judged).nonzero().flatten(), is_judged.nonzero().flatten()
     order = torch.randperm(count, generator=torch.Generator().manual_seed(seed % 2**63))
     return order[held_out:], order[:held_out]
 

@@ -3,8 +3,12 @@
 Letters: N instances, A named points.
 """
 
+import argparse
+import csv
+import io
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +16,60 @@ import numpy as np
 from torch import Tensor
 
 from data_loader.keypoints import Keypoints
-from utils.files import write_text
+from data_loader.splits import group_names
+from engine.point_errors import (
+    OKS_LEVELS,
+    average_precision,
+    mean_and_median,
+    mean_of,
+    object_keypoint_similarity,
+    percentage_right,
+    point_distances,
+)
+from engine.regressor_training import Landmarks
+from engine.run import Settings
+from utils.arguments import allow_change
+from utils.errors import InputError
+from utils.files import printable, write_text
 from utils.log import RunLog
 
-PCK_FRACTION = 0.1  # of the diagonal, within which a point is right
+PCK_FRACTIONS = (
+    0.05,
+    0.1,
+    0.2,
+)  # of the diagonal, or another length, within which a point is right
+PER_POINT, PER_IMAGE = "per_point.csv", "per_image.csv"
+
+
+def add_score_arguments(group: argparse._ActionsContainer) -> None:
+    """Declare what errors on one's own images are related to."""
+    group.add_argument(
+        "--normalise_by",
+        nargs=2,
+        metavar=("A", "B"),
+        help="score errors in relation to the distance between these two points, too; instances "
+        "that lack one of them don't count there",
+    )
+    allow_change("normalise_by")
+
+
+@dataclass(frozen=True)
+class ScoreSettings(Settings):
+    """What errors are related to, and what the bootstrap draws together."""
+
+    normalise_by: Sequence[str] | None
+    group_by: str | None
+
+    def check(self, names: Sequence[str]) -> None:
+        """Raise an `InputError` unless points to normalise by are two of these names."""
+        if self.normalise_by is None:
+            return
+        for name in self.normalise_by:
+            if name not in names:
+                shown = ", ".join(map(printable, names[:5])) + (", …" if len(names) > 5 else "")
+                raise InputError(f"--normalise_by {printable(name)}: no such point ({shown})")
+        if len(set(self.normalise_by)) == 1:
+            raise InputError(f"--normalise_by: {printable(self.normalise_by[0])} is there twice")
 
 
 def to_original(dataset: Keypoints, predicted: Tensor) -> np.ndarray:
@@ -30,58 +84,197 @@ def diagonals(dataset: Keypoints) -> np.ndarray:
     return np.linalg.norm(spans, axis=1)
 
 
-def score_split(dataset: Keypoints, predicted_orig: np.ndarray) -> dict[str, float]:
+def distance_between(dataset: Keypoints, pair: Sequence[str]) -> np.ndarray:
+    """Return the true distance of two points (N,), NaN where it is 0 or one isn't annotated."""
+    first, second = (dataset.point_names.index(name) for name in pair)
+    points, visible = dataset.annotations["keypoints"], dataset.annotations["visible"]
+    distance = np.linalg.norm(points[:, first] - points[:, second], axis=1)
+    return np.where(visible[:, first] & visible[:, second] & (distance > 0), distance, np.nan)
+
+
+def distances_of(dataset: Keypoints, predicted_orig: np.ndarray) -> np.ndarray:
+    """Return the distances (N, A) of predictions (N, A, 2), NaN where no point is annotated."""
+    annotations = dataset.annotations
+    return point_distances(predicted_orig, annotations["keypoints"], annotations["visible"])
+
+
+def score_split(
+    dataset: Keypoints,
+    predicted_orig: np.ndarray,
+    confidence: np.ndarray | None = None,
+    normalise_by: Sequence[str] | None = None,
+    group_by: str | None = None,
+) -> dict[str, float]:
     """Return the scores of predictions (N, A, 2) in the pixels of their images.
 
-    ``error_px`` is the mean distance over the annotated points, ``median_px`` their median,
-    ``PCK_0.1`` the percentage of them within a tenth of the `diagonals`.
+    ``error_px`` is the mean distance over the annotated points, ``median_px`` their median; with
+    ``_low`` and ``_high`` between which 95 % of the bootstrap's values are. ``error_of_diagonal``
+    and ``error_of_image`` are mean distances in percent of the `diagonals` and of the images' own,
+    ``PCK_0.1`` the percentage within a tenth of the `diagonals`; ``…_of_distance`` are the same of
+    the distance between two points. ``OKS_AP`` is there with COCO's points and areas.
+
+    Args:
+        dataset: N instances.
+        predicted_orig: (N, A, 2).
+        confidence: (N, A), by which OKS-AP orders predictions; NaN and None are equal ones.
+        normalise_by: two points' names.
+        group_by: what the bootstrap draws together, see `group_names`.
     """
-    visible = dataset.annotations["visible"]  # (N, A)
-    distances = np.linalg.norm(predicted_orig - dataset.annotations["keypoints"], axis=-1)
-    right = distances <= PCK_FRACTION * diagonals(dataset)[:, None]
-    return {
-        "error_px": float(distances[visible].mean()),
-        "median_px": float(np.median(distances[visible])),
-        f"PCK_{PCK_FRACTION}": float(100 * right[visible].mean()),
+    distances = distances_of(dataset, predicted_orig)
+    groups = group_names(dataset.filenames, group_by)
+    scores: dict[str, float] = {}
+    for name, found in zip(
+        ("error_px", "median_px"), mean_and_median(distances, groups), strict=True
+    ):
+        scores |= {name: found.value, f"{name}_low": found.low, f"{name}_high": found.high}
+    sizes = np.linalg.norm(dataset.annotations["sizes"], axis=1)
+    scores |= relative_scores(distances, diagonals(dataset), "diagonal", "")
+    scores["error_of_image"] = relative_scores(distances, sizes, "image", "")["error_of_image"]
+    if normalise_by is not None:
+        lengths = distance_between(dataset, normalise_by)
+        scores |= relative_scores(distances, lengths, "distance", "_of_distance")
+    scores |= oks_scores(dataset, distances, confidence)
+    return {name: value for name, value in scores.items() if not np.isnan(value)}
+
+
+def relative_scores(
+    distances: np.ndarray, lengths: np.ndarray, of: str, ending: str
+) -> dict[str, float]:
+    """Return the mean of distances (N, A) in percent of lengths (N,), and the PCK by them."""
+    relative = 100 * distances / lengths[:, None]
+    error = mean_of(relative[~np.isnan(relative)])
+    right = {
+        f"PCK_{fraction}{ending}": percentage_right(distances, fraction * lengths)
+        for fraction in PCK_FRACTIONS
     }
+    return {f"error_of_{of}": error, **right}
+
+
+def oks_scores(
+    dataset: Keypoints, distances: np.ndarray, confidence: np.ndarray | None
+) -> dict[str, float]:
+    """Return the average precisions by OKS, nothing without COCO's points and areas."""
+    areas = dataset.annotations["areas"]
+    if dataset.sigmas is None or np.isnan(areas).all():
+        return {}
+    oks = object_keypoint_similarity(distances, areas, np.asarray(dataset.sigmas))
+    sure = np.zeros(len(oks)) if confidence is None else np.nan_to_num(confidence.mean(axis=1))
+    precisions = [average_precision(oks, sure, level) for level in OKS_LEVELS]
+    by_level = {f"OKS_AP_{round(100 * OKS_LEVELS[place])}": precisions[place] for place in (0, 5)}
+    return {"OKS_AP": float(np.mean(precisions)), **by_level}
 
 
 def score_splits(
-    held_out: Mapping[str, Keypoints], predicted: Mapping[str, Tensor], folder: Path, log: RunLog
+    held_out: Mapping[str, Keypoints],
+    settings: ScoreSettings,
+    predicted: Mapping[str, Landmarks],
+    folder: Path,
+    log: RunLog,
 ) -> dict[str, object]:
     """Score the predictions of a run; return what ``result.json`` holds of it.
 
+    ``per_point.csv`` and ``per_image.csv``, worst first, are written into the run's folder.
+
     Args:
         held_out: split to its images.
-        predicted: split to the predictions (N, A, 2) for them, in [-1, 1].
+        settings: what errors are related to.
+        predicted: split to what was found in them.
         folder: of the run.
         log: receives a line.
     """
-    scores = {
-        split: score_split(dataset, to_original(dataset, predicted[split]))
-        for split, dataset in held_out.items()
-    }
+    scores, points, images = {}, list[list[object]](), list[list[object]]()
+    for split, dataset in held_out.items():
+        found = to_original(dataset, predicted[split].points)
+        confidence = predicted[split].confidence.numpy()
+        scores[split] = score_split(
+            dataset, found, confidence, settings.normalise_by, settings.group_by
+        )
+        points += point_rows(split, dataset, found, settings)
+        images += image_rows(split, dataset, found)
+    spread = ("mean_px", "mean_low", "mean_high", "median_px", "median_low", "median_high")
+    write_csv(folder / PER_POINT, ("split", "point", "images", *spread, "of_diagonal"), points)
+    worst = ("mean_px", "of_diagonal", "worst_point", "worst_px")
+    write_csv(folder / PER_IMAGE, ("split", "image", "instance", "points", *worst), images)
     log.line(in_words(scores))
     return {"scores": scores}
 
 
+def point_rows(
+    split: str, dataset: Keypoints, predicted_orig: np.ndarray, settings: ScoreSettings
+) -> list[list[object]]:
+    """Return a row of ``per_point.csv`` for each point that is annotated in an image."""
+    distances = distances_of(dataset, predicted_orig)
+    relative = 100 * distances / diagonals(dataset)[:, None]
+    groups, rows = group_names(dataset.filenames, settings.group_by), list[list[object]]()
+    for place, name in enumerate(dataset.point_names):
+        own = distances[:, place : place + 1]  # (N, 1)
+        if np.isnan(own).all():
+            continue
+        mean, median = mean_and_median(own, groups)
+        share = np.nanmean(relative[:, place])
+        numbers = [f"{number:.3f}" for number in (*mean, *median, share)]
+        rows.append([split, printable(name), int((~np.isnan(own)).sum()), *numbers])
+    return rows
+
+
+def image_rows(split: str, dataset: Keypoints, predicted_orig: np.ndarray) -> list[list[object]]:
+    """Return a row of ``per_image.csv`` for each instance, the largest mean error first."""
+    distances, lengths = distances_of(dataset, predicted_orig), diagonals(dataset)
+    means = np.nanmean(distances, axis=1)  # (N,); each instance has a point
+    rows = list[list[object]]()
+    for index in np.argsort(-means, kind="stable").tolist():
+        worst = int(np.nanargmax(distances[index]))
+        numbers = means[index], 100 * means[index] / lengths[index]
+        rows.append(
+            [
+                *(split, printable(dataset.filenames[index])),
+                printable(str(dataset.annotations["ids"][index])),
+                int((~np.isnan(distances[index])).sum()),
+                *(f"{number:.3f}" for number in numbers),
+                *(printable(dataset.point_names[worst]), f"{distances[index, worst]:.3f}"),
+            ]
+        )
+    return rows
+
+
+def write_csv(path: Path, header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    """Write a table."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([header, *rows])
+    write_text(path, text.getvalue())
+
+
 def in_words(scores: Mapping[str, Mapping[str, float]]) -> str:
     """Return each split's scores as one line."""
-    return "; ".join(
-        f"{split} error {s['error_px']:.2f} px (median {s['median_px']:.2f}), PCK "
-        f"{s[f'PCK_{PCK_FRACTION}']:.1f} % within {PCK_FRACTION} of the diagonal"
-        for split, s in scores.items()
-    )
+    lines = []
+    for split, s in scores.items():
+        between = ""
+        if "error_px_low" in s:
+            between = f", 95 % interval {s['error_px_low']:.2f} to {s['error_px_high']:.2f}"
+        line = (
+            f"{split} error {s['error_px']:.2f} px (median {s['median_px']:.2f}{between}), PCK "
+            f"{s['PCK_0.1']:.1f} % within 0.1 of the diagonal"
+        )
+        if "error_of_distance" in s:
+            line += f", error {s['error_of_distance']:.2f} % of the distance between the two points"
+        if "OKS_AP" in s:
+            line += f", OKS-AP {s['OKS_AP']:.1f} %"
+        lines.append(line)
+    return "; ".join(lines)
 
 
 def sum_up_folds(folder: Path, results: Sequence[Any]) -> None:
     """Write ``result.json`` of all folds, given what the run of each one returned.
 
-    Scores are means over the folds.
+    Scores are means over the folds, of what all of them have; intervals are of each fold alone.
     """
     scores = [result["scores"] for result in results]
     means = {
-        split: {name: float(np.mean([s[split][name] for s in scores])) for name in values}
+        split: {
+            name: float(np.mean([s[split][name] for s in scores]))
+            for name in values
+            if not name.endswith(("_low", "_high")) and all(name in s[split] for s in scores)
+        }
         for split, values in scores[0].items()
     }
     print(f"mean of {len(scores)} folds: {in_words(means)}")

@@ -1,7 +1,7 @@
 """One's own annotated images as the evaluation wants them: read, checked and split [spec 16]."""
 
 import argparse
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -174,10 +174,16 @@ class KeypointSettings(Settings):
             raise InputError(f"--fold {self.fold}: there are {self.folds or 'no'} --folds")
 
 
-def refuse_keypoint_flags(options: Mapping[str, object]) -> None:
-    """Raise an `InputError` if a flag of one's own annotations is set, for a benchmark."""
+def refuse_keypoint_flags(
+    options: Mapping[str, object], *declare: Callable[[argparse.ArgumentParser], None]
+) -> None:
+    """Raise an `InputError` if a flag of one's own annotations is set, for a benchmark.
+
+    ``declare`` are what else declares such flags.
+    """
     parser = ArgumentParser("")
-    add_keypoint_arguments(parser)
+    for add in (add_keypoint_arguments, *declare):
+        add(parser)
     for name, default in vars(parser.parse_args([])).items():
         if options[name] != default:
             raise InputError(f"--{name}: only of --dataset Keypoints")
@@ -338,6 +344,7 @@ def build(
         split.lower(),
         Cutting(settings.fit, settings.box, settings.box_margin),
         flip_pairs=pairs,
+        groups=group_names(table.images, settings.group_by) if is_training else None,
         imwidth=settings.image_size,
         crop=settings.image_crop,
         skip_bad=settings.on_bad_image == "skip",

@@ -8,7 +8,8 @@ import argparse
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -23,6 +24,7 @@ from models.ridge import RidgeReadout
 from utils.arguments import adam_beta, integer, positive_float, positive_int
 from utils.checkpoint import load_checkpoint, load_weights
 from utils.errors import InputError
+from utils.files import excerpt
 from utils.log import RunLog, progress
 from utils.schedule import add_schedule_arguments
 
@@ -200,11 +202,31 @@ def evaluate(regressor: nn.Module, task: Task, images: EncodedImages) -> Scores:
     return mean.result()
 
 
+class Landmarks(NamedTuple):
+    """What a readout found in N images, on the CPU.
+
+    Args:
+        points: (N, A, 2) in [-1, 1].
+        confidence: (N, A) in [0, 1]; NaN of the published regressor, which tells none.
+    """
+
+    points: Tensor
+    confidence: Tensor
+
+
 @torch.no_grad()
-def predict_landmarks(regressor: nn.Module, images: EncodedImages) -> Tensor:
-    """Return the landmarks (N, A, 2) in [-1, 1] of a data set that isn't shuffled, on the CPU."""
+def predict_landmarks(regressor: nn.Module, images: EncodedImages) -> Landmarks:
+    """Return what a readout finds in a data set that isn't shuffled."""
     regressor.eval()
-    return torch.cat([regressor(batch.features)[0].cpu() for batch in images.batches(epoch=0)])
+    found = [read_landmarks(regressor(batch.features)) for batch in images.batches(epoch=0)]
+    return Landmarks(*map(torch.cat, zip(*found, strict=True)))
+
+
+def read_landmarks(output: tuple[Tensor, Tensor]) -> Landmarks:
+    """Return a readout's output as landmarks; the published one's other output are points."""
+    points, other = (part.cpu() for part in output)
+    nothing = torch.full(points.shape[:2], math.nan)
+    return Landmarks(points, other if other.shape == nothing.shape else nothing)
 
 
 def judged_split(held_out: Mapping[str, T]) -> tuple[str, T]:
@@ -286,12 +308,17 @@ def check_judged(task: Task, held_out: Mapping[str, LandmarkDataset]) -> list[st
 
 
 def load_regressor(
-    path: str | None, regressor: nn.Module, encoder: nn.Module, hint: str
+    path: str | None,
+    regressor: nn.Module,
+    encoder: nn.Module,
+    hint: str,
+    frame: Mapping[str, int] | None = None,
 ) -> list[str]:
     """Load a regressor to be used on an encoder; return what the user should know about it.
 
     Without a path it stays untrained. The encoder is compared with the one that the regressor was
-    trained on, where that is noted; ``hint`` names the flags behind the regressor's shape.
+    trained on, where that is noted; ``hint`` names the flags behind the regressor's shape. So is
+    the ``frame`` of the images, which are flags with their values.
 
     Raises:
         InputError: if the checkpoint doesn't fit.
@@ -302,11 +329,23 @@ def load_regressor(
     entry = kinds.get(type(regressor), "regressor")
     content = check_kind(path, entry)
     load_weights(regressor, content[entry], path, hint)
+    held = vars(content["opt"])
+    other = {
+        name: held[name] for name, value in (frame or {}).items() if held.get(name, value) != value
+    }
+    notices = [f"warning: {path} was trained with {in_flags(other)}"] if other else []
     if entry == "heatmaps":  # which holds its encoder
-        return []
+        return notices
     if content.get("encoder_digest", digest := weights_digest(encoder)) != digest:
-        return [f"warning: {path} was trained on the features of another encoder than this one"]
-    return []
+        notices.append(
+            f"warning: {path} was trained on the features of another encoder than this one"
+        )
+    return notices
+
+
+def in_flags(values: Mapping[str, object]) -> str:
+    """Return options as they are given on a command line."""
+    return " ".join(f"--{name} {excerpt(str(value))}" for name, value in values.items())
 
 
 def check_own_maps(projection: str | None) -> None:
@@ -324,7 +363,11 @@ def check_kind(path: str, entry: str) -> dict:
     Raises:
         InputError: if it is of another kind of readout, or of none.
     """
-    content = load_checkpoint(path, ("opt", "epoch"))
+    refuse_other_kind(path, load_checkpoint(path, ("opt", "epoch")), entry)
+    return load_checkpoint(path, ("opt", "epoch", entry))
+
+
+def refuse_other_kind(path: str | Path, content: dict, entry: str) -> None:
+    """Raise an `InputError` if a checkpoint has the entry of another one of `KINDS` instead."""
     if entry not in content and (others := [kind for key, kind in KINDS.items() if key in content]):
         raise InputError(f"{path}: of --regressor {others[0]}, not {KINDS[entry]}")
-    return load_checkpoint(path, ("opt", "epoch", entry))

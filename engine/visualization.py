@@ -3,7 +3,6 @@
 Letters: B images, C channels, h and w rows and columns of a map, P principal components.
 """
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -30,6 +29,7 @@ from engine.regressor_training import (
     check_kind,
     check_own_maps,
     load_regressor,
+    read_landmarks,
 )
 from engine.run import add_device_arguments, add_log_argument, choose_device
 from models.encoders import Encoder, add_encoder_arguments, encode
@@ -198,11 +198,9 @@ def find_landmarks(
     device = next(encoder.parameters()).device
     for batch in progress(loader, "predicting"):
         features = encode(encoder, batch.image.to(device), *settings.read_layers)
-        # The published regressor's other output are points, which tell no confidence.
-        pred, other = (output.cpu() for output in regressor(features))  # (B, A, 2)
+        pred, confidence = read_landmarks(regressor(features))
         found.batches.append((pred, batch.points_norm, batch.visible))
-        nothing = torch.full(pred.shape[:2], math.nan)
-        found.confidence.append(other if other.shape == nothing.shape else nothing)
+        found.confidence.append(confidence)
         if settings.vis_keypoints and len(found.batches) <= DRAWN_BATCHES:
             images = dataset.denormalize(batch.image)
             for index, image, *points in zip(
@@ -289,7 +287,8 @@ def load_readout(
         regressor = RidgeReadout(*shape, dataset.side)
     elif settings.regressor == "finetune":
         regressor = HeatmapHead(*shape, dataset.side)
-    notices += load_regressor(settings.ckpt_path, regressor, encoder, settings.hint)
+    frame = {"image_size": dataset.imwidth, "image_crop": dataset.crop}
+    notices += load_regressor(settings.ckpt_path, regressor, encoder, settings.hint, frame)
     return regressor
 
 

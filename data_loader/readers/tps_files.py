@@ -47,7 +47,10 @@ def parse_tps(path: Path, lines: Sequence[str]) -> Parsed:
     Raises:
         InputError: if the file isn't such a one.
     """
-    records = list(_records(path, lines))
+    every = list(_records(path, lines))
+    records = [record for record in every if record.points]
+    if not records:
+        raise InputError(f"{path}: none of its {len(every):,} records has a point (all are LM=0)")
     count = len(records[0].points)
     for record in records:
         if len(record.points) != count:
@@ -63,6 +66,8 @@ def parse_tps(path: Path, lines: Sequence[str]) -> Parsed:
     points = np.array([record.points for record in records])
     kept, notices = first_of_each(path, images, points, [record.line for record in records])
     images = [images[place] for place in kept]
+    if bare := len(every) - len(records):  # as tpsUtil makes them, not digitized yet
+        notices.append(f"{path}: {bare:,} records without landmarks left out")
     curves = sum(any(key in record.entries for key in CURVES) for record in records)
     if curves:
         notices.append(f"{path}: curves of {curves:,} records left out")

@@ -138,6 +138,17 @@ def test_few_images_are_all_learnt_from_and_many_are_split():
     assert len(split(19_000, seed=0)[1]) == 100
 
 
+def test_groups_are_learnt_from_or_judged_by_as_a_whole():
+    groups = [str(number // 7) for number in range(2 * JUDGED_FROM)]
+    learnt, judged = split(len(groups), 0, groups)
+    assert sorted([*learnt.tolist(), *judged.tolist()]) == list(range(len(groups)))
+    assert abs(len(judged) - len(groups) / 10) <= 4
+    assert not {groups[i] for i in learnt.tolist()} & {groups[i] for i in judged.tolist()}
+    assert len(split(len(groups), 0, ["one"] * len(groups))[1]) == 0
+    few = JUDGED_FROM - 1
+    assert torch.equal(split(few, 3, groups[:few])[0], split(few, 3)[0])
+
+
 def test_every_image_is_shown_equally_often():
     order = shuffled(5, 12, torch.Generator())
     assert np.bincount(order.numpy()).max() == 3 and len(order) == 12

@@ -95,6 +95,27 @@ def test_own_points_are_fitted_scored_noted_and_drawn(own, tmp_path, regressor):
     assert f"{test['error_px']:.2f} px" in (tmp_path / "page/data/summary.js").read_text()
 
 
+def test_a_curve_is_made_of_runs_that_are_judged_alike(own, tmp_path):
+    fit = [*POINTS, *own, "--regressor", "ridge", "--normalise_by", "left_eye", "right_eye"]
+    run = ["--model_path", "runs", "--model_name", "own"]
+    curve = ["--curve", 3, 5, "--curve_seeds", 2]
+    done = run_inside("eval_animal.py", *fit, *run, *curve, cwd=tmp_path)
+    assert done.status == 0, done.err
+    tests = []
+    for count, seed in [(3, 0), (3, 1), (5, 0), (5, 1)]:
+        folder = tmp_path / f"runs/own/annotated_{count}_seed_{seed}"
+        assert len((folder / "namelist.txt").read_text().splitlines()) == count
+        test = json.loads((folder / "result.json").read_text())["scores"]["Test"]
+        assert test["error_px_low"] <= test["error_px"] <= test["error_px_high"]
+        assert "PCK_0.05_of_distance" in test
+        lines = (folder / "per_image.csv").read_text().splitlines()[1:]
+        tests.append({line.split(",")[1] for line in lines})
+    assert len(tests[0]) == 3 and all(images == tests[0] for images in tests)
+    assert len((tmp_path / "runs/own/curve.csv").read_text().splitlines()) == 5
+    refused = run_inside("eval_animal.py", *fit, *run, "--curve", 30, cwd=tmp_path)
+    assert refused.status == 2 and "--curve 30: there are 7 training images" in refused.err
+
+
 def test_a_readout_is_chosen_for_own_points(own, tmp_path):
     flags = [*POINTS, *own, "--regressor", "auto", "--epochs", 1, *FITS["finetune"]]
     done = run_inside(

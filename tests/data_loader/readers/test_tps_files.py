@@ -35,6 +35,14 @@ def test_paths_of_another_machine(tmp_path):
     assert "C:/wings/a.png is a.png" in table.notices[0]
 
 
+def test_records_that_arent_digitized_yet(tmp_path):
+    bare = ["LM=0", "IMAGE=sub/d.jpg", "ID=7"]
+    table = read(tmp_path, *bare, *RECORD, *bare)
+    assert table.images == ["a.png"] and len(table.names) == 2
+    said = f"{tmp_path / 'points.tps'}: 2 records without landmarks left out"
+    assert table.notices[0] == said
+
+
 def changed(place, line):
     return [*RECORD[:place], line, *RECORD[place + 1 :]]
 
@@ -46,7 +54,7 @@ def changed(place, line):
         (changed(0, "LM=1"), "line 3: expected a line of a .tps file, such as LM= or IMAGE="),
         (changed(0, "LM=x"), "line 1: expected a number of points, found 'x'"),
         (changed(0, "LM=-1"), "line 1: expected a number of points"),
-        (["LM=0", *RECORD[3:]], "line 1: names no point"),
+        (["LM=0", *RECORD[3:]], "none of its 1 records has a point"),
         (["LM3=1", "1 2 3", *RECORD[3:]], "three dimensions"),
         (["LM=2", "1 2"], "line 1: expected x and y of a point (2 after line 1), found ''"),
         (changed(1, "1 2 3"), "line 2: expected x and y"),

@@ -1,0 +1,127 @@
+"""The error by the number of annotated images: runs, a table and a figure."""
+
+import argparse
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import NullLocator
+
+from engine.keypoint_scores import write_csv
+from engine.regressor_run import EvaluationSettings
+from engine.regressor_training import judged_split
+from engine.run import Settings
+from utils.arguments import allow_change, integer, positive_int
+from utils.errors import InputError
+from utils.files import write_file, write_text
+
+COLUMNS = ("error_px", "median_px", "error_of_diagonal", "PCK_0.1")  # of curve.csv
+
+# Settings of one run to what its ``result.json`` holds; None but in the first rank.
+Evaluate = Callable[[EvaluationSettings], Mapping[str, Any] | None]
+
+
+def add_curve_arguments(group: argparse._ActionsContainer) -> None:
+    """Declare the numbers of annotated images of a curve."""
+    group.add_argument(
+        "--curve",
+        type=positive_int,
+        nargs="+",
+        metavar="N",
+        help="fit to so many of the training images, for each number and for several random "
+        "picks, all judged by the same test images: curve.csv and curve.png in the run's folder",
+    )
+    group.add_argument(
+        "--curve_seeds",
+        type=integer(1, 1000),
+        default=3,
+        metavar="K",
+        help="random picks for each number of --curve: --seed, --seed + 1, ...",
+    )
+    allow_change("curve", "curve_seeds")
+
+
+@dataclass(frozen=True)
+class CurveSettings(Settings):
+    """Which numbers of annotated images are tried, and how often."""
+
+    curve: Sequence[int] | None
+    curve_seeds: int
+    restrict_annos: int
+    folds: int | None
+
+    def check(self, available: int) -> None:
+        """Raise an `InputError` unless the curve can be made of so many training images."""
+        for flag, is_set in {
+            "--restrict_annos": self.restrict_annos >= 0,
+            "--folds": self.folds is not None,
+        }.items():
+            if is_set:
+                raise InputError(f"--curve and {flag} exclude each other")
+        most = max(self.curve or [0])
+        if most > available:
+            raise InputError(f"--curve {most}: there are {available} training images")
+
+
+def run_curve(settings: EvaluationSettings, curve: CurveSettings, evaluate: Evaluate) -> None:
+    """Run all fits of a curve, each in a folder of its own, then write its table and figure."""
+    rows: list[list[Any]] = []  # number, seed, scores
+    for count in sorted(set(curve.curve or [])):
+        for seed in range(settings.seed, settings.seed + curve.curve_seeds):
+            changed: dict[str, Any] = {
+                "model_name": f"{settings.model_name}/annotated_{count}_seed_{seed}",
+                "restrict_annos": count,
+                "seed": seed,
+            }
+            options = argparse.Namespace(**{**vars(settings.options), **changed})
+            result = evaluate(replace(settings, options=options, **changed))
+            if result is not None:
+                _, scores = judged_split(result["scores"])
+                rows.append([count, seed, *(scores[name] for name in COLUMNS)])
+    if rows:
+        write_curve(settings.folder, rows)
+
+
+def write_curve(folder: Path, rows: Sequence[Sequence[Any]]) -> None:
+    """Write ``curve.csv``, ``curve.png`` and ``result.json`` of rows as `COLUMNS` says."""
+    write_csv(folder / "curve.csv", ("annotated", "seed", *COLUMNS), rows)
+    counts = sorted({row[0] for row in rows})
+    means = {
+        count: {
+            name: float(np.mean([row[2 + place] for row in rows if row[0] == count]))
+            for place, name in enumerate(COLUMNS)
+        }
+        for count in counts
+    }
+    write_text(folder / "result.json", json.dumps({"curve": means}, indent=1) + "\n")
+    figure = draw_curve(rows)
+    write_file(folder / "curve.png", lambda file: figure.savefig(file, format="png", dpi=150))
+    for count in counts:
+        mean = means[count]
+        print(f"{count} annotated: error {mean['error_px']:.2f} px, PCK {mean['PCK_0.1']:.1f} %")
+
+
+def draw_curve(rows: Sequence[Sequence[Any]]) -> Figure:
+    """Return the figure: each run's error, and a line through the means over seeds."""
+    counts = sorted({row[0] for row in rows})
+    figure = Figure(figsize=(5.2, 3.6), layout="constrained")
+    axes = figure.add_subplot()
+    for place, (label, colour) in enumerate([("mean", "#1f5fd0"), ("median", "#d0661f")]):
+        errors = {n: [row[2 + place] for row in rows if row[0] == n] for n in counts}
+        middle = [float(np.mean(errors[n])) for n in counts]
+        axes.plot(counts, middle, "-", color=colour, label=f"{label} error")
+        dots = [(n, error) for n in counts for error in errors[n]]
+        axes.plot(*zip(*dots, strict=True), "o", color=colour, markersize=4, alpha=0.6)
+    axes.set_xscale("log")
+    axes.set_xticks(counts, [str(count) for count in counts])
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.set_ylim(bottom=0)
+    axes.set_xlabel("annotated images")
+    axes.set_ylabel("error, in pixels of the image")
+    axes.grid(alpha=0.3)
+    axes.legend()
+    return figure
