@@ -65,7 +65,6 @@ from engine.pretraining_state import (
     PeriodicSave,
     Position,
     add_save_argument,
-    check_loss,
     restore,
     save_run,
 )
@@ -91,6 +90,7 @@ from utils.arguments import (
     unit_interval,
 )
 from utils.collectives import split_over_ranks
+from utils.errors import check_finite
 from utils.interruption import Interruption
 from utils.log import RunLog, Stopwatch, progress
 from utils.process_group import join_process_group, leave_process_group
@@ -374,7 +374,7 @@ def report_epoch(
     Raises:
         InputError: if the loss isn't finite.
     """
-    check_loss(loss, epoch, lr)
+    check_finite("the loss", loss, epoch, f" at a learning rate of {lr:g}")
     log.record(epoch, dense_loss=loss, places_found=found, learning_rate=lr)
     log.line(
         f"epoch {epoch}/{epochs}  loss {loss:.4f}  found {100 * found:.1f} %  rate {lr:.6f}  "

@@ -53,7 +53,6 @@ from engine.pretraining_state import (
     Position,
     add_save_argument,
     build_encoders,
-    check_loss,
     restore,
     save_run,
 )
@@ -77,6 +76,7 @@ from utils.arguments import (
     unit_interval,
 )
 from utils.collectives import split_over_ranks
+from utils.errors import check_finite
 from utils.interruption import Interruption
 from utils.log import RunLog, Stopwatch, progress
 from utils.process_group import join_process_group, leave_process_group
@@ -242,7 +242,7 @@ def report_epoch(
     Raises:
         InputError: if the loss isn't finite.
     """
-    check_loss(loss, epoch, lr)
+    check_finite("the loss", loss, epoch, f" at a learning rate of {lr:g}")
     log.record(epoch, ins_loss=loss, ins_prob=prob, learning_rate=lr)
     log.line(
         f"epoch {epoch}/{epochs}  loss {loss:.4f}  prob {prob:.3f}  learning rate {lr:.5f}  "

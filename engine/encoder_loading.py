@@ -16,6 +16,7 @@ from models.projection import STAGES, ProjectedEncoder
 from models.timm_encoder import PREFIX, TimmEncoder, timm_encoders
 from utils.checkpoint import load_checkpoint, load_state, load_weights
 from utils.errors import InputError
+from utils.files import excerpt
 
 # Where checkpoints keep an encoder's weights, in the order in which they are looked for: ours and
 # the published ones, ours without DataParallel, MoCo v1 and v2, DVE, torchvision.
@@ -195,7 +196,7 @@ def read_encoder_state(
     bare = first.removeprefix(stem)
     prefix = next((p for p in PREFIXES if p + bare in state), None)
     if prefix is None:
-        found = ", ".join(list(state)[:4]).encode("unicode_escape").decode()[:200]
+        found = excerpt(", ".join(list(state)[:4]))
         raise InputError(f"{path}: holds no encoder for --model {name}: no {bare}; found {found}")
     mapped = {stem + k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
     if prefix not in (stem, "module.") or (prefix == "module." and stem):

@@ -20,6 +20,7 @@ from engine.finetune_run import FinetuneRun
 from engine.regressor_run import EvaluationSettings, RegressorRun
 from engine.regressor_training import (
     FINETUNE_KEYS,
+    KINDS,
     REGRESSOR_KEYS,
     RIDGE_KEYS,
     Landmarks,
@@ -30,8 +31,9 @@ from engine.regressor_training import (
     check_judged,
     check_own_maps,
     predict_landmarks,
+    refuse_other_kind,
 )
-from engine.resumption import open_checkpoint, start_run
+from engine.resumption import find_checkpoint, open_checkpoint, start_run
 from engine.ridge_run import RidgeRun
 from engine.run import (
     add_device_arguments,
@@ -41,12 +43,14 @@ from engine.run import (
 )
 from models.encoders import Encoder, add_encoder_arguments, weights_digest
 from utils.arguments import ArgumentParser, add_ignored_arguments, ignored_notices
+from utils.errors import InputError
 from utils.files import write_text
 from utils.log import RunLog
 from utils.process_group import leave_process_group
 from utils.randomness import seed_everything
 
 IGNORED = {"bn": False, "crop": 0.2, "tb_freq": 500}
+ENTRIES = {kind: entry for entry, kind in KINDS.items()}
 Score = Callable[[dict[str, Landmarks], Path, RunLog], dict[str, object]]
 KEYS = {"published": REGRESSOR_KEYS, "ridge": RIDGE_KEYS, "finetune": FINETUNE_KEYS}
 
@@ -66,25 +70,28 @@ def add_evaluation_arguments(
     add_ignored_arguments(parser, **IGNORED)
 
 
-def finetune_notices(settings: EvaluationSettings) -> list[str]:
-    """Return a line for each flag that is set and that fine-tuning ignores.
+def readout_notices(settings: EvaluationSettings) -> list[str]:
+    """Return a line for each flag that is set and that the kind of readout ignores.
 
     Raises:
         InputError: for a flag that it can't be used with.
     """
-    if settings.regressor != "finetune":
+    kind = settings.regressor
+    if kind == "published":
         return []
-    check_own_maps(settings.projection)
+    if kind == "finetune":
+        check_own_maps(settings.projection)
     names = (
         "epochs learning_rate lr_decay_epochs lr_decay_rate cosine multistep momentum weight_decay "
-        "adam amsgrad beta1 beta2 repeat num_per_epoch TPS_aug"
+        "adam amsgrad beta1 beta2 repeat num_per_epoch"
     )
+    names += " TPS_aug" if kind == "finetune" else ""  # ridge is fitted to one warp of an image
     parser = ArgumentParser("")
     add_regressor_arguments(parser)
     add_few_shot_arguments(parser)
     defaults = vars(parser.parse_args([]))
     ignored = {name: defaults[name] for name in names.split()}
-    return ignored_notices(settings.options, "with --regressor finetune", **ignored)
+    return ignored_notices(settings.options, f"with --regressor {kind}", **ignored)
 
 
 def run_evaluation(
@@ -110,12 +117,12 @@ def run_evaluation(
         What ``result.json`` holds, in the first rank.
     """
     seed_everything(settings.seed)
-    notices = ignored_notices(settings.options, **IGNORED) + finetune_notices(settings)
+    notices = ignored_notices(settings.options, **IGNORED) + readout_notices(settings)
 
     # ---- data sets, encoder, regressor ----
     left_out = check_images(settings, task, train_set, held_out_sets, notices)
     kind = settings.regressor
-    found = open_checkpoint(settings, KEYS[kind], notices)
+    found = open_readout(settings, notices)
     picks = restrict(
         train_set,
         settings.restrict_annos,
@@ -189,6 +196,20 @@ def build_run(
         return ridge, encoding
     regressor = build_regressor(channels, landmarks).to(device)
     return RegressorRun(settings, task, regressor, digest, notes), encoding
+
+
+def open_readout(settings: EvaluationSettings, notices: list[str]) -> tuple[Path, dict] | None:
+    """Return the checkpoint to resume, see `open_checkpoint`; one of another kind is named so."""
+    kind = settings.regressor
+    try:
+        return open_checkpoint(settings, KEYS[kind], notices)
+    except InputError:
+        any_kind = find_checkpoint(
+            settings.resume, settings.folder, ("opt", "epoch"), notices.append
+        )
+        if any_kind is not None:
+            refuse_other_kind(*any_kind, ENTRIES[kind])
+        raise
 
 
 def check_images(

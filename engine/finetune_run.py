@@ -16,14 +16,14 @@ from data_loader.views.dense_views import DenseViews, points_in_views, swap_pair
 from data_loader.views.similarity import Spread
 from engine.annotated_squares import AnnotatedSquares
 from engine.encoded_images import EncodedImages
-from engine.regressor_run import EvaluationSettings, check_finite, in_words
+from engine.regressor_run import EvaluationSettings, in_words
 from engine.regressor_training import Task, baseline, evaluate, judged_split, mean_shape
 from engine.resumption import save_current
 from models.encoders import Encoder
 from models.heatmap_head import HeatmapNetwork
 from models.loss import heatmap_loss
 from utils.checkpoint import load_weights, save_checkpoint
-from utils.errors import InputError
+from utils.errors import InputError, check_finite
 from utils.interruption import Interruption
 from utils.log import RunLog, Stopwatch, progress
 from utils.schedule import set_learning_rate, warm_up_cosine_lr
@@ -153,7 +153,7 @@ class FinetuneRun:
         """Train for some steps, judge the network by the held-out images, and save."""
         watch = Stopwatch()
         loss = self.train_round(number, train, learnt)
-        check_finite("the loss", loss, number, "--finetune_rate")
+        check_finite("the loss", loss, number, flag="--finetune_rate")
         distance_px = self.mean_distance(train, judged) if len(judged) else None
         if distance_px is None or distance_px < self.best_px or not self.best:
             self.best, self.best_round = self.weights(), number

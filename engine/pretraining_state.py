@@ -4,7 +4,6 @@
 """
 
 import argparse
-import math
 import signal
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -32,7 +31,7 @@ from utils.collectives import (
     check_identical,
 )
 from utils.errors import InputError
-from utils.files import reason
+from utils.files import excerpt, reason
 from utils.interruption import Interruption
 from utils.log import Stopwatch
 from utils.process_group import is_first_rank, leave_process_group
@@ -239,15 +238,6 @@ def add_save_argument(group: argparse._ArgumentGroup) -> None:
     allow_change("save_minutes")
 
 
-def check_loss(loss: float, epoch: int, lr: float) -> None:
-    """Raise an `InputError` if an epoch's mean loss isn't finite."""
-    if not math.isfinite(loss):
-        raise InputError(
-            f"the loss is {loss} after epoch {epoch} at a learning rate of {lr:g}: not saved; try "
-            "a smaller --learning_rate"
-        )
-
-
 class PeriodicSave:
     """Save within an epoch when minutes have passed, and before an interruption ends the run."""
 
@@ -298,9 +288,9 @@ def restore(
     """
     begun_in = str(content.get("order", order))
     if steps_begun(content) and begun_in != order and not override:
-        said = begun_in.encode("unicode_escape").decode()[:200]
         raise InputError(
-            f"{path}: is within an epoch of {said}, not of {order}; --override to insist"
+            f"{path}: is within an epoch of {excerpt(begun_in)}, not of {order}; --override to "
+            "insist"
         )
     for entry, module in state.modules().items():
         load_weights(module, content[entry], path, hint)

@@ -1,6 +1,5 @@
 """The fit of a regressor as a run: epochs, scores, checkpoints [spec 5, 7]."""
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +21,7 @@ from engine.regressor_training import (
 from engine.resumption import save_current
 from engine.run import RunSettings
 from utils.checkpoint import load_checkpoint, load_weights, save_checkpoint
-from utils.errors import InputError
+from utils.errors import InputError, check_finite
 from utils.interruption import Interruption
 from utils.log import RunLog, Stopwatch
 from utils.schedule import regressor_lr, set_learning_rate
@@ -220,12 +219,6 @@ class RegressorRun:
             f"best epoch ({self.best['best_epoch']}): {entries}; picked on the {split} "
             f"set{caution}; {settings.best_path}"
         )
-
-
-def check_finite(what: str, value: float, epoch: int, flag: str = "--learning_rate") -> None:
-    """Raise an `InputError` that advises a smaller learning rate unless a value is finite."""
-    if not math.isfinite(value):
-        raise InputError(f"{what} is {value} after epoch {epoch}: not saved; try a smaller {flag}")
 
 
 def named_scalars(task: Task, trained: Scores, last: dict[str, Scores]) -> Scores:

@@ -8,6 +8,7 @@ import argparse
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -23,6 +24,7 @@ from models.ridge import RidgeReadout
 from utils.arguments import adam_beta, integer, positive_float, positive_int
 from utils.checkpoint import load_checkpoint, load_weights
 from utils.errors import InputError
+from utils.files import excerpt
 from utils.log import RunLog, progress
 from utils.schedule import add_schedule_arguments
 
@@ -306,12 +308,17 @@ def check_judged(task: Task, held_out: Mapping[str, LandmarkDataset]) -> list[st
 
 
 def load_regressor(
-    path: str | None, regressor: nn.Module, encoder: nn.Module, hint: str
+    path: str | None,
+    regressor: nn.Module,
+    encoder: nn.Module,
+    hint: str,
+    frame: Mapping[str, int] | None = None,
 ) -> list[str]:
     """Load a regressor to be used on an encoder; return what the user should know about it.
 
     Without a path it stays untrained. The encoder is compared with the one that the regressor was
-    trained on, where that is noted; ``hint`` names the flags behind the regressor's shape.
+    trained on, where that is noted; ``hint`` names the flags behind the regressor's shape. So is
+    the ``frame`` of the images, which are flags with their values.
 
     Raises:
         InputError: if the checkpoint doesn't fit.
@@ -322,11 +329,23 @@ def load_regressor(
     entry = kinds.get(type(regressor), "regressor")
     content = check_kind(path, entry)
     load_weights(regressor, content[entry], path, hint)
+    held = vars(content["opt"])
+    other = {
+        name: held[name] for name, value in (frame or {}).items() if held.get(name, value) != value
+    }
+    notices = [f"warning: {path} was trained with {in_flags(other)}"] if other else []
     if entry == "heatmaps":  # which holds its encoder
-        return []
+        return notices
     if content.get("encoder_digest", digest := weights_digest(encoder)) != digest:
-        return [f"warning: {path} was trained on the features of another encoder than this one"]
-    return []
+        notices.append(
+            f"warning: {path} was trained on the features of another encoder than this one"
+        )
+    return notices
+
+
+def in_flags(values: Mapping[str, object]) -> str:
+    """Return options as they are given on a command line."""
+    return " ".join(f"--{name} {excerpt(str(value))}" for name, value in values.items())
 
 
 def check_own_maps(projection: str | None) -> None:
@@ -344,7 +363,11 @@ def check_kind(path: str, entry: str) -> dict:
     Raises:
         InputError: if it is of another kind of readout, or of none.
     """
-    content = load_checkpoint(path, ("opt", "epoch"))
+    refuse_other_kind(path, load_checkpoint(path, ("opt", "epoch")), entry)
+    return load_checkpoint(path, ("opt", "epoch", entry))
+
+
+def refuse_other_kind(path: str | Path, content: dict, entry: str) -> None:
+    """Raise an `InputError` if a checkpoint has the entry of another one of `KINDS` instead."""
     if entry not in content and (others := [kind for key, kind in KINDS.items() if key in content]):
         raise InputError(f"{path}: of --regressor {others[0]}, not {KINDS[entry]}")
-    return load_checkpoint(path, ("opt", "epoch", entry))

@@ -7,6 +7,7 @@ heatmap.
 import itertools
 from collections.abc import Mapping, Sequence
 from functools import partial
+from operator import attrgetter
 from pathlib import Path
 from typing import NamedTuple
 
@@ -184,7 +185,7 @@ def fit_ridge(readout: RidgeReadout, train: EncodedImages, visible: Tensor, log:
     choice = Choice()
     if len(folds) > 1:
         judge = partial(
-            mean_distance,
+            mean_distances,
             readout,
             [fold.judged() for fold in folds],
             [solve_without(fold, folds, everything) for fold in folds],
@@ -192,11 +193,11 @@ def fit_ridge(readout: RidgeReadout, train: EncodedImages, visible: Tensor, log:
         fits = [
             choice._replace(width=w, penalty=p) for w, p in itertools.product(WIDTHS, PENALTIES)
         ]
-        choice = min(fits, key=judge)
+        choice = best_of(fits, judge(fits))
         readings = [
             choice._replace(sharpness=s, noise=n) for s, n in itertools.product(SHARPNESSES, NOISES)
         ]
-        choice = min(readings, key=judge)
+        choice = best_of(readings, judge(readings))
         chosen = ", ".join(f"{name} {value:g}" for name, value in choice._asdict().items())
         log.line(f"chosen by {len(folds)}-fold cross-validation: {chosen}")
     set_readout(readout, everything.solve([choice.penalty])[0], shape, choice)
@@ -269,18 +270,39 @@ def set_readout(
     readout.load_state_dict(dict(zip(names, values, strict=True)))
 
 
+def best_of(choices: Sequence[Choice], distances: Sequence[float]) -> Choice:
+    """Return the choice with the least distance, the first of equal ones."""
+    return choices[min(range(len(choices)), key=distances.__getitem__)]
+
+
 @torch.no_grad()
-def mean_distance(
+def mean_distances(
     readout: RidgeReadout,
     judged: Sequence[tuple[Features, Tensor, Tensor]],
     candidates: Sequence[tuple[list[Solution], ShapePrior]],
-    choice: Choice,
-) -> float:
-    """Return the mean distance, in [-1, 1] units, of each fold's images from its candidate."""
-    distances = []
+    choices: Sequence[Choice],
+) -> list[float]:
+    """Return, for each choice, the mean distance of each fold's images from its candidate.
+
+    In [-1, 1] units. Choices of one width and penalty that follow each other have the same
+    heatmaps, which are computed once; all have the same coarse look.
+    """
+    distances: list[list[Tensor]] = [[] for _ in choices]  # of each fold
     for (features, points, visible), (solutions, shape) in zip(judged, candidates, strict=True):
-        readout.to(as_maps(features)[0].device)
-        set_readout(readout, solutions[PENALTIES.index(choice.penalty)], shape, choice)
-        found, _ = readout(features)  # (B, A, 2)
-        distances.append((found.cpu() - points).norm(dim=2)[visible])
-    return float(torch.cat(distances).mean())
+        maps = as_maps(features)
+        readout.to(maps[0].device)
+        expected: Tensor | None = None
+        number = 0
+        for (_, penalty), group in itertools.groupby(choices, attrgetter("width", "penalty")):
+            same = list(group)
+            set_readout(readout, solutions[PENALTIES.index(penalty)], shape, same[0])
+            if expected is None:
+                expected = readout.prior.expected(coarse_look(maps))  # (B, A, 2)
+            heat, places = readout.heatmaps(features)
+            for choice in same:
+                readout.sharpness.fill_(choice.sharpness)
+                readout.noise.fill_(choice.noise)
+                found, _ = readout.read(heat, places, expected)  # (B, A, 2)
+                distances[number].append((found.cpu() - points).norm(dim=2)[visible])
+                number += 1
+    return [float(torch.cat(parts).mean()) for parts in distances]

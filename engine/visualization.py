@@ -288,7 +288,8 @@ def load_readout(
         regressor = RidgeReadout(*shape, dataset.side)
     elif settings.regressor == "finetune":
         regressor = HeatmapHead(*shape, dataset.side)
-    notices += load_regressor(settings.ckpt_path, regressor, encoder, settings.hint)
+    frame = {"image_size": dataset.imwidth, "image_crop": dataset.crop}
+    notices += load_regressor(settings.ckpt_path, regressor, encoder, settings.hint, frame)
     return regressor
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from utils.errors import InputError
-from utils.files import check_is_file, reason, write_atomically
+from utils.files import check_is_file, excerpt, reason, write_atomically
 
 ZIP, PICKLE = b"PK\x03\x04", b"\x80"  # the formats' first bytes
 
@@ -77,8 +77,8 @@ def load_checkpoint(path: str | Path, keys: tuple[str, ...]) -> dict:
     missing = [k for k in keys if not isinstance(content, dict) or k not in content]
     if missing:
         found = ", ".join(map(str, list(content)[:8])) if isinstance(content, dict) else "no dict"
-        found = found.encode("unicode_escape").decode()[:200]
-        raise InputError(f"{path}: expected a checkpoint with {', '.join(keys)}; found {found}")
+        wanted = ", ".join(keys)
+        raise InputError(f"{path}: expected a checkpoint with {wanted}; found {excerpt(found)}")
     for key in keys:
         if not isinstance(content[key], kind := KINDS.get(key, object)):
             raise InputError(f"{path}: {key} is {type(content[key]).__name__}, not {kind.__name__}")

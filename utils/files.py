@@ -93,6 +93,11 @@ def reason(error: Exception) -> str:
     return words[:200] if words.isprintable() and words else type(error).__name__
 
 
+def excerpt(text: str | Path) -> str:
+    """Return what a file holds, for a message: `printable`, and at most 200 characters of it."""
+    return printable(text)[:200]
+
+
 def printable(text: str | Path) -> str:
     """Return a text, such as a file name, with tabs, line ends and non-Unicode escaped."""
     text = str(text)

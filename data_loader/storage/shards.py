@@ -26,7 +26,7 @@ from braceexpand import braceexpand
 from data_loader.readers.annotation_files import check_unique
 from data_loader.readers.images import SUFFIXES
 from utils.errors import InputError
-from utils.files import check_is_file, printable, reason
+from utils.files import check_is_file, excerpt, printable, reason
 
 MAX_MEMBER = 2**28  # bytes; no image of `images.MAX_PIXELS` needs as many in its file
 MAX_NAME = 1000  # characters
@@ -115,12 +115,10 @@ def local_file(name: str, folder: str = "") -> Path:
     anywhere, so that only files are let through.
     """
     if re.match(r"[\w+.-]+:", name):
-        raise InputError(
-            f"{printable(name)[:200]}: shards are files; mount, or copy, what lies elsewhere"
-        )
+        raise InputError(f"{excerpt(name)}: shards are files; mount, or copy, what lies elsewhere")
     path = os.path.abspath(os.path.join(folder, name))
     if not path.isprintable():  # it will appear in messages
-        raise InputError(f"{printable(path)[:200]}: not a name for a shard")
+        raise InputError(f"{excerpt(path)}: not a name for a shard")
     check_is_file(path, "no such shard")
     return Path(path)
 

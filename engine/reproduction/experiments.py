@@ -233,7 +233,8 @@ EXPERIMENTS = {
         title="Encoders by number of annotated faces, fine-tuned, MAFL",
         recipe=FINETUNE,
         encoders=(UNTRAINED, *PRETRAINED),
-        note=f"{EQUAL_PAIRS} Fine-tuning changes the encoder, so there is no projection of it.",
+        note="From 100 annotated faces on, some are held out to choose when to stop. "
+        f"{EQUAL_PAIRS} Fine-tuning changes the encoder, so there is no projection of it.",
     ),
     "steps": Experiment(
         title="Encoders by steps of pre-training, 50 annotated faces, ridge readout, MAFL",

@@ -81,7 +81,8 @@ class Row:
             parts.append(METHODS[encoder.method])
             whole, ours = self.whole_pretraining, PRETRAINING_EPOCHS
             parts += [f"SCALED: pre-trained for {whole} of {ours} epochs"] * (whole != ours)
-        words = f"{self.epochs} of {published} {self.run.recipe.counted_words}"
+        # A part of them, which is the same with few and with all annotations.
+        words = f"{100 * self.epochs / published:.3g} % of the {self.run.recipe.counted_words}"
         parts += [f"SCALED: {words}"] * (self.epochs != published)
         parts += [f"{self.per_epoch} images an epoch"] * (self.per_epoch != PER_EPOCH)
         return ", ".join(parts)

@@ -3,6 +3,7 @@
 import csv
 import io
 import statistics
+import textwrap
 from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
@@ -24,6 +25,7 @@ from engine.reproduction.results import Row, read_rows
 from engine.reproduction.runs import BIRD_METRIC, FACE_METRIC, FEW_FACES, MATCHING_METRIC, UNITS
 from utils.files import write_file, write_text
 
+LABEL_WIDTH = 90  # letters of a legend that fit into the figure
 METRIC_LABELS = {
     FACE_METRIC: "test error, % of the inter-ocular distance",
     BIRD_METRIC: "test PCK, % of the visible parts",
@@ -184,13 +186,19 @@ def markdown_text(rows: list[Row]) -> str:
 def draw_curves(name: str, rows: list[Row]) -> Figure:
     """Return the figure of an experiment that has a curve: a line for each kind of run."""
     experiment = EXPERIMENTS[name]
-    figure = Figure(figsize=(7, 5), layout="constrained")
+    lines = len({row.variant for row in rows})
+    figure = Figure(figsize=(7, 5 + 0.3 * max(0, lines - 4)), layout="constrained")
     axes = figure.add_subplot()
     if name == "layers":
         draw_layers(axes, rows)
     elif name == "steps":
+        begin = [row for row in rows if row.run.pretrained is None]  # of every pre-training
         for variant, group in group_rows(rows, lambda row: row.variant).items():
-            draw_line(axes, group, lambda row: row.pretraining.pairs, f"ours: {variant}")
+            is_begin = group[0] in begin
+            own, order = (group, 3) if is_begin else (begin + group, 2)  # its mark above the lines
+            draw_line(
+                axes, own, lambda row: row.pretraining.pairs, f"ours: {variant}", zorder=order
+            )
     else:
         for variant, group in group_rows(rows, lambda row: row.variant).items():
             draw_line(axes, group, lambda row: row.annotations, f"ours: {variant}")
@@ -217,6 +225,7 @@ def draw_line(
     means = [mean for mean, _ in moments]
     bars = [std or 0.0 for _, std in moments] if any(std for _, std in moments) else None
     style = {"marker": "o", "capsize": 3, **style}
+    label = textwrap.fill(label, LABEL_WIDTH)
     axes.errorbar([x for x, _ in groups], means, yerr=bars, label=label, **style)
 
 

@@ -10,11 +10,16 @@ from engine.regressor_run import EvaluationSettings
 from engine.regressor_training import RIDGE_KEYS, build_regressor, load_regressor
 from engine.ridge_run import (
     JUDGED_IMAGES,
+    NOISES,
     PENALTIES,
+    SHARPNESSES,
+    WIDTHS,
     Choice,
     RidgeRun,
     fit_ridge,
     fit_shape_of,
+    mean_distances,
+    set_readout,
     solve_without,
     sum_up,
     total,
@@ -82,6 +87,28 @@ def test_folds_hold_each_image_once_with_its_own_features(images):
     assert len(points) == 8 <= JUDGED_IMAGES
     assert torch.equal(maps[0][0], as_maps(first.features)[0][0])
     assert torch.equal(points[0], first.points[0])
+
+
+def test_choices_are_judged_as_readouts_that_are_applied_to_the_images(images, monkeypatch):
+    folds = sum_up(images, 40, SIDE)
+    everything = total(folds)
+    judged = [fold.judged() for fold in folds]
+    candidates = [solve_without(fold, folds, everything) for fold in folds]
+    choices = [Choice(width, penalty) for width in WIDTHS for penalty in PENALTIES[::2]]
+    choices += [Choice(sharpness=s, noise=n) for s in SHARPNESSES for n in NOISES]
+    readout, expected = RidgeReadout(960, 3, SIDE), []
+    for choice in choices:
+        parts = []
+        for (features, points, visible), (solutions, shape) in zip(judged, candidates, strict=True):
+            set_readout(readout, solutions[PENALTIES.index(choice.penalty)], shape, choice)
+            parts.append((readout(features)[0] - points).norm(dim=2)[visible])
+        expected.append(float(torch.cat(parts).mean()))
+    calls, heatmaps = [], RidgeReadout.heatmaps
+    monkeypatch.setattr(RidgeReadout, "heatmaps", lambda *a: calls.append(1) or heatmaps(*a))
+    found = mean_distances(readout, judged, candidates, choices)
+    assert found == pytest.approx(expected, rel=1e-5)  # float32
+    # All ways of reading share the heatmaps of a fold.
+    assert len(calls) == 5 * (len(WIDTHS) * 3 + 1)
 
 
 def test_a_landmark_that_one_image_alone_shows_is_no_obstacle(images, encoder, tmp_path):

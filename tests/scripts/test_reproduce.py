@@ -1,4 +1,6 @@
+import csv
 import json
+import math
 import shlex
 import signal
 import subprocess
@@ -14,6 +16,7 @@ import eval_matching
 import reproduce
 import train_dense
 import train_moco
+from datasets.synthetic import generate
 from engine.reproduction.experiments import EXPERIMENTS
 from engine.run import plain_options
 from tests.recipes import ROOT
@@ -323,7 +326,7 @@ def test_fine_tuning_keeps_what_draws_and_isnt_projected(runs, tmp_path):
         folder = tmp_path / args.model_path / args.model_name
         files = {path.name for path in folder.iterdir()}
         assert files == {"resnet18.pth", "options.json", "result.json"}
-    assert "SCALED: 30 of 300 steps" in (tmp_path / "out/results.md").read_text()
+    assert "SCALED: 10 % of the steps" in (tmp_path / "out/results.md").read_text()
     again = start(tmp_path, "finetune", *OWN, "--annotations", "50", "--scale", "0.1")
     assert again.out.count("finished before") == 5 and len(runs.started) == 5
 
@@ -417,5 +420,38 @@ def test_a_killed_reproduction_finishes_after_a_restart(faces, tmp_path):
     assert "waiting" not in done.out  # the killed run's process ended with it
     assert "resumed from " in done.out
     assert "epoch 20/20" in (folder / "log.txt").read_text()
-    assert "SCALED: 20 of 200 epochs" in (tmp_path / "runs/reproduce/results.md").read_text()
+    assert "SCALED: 10 % of the epochs" in (tmp_path / "runs/reproduce/results.md").read_text()
     assert "finished before" in start(tmp_path, *arguments).out
+
+
+@pytest.mark.slow
+def test_our_tables_come_out_of_real_runs(monkeypatch, tmp_path):
+    """Everything that `docs/reproduction.md` names, on a few drawn faces, in this process."""
+    generate(tmp_path / "data", images=16, mafl_train=50, mafl_test=8, workers=1)
+    failures = []
+
+    def run_here(command, log_path, lock):
+        done = run_inside(Path(command[1]).name, *command[2:], cwd=tmp_path)
+        failures.extend([done.err] if done.status else [])
+        return done.status
+
+    monkeypatch.setattr(reproduce, "run_logged", run_here)
+    names = ("encoders", "regressor", "finetune", "steps", "matching")
+    part = ("--scale", "0.001", "--num_per_epoch", "50", "--seeds", "1", "--annotations")
+    machine = ("--device", "cpu", "--num_workers", "0", "--data", "data", "--out", "out")
+    done = start(tmp_path, *names, *part, "1", "all", *machine)
+    assert done.status == 0, (failures, done.err)
+    out = tmp_path / "out"
+    with (out / "results.csv").open() as file:
+        lines = list(csv.DictReader(file))
+    # Steps share a run with none of the others, which have 1 annotation or all.
+    assert len(lines) == 4 * 2 + 4 * 2 + 3 * 2 + 11 + 4 * 2
+    assert all(math.isfinite(float(line["headline"])) for line in lines)
+    # Five epochs, or four and one, of 16 images.
+    made = [line for line in lines if line["pretraining_pairs"] and "of5" not in line["run"]]
+    assert {line["pretraining_pairs"] for line in made} == {"80"}
+    assert {path.stem for path in out.glob("*.png")} == {*names} - {"matching"}
+    text = (out / "results.md").read_text()
+    for name in names:
+        assert f"## {name}: " in text
+    assert not list(out.glob("*-finetune-*/ckpt_*")) and list(out.glob("*-matching-*/matches.png"))

@@ -90,6 +90,50 @@ def test_a_transformer_is_evaluated_matched_and_drawn(faces, tmp_path):
     assert done.status == 0 and "another encoder" not in done.out, done.err
 
 
+def test_a_projection_of_its_hypercolumn_is_trained_and_used(faces, trained):
+    init = ("--init", "runs/whole/current.pth")
+    freeze = ("--freeze", *init, "--dimensions", 8, "--epochs", 1)
+    done = train(faces, trained, *freeze, "--model_name", "projection")
+    assert done.status == 0, done.err
+    frozen, given = weights(trained, "projection"), weights(trained, "whole")
+    assert all(torch.equal(value, frozen[key]) for key, value in given.items())
+    used = ("--trained_model_path", init[1], "--projection", "runs/projection/current.pth")
+    common = [*CONVNET, "--layer", "4", "--use_hypercol", *used, "--data_folder", faces]
+    ridge = ("--regressor", "ridge", "--model_name", "projected")
+    done = run_inside("eval_face.py", *common, *FIT, *ridge, cwd=trained)
+    assert done.status == 0, done.err
+    assert "projects the hypercolumn to 8 channels" in done.out
+    readout = load_checkpoint(trained / "runs/projected/current.pth", ("ridge",))["ridge"]
+    assert readout["weight"].shape[1] == 8
+    done = run_inside("eval_matching.py", *common, "--pairs", "4", cwd=trained)
+    assert done.status == 0, done.err
+
+
+@pytest.mark.parametrize("name", ["test_resnet", "test_vit"])
+def test_it_is_fine_tuned_and_drawn_with_the_same_score(faces, tmp_path, name):
+    model = [*FRAME, "--model", f"timm:{name}", "--data_folder", faces, "--regressor", "finetune"]
+    steps = ("--finetune_steps", "2", "--finetune_batch", "4", "--model_name", "tuned")
+    tune = ("--random_network", "--batch_size", "4", "--model_path", "runs", *steps)
+    done = run_inside("eval_face.py", *model, *tune, cwd=tmp_path)
+    assert done.status == 0, done.err
+    tuned = weights(tmp_path, "tuned")
+    first = build_random_encoder(f"timm:{name}", 64, 0).state_dict()
+    assert tuned.keys() == first.keys()
+    assert any(not torch.equal(value, tuned[key]) for key, value in first.items())
+    result = json.loads((tmp_path / "runs/tuned/result.json").read_text())
+    path = ("--ckpt_path", f"runs/tuned/timm_{name}.pth", "--vis_keypoints")
+    done = run_inside("vis_face.py", *model, *path, cwd=tmp_path)
+    assert done.status == 0, done.err
+    assert f"error {result['last']['Test']['InterOcularError']:.2f} %" in done.out
+
+
+def test_recompute_says_that_it_is_not_for_these_networks(faces, tmp_path):
+    done = train(faces, tmp_path, "--model_name", "a", "--recompute")
+    assert done.status == 2 and len(done.err.splitlines()) == 1, done.err
+    assert "--recompute: a network of timm can't; only the ResNets here can" in done.err
+    assert not (tmp_path / "runs").exists()
+
+
 def test_images_are_standardised_as_the_network_wants(faces):
     dataset = MAFLAligned(
         faces, train=False, pair_image=False, imwidth=72, crop=4, do_augmentations=False

@@ -19,7 +19,13 @@ from engine.reproduction.runs import (
     Encoder,
     Run,
 )
-from engine.reproduction.tables import format_cell, mean_std, write_curves, write_tables
+from engine.reproduction.tables import (
+    draw_curves,
+    format_cell,
+    mean_std,
+    write_curves,
+    write_tables,
+)
 from utils.errors import InputError
 from utils.files import write_file
 
@@ -166,7 +172,7 @@ def test_scaled_runs_say_so_and_are_not_averaged_with_whole_ones(tmp_path):
     text = (tmp_path / "results.md").read_text()
     rows = table(text, "few_shot")
     assert rows["ours: resnet18"]["10"] == "10.00 (1)"
-    scaled = "ours: resnet18, untrained encoder, SCALED: 10 of 1000 epochs"
+    scaled = "ours: resnet18, untrained encoder, SCALED: 1 % of the epochs"
     assert rows[scaled]["10"] == "50.00 (1)"
     assert "NOT a reproduction" in text and "with random weights" in text
     paths = write_curves(tmp_path)
@@ -302,6 +308,29 @@ def test_encoders_are_compared_by_annotations_and_readout(tmp_path):
     }
 
 
+def test_scaled_runs_of_two_recipes_share_a_row(tmp_path):
+    """Few and all annotations have other numbers of epochs, of which the same part was trained."""
+    few_annotations = read_off(UNTRAINED, 50, recipe=FEW_FACES)
+    leave(tmp_path, few_annotations, 25.0, epochs=100, random_network=True)
+    leave(tmp_path, read_off(UNTRAINED, None, recipe=FACES), 20.0, epochs=20, random_network=True)
+    write_tables(tmp_path)
+    rows = table((tmp_path / "results.md").read_text(), "regressor")
+    row = rows["ours: resnet18, untrained encoder, SCALED: 10 % of the epochs"]
+    assert (row["50"], row["all"]) == ("25.00 (1)", "20.00 (1)")
+
+
+def test_curves_of_steps_begin_at_the_untrained_encoder(tmp_path):
+    folder = pretrain(tmp_path, "dense", 100, 32)
+    leave(tmp_path, read_off(UNTRAINED), 30.0, random_network=True)
+    for part in (1, 5):
+        file = str(folder / f"ckpt_epoch_{2 * part}.pth")
+        leave(tmp_path, read_off(Encoder("dense", part)), 20.0 - part, encoder=file)
+    axes = draw_curves("steps", read_rows(tmp_path)).axes[0]
+    untrained, dense = (container.lines[0] for container in axes.containers)
+    assert untrained.get_xydata().tolist() == [[0, 30]]
+    assert dense.get_xydata().tolist() == [[0, 30], [200, 19], [1000, 15]]
+
+
 def test_steps_are_those_of_the_checkpoint(tmp_path):
     folder = pretrain(tmp_path, "moco", 100, 32)  # 4 steps an epoch
     leave(tmp_path, read_off(UNTRAINED), 30.0, random_network=True)
@@ -351,7 +380,7 @@ def test_fine_tuned_runs_are_counted_in_steps(tmp_path):
     write_tables(tmp_path)
     rows = table((tmp_path / "results.md").read_text(), "finetune")
     assert rows["ours: resnet18, untrained encoder"]["10"] == "15.00 (1)"
-    scaled = "ours: resnet18, untrained encoder, SCALED: 30 of 300 steps"
+    scaled = "ours: resnet18, untrained encoder, SCALED: 10 % of the steps"
     assert (rows[scaled]["10"], rows[scaled]["50"]) == ("", "9.00 (1)")
     with (tmp_path / "results.csv").open() as file:
         whole, _ = csv.DictReader(file)
