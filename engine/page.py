@@ -5,6 +5,7 @@ records as ``data/*.js``, `PAGE_SIZE` a file, and the images as JPEGs whose name
 Letters: N records, A named points.
 """
 
+import argparse
 import json
 import math
 import shutil
@@ -27,6 +28,17 @@ FOLDER_SIZE = 1000  # images of a folder: file managers show more only slowly
 THUMBNAIL, ENLARGED = 240, 960  # longer sides of an image, in pixels
 QUALITY = 85  # of the JPEGs
 NO_IMAGE, ONE_SIZE, TWO_SIZES = range(3)  # what there is of a record's image
+
+
+def add_page_argument(group: argparse._ActionsContainer) -> None:
+    """Declare the folder of a page."""
+    group.add_argument(
+        "--page",
+        type=Path,
+        metavar="DIR",
+        help="write a page to look through predicted landmarks with, beside true ones where they "
+        "are known, as a new folder: open its index.html in a browser",
+    )
 
 
 class PageRecord(NamedTuple):
