@@ -232,7 +232,8 @@ def write_dataset_page(
         folder,
         progress(records, "writing the page"),
         names=landmark_names(dataset),
-        title=f"{dataset}: {words}",
+        title=str(dataset),
+        about=words,
     )
     log.line(f"page of {page.records} images: {page.path}")
 
