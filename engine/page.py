@@ -89,6 +89,7 @@ def write_page(
     *,
     names: Sequence[str],
     title: str,
+    about: str = "",
     overwrite: bool = False,
 ) -> Page:
     """Write a page of records, which are taken one by one and not kept.
@@ -101,6 +102,7 @@ def write_page(
         records: N.
         names: of the A points.
         title: of the page.
+        about: a line below it.
         overwrite: replace a page that is there.
 
     Raises:
@@ -112,7 +114,7 @@ def write_page(
         shutil.rmtree(partial, ignore_errors=True)
         (partial / "data").mkdir(parents=True)
     try:
-        count, unreadable = _fill(partial, records, list(names), title)
+        count, unreadable = _fill(partial, records, list(names), {"title": title, "about": about})
         with writing(folder):
             if folder.exists():
                 shutil.rmtree(folder)
@@ -142,7 +144,7 @@ def check_page(folder: Path, overwrite: bool = False) -> None:
 
 
 def _fill(
-    folder: Path, records: Iterable[PageRecord], names: list[str], title: str
+    folder: Path, records: Iterable[PageRecord], names: list[str], heading: dict[str, str]
 ) -> tuple[int, int]:
     """Write all files of a page; return how many records it has, and how many without image."""
     for path in FILES.iterdir():
@@ -156,7 +158,7 @@ def _fill(
         count, unreadable = number + 1, unreadable + (kind == NO_IMAGE)
     data.write()
     summary = {
-        "title": printable(title),
+        **{name: printable(text) for name, text in heading.items()},
         "points": [printable(name) for name in names],
         "colours": [f"#{bytes(colour).hex()}" for colour in part_colours(len(names))],
         "count": count,

@@ -92,7 +92,7 @@ def add_regressor_arguments(parser: argparse.ArgumentParser) -> None:
         momentum=0.9,
         weight_decay=0.0,
     )
-    add_kind_argument(group, AUTO)
+    add_kind_argument(group)
     group.add_argument(
         "--multistep",
         action="store_true",
@@ -108,17 +108,17 @@ def add_regressor_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_kind_argument(group: argparse._ArgumentGroup, *more: str) -> None:
-    """Declare which kind of readout finds the landmarks; ``more`` is another choice."""
-    help_of_more = "; auto: the best of them in cross-validation on the annotated images"
+def add_kind_argument(group: argparse._ArgumentGroup) -> None:
+    """Declare which kind of readout finds the landmarks."""
     group.add_argument(
         "--regressor",
-        choices=[*KINDS.values(), *more],
+        choices=[*KINDS.values(), AUTO],
         default="published",
         help="the published one, trained by gradient descent; or a ridge regression of heatmaps "
         "with a prior of shape, in closed form: no flags of the optimization matter then; or a "
-        "small head on the four stages and the encoder itself, both trained: see --finetune_steps"
-        + (help_of_more if more else ""),
+        "small head on the four stages and the encoder itself, both trained: see --finetune_steps; "
+        "auto: the best of them in cross-validation on the annotated images, or in vis_*.py the "
+        "one that --ckpt_path holds",
     )
 
 
@@ -379,6 +379,19 @@ def check_kind(path: str, entry: str) -> dict:
     """
     refuse_other_kind(path, load_checkpoint(path, ("opt", "epoch")), entry)
     return load_checkpoint(path, ("opt", "epoch", entry))
+
+
+def find_kind(path: str) -> str:
+    """Return the kind of readout that a checkpoint holds, of `KINDS`.
+
+    Raises:
+        InputError: if it holds none.
+    """
+    content = load_checkpoint(path, ("opt", "epoch"))
+    for entry, kind in KINDS.items():
+        if entry in content:
+            return kind
+    raise InputError(f"{path}: holds no readout, expected one of {', '.join(KINDS)}")
 
 
 def refuse_other_kind(path: str | Path, content: dict, entry: str) -> None:

@@ -24,11 +24,13 @@ from engine.evaluation import add_evaluation_arguments
 from engine.page import add_page_argument, check_page, write_page
 from engine.page_records import dataset_records, landmark_names
 from engine.regressor_training import (
+    AUTO,
     add_kind_argument,
     add_readout_argument,
     build_readout,
     check_kind,
     check_own_maps,
+    find_kind,
     load_regressor,
     read_landmarks,
 )
@@ -129,6 +131,7 @@ def run_visualization(
     ``draw`` writes one image's landmarks, ``score`` puts the whole set's score into words, the
     legend is that of the contact sheet.
     """
+    settings = with_found_kind(settings)
     check_wishes(settings)
     device = choose_device(settings.device, settings.gpu)
     seed_everything(settings.seed)
@@ -232,9 +235,18 @@ def write_dataset_page(
         folder,
         progress(records, "writing the page"),
         names=landmark_names(dataset),
-        title=f"{dataset}: {words}",
+        title=str(dataset),
+        about=words,
     )
     log.line(f"page of {page.records} images: {page.path}")
+
+
+def with_found_kind(settings: VisualizationSettings) -> VisualizationSettings:
+    """Return settings that name the kind of readout, for ``auto`` the one of the checkpoint."""
+    if settings.regressor != AUTO:
+        return settings
+    path = settings.ckpt_path
+    return replace(settings, regressor="published" if path is None else find_kind(path))
 
 
 def check_wishes(settings: VisualizationSettings) -> None:

@@ -8,6 +8,7 @@ are the outer edges of the first and the last cell.
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -45,8 +46,12 @@ class DenseEmbedding(nn.Module):
         else:
             for parameter in encoder.unused_parameters(self.count):
                 parameter.requires_grad_(False)
-        channels = encoder.feature_channels(self.count, use_hypercol=True)
-        self.head = nn.Linear(channels, dimensions)  # of each place: a 1x1 convolution
+        # Of the first map, of the first two, and so on.
+        channels = [encoder.feature_channels(n + 1, True) for n in range(self.count)]
+        self.head = nn.Linear(channels[-1], dimensions)  # of each place: a 1x1 convolution
+        # As if each map had its own: a shallow one, of few channels, then counts as much as others.
+        for part in self.head.weight.split(np.diff(channels, prepend=0).tolist(), dim=1):
+            nn.init.uniform_(part, -(part.shape[1] ** -0.5), part.shape[1] ** -0.5)
 
     def train(self, mode: bool = True) -> "DenseEmbedding":
         """Set the mode of all but a frozen encoder."""

@@ -133,3 +133,12 @@ def test_a_frozen_encoder_stays_as_it_is_and_keeps_no_graph():
     assert not any(m.requires_grad for m in encoder(views, 4, True, None))
     assert weights_digest(encoder) == before
     assert not torch.equal(embedding.head.weight, head)
+
+
+def test_each_map_begins_with_weights_of_its_own_size():
+    head = DenseEmbedding(build_random_encoder("resnet18", 32, seed=0), dimensions=64).head
+    channels = (512, 256, 128, 64)
+    for part, count in zip(head.weight.detach().split(channels, dim=1), channels, strict=True):
+        # Uniform up to 1 / sqrt(count), as a convolution of that map alone would be.
+        assert part.abs().max() <= count**-0.5
+        assert float(part.std()) == pytest.approx((3 * count) ** -0.5, rel=0.05)

@@ -67,3 +67,18 @@ def test_what_belongs_to_one_readout_is_refused(faces, tmp_path, flag):
     done = evaluate(faces, tmp_path, *AUTO, flag, "--model_name", "a")
     assert done.status == 2 and f"not with {flag}" in done.err
     assert not (tmp_path / "runs").exists()
+
+
+def test_drawing_takes_the_kind_that_the_checkpoint_holds(faces, chosen, tmp_path):
+    cwd, _, _ = chosen
+    result = json.loads((cwd / "runs/auto/result.json").read_text())
+    flags = ["--layer", 4, "--use_hypercol", "--random_network", "--batch_size", 4]
+    done = run_inside(
+        *("vis_face.py", *FRAME, "--data_folder", faces, *flags, "--regressor", "auto"),
+        *("--ckpt_path", cwd / "runs/auto/resnet18.pth", "--vis_keypoints"),
+        cwd=tmp_path,
+    )
+    assert done.status == 0, done.err
+    assert f"error {result['last']['Test']['InterOcularError']:.2f} %" in done.out
+    flags += ["--regressor", "auto", "--ckpt_path", cwd / "runs/auto/options.json"]
+    assert run_inside("vis_face.py", *flags, "--vis_keypoints", cwd=tmp_path).status == 2
