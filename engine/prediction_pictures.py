@@ -44,7 +44,10 @@ def draw_least_certain(run: PredictionRun, count: int, folder: Path) -> int:
         stem = re.sub(r"[^\w.-]+|\.\w+$", "_", entry.image).strip("_")[-60:]
         path = folder / f"{ranks[index]:04d}_{stem}.png"
         points = np.array(entry.points)
-        drawing = draw_named(image, points, run.frame.names, entry.confidence, entry.box)
+        if entry.box is not None:  # what was looked at, and no more
+            window = run.frame.framing.window(entry.size, entry.box)
+            image, points = image.crop(window), points - window[:2]
+        drawing = draw_named(image, points, run.frame.names, entry.confidence)
         save_png(drawing, path)
     return len(ranks)
 

@@ -125,7 +125,6 @@ def draw_named(
     points: np.ndarray,
     names: Sequence[str],
     confidence: Sequence[float],
-    box: tuple[float, float, float, float] | None = None,
     longer: tuple[int, int] = (480, 960),
 ) -> Image.Image:
     """Return an image with points, each beside its name and confidence, a colour a point.
@@ -135,7 +134,6 @@ def draw_named(
         points: (A, 2), in these.
         names: A.
         confidence: A; a point below one half is a ring.
-        box: left, top, right and bottom of what was looked at; an outline shows it.
         longer: the least and the largest longer side that the drawing has.
     """
     side = max(image.size)
@@ -143,9 +141,6 @@ def draw_named(
     size = max(1, round(image.width * zoom)), max(1, round(image.height * zoom))
     drawing = image.resize(size, Image.Resampling.BICUBIC)
     draw, font = ImageDraw.Draw(drawing), ImageFont.load_default(12)
-    if box is not None:
-        corners = enlarged(np.reshape(box, (2, 2)), zoom).flatten().tolist()
-        draw.rectangle(corners, outline="white")
     found = zip(enlarged(points, zoom), names, confidence, part_colours(len(names)), strict=True)
     for (x, y), name, sure, colour in found:
         fill = colour if sure >= 0.5 else None
