@@ -27,6 +27,7 @@ from data_loader.data_loaders_animal import add_animal_arguments, build_animal_d
 from data_loader.splits import group_names
 from engine.annotation_curve import CurveSettings, add_curve_arguments, run_curve
 from engine.automatic_choice import choose_readout
+from engine.calibration import calibrate_run
 from engine.evaluation import add_evaluation_arguments, run_evaluation
 from engine.keypoint_scores import (
     ScoreSettings,
@@ -126,7 +127,8 @@ class OwnRun(NamedTuple):
         score = partial(score_splits, held_out, self.scoring)
         groups = group_names(train.filenames, self.own.group_by)
         settings = choose_readout(settings, self.device, task, train, groups)
-        return run_evaluation(settings, self.device, task, train, held_out, score)
+        calibrate = partial(calibrate_run, held_out, self.own.calibrate_at)
+        return run_evaluation(settings, self.device, task, train, held_out, score, calibrate)
 
 
 def evaluate_keypoints(settings: EvaluationSettings, run: OwnRun, curve: CurveSettings) -> None:

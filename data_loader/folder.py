@@ -95,12 +95,12 @@ def count_turned(turned: int, total: int) -> list[str]:
     return [f"{turned:,} of {total:,} images are turned as a note in their file says (EXIF)"]
 
 
-def add_fit_argument(group: argparse._ActionsContainer) -> None:
+def add_fit_argument(group: argparse._ActionsContainer, default: str | None = "stretch") -> None:
     """Declare how one's own images become squares, on a parser or one of its groups."""
     group.add_argument(
         "--fit",
         choices=FITS,
-        default="stretch",
+        default=default,
         help="how one's own image, or a box of it, becomes a square: stretch changes its "
         "proportions, as published; pad adds what lies around the box, and black beyond the "
         "image's edges; crop cuts off the longer side at both ends",

@@ -90,7 +90,8 @@ def _shuffled(groups: Groups, seed: int) -> tuple[list[str], np.ndarray]:
         if len(groups) == 1:
             said = "there is 1 annotated image"
         raise InputError(
-            f"{said}, which can't be split into training and test; give --test_annotations FILE"
+            f"{said}, which can't be split into training and test; give --test_annotations FILE, "
+            "or --test_share 0 to train on all"
         )
     order = np.random.RandomState(seed % 2**32).permutation(len(names))
     return names[order].tolist(), sizes[order]

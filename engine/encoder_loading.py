@@ -90,13 +90,17 @@ def use_colours(encoder: nn.Module, *datasets: ImageSet, noted_in: str | None = 
     That is by what its checkpoint ``noted_in`` says, else as its network of timm wants, if it is
     one. Statistics that were measured on a data set stay.
     """
-    colours = read_colours(noted_in) if noted_in is not None else None
-    if colours is None:
-        colours = next(((n.mean, n.std) for n in timm_encoders(encoder)), None)
+    colours = colours_of(encoder, noted_in)
     if colours is not None:
         for dataset in datasets:
             if not dataset.noted_colours():
                 dataset.standardise_by(*colours)
+
+
+def colours_of(encoder: nn.Module, noted_in: str | None) -> tuple[Colours, Colours] | None:
+    """Return the mean and standard deviation that an encoder is used to; see `use_colours`."""
+    colours = read_colours(noted_in) if noted_in is not None else None
+    return colours or next(((n.mean, n.std) for n in timm_encoders(encoder)), None)
 
 
 def read_colours(path: str) -> tuple[Colours, Colours] | None:

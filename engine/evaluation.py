@@ -52,6 +52,8 @@ from utils.randomness import seed_everything
 IGNORED = {"bn": False, "crop": 0.2, "tb_freq": 500}
 ENTRIES = {kind: entry for entry, kind in KINDS.items()}
 Score = Callable[[dict[str, Landmarks], Path, RunLog], dict[str, object]]
+Run = RidgeRun | RegressorRun | FinetuneRun
+Calibrate = Callable[[Run, dict[str, EncodedImages], RunLog], None]
 KEYS = {"published": REGRESSOR_KEYS, "ridge": RIDGE_KEYS, "finetune": FINETUNE_KEYS}
 
 
@@ -101,6 +103,7 @@ def run_evaluation(
     train_set: LandmarkDataset,
     held_out_sets: Mapping[str, LandmarkDataset],
     score: Score | None = None,
+    calibrate: Calibrate | None = None,
 ) -> dict[str, object] | None:
     """Fit a regressor on a frozen encoder's features, or fine-tune both, and evaluate it.
 
@@ -112,6 +115,7 @@ def run_evaluation(
         held_out_sets: split to its images.
         score: is called after the fit, with what was found in each split's images, in their
             order, the run's folder and its log; returns further entries of the result.
+        calibrate: is called in the end, with the run, the encoded images by split and the log.
 
     Returns:
         What ``result.json`` holds, in the first rank.
@@ -143,13 +147,9 @@ def run_evaluation(
     log = start_run(settings, {"encoder_digest": digest}, run.done, settings.log_path)
     save_picks(settings.folder, picks)
     notices += list_left_out(left_out, settings.folder)
+    where = describe_device(device, settings.gpu)
     counts = {"training": len(train_set), **{k: len(v) for k, v in held_out_sets.items()}}
-    log.line(
-        f"{settings.dataset}: {', '.join(f'{n} {split}' for split, n in counts.items())} images "
-        f"of {train_set.side} px; {settings.model}"
-        f"{' (untrained)' if settings.random_network else ''} on "
-        f"{describe_device(device, settings.gpu)}; to {settings.folder}"
-    )
+    log.line(f"{describe_run(settings, counts, train_set.side)} on {where}; to {settings.folder}")
     for notice in notices:
         log.line(notice)
     to_encode = None if isinstance(run, FinetuneRun) else train_set
@@ -164,6 +164,8 @@ def run_evaluation(
     if score is not None:
         predicted = {s: predict_landmarks(run.readout, images) for s, images in held_out.items()}
         fitted |= score(predicted, settings.folder, log)
+    if calibrate is not None:
+        calibrate(run, held_out, log)
     result = {
         "dataset": settings.dataset,
         "unit": task.unit,
@@ -175,13 +177,20 @@ def run_evaluation(
     return result
 
 
+def describe_run(settings: EvaluationSettings, counts: Mapping[str, int], side: int) -> str:
+    """Return in words which images, so many of each split, which encoder sees."""
+    splits = ", ".join(f"{count} {split}" for split, count in counts.items())
+    untrained = " (untrained)" if settings.random_network else ""
+    return f"{settings.dataset}: {splits} images of {side} px; {settings.model}{untrained}"
+
+
 def build_run(
     settings: EvaluationSettings,
     task: Task,
     train_set: LandmarkDataset,
     encoder: Encoder,
     device: torch.device,
-) -> tuple[RidgeRun | RegressorRun | FinetuneRun, Encoding]:
+) -> tuple[Run, Encoding]:
     """Return the fit that is asked for, not begun, and what it wants to see of images."""
     digest, notes = weights_digest(encoder), train_set.checkpoint_notes()
     channels = encoder.feature_channels(settings.layer, settings.use_hypercol)

@@ -15,7 +15,7 @@ from data_loader.readers.keypoint_files import read_keypoints
 from data_loader.readers.keypoint_table import KeypointTable
 from data_loader.splits import check_share, folds, group_names, split_off
 from engine.run import Settings
-from utils.arguments import ArgumentParser, integer, unit_interval
+from utils.arguments import ArgumentParser, fraction, integer, unit_interval
 from utils.errors import InputError
 
 TEST_SHARE = 0.3
@@ -98,13 +98,7 @@ def _add_reading_arguments(group: argparse._ArgumentGroup) -> None:
         "boxes around their annotated points (also of test images: their truth is used), or take "
         "whole images",
     )
-    group.add_argument(
-        "--box_margin",
-        type=unit_interval,
-        default=0.1,
-        metavar="FRACTION",
-        help="added to a box on each side, of its width and height",
-    )
+    add_margin_argument(group, default=0.1)
     group.add_argument(
         "--flip_pairs",
         type=flip_pair,
@@ -113,11 +107,31 @@ def _add_reading_arguments(group: argparse._ArgumentGroup) -> None:
         help="points that a mirror swaps; those that the file or their names tell if not given",
     )
     group.add_argument(
+        "--calibrate_at",
+        type=fraction,
+        default=0.05,
+        metavar="FRACTION",
+        help="make the readout's confidence, on validation or else test images, the probability "
+        "that a point is off by at most this fraction of the diagonal of its box, or of the image "
+        "where there is none; predict.py gives it",
+    )
+    group.add_argument(
         "--mirror",
         choices=["auto", "on", "off"],
         default="auto",
         help="train on mirrored images, too: half of the views of --regressor finetune, a copy of "
         "each image for the others; auto does so for finetune where pairs are known",
+    )
+
+
+def add_margin_argument(group: argparse._ArgumentGroup, default: float | None) -> None:
+    """Declare what is shown around a box."""
+    group.add_argument(
+        "--box_margin",
+        type=unit_interval,
+        default=default,
+        metavar="FRACTION",
+        help="added to a box on each side, of its width and height",
     )
 
 
@@ -141,6 +155,7 @@ class KeypointSettings(Settings):
     box_margin: float
     flip_pairs: list[tuple[str, str]] | None
     mirror: str
+    calibrate_at: float
     regressor: str
     seed: int
     image_size: int

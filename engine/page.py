@@ -5,6 +5,7 @@ records as ``data/*.js``, `PAGE_SIZE` a file, and the images as JPEGs whose name
 Letters: N records, A named points.
 """
 
+import argparse
 import json
 import math
 import shutil
@@ -27,6 +28,17 @@ FOLDER_SIZE = 1000  # images of a folder: file managers show more only slowly
 THUMBNAIL, ENLARGED = 240, 960  # longer sides of an image, in pixels
 QUALITY = 85  # of the JPEGs
 NO_IMAGE, ONE_SIZE, TWO_SIZES = range(3)  # what there is of a record's image
+
+
+def add_page_argument(group: argparse._ActionsContainer) -> None:
+    """Declare the folder of a page."""
+    group.add_argument(
+        "--page",
+        type=Path,
+        metavar="DIR",
+        help="write a page to look through predicted landmarks with, beside true ones where they "
+        "are known, as a new folder: open its index.html in a browser",
+    )
 
 
 class PageRecord(NamedTuple):
@@ -77,6 +89,7 @@ def write_page(
     *,
     names: Sequence[str],
     title: str,
+    about: str = "",
     overwrite: bool = False,
 ) -> Page:
     """Write a page of records, which are taken one by one and not kept.
@@ -89,6 +102,7 @@ def write_page(
         records: N.
         names: of the A points.
         title: of the page.
+        about: a line below it.
         overwrite: replace a page that is there.
 
     Raises:
@@ -100,7 +114,7 @@ def write_page(
         shutil.rmtree(partial, ignore_errors=True)
         (partial / "data").mkdir(parents=True)
     try:
-        count, unreadable = _fill(partial, records, list(names), title)
+        count, unreadable = _fill(partial, records, list(names), {"title": title, "about": about})
         with writing(folder):
             if folder.exists():
                 shutil.rmtree(folder)
@@ -130,7 +144,7 @@ def check_page(folder: Path, overwrite: bool = False) -> None:
 
 
 def _fill(
-    folder: Path, records: Iterable[PageRecord], names: list[str], title: str
+    folder: Path, records: Iterable[PageRecord], names: list[str], heading: dict[str, str]
 ) -> tuple[int, int]:
     """Write all files of a page; return how many records it has, and how many without image."""
     for path in FILES.iterdir():
@@ -144,7 +158,7 @@ def _fill(
         count, unreadable = number + 1, unreadable + (kind == NO_IMAGE)
     data.write()
     summary = {
-        "title": printable(title),
+        **{name: printable(text) for name, text in heading.items()},
         "points": [printable(name) for name in names],
         "colours": [f"#{bytes(colour).hex()}" for colour in part_colours(len(names))],
         "count": count,

@@ -122,6 +122,11 @@ def add_kind_argument(group: argparse._ArgumentGroup, *more: str) -> None:
     )
 
 
+def add_readout_argument(group: argparse._ArgumentGroup) -> None:
+    """Declare the checkpoint of a readout that is used as it is."""
+    group.add_argument("--ckpt_path", metavar="FILE", help="checkpoint of the regressor")
+
+
 def add_finetune_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of ``--regressor finetune``."""
     group = parser.add_argument_group("fine-tuning (--regressor finetune), in place of those above")
@@ -147,6 +152,15 @@ def build_regressor(channels: int, landmarks: int) -> IntermediateKeypointPredic
     return IntermediateKeypointPredictor(
         channels, landmarks, INTERMEDIATE_POINTS, softargmax_mul=SOFTARGMAX_MUL
     )
+
+
+def build_readout(kind: str, channels: int, landmarks: int, side: int) -> nn.Module:
+    """Return a fresh readout of one of `KINDS` for images of ``side`` pixels."""
+    if kind == "ridge":
+        return RidgeReadout(channels, landmarks, side)
+    if kind == "finetune":
+        return HeatmapHead(channels, landmarks, side)
+    return build_regressor(channels, landmarks)
 
 
 def build_optimizer(

@@ -35,17 +35,31 @@ def add_device_arguments(parser: argparse.ArgumentParser) -> argparse._ArgumentG
     """Declare where to compute and from which seed; return the group."""
     group = parser.add_argument_group("machine")
     add_device_argument(group)
-    group.add_argument(
-        "--gpu", type=natural, metavar="N", help="use this one of the visible GPUs only"
-    )
+    add_gpu_argument(group)
     group.add_argument(
         "--seed",
         type=integer(0, 2**64 - 1),
         default=0,
         help="seed of all random numbers: same seed, same device, same results",
     )
-    allow_change("gpu")
     return group
+
+
+def add_overwrite_argument(group: argparse._ActionsContainer) -> None:
+    """Declare that what is there already is replaced."""
+    group.add_argument(
+        "--overwrite",
+        action="store_true",
+        help="start afresh where an earlier run left checkpoints or results, and replace them",
+    )
+
+
+def add_gpu_argument(group: argparse._ActionsContainer) -> None:
+    """Declare which GPU to compute on."""
+    group.add_argument(
+        "--gpu", type=natural, metavar="N", help="use this one of the visible GPUs only"
+    )
+    allow_change("gpu")
 
 
 def add_output_arguments(
@@ -94,11 +108,7 @@ def add_output_arguments(
         metavar="N",
         help="versions of current.pth that stay: itself, previous_1.pth and so on",
     )
-    group.add_argument(
-        "--overwrite",
-        action="store_true",
-        help="start afresh in a folder that holds checkpoints, and replace them",
-    )
+    add_overwrite_argument(group)
     allow_change("model_path", "model_name", "save_freq", "print_freq")
     allow_change("resume", "override", "keep_last", "overwrite")
     allow_change("tb_freq")  # accepted and ignored

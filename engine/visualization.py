@@ -21,11 +21,12 @@ from data_loader.landmark_dataset import LandmarkDataset
 from data_loader.loaders import add_loader_arguments, build_loader, worker_notice
 from engine.encoder_loading import EncoderSettings, load_frozen_encoder, use_colours
 from engine.evaluation import add_evaluation_arguments
-from engine.page import check_page, write_page
+from engine.page import add_page_argument, check_page, write_page
 from engine.page_records import dataset_records, landmark_names
 from engine.regressor_training import (
     add_kind_argument,
-    build_regressor,
+    add_readout_argument,
+    build_readout,
     check_kind,
     check_own_maps,
     load_regressor,
@@ -33,9 +34,7 @@ from engine.regressor_training import (
 )
 from engine.run import add_device_arguments, add_log_argument, choose_device
 from models.encoders import Encoder, add_encoder_arguments, encode
-from models.heatmap_head import HeatmapHead
 from models.projection import STAGES
-from models.ridge import RidgeReadout
 from utils.arguments import ArgumentParser, add_ignored_arguments, ignored_notices
 from utils.drawing import render_heatmap, render_rgb, save_png, sheet, to_pil
 from utils.errors import InputError
@@ -84,14 +83,8 @@ def add_visualization_arguments(parser: ArgumentParser) -> None:
     group.add_argument(
         "--vis_PCA", action="store_true", help="draw the principal components of the features"
     )
-    group.add_argument(
-        "--page",
-        type=Path,
-        metavar="DIR",
-        help="write a page to look through predicted and true landmarks with, as a new folder: "
-        "open its index.html in a browser",
-    )
-    group.add_argument("--ckpt_path", metavar="FILE", help="checkpoint of the regressor")
+    add_page_argument(group)
+    add_readout_argument(group)
     add_kind_argument(group)
     add_loader_arguments(parser, batch_size=32, num_workers=32)
     add_encoder_arguments(parser, layer=3)
@@ -239,7 +232,8 @@ def write_dataset_page(
         folder,
         progress(records, "writing the page"),
         names=landmark_names(dataset),
-        title=f"{dataset}: {words}",
+        title=str(dataset),
+        about=words,
     )
     log.line(f"page of {page.records} images: {page.path}")
 
@@ -282,11 +276,7 @@ def load_readout(
 ) -> nn.Module:
     """Return the regressor of a checkpoint, or an untrained one; see `load_regressor`."""
     shape = encoder.feature_channels(*settings.read_layers), dataset.num_landmarks
-    regressor: nn.Module = build_regressor(*shape)
-    if settings.regressor == "ridge":
-        regressor = RidgeReadout(*shape, dataset.side)
-    elif settings.regressor == "finetune":
-        regressor = HeatmapHead(*shape, dataset.side)
+    regressor = build_readout(settings.regressor, *shape, dataset.side)
     frame = {"image_size": dataset.imwidth, "image_crop": dataset.crop}
     notices += load_regressor(settings.ckpt_path, regressor, encoder, settings.hint, frame)
     return regressor

@@ -54,19 +54,7 @@ def add_encoder_arguments(
         "timm:NAME, a network of timm, such as timm:vit_small_patch16_dinov3 (needs "
         "pip install -e .[timm])",
     )
-    group.add_argument(
-        "--trained_model_path",
-        metavar="FILE",
-        help="checkpoint of train_moco.py, train_dense.py, DVE, or MoCo v1 or v2, or torchvision's "
-        "or timm's state dict (.pth or .safetensors); a network of timm without it, and without "
-        "--random_network, takes timm's own weights, fetched where they aren't here yet",
-    )
-    allow_change("trained_model_path", keeps_results=False)  # its weights are compared instead
-    group.add_argument(
-        "--random_network",
-        action="store_true",
-        help="an untrained encoder, initialised from --seed, to compare with",
-    )
+    add_weights_arguments(group)
     group.add_argument(
         "--layer",
         type=natural,
@@ -81,6 +69,29 @@ def add_encoder_arguments(
         action="store_true",
         help="stack the maps of several layers, resized to 48x48",
     )
+    add_projection_argument(group)
+    return group
+
+
+def add_weights_arguments(group: argparse._ActionsContainer) -> None:
+    """Declare whose weights the encoder has."""
+    group.add_argument(
+        "--trained_model_path",
+        metavar="FILE",
+        help="checkpoint of train_moco.py, train_dense.py, DVE, or MoCo v1 or v2, or torchvision's "
+        "or timm's state dict (.pth or .safetensors); a network of timm without it, and without "
+        "--random_network, takes timm's own weights, fetched where they aren't here yet",
+    )
+    allow_change("trained_model_path", keeps_results=False)  # its weights are compared instead
+    group.add_argument(
+        "--random_network",
+        action="store_true",
+        help="an untrained encoder, initialised from --seed, to compare with",
+    )
+
+
+def add_projection_argument(group: argparse._ActionsContainer) -> None:
+    """Declare a projection of the encoder's hypercolumn."""
     group.add_argument(
         "--projection",
         metavar="FILE",
@@ -88,7 +99,6 @@ def add_encoder_arguments(
         "this encoder: its linear projection of the hypercolumn takes the hypercolumn's place",
     )
     allow_change("projection", keeps_results=False)  # part of the encoder's weights
-    return group
 
 
 def trainable_name(text: str) -> str:

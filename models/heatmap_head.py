@@ -7,13 +7,12 @@ centres of the first and the last pixel.
 
 from collections.abc import Sequence
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.encoders import Encoder, as_maps
 from models.projection import STAGES, project
-from models.ridge import PEAK_RADIUS, cell_axis
+from models.ridge import PEAK_RADIUS, cell_places
 
 WIDTH = 64  # channels within the head
 
@@ -54,8 +53,8 @@ class HeatmapHead(nn.Module):
         height, width = maps[-1].shape[2:]
         hidden = F.relu(self.norm(project(maps, self.lateral, (height, width))))
         scores = self.output(hidden).flatten(2)  # (B, A, P)
-        y, x = (cell_axis(size, self.side).to(scores) for size in (height, width))
-        return scores.float().log_softmax(dim=2), torch.cartesian_prod(y, x).flip(1)
+        places = cell_places((height, width), self.side, scores)
+        return scores.float().log_softmax(dim=2), places
 
 
 class HeatmapNetwork(nn.Module):

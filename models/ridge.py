@@ -9,6 +9,7 @@ columns, n rows and columns of a heatmap, P = n * n its cells, K heatmaps. Point
 
 from collections.abc import Sequence
 from itertools import combinations_with_replacement
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -27,6 +28,16 @@ def cell_axis(cells: int, side: int) -> Tensor:
     """Return where the centres of heatmap cells lie along an image of ``side`` pixels."""
     edges = (torch.arange(cells, dtype=torch.float64) + 0.5) * 2 / cells - 1  # from edge to edge
     return edges * side / (side - 1)
+
+
+def cell_places(shape: tuple[int, int], side: int, like: Tensor) -> Tensor:
+    """Return where the cells of a heatmap of (rows, columns) lie, (P, 2), row by row.
+
+    ``side`` is that of the images in pixels, ``like`` has the type and device.
+    """
+    y, x = (cell_axis(size, side).to(like) for size in shape)
+    down, across = torch.meshgrid(y, x, indexing="ij")
+    return torch.stack([across.flatten(), down.flatten()], dim=1)
 
 
 class NormalEquations:
@@ -231,8 +242,8 @@ class RidgeReadout(nn.Module):
         if isinstance(features, Tensor):
             output_shape = (features.shape[2], features.shape[3])
         heat = project_hypercolumn(maps, self.weight, output_shape)  # (B, A, n, n)
-        y, x = (cell_axis(size, self.side).to(heat) for size in output_shape)
-        return (heat + self.bias[:, None, None]).flatten(2), torch.cartesian_prod(y, x).flip(1)
+        places = cell_places(output_shape, self.side, heat)
+        return (heat + self.bias[:, None, None]).flatten(2), places
 
     def read(self, heat: Tensor, places: Tensor, expected: Tensor) -> tuple[Tensor, Tensor]:
         """Return landmarks and confidence of heatmaps (B, A, P); see `forward`.
@@ -241,28 +252,35 @@ class RidgeReadout(nn.Module):
         """
         # A few images at a time, whose numbers for each landmark and cell fit into a cache or so.
         at_once = max(1, NUMBERS_AT_ONCE // heat[0].numel())
-        gain, rest = self.given_the_others()
+        inference = self.inference()
         batches = zip(heat.split(at_once), expected.split(at_once), strict=True)
-        parts = [self._read(*batch, places, gain, rest) for batch in batches]
+        parts = [self.infer(*batch, places, inference) for batch in batches]
         points, confidence = zip(*parts, strict=True)
         return torch.cat(points), torch.cat(confidence)
 
-    def _read(
-        self, heat: Tensor, expected: Tensor, places: Tensor, gain: Tensor, rest: Tensor
+    def infer(
+        self, heat: Tensor, expected: Tensor, places: Tensor, inference: "Inference"
     ) -> tuple[Tensor, Tensor]:
+        """Return landmarks and confidence of all heatmaps at once; see `read`."""
         evidence = self.sharpness * heat
-        rows = torch.arange(len(self.mean))
-        own = self.covariance.unflatten(0, (-1, 2)).unflatten(2, (-1, 2))[rows, :, rows]
-        prior = log_density(places, expected, own)  # (B, A, P)
+        prior = log_density(places, expected, inference.own)  # (B, A, P)
         points, confidence = find_peak((evidence + prior).softmax(dim=2), heat, places)
         for _ in range(ROUNDS):
-            means = expected + torch.einsum("aij,bj->bai", gain, (points - expected).flatten(1))
-            prior = log_density(places, means, rest)  # (B, A, P)
+            off = (points - expected).flatten(1)  # (B, 2 A)
+            means = expected + (off @ inference.gain.flatten(0, 1).t()).view_as(points)
+            prior = log_density(places, means, inference.rest)  # (B, A, P)
             points, confidence = find_peak((evidence + prior).softmax(dim=2), heat, places)
+        off = (points - expected).flatten(1) @ inference.trust
+        return expected + off.view_as(points), confidence
+
+    def inference(self) -> "Inference":
+        """Return what reading needs of the prior, which is the same for all images."""
+        rows = torch.arange(len(self.mean))
+        own = self.covariance.unflatten(0, (-1, 2)).unflatten(2, (-1, 2))[rows, :, rows]
+        gain, rest = self.given_the_others()
         # The mean of all landmarks given all that were found, each with a variance of ``noise``.
         trust = torch.linalg.solve(self.noisy_covariance(), self.covariance)  # (2 A, 2 A)
-        off = (points - expected).flatten(1) @ trust
-        return expected + off.view_as(points), confidence
+        return Inference(precision(own), gain, precision(rest), trust)
 
     def noisy_covariance(self) -> Tensor:
         """Return the covariance (2 A, 2 A) of places that are found, given what is expected."""
@@ -290,17 +308,38 @@ class RidgeReadout(nn.Module):
         return gains, torch.stack(covariances)
 
 
-def log_density(places: Tensor, mean: Tensor, covariance: Tensor) -> Tensor:
+class Inference(NamedTuple):
+    """What a prior of shape says on reading heatmaps, whatever the image.
+
+    Args:
+        own: (A, 2, 2), precision of a landmark by itself.
+        gain: (A, 2, 2 A), see `RidgeReadout.given_the_others`.
+        rest: (A, 2, 2), precision of a landmark given the others.
+        trust: (2 A, 2 A), how far all landmarks follow the places found.
+    """
+
+    own: Tensor
+    gain: Tensor
+    rest: Tensor
+    trust: Tensor
+
+
+def precision(covariance: Tensor) -> Tensor:
+    """Return the inverses of covariances (A, 2, 2) and a small multiple of the identity."""
+    return torch.linalg.inv(covariance + FLOOR * torch.eye(2).to(covariance))
+
+
+def log_density(places: Tensor, mean: Tensor, precision: Tensor) -> Tensor:
     """Return logarithms of normal densities, up to a constant, (B, A, P).
 
     Args:
         places: (P, 2).
         mean: (B, A, 2).
-        covariance: (A, 2, 2); a small multiple of the identity is added.
+        precision: (A, 2, 2), the inverse covariances.
     """
-    precision = torch.linalg.inv(covariance + FLOOR * torch.eye(2).to(covariance))
-    off = places - mean[:, :, None]  # (B, A, P, 2)
-    return -0.5 * torch.einsum("bapi,aij,bapj->bap", off, precision, off)
+    x, y = (places - mean[:, :, None]).unbind(dim=3)  # (B, A, P) each
+    (own_x, across), (other, own_y) = (row.t()[..., None] for row in precision.unbind(dim=1))
+    return -0.5 * (own_x * x * x + (across + other) * x * y + own_y * y * y)
 
 
 def find_peak(probability: Tensor, heat: Tensor, places: Tensor) -> tuple[Tensor, Tensor]:
@@ -320,6 +359,7 @@ def find_peak(probability: Tensor, heat: Tensor, places: Tensor) -> tuple[Tensor
     best = probability.argmax(dim=2, keepdim=True)  # (B, A, 1)
     near = (places[best] - places).square().sum(dim=3) < PEAK_RADIUS**2  # (B, A, P)
     weights = (heat - 0.5 * heat.gather(2, best)).clamp(min=0) * near
-    weights.scatter_add_(2, best, torch.full_like(weights[:, :, :1], 1e-6))  # where heat is below 0
+    cells = torch.arange(len(places), device=best.device)
+    weights = weights + 1e-6 * (cells == best)  # where heat is below 0
     found = (weights @ places) / weights.sum(dim=2)[:, :, None]
     return found, (probability * near).sum(dim=2)

@@ -9,7 +9,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 SCRIPTS = ["train_moco", "train_dense", "eval_face", "eval_animal", "vis_face", "vis_animal"]
-SCRIPTS += ["eval_matching"]
+SCRIPTS += ["eval_matching", "predict"]
 # What each part of the repository may import, itself aside; the scripts are one layer.
 ALLOWED: dict[str, set[str]] = {"utils": set()}
 ALLOWED["models"] = ALLOWED["data_loader"] = ALLOWED["datasets"] = {"utils"}

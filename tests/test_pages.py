@@ -12,7 +12,7 @@ from tests.recipes import ROOT
 PAGES = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), ROOT / "benchmarks/README.md"]
 SCRIPTS = [
     *("train_moco", "train_dense", "eval_face", "eval_animal", "vis_face", "vis_animal"),
-    *("eval_matching", "reproduce"),
+    *("eval_matching", "predict", "reproduce"),
 ]
 # Of the other commands in the pages: pytest (tests/conftest.py), pip and uv, ulimit, sio.
 OTHER_FLAGS = {"--fuzz", "--fuzz_seed", "--slow", "--python", "--resolution", "--from", "--to"}

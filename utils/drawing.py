@@ -27,7 +27,7 @@ def to_pil(image: Tensor, zoom: int = 1) -> Image.Image:
     return drawing.resize((drawing.width * zoom, drawing.height * zoom), Image.Resampling.BICUBIC)
 
 
-def enlarged(points: np.ndarray, zoom: int) -> np.ndarray:
+def enlarged(points: np.ndarray, zoom: float) -> np.ndarray:
     """Return where points (A, 2) lie in an image enlarged ``zoom`` times, in its pixels.
 
     The centre of pixel 0 lies half an enlarged pixel inside the image.
@@ -118,3 +118,38 @@ def save_png(drawing: Image.Image, path: Path) -> None:
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
     write_file(path, lambda file: drawing.save(file, "PNG"))
+
+
+def draw_named(
+    image: Image.Image,
+    points: np.ndarray,
+    names: Sequence[str],
+    confidence: Sequence[float],
+    box: tuple[float, float, float, float] | None = None,
+    longer: tuple[int, int] = (480, 960),
+) -> Image.Image:
+    """Return an image with points, each beside its name and confidence, a colour a point.
+
+    Args:
+        image: in its own pixels.
+        points: (A, 2), in these.
+        names: A.
+        confidence: A; a point below one half is a ring.
+        box: left, top, right and bottom of what was looked at; an outline shows it.
+        longer: the least and the largest longer side that the drawing has.
+    """
+    side = max(image.size)
+    zoom = min(max(longer[0] / side, 1), longer[1] / side)
+    size = max(1, round(image.width * zoom)), max(1, round(image.height * zoom))
+    drawing = image.resize(size, Image.Resampling.BICUBIC)
+    draw, font = ImageDraw.Draw(drawing), ImageFont.load_default(12)
+    if box is not None:
+        corners = enlarged(np.reshape(box, (2, 2)), zoom).flatten().tolist()
+        draw.rectangle(corners, outline="white")
+    found = zip(enlarged(points, zoom), names, confidence, part_colours(len(names)), strict=True)
+    for (x, y), name, sure, colour in found:
+        fill = colour if sure >= 0.5 else None
+        draw.ellipse((x - 3, y - 3, x + 3, y + 3), fill=fill, outline=colour)
+        place, text = (x + 6, y - 7), f"{name} {sure:.2f}"
+        draw.text(place, text, colour, font, stroke_width=1, stroke_fill="black")
+    return drawing

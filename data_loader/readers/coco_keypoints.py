@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from data_loader.readers.annotation_files import read_lines
 from data_loader.readers.keypoint_names import check_names, pairs_of_indices, shown, shown_list
 from data_loader.readers.keypoint_table import Parsed
 from utils.errors import InputError
@@ -205,3 +206,28 @@ def _number(value: object) -> float:
     except OverflowError:
         return math.nan
     return number if math.isfinite(number) else math.nan
+
+
+def read_coco_boxes(path: Path) -> tuple[list[str], np.ndarray, list[str]]:
+    """Return the images' names, boxes (N, 4) as `Parsed` has them, and ids of N annotations.
+
+    Points, categories and crowds don't matter.
+
+    Raises:
+        InputError: if the file is no such file, or has an annotation without a box.
+    """
+    content = _load(path, "\n".join(read_lines(path)))
+    images = _by_id(path, "images", content["images"])
+    files = _file_names(path, images)
+    chosen = [entry for entry in content["annotations"] if not entry.get("iscrowd")]
+    for entry in chosen:
+        key = entry.get("image_id")
+        if not isinstance(key, int | str) or key not in images:
+            raise InputError(f"{path}: an annotation has the image_id {shown(str(key))}, of none")
+        if math.isnan(_box(path, entry)[0]):
+            raise InputError(f"{path}: annotation {shown(str(entry.get('id')))} has no box")
+    if not chosen:
+        raise InputError(f"{path}: has no annotation with a box")
+    _by_id(path, "annotations", content["annotations"])
+    boxes = np.array([_box(path, entry) for entry in chosen])
+    return [files[entry["image_id"]] for entry in chosen], boxes, [str(e["id"]) for e in chosen]

@@ -17,7 +17,7 @@ const scroller = byId("scroller"), grid = byId("grid");
 const enlarged = byId("enlarged"), help = byId("help"), stage = byId("stage");
 const collator = new Intl.Collator(undefined, { numeric: true });
 
-let summary = null; // {title, points, colours, count, pageSize, folderSize}
+let summary = null; // {title, about, points, colours, count, pageSize, folderSize}
 let records = null; // columns, see allocate
 let shown = new Int32Array(0); // the images that fit the filters, in order
 let selected = 0; // a place in shown
@@ -77,6 +77,7 @@ async function loadAll() {
   await loadScript("data/summary.js");
   document.title = summary.title;
   byId("title").textContent = summary.title;
+  byId("about").textContent = summary.about;
   const pages = Math.ceil(summary.count / summary.pageSize);
   let next = 0, done = 0;
   async function work() {
@@ -400,7 +401,7 @@ function drawHistograms() {
   if (known.length) {
     const mean = known.reduce((sum, value) => sum + value, 0) / known.length;
     const middle = (known[Math.floor((known.length - 1) / 2)] + known[Math.ceil((known.length - 1) / 2)]) / 2;
-    byId("error-figures").textContent = `of all images: mean ${mean.toFixed(2)}, median ${middle.toFixed(2)}`;
+    byId("error-figures").textContent = `mean ${mean.toFixed(2)}, median ${middle.toFixed(2)}, all images`;
   } else byId("error-figures").textContent = "";
 }
 

@@ -368,7 +368,7 @@ def test_the_histograms_count_the_images_and_their_bars_choose(reader, tmp_path)
     )
     assert reader.run(counts, "confidence-bars") == [1] * 20
     assert reader.run(counts, "error-bars") == [1] * 20
-    assert reader.text("error-figures") == "of all images: mean 4.75, median 4.75"
+    assert reader.text("error-figures") == "mean 4.75, median 4.75, all images"
     click = "document.getElementById(arguments[0]).children[arguments[1]].click()"
     label = "return document.getElementById(arguments[0]).children[arguments[1]].title"
     assert reader.run(label, "error-bars", 3) == "1.5 to 2 pixels: 1 image"
@@ -473,9 +473,11 @@ def test_the_keyboard_goes_through_all_images(reader, tmp_path):
 
 def test_names_that_look_like_code_are_shown_and_not_run(reader, tmp_path):
     records = [record(n, name=name, label=name) for n, name in enumerate(HOSTILE)]
-    page = write_page(tmp_path / "page", records, names=[*HOSTILE[:2], "x"], title=HOSTILE[1])
+    page = write_page(
+        tmp_path / "page", records, names=[*HOSTILE[:2], "x"], title=HOSTILE[1], about=HOSTILE[0]
+    )
     reader.open(page)
-    assert reader.text("title") == HOSTILE[1]
+    assert (reader.text("title"), reader.text("about")) == (HOSTILE[1], HOSTILE[0])
     shown = reader.cells()
     for plain in (0, 1, 2, 5, 6, 7, 8):
         assert shown[plain] == HOSTILE[plain]

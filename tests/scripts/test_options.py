@@ -7,6 +7,7 @@ import pytest
 import eval_animal
 import eval_face
 import eval_matching
+import predict
 import train_dense
 import train_moco
 import vis_animal
@@ -16,6 +17,7 @@ from utils.arguments import changeable_options, neutral_options
 
 SCRIPTS = [
     *(train_moco, train_dense, eval_face, eval_animal, vis_face, vis_animal, eval_matching),
+    predict,
 ]
 
 # [spec 8] name to default, of the flags that have one.
@@ -120,6 +122,7 @@ DEFAULTS = {
     eval_matching: {"image_crop": 15, "image_size": 100, "model": "resnet50", "seed": 0},
     vis_face: EVAL | VIS,
     vis_animal: EVAL | VIS | BIRDS,
+    predict: {"ckpt_path": None, "trained_model_path": None, "device": "auto", "gpu": None},
 }
 
 
@@ -127,7 +130,7 @@ DEFAULTS = {
 def test_flags_have_the_published_defaults(script):
     required = (
         []
-        if script in (vis_face, vis_animal, eval_matching)
+        if script in (vis_face, vis_animal, eval_matching, predict)
         else ["--model_path", "m", "--model_name", "n"]
     )
     args = vars(script.build_parser().parse_args(required))
@@ -156,8 +159,9 @@ def test_flags_that_scripts_share_mean_the_same():
                 "imagelist",
             ):
                 continue
-            if action.dest == "model":
-                continue  # the hourglass can't be pre-trained here
+            # The hourglass can't be pre-trained here, auto isn't drawn; a folder or a file.
+            if action.dest in ("model", "regressor", "out"):
+                continue
             meaning = (action.type, action.choices, action.help, action.nargs)
             assert seen.setdefault(action.dest, meaning) == meaning, action.dest
 
@@ -188,8 +192,9 @@ def test_help_needs_no_data(tmp_path):
     pages = done.stdout.split("status 0\n")
     assert len(pages) == len(SCRIPTS) + 1 and pages[-1] == ""
     for script, page in zip(SCRIPTS, pages, strict=False):
-        assert page.startswith(f"usage: {script.__name__}.py") and "--model" in page
-        assert "--layer" in page or script in (train_moco, train_dense)
+        assert page.startswith(f"usage: {script.__name__}.py")
+        assert "--model" in page or script is predict
+        assert "--layer" in page or script in (train_moco, train_dense, predict)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -1,0 +1,259 @@
+"""Images that landmarks are to be predicted on: a folder, a file, a list or a video of them.
+
+They are turned as a note in their file says (EXIF). Nothing is read before it is asked for.
+Letters: W the side of the network input.
+"""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import Dataset, IterableDataset
+
+from data_loader.data_loaders_animal import find_images, resolve_listed
+from data_loader.framing import Box, Framing
+from data_loader.geometry import centre_crop
+from data_loader.readers.annotation_files import read_lines, replace_backslashes
+from data_loader.readers.coco_keypoints import read_coco_boxes
+from data_loader.readers.images import SUFFIXES, open_image
+from data_loader.readers.keypoint_files import read_keypoints
+from data_loader.readers.videos import VIDEOS, read_frames
+from data_loader.views.random_view import channels
+from utils.errors import ImageError, InputError
+from utils.files import printable
+
+
+class Shown(NamedTuple):
+    """One image, or a box of it.
+
+    Attributes:
+        name: of the image, as predictions name it.
+        box: left, top, right and bottom in its pixels; None for the whole image.
+        instance: which of several boxes of an image, if there are boxes.
+    """
+
+    name: str
+    box: Box | None = None
+    instance: str = ""
+
+
+class InputItem(NamedTuple):
+    """What the network sees of one image."""
+
+    image: Tensor  # (3, W, W), float32, normalised
+    # (2, 2), float64: by which pixels of the image are multiplied to become those of its square,
+    # x before y, and what is added then
+    affine: Tensor
+    size: Tensor  # (2,), int64, width and height of the image
+    index: int  # type: ignore[assignment]
+    reason: str  # why it can't be read; empty if it could
+
+
+Prepare = Callable[[Image.Image, Box | None], tuple[Tensor, Tensor]]
+
+
+class ImageSource(Protocol):
+    """Images by number, in an order that doesn't change."""
+
+    count: int | None  # None if it isn't known
+
+    def shown(self, index: int) -> Shown:
+        """Return which image, and what of it."""
+
+    def items(self, prepare: Prepare, side: int, first: int) -> Dataset:
+        """Return a data set of `InputItem` from one image on."""
+
+    def open(self, indices: list[int]) -> Iterator[tuple[int, Image.Image]]:
+        """Yield the images of ascending numbers, those that can be read, with their numbers."""
+
+    def identity(self) -> list[str]:
+        """Return what tells these images from others."""
+
+
+class Preparation:
+    """How an image becomes what the network sees.
+
+    Args:
+        framing: how it becomes a square.
+        crop: pixels cut off each side of that.
+        normalize: standardises the colours of (3, W, W) in [0, 1].
+    """
+
+    def __init__(self, framing: Framing, crop: int, normalize: Callable[[Tensor], Tensor]) -> None:
+        self.framing, self.crop, self.normalize = framing, crop, normalize
+
+    def __call__(self, image: Image.Image, box: Box | None) -> tuple[Tensor, Tensor]:
+        """Return the input (3, W, W) and the map (2, 2) of `InputItem`."""
+        square, affine = self.framing.to_square(image, box)
+        pixels = centre_crop(channels(square).float() / 255, self.crop)
+        return self.normalize(pixels), torch.tensor(affine, dtype=torch.float64)
+
+
+def unreadable(side: int, index: int, reason: str) -> InputItem:
+    """Return the item of an image that can't be read."""
+    blank = torch.zeros(3, side, side)
+    return InputItem(
+        blank, torch.ones(2, 2, dtype=torch.float64), torch.ones(2).long(), index, reason
+    )
+
+
+class ImageFiles:
+    """Image files.
+
+    Args:
+        folder: that the names are relative to.
+        shown_images: in their order.
+        paths: of each, if its name doesn't say where it lies.
+    """
+
+    def __init__(
+        self, folder: Path, shown_images: list[Shown], paths: list[str] | None = None
+    ) -> None:
+        self.folder, self._shown, self._paths = folder, shown_images, paths
+        self.count: int | None = len(shown_images)
+
+    def shown(self, index: int) -> Shown:
+        """See `ImageSource`."""
+        return self._shown[index]
+
+    def path(self, index: int) -> Path:
+        """Return where an image lies."""
+        return self.folder / (
+            self._shown[index].name if self._paths is None else self._paths[index]
+        )
+
+    def items(self, prepare: Prepare, side: int, first: int) -> Dataset:
+        """See `ImageSource`."""
+        return _FileItems(self, prepare, side, first)
+
+    def open(self, indices: list[int]) -> Iterator[tuple[int, Image.Image]]:
+        """See `ImageSource`."""
+        for index in indices:
+            try:
+                yield index, open_image(self.path(index), oriented=True)
+            except ImageError:
+                continue
+
+    def identity(self) -> list[str]:
+        """See `ImageSource`."""
+        return [repr(tuple(entry)) for entry in self._shown]
+
+
+class _FileItems(Dataset):
+    def __init__(self, source: ImageFiles, prepare: Prepare, side: int, first: int) -> None:
+        self.source, self.prepare, self.side, self.first = source, prepare, side, first
+
+    def __len__(self) -> int:
+        return (self.source.count or 0) - self.first
+
+    def __getitem__(self, place: int) -> InputItem:
+        index = self.first + place
+        path, box = self.source.path(index), self.source.shown(index).box
+        try:
+            image = open_image(path, oriented=True)
+            pixels, affine = self.prepare(image, box)
+        except ImageError as error:
+            reason = printable(str(error).removeprefix(f"{path}: "))
+            return unreadable(self.side, index, reason)
+        return InputItem(pixels, affine, torch.tensor(image.size), index, "")
+
+
+class VideoFrames:
+    """The frames of a video, which are named after it and their number, from 0."""
+
+    count: int | None = None
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def shown(self, index: int) -> Shown:
+        """See `ImageSource`."""
+        return Shown(f"{self.path.name}/{index:06d}")
+
+    def items(self, prepare: Prepare, side: int, first: int) -> Dataset:
+        """See `ImageSource`."""
+        return _FrameItems(self.path, prepare, first)
+
+    def open(self, indices: list[int]) -> Iterator[tuple[int, Image.Image]]:
+        """See `ImageSource`."""
+        wanted = set(indices)
+        for index, image in enumerate(read_frames(self.path)):
+            if index in wanted:
+                yield index, image
+                wanted.remove(index)
+            if not wanted:
+                return
+
+    def identity(self) -> list[str]:
+        """See `ImageSource`."""
+        return [self.path.name, str(self.path.stat().st_size)]
+
+
+class _FrameItems(IterableDataset):
+    def __init__(self, path: Path, prepare: Prepare, first: int) -> None:
+        self.path, self.prepare, self.first = path, prepare, first
+
+    def __iter__(self) -> Iterator[InputItem]:
+        # Decoded from the beginning: not all files can be entered at any frame.
+        for index, image in enumerate(read_frames(self.path)):
+            if index >= self.first:
+                pixels, affine = self.prepare(image, None)
+                yield InputItem(pixels, affine, torch.tensor(image.size), index, "")
+
+
+def open_source(images: Path, boxes: Path | None) -> ImageFiles | VideoFrames:
+    """Return the images that a path leads to.
+
+    Args:
+        images: a folder, of which all images at any depth are taken; an image; a video; or a text
+            file of one image a line.
+        boxes: a COCO file; its boxes of the images in the folder are taken one by one.
+
+    Raises:
+        InputError: if there is nothing, or boxes are given for something else than a folder.
+    """
+    if boxes is not None:
+        if not images.is_dir():
+            raise InputError(f"--boxes: --images must be the folder that {boxes}'s images are in")
+        names, places, ids = read_coco_boxes(boxes)
+        names = replace_backslashes(images, names)
+        rows = zip(names, np.asarray(places).tolist(), ids, strict=True)
+        return ImageFiles(images, [Shown(name, tuple(box), number) for name, box, number in rows])
+    if images.is_dir():
+        names, _ = find_images(images)
+        if not names:
+            raise InputError(
+                f"{images}: holds no image, at any depth, named *.{', *.'.join(sorted(SUFFIXES))}"
+            )
+        return ImageFiles(images, [Shown(name) for name in names])
+    suffix = images.suffix.lower()[1:]
+    if not images.is_file():
+        raise InputError(f"{images}: no such folder, image, list or video")
+    if suffix in VIDEOS:
+        return VideoFrames(images)
+    if suffix in SUFFIXES:
+        return ImageFiles(images.parent, [Shown(images.name)])
+    return open_list(images)
+
+
+def annotated_images(path: Path, folder: Path, **how: Any) -> ImageFiles:
+    """Return the images that an annotation file names; see `read_keypoints`."""
+    table = read_keypoints(path, folder, **how)
+    boxes = np.where(np.isnan(table.boxes).any(axis=1, keepdims=True), np.nan, table.boxes).tolist()
+    shown = [
+        Shown(name, None if np.isnan(box[0]) else tuple(box), number)
+        for name, box, number in zip(table.images, boxes, table.ids, strict=True)
+    ]
+    return ImageFiles(folder, shown)
+
+
+def open_list(path: Path) -> ImageFiles:
+    """Return the images of a list, which may be absent; see `InatAve` for where they are sought."""
+    near = path.absolute().parent
+    paths = resolve_listed(path, [Path(), near, *near.parents[:2]], near)
+    names = [line.replace("\\", "/") for line in read_lines(path)]
+    return ImageFiles(near, [Shown(name) for name in names], paths)

@@ -1,0 +1,211 @@
+"""Files for other programs: a network in ONNX, an encoder in torchvision's names [spec 18].
+
+Letters: B images, S the side of a square.
+"""
+
+import io
+import json
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from engine.predictor import Frame, Predictor
+from models.exported import ExportedNetwork
+from models.resnet import InsResNet
+from utils.checkpoint import save_checkpoint
+from utils.errors import InputError
+from utils.files import reason, write_file
+
+OPSET = 17
+INSTALL = "pip install -e .[export]"
+TOLERANCE = 1e-4  # of points, in sides of the square, and of confidence
+CHECKED = (1, 3)  # batches of so many random images
+METADATA, KEY, VALUE = 14, 1, 2  # fields of ONNX's ModelProto and StringStringEntryProto
+
+
+def check_export(path: Path, overwrite: bool) -> None:
+    """Raise an `InputError` unless a file of a known kind may be written there."""
+    if path.suffix not in (".onnx", ".pth"):
+        raise InputError(f"--export {path}: expected model.onnx or encoder.pth, by the ending")
+    if not path.parent.is_dir():
+        raise InputError(f"--export {path}: no such folder")
+    if path.exists() and not overwrite:
+        raise InputError(f"--export {path}: is there already; --overwrite to replace it")
+
+
+def export(path: Path, predictor: Predictor, frame: Frame) -> str:
+    """Write what the ending asks for: the network, or its encoder alone; return a line on it.
+
+    Raises:
+        InputError: if it can't be written, or the encoder isn't torchvision's.
+    """
+    if path.suffix == ".pth":
+        return export_encoder(path, predictor)
+    return export_network(path, predictor, frame)
+
+
+def export_encoder(path: Path, predictor: Predictor) -> str:
+    """Write the weights of a ResNet under torchvision's names, without its vector head."""
+    encoder = predictor.encoder
+    if not isinstance(encoder, InsResNet):
+        raise InputError(f"--export {path}: only of a ResNet, without --projection")
+    state = {
+        name: value.cpu()
+        for name, value in encoder.encoder.module.state_dict().items()
+        if not name.startswith("fc.")
+    }
+    save_checkpoint(path, state)
+    return f"{path}: {len(state)} tensors of the encoder, in torchvision's names, without fc"
+
+
+def export_network(path: Path, predictor: Predictor, frame: Frame) -> str:
+    """Write encoder and readout as one ONNX file, checked against PyTorch.
+
+    Raises:
+        InputError: if ONNX Runtime is absent, or its results are others.
+    """
+    runtime = import_runtime(path)
+    network = ExportedNetwork(
+        predictor.encoder,
+        predictor.readout,
+        predictor.layer,
+        predictor.use_hypercol,
+        frame.crop,
+        frame.mean,
+        frame.std,
+        predictor.calibration,
+    ).cpu()
+    content = to_onnx(network.eval(), frame.framing.side)
+    content += metadata(
+        names=json.dumps(frame.names),
+        framing=json.dumps(frame.framing._asdict()),
+        calibrated_at=str(predictor.calibration.distance) if predictor.calibration else "",
+    )
+    off = largest_difference(runtime, content, predictor.cpu(), frame)
+    if not max(off) < TOLERANCE:
+        raise InputError(f"--export {path}: ONNX Runtime's results differ by {max(off):.1e}")
+    write_file(path, lambda file: file.write(content))
+    side = frame.framing.side
+    return (
+        f"{path}: ONNX, opset {OPSET}; image (N, 3, {side}, {side}) in [0, 1] to points "
+        f"(N, {len(frame.names)}, 2) in its pixels and confidence; ONNX Runtime differs from "
+        f"PyTorch by at most {off[0] * side:.1e} px and {off[1]:.1e}"
+    )
+
+
+def import_runtime(path: Path) -> ModuleType:
+    """Return ONNX Runtime, or raise an `InputError` that says how to install it."""
+    try:
+        import onnxruntime
+    except ImportError:
+        raise InputError(f"--export {path}: onnxruntime isn't installed; {INSTALL}") from None
+    return onnxruntime
+
+
+def to_onnx(network: ExportedNetwork, side: int) -> bytes:
+    """Return a network in ONNX, for any number of images (B, 3, S, S).
+
+    By PyTorch's exporter of traces, which all its releases from 2.6 on have; the newer one needs
+    packages that don't go with the protobuf of tensorboard-logger.
+    """
+    file = io.BytesIO()
+    axes = {name: {0: "N"} for name in ("image", "points", "confidence")}
+    options: dict[str, Any] = {
+        "f": file,
+        "dynamo": False,
+        "opset_version": OPSET,
+        "dynamic_axes": axes,
+    }
+    try:
+        with torch.no_grad(), warnings.catch_warnings(), _onnx_at_hand():
+            warnings.simplefilter("ignore")  # of sizes that are constants, as they are to be
+            torch.onnx.export(
+                network,
+                (torch.rand(2, 3, side, side),),
+                input_names=["image"],
+                output_names=["points", "confidence"],
+                **options,
+            )
+    except Exception as error:  # whatever an encoder does that ONNX can't
+        raise InputError(f"--export: this network can't be exported ({reason(error)})") from None
+    return file.getvalue()
+
+
+@contextmanager
+def _onnx_at_hand() -> Iterator[None]:
+    """Stand in for the package onnx where it isn't installed.
+
+    PyTorch looks through the finished file by it for functions of onnxscript, of which there are
+    none here. Its releases that go with our protobuf have no wheels for Python 3.13.
+    """
+    try:
+        import onnx  # noqa: F401
+    except ImportError:
+        stand_in: Any = ModuleType("onnx")
+        stand_in.load_model_from_string = lambda content: SimpleNamespace(
+            graph=SimpleNamespace(node=[]), opset_import=[], functions=[]
+        )
+        sys.modules["onnx"] = stand_in
+        try:
+            yield
+        finally:
+            del sys.modules["onnx"]
+    else:
+        yield
+
+
+def metadata(**texts: str) -> bytes:
+    """Return texts by name as the end of an ONNX file, whose repeated fields may stand anywhere.
+
+    [Protocol Buffers, encoding.]
+    """
+    parts = []
+    for name, text in texts.items():
+        entry = _field(KEY, name.encode()) + _field(VALUE, text.encode())
+        parts.append(_field(METADATA, entry))
+    return b"".join(parts)
+
+
+def _field(number: int, content: bytes) -> bytes:
+    """Return a field whose length precedes its content."""
+    return _varint(number << 3 | 2) + _varint(len(content)) + content
+
+
+def _varint(value: int) -> bytes:
+    digits = []
+    while value > 127:
+        digits.append(value & 127 | 128)
+        value >>= 7
+    return bytes([*digits, value])
+
+
+def largest_difference(
+    runtime: ModuleType, content: bytes, predictor: Predictor, frame: Frame
+) -> tuple[float, float]:
+    """Return by how much ONNX Runtime's points, in sides of a square, and confidence are off."""
+    options = runtime.SessionOptions()
+    options.log_severity_level = 3  # errors alone
+    session = runtime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    generator, side, crop = torch.Generator().manual_seed(0), frame.framing.side, frame.crop
+    mean, std = (torch.tensor(values)[:, None, None] for values in (frame.mean, frame.std))
+    off = [(0.0, 0.0)]
+    for count in CHECKED:
+        images = torch.rand(count, 3, side, side, generator=generator)
+        points, confidence = session.run(None, {"image": images.numpy()})
+        inside = images[:, :, crop : side - crop, crop : side - crop]
+        expected, sure = predictor((inside - mean) / std)
+        expected_px = (expected + 1) * ((frame.side - 1) / 2) + crop
+        off.append((_distance(points, expected_px) / side, _distance(confidence, sure)))
+    return max(points for points, _ in off), max(confidence for _, confidence in off)
+
+
+def _distance(one: np.ndarray, other: Tensor) -> float:
+    return float(np.abs(one - other.numpy()).max())

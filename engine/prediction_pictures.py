@@ -1,0 +1,178 @@
+"""Predictions to look at: drawings, a video, a page; and which images to annotate next [spec 18].
+
+Letters: N images, A points, C channels.
+"""
+
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from data_loader.framing import Framing
+from data_loader.readers.videos import frame_rate, write_video
+from data_loader.unannotated import ImageFiles, ImageSource, VideoFrames
+from engine.page import PageRecord, write_page
+from engine.part_file import Found, least_certain
+from engine.prediction import PredictionRun
+from models.encoders import as_maps, encode
+from models.suggestion import suggest
+from utils.drawing import draw_named, save_png
+from utils.errors import InputError
+from utils.files import write_text, writing
+from utils.log import progress
+
+CANDIDATES = 20  # times as many images as are asked for are compared, at least 200
+LEAST_CANDIDATES = 200
+
+
+def draw_least_certain(run: PredictionRun, count: int, folder: Path) -> int:
+    """Draw the images with the least mean confidence into a folder; return how many.
+
+    Their names begin with their rank, from the least on.
+    """
+    chosen = least_certain(run.entries(), count)
+    ranks = {entry.index: rank for rank, entry in enumerate(chosen, 1)}
+    by_index = {entry.index: entry for entry in chosen}
+    with writing(folder):
+        folder.mkdir(exist_ok=True)
+    for index, image in run.source.open(sorted(ranks)):
+        entry = by_index[index]
+        stem = re.sub(r"[^\w.-]+|\.\w+$", "_", entry.image).strip("_")[-60:]
+        path = folder / f"{ranks[index]:04d}_{stem}.png"
+        points = np.array(entry.points)
+        drawing = draw_named(image, points, run.frame.names, entry.confidence, entry.box)
+        save_png(drawing, path)
+    return len(ranks)
+
+
+def check_video(source: ImageSource, path: Path, overwrite: bool) -> None:
+    """Raise an `InputError` unless a labelled video may be written there."""
+    if not isinstance(source, VideoFrames):
+        raise InputError(f"--out_video {path}: --images is no video")
+    if not path.parent.is_dir():
+        raise InputError(f"--out_video {path}: no such folder")
+    if path.exists() and not overwrite:
+        raise InputError(f"--out_video {path}: is there already; --overwrite to replace it")
+
+
+def draw_video(run: PredictionRun, path: Path) -> int:
+    """Write the video again with the points in it; return how many frames."""
+    source = run.source
+    assert isinstance(source, VideoFrames)  # as `check_video` saw
+
+    def frames() -> Iterator[Image.Image]:
+        images = source.open(list(range(run.part.count)))
+        for (_, image), entry in zip(images, progress(run.entries(), "drawing"), strict=False):
+            if entry.reason:
+                continue
+            largest = max(image.size)
+            yield draw_named(
+                image,
+                np.array(entry.points),
+                run.frame.names,
+                entry.confidence,
+                longer=(1, largest),
+            )
+
+    unfinished = path.with_name(f".{path.stem}.unfinished{path.suffix}")
+    try:
+        count = write_video(unfinished, frames(), frame_rate(source.path))
+        with writing(path):
+            unfinished.replace(path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+    return count
+
+
+def write_prediction_page(run: PredictionRun, folder: Path, title: str, overwrite: bool) -> None:
+    """Write the page of all images that could be read."""
+    write_page(folder, page_records(run), names=run.frame.names, title=title, overwrite=overwrite)
+
+
+def page_records(run: PredictionRun) -> Iterator[PageRecord]:
+    """Yield each image that could be read as the page takes it."""
+    source = run.source
+    frames = source.open(list(range(run.part.count))) if isinstance(source, VideoFrames) else None
+    for entry in progress(run.entries(), "writing the page"):
+        if entry.reason:
+            continue
+        image = next(frames)[1] if frames is not None else file_of(source, entry.index)
+        yield PageRecord(
+            name=entry.image,
+            image=image,
+            points=np.array(entry.points),
+            confidence=np.array(entry.confidence),
+            truth=None,
+            width=entry.size[0],
+            height=entry.size[1],
+            label=entry.instance,
+            box=shown_window(run.frame.framing, entry),
+        )
+
+
+def file_of(source: ImageSource, index: int) -> Path:
+    """Return an image's file."""
+    assert isinstance(source, ImageFiles)
+    return source.path(index)
+
+
+def shown_window(framing: Framing, entry: Found) -> tuple[float, float, float, float] | None:
+    """Return what the network was shown of a box, in pixels; None for a whole image."""
+    if entry.box is None:
+        return None
+    left, top, right, bottom = framing.window(entry.size, entry.box)
+    return left - 0.5, top - 0.5, right - 0.5, bottom - 0.5
+
+
+def check_suggestion(source: ImageSource) -> None:
+    """Raise an `InputError` unless images may be suggested."""
+    if not isinstance(source, ImageFiles):
+        raise InputError("--suggest: of image files, not of a video")
+
+
+def suggest_images(
+    run: PredictionRun, annotated: ImageFiles | None, count: int, path: Path
+) -> list[str]:
+    """Write a list of images to annotate next, the most wanted first; return their names.
+
+    They are uncertain, and look different from each other and from the annotated ones. Annotated
+    images aren't suggested.
+    """
+    assert isinstance(run.source, ImageFiles)
+    known = set()
+    if annotated is not None:
+        known = {annotated.path(place).resolve() for place in range(annotated.count or 0)}
+    others = (
+        entry
+        for entry in run.entries()
+        if not entry.reason and run.source.path(entry.index).resolve() not in known
+    )
+    candidates = least_certain(others, max(LEAST_CANDIDATES, CANDIDATES * count))
+    if not candidates:
+        raise InputError("--suggest: all images are annotated already")
+    looks = looks_of(run, run.source, [entry.index for entry in candidates])
+    uncertainty = torch.tensor([1 - entry.certainty for entry in candidates])
+    before = None
+    if annotated is not None:
+        before = looks_of(run, annotated, list(range(annotated.count or 0)))
+    picked = suggest(looks, uncertainty.clamp(min=0), count, before)
+    names = list(dict.fromkeys(candidates[place].image for place in picked))
+    write_text(path, "".join(f"{name}\n" for name in names))
+    return names
+
+
+@torch.no_grad()
+def looks_of(run: PredictionRun, source: ImageFiles, indices: Sequence[int]) -> Tensor:
+    """Return the mean of the encoder's deepest map of each readable image, (N, C)."""
+    predictor, looks = run.predictor, []
+    device = next(predictor.parameters()).device
+    for batch in progress(run.loader(source, indices), "comparing"):
+        readable = [place for place, reason in enumerate(batch.reason) if not reason]
+        images = batch.image[readable].to(device)
+        maps = as_maps(encode(predictor.encoder, images, predictor.layer, predictor.use_hypercol))
+        looks.append(maps[0].mean(dim=(2, 3)).cpu())
+    return torch.cat(looks)

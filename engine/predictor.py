@@ -1,0 +1,316 @@
+"""An encoder and a readout as one network, set up from what their checkpoints note.
+
+Letters: B images, A landmarks, W the side of the network input.
+"""
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from data_loader.data_loaders_animal import CUB
+from data_loader.framing import FITS, Framing
+from data_loader.image_set import Colours, ImageSet, as_colours
+from engine.encoder_loading import EncoderSettings, colours_of, load_frozen_encoder
+from engine.regressor_training import KINDS, build_readout
+from engine.run import Settings
+from models.calibration import Calibration, from_entry
+from models.confidence import read_with_confidence
+from models.encoders import encode, weights_digest
+from models.keypoint_prediction import IntermediateKeypointPredictor
+from models.projection import STAGES
+from utils.checkpoint import load_checkpoint, load_weights
+from utils.errors import InputError
+
+OWN = "Keypoints"  # the data set whose readouts note how images are framed
+MOST_LANDMARKS = 10_000  # a file that claims more isn't believed
+# The entry of a readout, to the weight whose first size, divided, is the number of landmarks.
+COUNTED = {
+    "regressor": ("reg_conv.weight", 2),
+    "ridge": ("bias", 1),
+    "heatmaps": ("output.bias", 1),
+}
+
+
+class Trained(NamedTuple):
+    """The options that a readout was trained with, as far as prediction reads them; see there."""
+
+    dataset: str
+    model: str
+    layer: int
+    use_hypercol: bool
+    image_size: int
+    image_crop: int
+    random_network: bool = False
+    trained_model_path: str | None = None
+    projection: str | None = None
+    seed: int = 0
+    annotations: str | None = None
+    data_folder: str | None = None
+    y_up: bool = False
+    category: str | None = None
+
+
+class Frame(NamedTuple):
+    """What the network is shown of an image.
+
+    Args:
+        names: of the A points.
+        framing: how an image, or a box of it, becomes a square.
+        crop: pixels cut off each side of the square.
+        mean: of each colour, in [0, 1], which is taken from it.
+        std: of each colour, by which it is divided.
+    """
+
+    names: list[str]
+    framing: Framing
+    crop: int
+    mean: Colours
+    std: Colours
+
+    @property
+    def side(self) -> int:
+        """W."""
+        return self.framing.side - 2 * self.crop
+
+
+class Predictor(nn.Module):
+    """Normalised images to landmarks and confidence.
+
+    Args:
+        encoder: frozen.
+        readout: of one of `KINDS`.
+        layer: see `models.resnet`, as for the next.
+        use_hypercol: whether the readout takes a hypercolumn.
+        calibration: of the confidence, if there is one.
+    """
+
+    def __init__(
+        self,
+        encoder: nn.Module,
+        readout: nn.Module,
+        layer: int,
+        use_hypercol: bool,
+        calibration: Calibration | None = None,
+    ) -> None:
+        super().__init__()
+        self.encoder, self.readout = encoder, readout
+        self.layer, self.use_hypercol, self.calibration = layer, use_hypercol, calibration
+
+    @torch.no_grad()
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Return landmarks (B, A, 2) in [-1, 1] and confidence (B, A) for images (B, 3, W, W)."""
+        features = encode(self.encoder, images, self.layer, self.use_hypercol)
+        points, confidence = read_features(self.readout, features)
+        if self.calibration is not None:
+            confidence = self.calibration(confidence)
+        return points, confidence
+
+
+def read_features(readout: nn.Module, features: Any) -> tuple[Tensor, Tensor]:
+    """Return landmarks (B, A, 2) and a readout's own confidence (B, A) in each."""
+    if isinstance(readout, IntermediateKeypointPredictor):
+        return read_with_confidence(readout, features)
+    return readout(features)
+
+
+@dataclass(frozen=True)
+class PredictorSettings(Settings):
+    """Which checkpoints are used, and what of their frame is changed; see the flags."""
+
+    ckpt_path: str | None
+    trained_model_path: str | None
+    random_network: bool
+    projection: str | None
+    fit: str | None
+    box_margin: float | None
+
+
+class Loaded(NamedTuple):
+    """Encoder and readout, what they are to be shown, and how they were trained."""
+
+    predictor: Predictor
+    frame: Frame
+    trained: Trained
+
+
+def load_predictor(settings: PredictorSettings, notices: list[str]) -> Loaded:
+    """Return encoder and readout, on the CPU, and what they are to be shown.
+
+    ``notices`` receives what the user should know.
+
+    Raises:
+        InputError: if a checkpoint is absent or damaged, or they don't belong together.
+    """
+    path = settings.ckpt_path
+    if path is None:
+        raise InputError("give the checkpoint of a readout by --ckpt_path FILE")
+    content = load_checkpoint(path, ("opt",))
+    entry = next((key for key in KINDS if key in content), None)
+    if entry is None:
+        raise InputError(f"{path}: holds no readout ({', '.join(KINDS)}), but an encoder at most")
+    content = load_checkpoint(path, ("opt", entry))
+    opt = read_options(path, vars(content["opt"]))
+    frame_side = opt.image_size - 2 * opt.image_crop
+    encoder_settings = choose_encoder(settings, path, opt, KINDS[entry], notices)
+    encoder = load_frozen_encoder(encoder_settings, frame_side, notices)
+    layers = encoder_settings.layer, encoder_settings.use_hypercol
+    landmarks = count_landmarks(path, content[entry], entry)
+    channels = encoder.feature_channels(*layers)
+    readout = build_readout(KINDS[entry], channels, landmarks, frame_side)
+    load_weights(readout, content[entry], path, encoder_settings.hint)
+    noted = content.get("encoder_digest")
+    if KINDS[entry] != "finetune" and noted not in (None, weights_digest(encoder)):
+        raise InputError(
+            f"{path}: belongs to another encoder than "
+            f"{encoder_settings.trained_model_path or '--random_network'}"
+        )
+    frame = read_frame(path, content.get("landmarks"), opt, landmarks, settings, notices)
+    if frame.mean == ():
+        colours = colours_of(encoder, encoder_settings.trained_model_path)
+        mean, std = colours or default_colours(opt.dataset)
+        frame = frame._replace(mean=mean, std=std)
+    calibration = read_calibration(path, content.get("calibration"), landmarks, notices)
+    predictor = Predictor(encoder, readout.requires_grad_(False), *layers, calibration)
+    return Loaded(predictor.eval(), frame, opt)
+
+
+def read_options(path: str, options: Mapping[str, Any]) -> Trained:
+    """Return the options that a checkpoint holds.
+
+    Raises:
+        InputError: if one is absent or of another kind.
+    """
+    found = {}
+    for name, kind in Trained.__annotations__.items():
+        value = options.get(name, Trained._field_defaults.get(name))
+        if not isinstance(value, kind):
+            raise InputError(f"{path}: its options don't say which {name} it was trained with")
+        found[name] = value
+    return Trained(**found)
+
+
+def choose_encoder(
+    settings: PredictorSettings, path: str, opt: Trained, kind: str, notices: list[str]
+) -> EncoderSettings:
+    """Return which encoder a readout is used on: the given one, its own, or the one it names.
+
+    Raises:
+        InputError: if none is given and the one it names isn't there.
+    """
+    given = settings.trained_model_path is not None or settings.random_network
+    weights: str | None = settings.trained_model_path
+    random, layer, use_hypercol = settings.random_network, opt.layer, opt.use_hypercol
+    if kind == "finetune":
+        if given or settings.projection:
+            notices.append(f"the encoder is that of {path}, which was fine-tuned")
+        weights, random, layer, use_hypercol = path, False, STAGES, True
+    elif not given:
+        weights, random = opt.trained_model_path or None, opt.random_network
+        if weights is not None and not os.path.isfile(weights):
+            raise InputError(
+                f"give the encoder of {path} by --trained_model_path; it was {weights}"
+            )
+        notices.append(f"the encoder is what {path} names: {weights or 'an untrained one'}")
+    projection = None if kind == "finetune" else settings.projection or opt.projection or None
+    return EncoderSettings(
+        options=settings.options,
+        dataset=opt.dataset,
+        model=opt.model,
+        trained_model_path=weights,
+        random_network=random,
+        layer=layer,
+        use_hypercol=use_hypercol,
+        projection=projection,
+        seed=opt.seed,
+        batch_size=1,
+        num_workers=0,
+        gpu=None,
+        log_path=Path(os.devnull),
+    )
+
+
+def count_landmarks(path: str, state: dict, entry: str) -> int:
+    """Return how many landmarks a readout's weights find."""
+    key, divisor = COUNTED[entry]
+    weight = state.get(key)
+    count = len(weight) // divisor if isinstance(weight, Tensor) and weight.dim() else 0
+    if not 0 < count <= MOST_LANDMARKS:
+        raise InputError(f"{path}: its readout finds {count} landmarks, expected 1 or more")
+    return count
+
+
+def default_colours(dataset: str) -> tuple[Colours, Colours]:
+    """Return the mean and standard deviation that a benchmark's images are standardised by."""
+    kind = CUB if dataset == CUB.__name__ else ImageSet
+    return kind.mean, kind.std
+
+
+def read_frame(
+    path: str,
+    entry: Any,
+    opt: Trained,
+    landmarks: int,
+    settings: PredictorSettings,
+    notices: list[str],
+) -> Frame:
+    """Return what a readout is to be shown; its colours are empty where none are noted.
+
+    Raises:
+        InputError: if what the checkpoint notes of it is damaged.
+    """
+    names = [str(number) for number in range(1, landmarks + 1)]
+    fit, margin, mean, std = "stretch", 0.0, (), ()
+    if entry is not None:
+        try:
+            names = checked_names(entry["names"], landmarks)
+            fit, margin = str(entry["framing"]["fit"]), float(entry["framing"]["margin"])
+            mean, std = as_colours(entry["mean"]), as_colours(entry["std"])  # type: ignore[assignment]
+            if fit not in FITS or not 0 <= margin <= 1e6 or not np.isfinite(mean + std).all():
+                raise ValueError("out of range")
+        except (KeyError, TypeError, ValueError):
+            raise InputError(f"{path}: its entry landmarks is damaged") from None
+    elif opt.dataset != OWN:
+        chosen = settings.fit or fit
+        notices.append(
+            f"{path}: trained on {opt.dataset}, which cuts its squares out in its own way; images "
+            f"are taken as squares here by --fit {chosen}; its points are named 1 to {landmarks}"
+        )
+    fit = settings.fit or fit
+    margin = margin if settings.box_margin is None else settings.box_margin
+    framing = Framing(fit, opt.image_size, margin)
+    return Frame(names, framing, opt.image_crop, mean, std)  # type: ignore[arg-type]
+
+
+def checked_names(names: Sequence[Any], landmarks: int) -> list[str]:
+    """Return the points' names, or raise a `ValueError` unless each is there once."""
+    found = [str(name) for name in names]
+    if len(set(found)) != landmarks or len(found) != landmarks or not all(found):
+        raise ValueError("not a name for each point")
+    return found
+
+
+def read_calibration(
+    path: str, entry: Any, landmarks: int, notices: list[str]
+) -> Calibration | None:
+    """Return the map of confidence that a checkpoint notes, if it does."""
+    if entry is None:
+        notices.append(
+            f"{path}: has no calibration: confidence is the readout's own, from 0 to 1, and no "
+            "probability"
+        )
+        return None
+    try:
+        calibration = from_entry(entry, landmarks)
+    except (KeyError, TypeError, ValueError):
+        raise InputError(f"{path}: its entry calibration is damaged") from None
+    notices.append(
+        f"confidence: the probability of at most {100 * calibration.distance:g} % of the diagonal "
+        f"of the image (or box) from the truth, from {calibration.points:,} held-out points"
+    )
+    return calibration

@@ -1,0 +1,71 @@
+"""How sure the published regressor is of a landmark, which it doesn't say itself [spec 18].
+
+Letters: B images, A landmarks, I virtual points for each of them, C channels, H and W rows and
+columns of the map that the soft-argmax runs on.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from models.hypercolumn import project_hypercolumn
+from models.keypoint_prediction import IntermediateKeypointPredictor
+from models.ridge import PEAK_RADIUS
+
+SCORES_AT_ONCE = 1 << 24  # numbers of score maps that are held together: 64 MiB
+
+
+def read_with_confidence(
+    regressor: IntermediateKeypointPredictor,
+    features: Tensor | Sequence[Tensor],
+    output_shape: tuple[int, int] = (48, 48),
+) -> tuple[Tensor, Tensor]:
+    """Return the landmarks (B, A, 2) of `IntermediateKeypointPredictor`, and the confidence (B, A).
+
+    A virtual point is the mean place under a softmax. The narrower that is, the surer the point:
+    exp(-v / (2 r^2)), where v is the softmax's variance, of x and y together, and r = 0.2. A
+    landmark's confidence is the mean over its virtual points, weighted by how far each of them
+    moves it.
+
+    Args:
+        regressor: trained.
+        features: (B, C, H, W), one dense map; or the native maps of a hypercolumn, deepest first.
+        output_shape: (H, W) of the hypercolumn.
+    """
+    maps: Sequence[Tensor] = features if not isinstance(features, Tensor) else (features,)
+    if isinstance(features, Tensor):
+        output_shape = (features.shape[2], features.shape[3])
+    numbers = len(regressor.inner_conv.weight) * output_shape[0] * output_shape[1]
+    at_once = max(1, SCORES_AT_ONCE // numbers)
+    parts = [
+        read_few(regressor, batch, output_shape)
+        for batch in zip(*(m.split(at_once) for m in maps), strict=True)
+    ]
+    points, confidence = zip(*parts, strict=True)
+    return torch.cat(points), torch.cat(confidence)
+
+
+def read_few(
+    regressor: IntermediateKeypointPredictor, maps: Sequence[Tensor], output_shape: tuple[int, int]
+) -> tuple[Tensor, Tensor]:
+    """Return landmarks and confidence of all images at once; see `read_with_confidence`."""
+    landmarks = regressor.num_annotated_points
+    weight = regressor.inner_conv.weight.flatten(1) * regressor.softargmax_mul  # (A * I, C)
+    scores = project_hypercolumn(maps, weight, output_shape)  # (B, A * I, H, W)
+    heat = scores.flatten(2).softmax(dim=2).unflatten(2, output_shape)
+    (x, x_variance), (y, y_variance) = (marginal_moments(heat.sum(dim=axis)) for axis in (2, 3))
+    points = torch.stack([x, y], dim=2)  # (B, A * I, 2)
+    found = regressor.reg_conv(points.flatten(1)[:, :, None, None])  # (B, 2 * A, 1, 1)
+    moved = regressor.reg_conv.weight.view(landmarks, 2, -1, 2).square().sum(dim=(1, 3)).sqrt()
+    share = moved / moved.sum(dim=1, keepdim=True).clamp(min=1e-12)  # (A, I)
+    sure = torch.exp(-(x_variance + y_variance) / (2 * PEAK_RADIUS**2))  # (B, A * I)
+    confidence = (sure.unflatten(1, share.shape) * share).sum(dim=2)
+    return found.unflatten(1, (landmarks, 2))[..., 0, 0], confidence
+
+
+def marginal_moments(marginal: Tensor) -> tuple[Tensor, Tensor]:
+    """Return mean and variance of places in [-1, 1] with probabilities (B, K, n), (B, K) each."""
+    places = torch.linspace(-1, 1, marginal.shape[2]).to(marginal)
+    mean = marginal @ places
+    return mean, (marginal @ places.square() - mean.square()).clamp(min=0)

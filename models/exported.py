@@ -1,0 +1,120 @@
+"""Encoder and readout as one network of plain operations, for other runtimes [spec 18].
+
+What depends on weights alone is worked out beforehand, since such runtimes have no matrix inverse.
+Letters: B images, A landmarks, S the side of the square of an image, W that of the network input,
+C channels of all maps together.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from models.calibration import CLIP, Calibration
+from models.confidence import read_few
+from models.encoders import as_maps
+from models.heatmap_head import HeatmapHead
+from models.keypoint_prediction import IntermediateKeypointPredictor
+from models.ridge import Inference, RidgeReadout
+from models.shape_prior import GRID
+
+SHAPE = (48, 48)  # of a hypercolumn
+
+
+def pool_matrix(size: int) -> Tensor:
+    """Return (6, size), by which adaptive average pooling to 6 parts multiplies an axis."""
+    rows = []
+    for part in range(GRID):
+        first, last = part * size // GRID, -(-(part + 1) * size // GRID)
+        rows.append([(first <= place < last) / (last - first) for place in range(size)])
+    return torch.tensor(rows)
+
+
+class ExportedRidge(nn.Module):
+    """`RidgeReadout` with its prior's constants worked out."""
+
+    def __init__(self, readout: RidgeReadout) -> None:
+        super().__init__()
+        self.readout = readout
+        for name, value in readout.inference()._asdict().items():
+            self.register_buffer(name, value)
+
+    def forward(self, maps: Sequence[Tensor], is_stack: bool) -> tuple[Tensor, Tensor]:
+        """Return landmarks (B, A, 2) in [-1, 1] and confidence (B, A) of maps, deepest first."""
+        heat, places = self.readout.heatmaps(maps if is_stack else maps[0], SHAPE)
+        # int(): what is traced is a constant then, and not how it is made.
+        pools = [[pool_matrix(int(size)) for size in m.shape[2:]] for m in maps]
+        looks = [
+            (down @ m @ across.t()).flatten(1)
+            for m, (down, across) in zip(maps, pools, strict=True)
+        ]
+        expected = self.readout.prior.expected(torch.cat(looks, dim=1))
+        inference = Inference(*(getattr(self, name) for name in Inference._fields))
+        return self.readout.infer(heat, expected, places, inference)
+
+
+class ExportedNetwork(nn.Module):
+    """Squares of images, (B, 3, S, S) in [0, 1], to landmarks and confidence.
+
+    Landmarks are (B, A, 2), x before y, in pixels of the square; the centre of its first pixel is
+    0.
+
+    Args:
+        encoder: frozen, in eval mode.
+        readout: of one of the three kinds.
+        layer: see `models.resnet`, as for the next.
+        use_hypercol: whether the readout takes a hypercolumn.
+        crop: pixels that the network input lacks of the square on each side.
+        mean: of each colour, in [0, 1].
+        std: of each colour.
+        calibration: of the confidence, if there is one.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self,
+        encoder: nn.Module,
+        readout: nn.Module,
+        layer: int,
+        use_hypercol: bool,
+        crop: int,
+        mean: Sequence[float],
+        std: Sequence[float],
+        calibration: Calibration | None,
+    ) -> None:
+        super().__init__()
+        self.encoder, self.layer, self.use_hypercol = encoder, layer, use_hypercol
+        self.readout = ExportedRidge(readout) if isinstance(readout, RidgeReadout) else readout
+        self.crop, self.calibration = crop, calibration
+        self.register_buffer("mean", torch.tensor(mean)[:, None, None])
+        self.register_buffer("std", torch.tensor(std)[:, None, None])
+
+    def forward(self, squares: Tensor) -> tuple[Tensor, Tensor]:
+        """Return landmarks (B, A, 2) in pixels and confidence (B, A)."""
+        side = squares.shape[3]
+        inside = slice(self.crop, side - self.crop)
+        images = (squares[:, :, inside, inside] - self.mean) / self.std
+        features = self.encoder(images, self.layer, self.use_hypercol, None)
+        points, confidence = self.read(as_maps(features), isinstance(features, tuple))
+        if self.calibration is not None:
+            confidence = calibrated(self.calibration, confidence)
+        return (points + 1) * ((side - 2 * self.crop - 1) / 2) + self.crop, confidence
+
+    def read(self, maps: Sequence[Tensor], is_stack: bool) -> tuple[Tensor, Tensor]:
+        """Return landmarks in [-1, 1] and a readout's own confidence."""
+        if isinstance(self.readout, IntermediateKeypointPredictor):
+            shape = SHAPE if is_stack else (maps[0].shape[2], maps[0].shape[3])
+            return read_few(self.readout, maps, shape)
+        if isinstance(self.readout, HeatmapHead):
+            return self.readout(maps)
+        return self.readout(maps, is_stack)
+
+
+def calibrated(calibration: Calibration, confidence: Tensor) -> Tensor:
+    """Return `Calibration.__call__` by operations on constants that are traced as such."""
+    certain = confidence.clamp(CLIP, 1 - CLIP)
+    rising, falling = calibration.slopes
+    odds = rising * certain.log() - falling * (1 - certain).log()
+    return (odds + torch.tensor(calibration.offsets)).sigmoid()

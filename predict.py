@@ -1,0 +1,190 @@
+r"""Find landmarks on images that nobody annotated: a folder, a list or a video of them.
+
+  python predict.py --ckpt_path runs/wings/resnet18.pth \
+    --trained_model_path runs/dense/current.pth --images wings --out predictions.csv
+  python predict.py --ckpt_path runs/tuned/resnet18.pth --images clip.mp4 --out clip.csv \
+    --out_video labelled.mp4
+
+The readout's checkpoint says which network, layer and framing it was trained with, and how its
+points are called. Points are in pixels of the image, confidence is from 0 to 1. A run that was
+killed goes on where it was when it is started again. The ending of --out says the format: .csv,
+_long.csv, .dlc.csv (DeepLabCut's), .json (COCO's) or .tps. [spec 18.]
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from data_loader.folder import add_fit_argument
+from data_loader.loaders import add_loader_arguments, worker_notice
+from data_loader.unannotated import ImageFiles, ImageSource, annotated_images, open_source
+from engine.export import check_export, export
+from engine.keypoint_sets import add_margin_argument
+from engine.page import add_page_argument, check_page
+from engine.prediction import PredictionRun, PredictionSettings, bad_list
+from engine.prediction_pictures import (
+    check_suggestion,
+    check_video,
+    draw_least_certain,
+    draw_video,
+    suggest_images,
+    write_prediction_page,
+)
+from engine.predictor import PredictorSettings, Trained, load_predictor
+from engine.regressor_training import add_readout_argument
+from engine.run import (
+    add_device_argument,
+    add_gpu_argument,
+    add_overwrite_argument,
+    choose_device,
+    describe_device,
+)
+from models.encoders import add_projection_argument, add_weights_arguments
+from utils.arguments import ArgumentParser, positive_int
+from utils.errors import InputError
+from utils.log import RunLog, Stopwatch
+from utils.script import run_script
+
+
+def build_parser() -> ArgumentParser:
+    """Return the parser of all options."""
+    parser = ArgumentParser(__doc__)
+    group = parser.add_argument_group("readout")
+    add_readout_argument(group)
+    add_weights_arguments(group)
+    add_projection_argument(group)
+    group = parser.add_argument_group(
+        "images", "--fit and --box_margin are the checkpoint's if they aren't given"
+    )
+    group.add_argument(
+        "--images",
+        type=Path,
+        metavar="PATH",
+        help="a folder, all images at any depth; an image; a text file with one image a line; or a "
+        "video (pip install -e .[video])",
+    )
+    group.add_argument(
+        "--boxes",
+        type=Path,
+        metavar="FILE",
+        help="COCO's JSON: its boxes of the folder's images are taken one by one",
+    )
+    add_fit_argument(group, default=None)
+    add_margin_argument(group, default=None)
+    group = parser.add_argument_group("output")
+    group.add_argument(
+        "--out", type=Path, metavar="FILE", help="the results; the ending says the format"
+    )
+    add_overwrite_argument(group)
+    group.add_argument(
+        "--draw",
+        type=positive_int,
+        metavar="N",
+        help="draw the N images of the least mean confidence into the folder OUT.drawn",
+    )
+    group.add_argument(
+        "--out_video", type=Path, metavar="FILE", help="of a video: write it again with its points"
+    )
+    add_page_argument(group)
+    group.add_argument(
+        "--suggest",
+        type=positive_int,
+        metavar="K",
+        help="list K images to annotate next in OUT.suggested.txt: uncertain ones that differ",
+    )
+    group.add_argument(
+        "--export",
+        type=Path,
+        metavar="FILE",
+        help="write model.onnx, encoder and readout in one (pip install -e .[export]), or "
+        "encoder.pth, a ResNet's weights in torchvision's names; --images isn't needed",
+    )
+    add_loader_arguments(parser, batch_size=32, num_workers=8)
+    group = parser.add_argument_group("machine")
+    add_device_argument(group)
+    add_gpu_argument(group)
+    return parser
+
+
+class Extras(NamedTuple):
+    """What is made beside the results, see the flags."""
+
+    draw: int | None
+    out_video: Path | None
+    page: Path | None
+    suggest: int | None
+
+
+def check_extras(extras: Extras, source: ImageSource, overwrite: bool) -> None:
+    """Raise an `InputError` if something can't be made, before the work begins."""
+    if extras.out_video is not None:
+        check_video(source, extras.out_video, overwrite)
+    if extras.page is not None:
+        check_page(extras.page, overwrite)
+    if extras.suggest is not None:
+        check_suggestion(source)
+
+
+def make_extras(extras: Extras, run: PredictionRun, trained: Trained) -> Iterator[str]:
+    """Make them, and yield a line on each."""
+    out, overwrite = run.settings.out, run.settings.overwrite
+    if extras.draw is not None:
+        folder = out.with_name(f"{out.name}.drawn")
+        yield f"{draw_least_certain(run, extras.draw, folder):,} drawings: {folder}"
+    if extras.out_video is not None:
+        yield f"{draw_video(run, extras.out_video):,} labelled frames: {extras.out_video}"
+    if extras.page is not None:
+        write_prediction_page(run, extras.page, str(out.name), overwrite)
+        yield f"a page to look through: {extras.page / 'index.html'}"
+    if extras.suggest is not None:
+        path = out.with_name(f"{out.name}.suggested.txt")
+        names = suggest_images(run, annotated_before(trained), extras.suggest, path)
+        yield f"{len(names)} images to annotate next: {path}"
+
+
+def annotated_before(trained: Trained) -> ImageFiles | None:
+    """Return the images that a readout was trained on or judged by, if they are still there."""
+    if trained.annotations is None or not Path(trained.annotations).is_file():
+        return None
+    folder = Path(trained.data_folder or Path(trained.annotations).parent)
+    how = {"y_up": trained.y_up, "category": trained.category}
+    return annotated_images(Path(trained.annotations), folder, **how)
+
+
+def main() -> None:
+    """Predict, and write what was found."""
+    args = build_parser().parse_args()
+    if (args.images is None) != (args.out is None) or not (args.images or args.export):
+        raise InputError("give the images by --images PATH and the results' file by --out FILE")
+    log, watch = RunLog(), Stopwatch()
+    notices = worker_notice(args.num_workers)
+    device = choose_device(args.device, args.gpu)
+    predictor, frame, trained = load_predictor(PredictorSettings.from_options(args), notices)
+    if args.export is not None:
+        check_export(args.export, args.overwrite)
+        log.line(export(args.export, predictor, frame))
+    if args.images is None:
+        return
+    source = open_source(args.images, args.boxes)
+    extras = Extras(args.draw, args.out_video, args.page, args.suggest)
+    check_extras(extras, source, args.overwrite)
+    settings = PredictionSettings(args.out, args.overwrite, args.batch_size, args.num_workers)
+    run = PredictionRun(predictor.to(device), frame, source, settings, log)
+    count = "frames" if source.count is None else f"{source.count:,} images"
+    log.line(
+        f"{args.images}: {count}; {len(frame.names)} points; {describe_device(device, args.gpu)}"
+    )
+    for notice in notices:
+        log.line(notice)
+    with run:
+        total, bad = run.predict()
+        for line in make_extras(extras, run, trained):
+            log.line(line)
+        run.finish()
+    log.line(f"{total - bad:,} of {total:,} images: {args.out}; {watch.seconds():.1f} s")
+    if bad:
+        log.line(f"{bad:,} images can't be read, skipped: listed in {bad_list(args.out)}")
+
+
+if __name__ == "__main__":
+    run_script(main)

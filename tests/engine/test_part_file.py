@@ -1,0 +1,69 @@
+"""A part file cut off anywhere goes on with the first line that isn't whole."""
+
+import pytest
+
+from engine.part_file import Found, PartFile, least_certain
+from tests.data_loader.layouts import complaint
+
+IDENTITY = {"checkpoint": "1", "images": "2"}
+
+
+def found(index, sure=0.5):
+    if index % 4 == 3:
+        return Found(index, f"{index}.png", "", None, (0, 0), [], [], "damaged")
+    box = (0.5, 1.0, 9.0, 9.5) if index % 2 else None
+    points = [[index + 1 / 3, 2.0], [3.0, 4e-17]]
+    return Found(index, f"é {index}.png", "7", box, (10, 20), points, [sure, 0.25], "")
+
+
+@pytest.fixture
+def whole(tmp_path):
+    part = PartFile(tmp_path / "out.part", IDENTITY, replace=False)
+    part.append([found(0), found(1)])
+    part.append([found(2), found(3), found(4)])
+    part.close()
+    return part.path
+
+
+def test_what_was_appended_comes_back(whole):
+    part = PartFile(whole, IDENTITY, replace=False)
+    assert (part.count, part.bad) == (5, 1)
+    assert list(part.entries()) == [found(index) for index in range(5)]
+    part.remove()
+    assert not whole.exists()
+
+
+def test_a_file_cut_off_at_any_byte_is_completed(whole, tmp_path):
+    content = whole.read_bytes()
+    counts = set()
+    for end in range(len(content)):
+        path = tmp_path / "cut.part"
+        path.write_bytes(content[:end])
+        part = PartFile(path, IDENTITY, replace=False)
+        counts.add(part.count)
+        part.append([found(index) for index in range(part.count, 5)])
+        part.close()
+        assert path.read_bytes() == content
+    assert counts == set(range(5))
+
+
+@pytest.mark.parametrize("tail", [b"\0" * 50, b"\0\n" * 5, b"[7, 1]\n", b"{}\n", b"\xff\n", b"[5,"])
+def test_what_isnt_a_line_is_cut_off(whole, tail):
+    content = whole.read_bytes()
+    whole.write_bytes(content + tail)
+    PartFile(whole, IDENTITY, replace=False).close()
+    assert whole.read_bytes() == content
+
+
+def test_another_runs_file_is_left_alone(whole):
+    content, other = whole.read_bytes(), {**IDENTITY, "images": "3"}
+    said = complaint(lambda: PartFile(whole, other, replace=False))
+    assert "left by a run with other images: give another --out, or --overwrite" in said
+    assert whole.read_bytes() == content
+    part = PartFile(whole, other, replace=True)
+    assert part.count == 0 and list(part.entries()) == []
+
+
+def test_the_least_certain_images_come_first():
+    entries = [found(0, 0.9), found(1, 0.1), found(2, 0.3), found(3), found(4, 0.1)]
+    assert [entry.index for entry in least_certain(iter(entries), 3)] == [1, 4, 2]

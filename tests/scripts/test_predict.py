@@ -1,0 +1,342 @@
+"""Prediction as a user starts it: every readout, every format, bad images, kills and bad input."""
+
+import csv
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from fractions import Fraction
+from itertools import combinations
+
+import numpy as np
+import pytest
+import torch
+
+from data_loader.readers.images import open_image
+from data_loader.readers.keypoint_files import read_keypoints
+from data_loader.readers.videos import read_frames, write_video
+from tests.data_loader.own_tables import NAMES, write_dots
+from tests.recipes import ROOT
+from tests.scripts.running import FRAME, run_inside
+from utils.checkpoint import load_checkpoint, save_checkpoint
+
+KILLS = int(os.environ.get("KILLS", "2"))
+FIT = ["--model", "resnet18", "--image_size", "36", "--image_crop", "2", "--layer", "4"]
+FIT += ["--use_hypercol", "--num_workers", "0", "--batch_size", "4", "--random_network"]
+FIT += ["--dataset", "Keypoints", "--model_path", "runs", "--log_path", "log", "--y_up"]
+KINDS = {
+    "published": ["--epochs", 2, "--val_share", 0.3],
+    "ridge": [],
+    "finetune": ["--finetune_steps", 2, "--finetune_batch", 2],
+}
+
+
+def write_csv(path, table, height):
+    """Write a table's points, y upwards."""
+    rows = [["image", *(f"{name}_{axis}" for name in NAMES for axis in "xy")]]
+    for image, points in zip(table.images, table.points, strict=True):
+        rows.append([image, *(v for x, y in points for v in (x, height - y))])
+    path.write_text("\n".join(",".join(map(str, row)) for row in rows) + "\n")
+
+
+@pytest.fixture(scope="module")
+def fitted(tmp_path_factory):
+    """A folder with annotated images in ``own``, and a run of each kind of readout in ``runs``."""
+    cwd = tmp_path_factory.mktemp("fitted")
+    write_csv(cwd / "own.csv", write_dots(cwd / "own", 12), 80)
+    for kind, more in KINDS.items():
+        flags = ["--data_folder", "own", "--annotations", "own.csv", "--regressor", kind]
+        done = run_inside("eval_animal.py", *FIT, *flags, *more, "--model_name", kind, cwd=cwd)
+        assert done.status == 0, done.err
+        split = "Val" if kind == "published" else "Test"
+        assert f"{split} images, " in done.out and "% of the diagonal" in done.out, done.out
+    return cwd
+
+
+def predict(cwd, *arguments):
+    return run_inside("predict.py", "--num_workers", 0, *arguments, cwd=cwd)
+
+
+def rows(path):
+    with path.open() as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.mark.parametrize("kind", list(KINDS))
+def test_points_are_those_of_the_evaluation(fitted, tmp_path, kind):
+    ckpt = fitted / f"runs/{kind}/resnet18.pth"
+    done = predict(
+        tmp_path, "--ckpt_path", ckpt, "--images", fitted / "own", "--out", tmp_path / "a.csv"
+    )
+    assert done.status == 0, done.err
+    assert "12 of 12 images: " in done.out
+    assert "confidence: the probability of at most 5 % of the diagonal" in done.out
+    found = rows(tmp_path / "a.csv")
+    assert list(found[0])[:4] == ["image", "nose_x", "nose_y", "nose_confidence"]
+    table = read_keypoints(fitted / "own.csv", fitted / "own", y_up=True)
+    result = json.loads((fitted / f"runs/{kind}/result.json").read_text())
+    tested = len(table.images) * [0.0]
+    by_name = {row["image"]: row for row in found}
+    for place, image in enumerate(table.images):
+        points = np.array([[float(by_name[image][f"{n}_{a}"]) for a in "xy"] for n in NAMES])
+        tested[place] = np.linalg.norm(points - table.points[place], axis=1).mean()
+    # Which images were tested isn't in the result, but so many of them have that mean error.
+    count = result["images"]["Test"]
+    error = result["scores"]["Test"]["error_px"]
+    assert any(
+        abs(np.mean([tested[i] for i in chosen]) - error) < 2e-3
+        for chosen in combinations(range(len(tested)), count)
+    )
+    assert not list(tmp_path.glob("*.part")) and not list(tmp_path.glob(".*"))
+
+
+@pytest.fixture
+def ridge(fitted):
+    return ["--ckpt_path", fitted / "runs/ridge/resnet18.pth", "--random_network"]
+
+
+def test_every_format_says_the_same(fitted, tmp_path, ridge):
+    tables = []
+    for ending in (".csv", "_long.csv", ".dlc.csv", ".json", ".tps"):
+        path = tmp_path / f"found{ending}"
+        done = predict(tmp_path, *ridge, "--images", fitted / "own", "--out", path)
+        assert done.status == 0, done.err
+        tables.append(read_keypoints(path, fitted / "own"))
+    for table in tables:
+        assert table.images == tables[0].images and len(table.images) == 12
+        assert np.abs(table.points - tables[0].points).max() < 2e-3
+
+
+def test_boxes_are_predicted_one_by_one(fitted, tmp_path, ridge):
+    image = {"id": 1, "file_name": "day0/0.png"}
+    boxes = [
+        {"id": n, "image_id": 1, "bbox": b} for n, b in ((5, [0, 0, 60, 60]), (6, [9, 9, 50, 50]))
+    ]
+    content = {"images": [image], "annotations": boxes, "categories": []}
+    (tmp_path / "boxes.json").write_text(json.dumps(content))
+    done = predict(
+        *(tmp_path, *ridge, "--images", fitted / "own", "--boxes", "boxes.json"),
+        *("--out", "a.csv", "--box_margin", 0),
+    )
+    assert done.status == 0, done.err
+    assert [row["instance"] for row in rows(tmp_path / "a.csv")] == ["5", "6"]
+    refused = predict(
+        tmp_path, *ridge, "--images", fitted / "own", "--boxes", "boxes.json", "--out", "a.tps"
+    )
+    assert refused.status == 2 and "one instance an image" in refused.err
+
+
+def test_a_readout_of_a_benchmark_takes_whole_images(faces, tmp_path):
+    fit = [*FRAME, "--batch_size", 4, "--layer", 4, "--use_hypercol", "--random_network"]
+    fit += ["--data_folder", faces, "--model_path", "runs", "--model_name", "r", "--seed", 3]
+    done = run_inside("eval_face.py", *fit, "--regressor", "ridge", cwd=tmp_path)
+    assert done.status == 0, done.err
+    ckpt = ["--ckpt_path", "runs/r/resnet18.pth"]
+    done = predict(tmp_path, *ckpt, "--images", faces / "Img", "--out", "a.csv")
+    assert done.status == 0, done.err
+    assert "trained on MAFLAligned, which cuts its squares out in its own way" in done.out
+    assert "the encoder is what runs/r/resnet18.pth names: an untrained one" in done.out
+    assert "has no calibration: confidence is the readout's own" in done.out
+    found = rows(tmp_path / "a.csv")
+    assert len(found) == 36 and "5_confidence" in found[0]
+    assert all(0 <= float(row["1_confidence"]) <= 1 for row in found)
+
+
+def test_bad_images_are_named_skipped_and_counted(fitted, tmp_path, ridge):
+    (tmp_path / "list.txt").write_text(f"{fitted}/own/day0/0.png\nabsent.png\nbad.png\n")
+    (tmp_path / "bad.png").write_bytes(b"no image")
+    done = predict(tmp_path, *ridge, "--images", "list.txt", "--out", "a.csv")
+    assert done.status == 0, done.err
+    assert "skipped: absent.png: no such image" in done.out
+    assert "1 of 3 images: a.csv" in done.out
+    assert "2 images can't be read, skipped: listed in a.csv.bad_images.txt" in done.out
+    assert len((tmp_path / "a.csv.bad_images.txt").read_text().splitlines()) == 2
+    assert len(rows(tmp_path / "a.csv")) == 1
+    (tmp_path / "list.txt").write_text("absent.png\nbad.png\n")
+    done = predict(tmp_path, *ridge, "--images", "list.txt", "--out", "b.csv")
+    assert done.status == 2 and "none of the 2 images can be read; absent.png" in done.err
+    assert not (tmp_path / "b.csv").exists()
+
+
+def test_a_finished_file_stays_unless_it_is_to_be_replaced(fitted, tmp_path, ridge):
+    flags = [*ridge, "--images", fitted / "own/day0", "--out", "a.csv"]
+    (tmp_path / "a.csv").write_text("mine\n")
+    done = predict(tmp_path, *flags)
+    assert done.status == 2 and "a.csv: is there already; --overwrite to replace it" in done.err
+    assert (tmp_path / "a.csv").read_text() == "mine\n"
+    assert predict(tmp_path, *flags, "--overwrite").status == 0
+    assert len(rows(tmp_path / "a.csv")) == 4
+
+
+def test_what_a_user_may_get_wrong_is_one_line(fitted, tmp_path, ridge):
+    own = ["--images", fitted / "own", "--out", "a.csv"]
+    encoder = tmp_path / "encoder.pth"
+    state = load_checkpoint(fitted / "runs/finetune/resnet18.pth", ("model",))["model"]
+    torch.save({"model": state}, encoder)
+    ckpt = ridge[1]
+    damaged = load_checkpoint(ckpt, ())
+    for name, change in (
+        ("named", {"landmarks": {**damaged["landmarks"], "names": ["a"]}}),
+        ("calibrated", {"calibration": {"slopes": [1]}}),
+    ):
+        save_checkpoint(tmp_path / f"{name}.pth", {**damaged, **change})
+    for flags, words in (
+        (["--ckpt_path", "absent.pth", *own], "absent.pth: no such checkpoint"),
+        (own, "give the checkpoint of a readout by --ckpt_path"),
+        (["--ckpt_path", encoder, *own], "expected a checkpoint with opt"),
+        (
+            ["--ckpt_path", ckpt, "--trained_model_path", encoder, *own],
+            "belongs to another encoder",
+        ),
+        (["--ckpt_path", "named.pth", *own], "its entry landmarks is damaged"),
+        (["--ckpt_path", "calibrated.pth", *own], "its entry calibration is damaged"),
+        ([*ridge, "--images", "nowhere", "--out", "a.csv"], "no such folder, image, list or video"),
+        ([*ridge, "--images", fitted / "own", "--out", "no/a.csv"], "no: no such folder, to write"),
+        ([*ridge, "--images", fitted / "own", "--out", "a.xls"], "ends in none of .csv, "),
+        ([*ridge, "--images", fitted / "own"], "give the images by --images PATH and"),
+    ):
+        done = predict(tmp_path, *flags)
+        assert done.status == 2 and words in done.err, (flags, done.err)
+        assert len(done.err.strip().splitlines()) == 1
+    assert not (tmp_path / "a.csv").exists() and not list(tmp_path.glob("*.part"))
+
+
+def test_pictures_a_page_and_suggestions(fitted, tmp_path, ridge):
+    (tmp_path / "more").mkdir()
+    table = write_dots(tmp_path / "more", 6, seed=4)
+    flags = [*ridge, "--images", "more", "--out", "a.csv", "--draw", 2, "--page", "page"]
+    done = predict(tmp_path, *flags, "--suggest", 3)
+    assert done.status == 0, done.err
+    assert "2 drawings: a.csv.drawn" in done.out and (tmp_path / "page/index.html").is_file()
+    found = rows(tmp_path / "a.csv")
+    least = min(found, key=lambda row: sum(float(row[f"{name}_confidence"]) for name in NAMES))
+    drawn = sorted(path.name for path in (tmp_path / "a.csv.drawn").iterdir())
+    stem = least["image"].replace("/", "_").removesuffix(".png")
+    assert len(drawn) == 2 and drawn[0] == f"0001_{stem}.png"
+    suggested = (tmp_path / "a.csv.suggested.txt").read_text().split()
+    assert len(set(suggested)) == 3 and set(suggested) <= set(table.images)
+    again = predict(tmp_path, *ridge, "--images", "more", "--out", "b.csv", "--page", "page")
+    assert again.status == 2 and "page" in again.err and not (tmp_path / "b.csv").exists()
+
+
+def test_annotated_images_are_not_suggested(fitted, ridge):
+    done = predict(fitted, *ridge, "--images", "own", "--out", "s.csv", "--suggest", 3)
+    assert done.status == 2 and "--suggest: all images are annotated already" in done.err
+    (fitted / "s.csv.part").unlink()
+
+
+def test_a_video_comes_back_labelled(fitted, tmp_path, ridge):
+    pytest.importorskip("av", reason="pip install -e .[video]")
+    images = [open_image(path) for path in sorted((fitted / "own").rglob("*.png"))]
+    write_video(tmp_path / "clip.mp4", iter(images), Fraction(10))
+    flags = [*ridge, "--images", "clip.mp4", "--out", "a.csv", "--batch_size", 5]
+    done = predict(tmp_path, *flags, "--out_video", "b.mp4", "--draw", 1)
+    assert done.status == 0, done.err
+    assert "12 labelled frames: b.mp4" in done.out
+    assert [row["image"] for row in rows(tmp_path / "a.csv")] == [
+        f"clip.mp4/{number:06d}" for number in range(12)
+    ]
+    labelled = list(read_frames(tmp_path / "b.mp4"))
+    assert len(labelled) == 12 and labelled[0].size == images[0].size
+    row = rows(tmp_path / "a.csv")[3]
+    x, y = float(row["nose_x"]), float(row["nose_y"])
+    colours = np.asarray(labelled[3], dtype=int)[round(y) - 2 : round(y) + 3, round(x) - 2 :][:, :5]
+    assert np.ptp(colours, axis=2).max() > 60  # a coloured dot on grey
+    for images_flag, more, words in (
+        ("clip.mp4", ["--suggest", 1], "--suggest: of image files, not of a video"),
+        (fitted / "own", ["--out_video", "c.mp4"], "--out_video c.mp4: --images is no video"),
+        ("clip.mp4", ["--out_video", "b.mp4"], "b.mp4: is there already"),
+    ):
+        done = predict(tmp_path, *ridge, "--images", images_flag, "--out", "c.csv", *more)
+        assert done.status == 2 and words in done.err
+    (tmp_path / "bad.mp4").write_bytes(b"no video" * 100)
+    done = predict(tmp_path, *ridge, "--images", "bad.mp4", "--out", "c.csv")
+    assert done.status == 2 and "bad.mp4: not a readable video" in done.err
+
+
+def test_a_network_is_exported_without_images(fitted, tmp_path, ridge):
+    pytest.importorskip("onnxruntime", reason="pip install -e .[export]")
+    done = predict(tmp_path, *ridge, "--export", "model.onnx")
+    assert done.status == 0, done.err
+    assert "model.onnx: ONNX, opset 17; image (N, 3, 36, 36)" in done.out
+    done = predict(tmp_path, *ridge, "--export", "model.onnx")
+    assert done.status == 2 and "model.onnx: is there already" in done.err
+
+
+def start(cwd, flags):
+    return subprocess.Popen(
+        [sys.executable, str(ROOT / "predict.py"), *map(str, flags)],
+        cwd=cwd,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def test_killed_runs_lose_no_line_and_repeat_none(fitted, tmp_path, ridge):
+    """``KILLS=20`` kills that often; two images of a list can't be read."""
+    images = [str(path) for path in sorted((fitted / "own").rglob("*.png"))]
+    chance = random.Random(5)
+    lines = [chance.choice(images) for _ in range(60 + 40 * KILLS)]
+    lines[7], lines[70] = "absent.png", "gone.png"
+    (tmp_path / "list.txt").write_text("\n".join(lines) + "\n")
+    flags = [*ridge, "--images", "list.txt", "--batch_size", 2, "--num_workers", 1]
+    whole = start(tmp_path, [*flags, "--out", "whole.csv"])
+    out, _ = whole.communicate(timeout=600)
+    assert whole.returncode == 0, out
+    part, kills, resumed = tmp_path / "killed.csv.part", 0, 0
+    while True:
+        run = start(tmp_path, [*flags, "--out", "killed.csv"])
+        before = part.stat().st_size if part.exists() else 0
+        if kills < KILLS:
+            while run.poll() is None and not (part.exists() and part.stat().st_size > before + 900):
+                time.sleep(0.005)
+            time.sleep(chance.uniform(0, 0.1))
+            assert run.poll() is None, run.stdout.read()
+            os.killpg(run.pid, signal.SIGKILL)
+            kills += 1
+            out = run.stdout.read()
+            run.wait()
+            resumed += "resumed from killed.csv.part after " in out
+            continue
+        out, _ = run.communicate(timeout=600)
+        break
+    assert run.returncode == 0, out
+    assert "2 images can't be read" in out and resumed >= KILLS - 1
+    assert (tmp_path / "killed.csv").read_bytes() == (tmp_path / "whole.csv").read_bytes()
+    assert [row["image"] for row in rows(tmp_path / "killed.csv")] == [
+        line for line in lines if ".png" in line and "/" in line
+    ]
+    assert not part.exists()
+
+
+def test_an_interrupted_run_can_be_resumed_by_the_same_command_alone(fitted, tmp_path, ridge):
+    images = sorted((fitted / "own").rglob("*.png"))
+    (tmp_path / "list.txt").write_text("".join(f"{path}\n" for path in images * 12))
+    flags = [
+        *ridge,
+        "--images",
+        "list.txt",
+        "--batch_size",
+        1,
+        "--num_workers",
+        0,
+        "--out",
+        "a.csv",
+    ]
+    run, part = start(tmp_path, flags), tmp_path / "a.csv.part"
+    while run.poll() is None and not (part.exists() and part.stat().st_size > 2000):
+        time.sleep(0.01)
+    run.send_signal(signal.SIGINT)
+    out, _ = run.communicate(timeout=120)
+    assert run.returncode == 130 and "the same command goes on" in out, out
+    other = predict(tmp_path, *flags, "--fit", "pad")
+    assert other.status == 2 and "left by a run with other framing or names" in other.err
+    done = predict(tmp_path, *flags)
+    assert done.status == 0 and "resumed from a.csv.part after " in done.out, done.err
+    assert len(rows(tmp_path / "a.csv")) == 144
