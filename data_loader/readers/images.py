@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
+from PIL.PngImagePlugin import PngImageFile
 
 from utils.errors import ImageError, InputError
 from utils.files import check_is_file, reason
@@ -30,6 +31,7 @@ TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+PNG_TEXTS = (b"tEXt", b"zTXt", b"iTXt")
 SIDEWAYS = [TURNS[number] for number in (5, 6, 7, 8)]
 # What says nothing about the image: the machine has no more files to open, or no memory.
 SHORTAGES = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
@@ -83,10 +85,32 @@ def oriented_size(path: Path) -> tuple[tuple[int, int], bool]:
 def _turn(image: Image.Image) -> Image.Transpose | None:
     """Return how an image is to be turned by its note [EXIF 2.32, tag Orientation], if at all."""
     try:
-        note = image.getexif().get(ORIENTATION)
+        # PngImageFile's own decodes the pixels first, in case a note follows them.
+        quick = isinstance(image, PngImageFile) and not _png_has_note(image)
+        note = (Image.Image.getexif(image) if quick else image.getexif()).get(ORIENTATION)
         return TURNS.get(note) if isinstance(note, int) else None
     except Exception:  # a damaged note, which makes Pillow raise whatever it likes, says nothing
         return None
+
+
+def _png_has_note(image: PngImageFile) -> bool:
+    """Tell whether a PNG that isn't decoded yet has a chunk, in any place, that may be a note."""
+    file = image.fp
+    assert file is not None
+    before = file.tell()
+    try:
+        file.seek(8)  # behind the signature
+        while len(head := file.read(8)) == 8:
+            size, kind = int.from_bytes(head[:4], "big"), head[4:]
+            end = file.tell() + size + 4  # behind the checksum
+            # A text is a note if its keyword says so: "Raw profile type exif", "XML:com.adobe.xmp".
+            keyword = file.read(min(size, 80)).lower() if kind in PNG_TEXTS else b""
+            if kind == b"eXIf" or b"exif" in keyword or b"xmp" in keyword:
+                return True
+            file.seek(end)
+        return False
+    finally:
+        file.seek(before)
 
 
 @contextmanager

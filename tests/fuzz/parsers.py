@@ -25,7 +25,7 @@ from data_loader.data_loaders_face import (
 )
 from data_loader.few_shot import load_picks
 from data_loader.readers.coco_keypoints import read_coco_boxes
-from data_loader.readers.images import image_size, open_image
+from data_loader.readers.images import image_size, open_image, oriented_size
 from data_loader.readers.keypoint_files import read_keypoints
 from data_loader.storage.shards import find_shards
 from data_loader.storage.shards import images as shard_images
@@ -87,6 +87,8 @@ def write_image(folder: Path, image: Image.Image, kind: str, **options) -> Path:
 def read_image(folder: Path) -> None:
     assert open_image(folder / "a.jpg").mode == "RGB"
     image_size(folder / "a.jpg")
+    turned = open_image(folder / "a.jpg", oriented=True)
+    assert turned.size == oriented_size(folder / "a.jpg")[0]
 
 
 def images() -> dict[str, Parser]:

@@ -228,3 +228,47 @@ def test_a_damaged_note_turns_nothing(tmp_path):
     noise().save(path, "JPEG", exif=b"Exif\0\0MM\0*\0\0\xff\xff")
     assert oriented_size(path) == ((31, 23), False)
     assert open_image(path, oriented=True).size == (31, 23)
+
+
+def chunk(kind: bytes, content: bytes) -> bytes:
+    size, checksum = len(content), zlib.crc32(kind + content)
+    return struct.pack(">I", size) + kind + content + struct.pack(">I", checksum)
+
+
+def png_notes() -> dict[str, bytes]:
+    """Return the chunks by which a PNG may say that it is to be turned, or doesn't."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    note = exif.tobytes()
+    raw = f"\nexif\n{len(note):8}\n{note.hex()}\n".encode()
+    xmp = b"XML:com.adobe.xmp\0\0\0\0\0<x:xmpmeta tiff:Orientation='6'></x:xmpmeta>"
+    return {
+        "exif": chunk(b"eXIf", note.removeprefix(b"Exif\0\0")),
+        "text": chunk(b"tEXt", b"Raw profile type exif\0" + raw),
+        "packed text": chunk(b"zTXt", b"Raw profile type exif\0\0" + zlib.compress(raw)),
+        "xmp": chunk(b"iTXt", xmp),
+        "date": chunk(b"tEXt", b"date:create\0" + b"2020" * 100),
+    }
+
+
+@pytest.mark.parametrize("late", [False, True])
+@pytest.mark.parametrize("name", png_notes())
+def test_notes_of_png_before_and_after_the_pixels(tmp_path, name, late):
+    """Pillow reads the latter only once the pixels are decoded."""
+    data = encoded(noise(), format="PNG")
+    place = data.rindex(b"IEND") - 4 if late else data.index(b"IDAT") - 4
+    path = tmp_path / "1.png"
+    path.write_bytes(data[:place] + png_notes()[name] + data[place:])
+    with Image.open(path) as image:
+        turned = image.getexif().get(0x0112) == 6
+    assert oriented_size(path) == ((23, 31) if turned else (31, 23), turned)
+    assert open_image(path, oriented=True).size == ((23, 31) if turned else (31, 23))
+    assert turned or name != "exif"
+    assert not turned or name != "date"
+
+
+def test_the_size_of_a_png_is_told_without_decoding_it(tmp_path, monkeypatch):
+    path = tmp_path / "1.png"
+    path.write_bytes(encoded(noise(), format="PNG"))
+    monkeypatch.setattr(PngImageFile, "load", lambda image: 1 / 0)
+    assert oriented_size(path) == ((31, 23), False)
