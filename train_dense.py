@@ -99,6 +99,7 @@ from utils.schedule import set_learning_rate, warm_up_cosine_lr
 from utils.script import run_script
 
 CHECKPOINT_KEYS = ("opt", "model", "head", "optimizer", "epoch", "random_states")
+RESNET_RATE, TIMM_RATE = 0.016, 0.001
 WHY_IGNORED = "since views and schedule aren't those of train_moco.py"
 IGNORED = {"crop": 0.2, "augment": "device", "cosine": False, "momentum": 0.9, "tb_freq": 500}
 
@@ -150,8 +151,8 @@ def build_parser() -> ArgumentParser:
     group.add_argument(
         "--learning_rate",
         type=finite_float,
-        default=0.001,
-        help="initial learning rate",
+        help=f"highest learning rate; by default {RESNET_RATE} for ResNets and {TIMM_RATE} for "
+        "networks of timm",
     )
     group.add_argument(
         "--warmup_steps",
@@ -203,8 +204,10 @@ def main() -> None:
     use_colours(encoder, dataset, noted_in=args.init)
     embedding = DenseEmbedding(cast(Trainable, encoder), args.dimensions, args.freeze).to(device)
     accelerate(embedding.encoder, compiled=args.compile, recompute=args.recompute)
+    by_default = RESNET_RATE if args.model in RESNETS else TIMM_RATE
+    learning_rate = by_default if args.learning_rate is None else args.learning_rate
     optimizer = torch.optim.AdamW(
-        embedding.parameters(), args.learning_rate, weight_decay=args.weight_decay, fused=True
+        embedding.parameters(), learning_rate, weight_decay=args.weight_decay, fused=True
     )
     state = DenseState(embedding, optimizer, gradient_scaler(device, args.amp))
     position = Position(torch.zeros(2, device=device), len(dataset), args.batch_size)
@@ -249,7 +252,7 @@ def main() -> None:
         contrast_both_ways, places=args.places, temperature=args.nce_t, radius=args.radius
     )
     steps = args.epochs * math.ceil(len(dataset) / args.batch_size)
-    schedule = partial(warm_up_cosine_lr, args.learning_rate, args.warmup_steps, steps)
+    schedule = partial(warm_up_cosine_lr, learning_rate, args.warmup_steps, steps)
     run_epoch = partial(train_one_epoch, views, embed, state, position, objective, schedule)
     save = partial(save_run, run, dataset.order_name(), state, notes=dataset.noted_colours())
     with Interruption() as interruption:

@@ -30,6 +30,7 @@ from utils.schedule import set_learning_rate, warm_up_cosine_lr
 
 ROUND_STEPS, MOST_ROUNDS = 25, 20  # between two checkpoints at least; in a run at most
 WARM_UP, WEIGHT_DECAY = 20, 1e-4
+CELL = 4  # pixels of the input, the finest map's stride: the heatmaps' standard deviation
 SPREAD = Spread(rotation=30.0, scale=0.25, shift=0.2, aspect=0.1)
 # Of a hundred images or more a tenth is held out; fewer are too few to judge by or to miss.
 JUDGED_FROM, JUDGED_FRACTION, MOST_JUDGED = 100, 0.1, 100
@@ -194,7 +195,7 @@ class FinetuneRun:
             set_learning_rate(self.optimizer, lr)
             images = images.contiguous(memory_format=torch.channels_last)
             log_probability, places = self.network.heatmaps(images)
-            loss = heatmap_loss(log_probability, places, points, visible)
+            loss = heatmap_loss(log_probability, places, points, visible, 2 * CELL / views.width)
             self.optimizer.zero_grad()
             loss.backward()
             self.optimizer.step()

@@ -33,7 +33,7 @@ def selected_regression_loss(
 
 
 def heatmap_loss(
-    log_probability: Tensor, places: Tensor, points: Tensor, visible: Tensor, width: float = 0.083
+    log_probability: Tensor, places: Tensor, points: Tensor, visible: Tensor, width: float
 ) -> Tensor:
     """Return how far heatmaps are from a Gaussian, and their expected places from the points.
 

@@ -37,12 +37,12 @@ def test_heatmap_loss_is_the_literal_one():
 def test_invisible_landmarks_give_no_gradient():
     log_probability, places, points, visible = example()
     log_probability.requires_grad_()
-    heatmap_loss(log_probability, places, points, visible).backward()
+    heatmap_loss(log_probability, places, points, visible, 0.083).backward()
     assert (log_probability.grad[~visible] == 0).all()
     assert (log_probability.grad[visible] != 0).any(dim=1).all()
     moved = torch.where(visible[..., None], points, 9.0)
     assert torch.equal(
-        heatmap_loss(log_probability, places, points, visible),
-        heatmap_loss(log_probability, places, moved, visible),
+        heatmap_loss(log_probability, places, points, visible, 0.083),
+        heatmap_loss(log_probability, places, moved, visible, 0.083),
     )
-    assert heatmap_loss(log_probability, places, points, torch.zeros(2, 3).bool()) == 0
+    assert heatmap_loss(log_probability, places, points, torch.zeros(2, 3).bool(), 0.083) == 0

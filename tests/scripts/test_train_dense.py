@@ -46,7 +46,7 @@ def test_a_run_leaves_its_files_and_learns(trained):
     losses = [epoch["dense_loss"] for epoch in logged]
     assert losses[2] < losses[0] and logged[2]["places_found"] > 1 / 64  # 8x8 cells
     # 9 steps within the warm-up of 50: the line times the cosine.
-    rate = 0.001 * 9 / 50 * 0.5 * (1 + torch.tensor(8 * torch.pi / 9).cos())
+    rate = 0.016 * 9 / 50 * 0.5 * (1 + torch.tensor(8 * torch.pi / 9).cos())
     assert logged[2]["learning_rate"] == pytest.approx(float(rate), rel=1e-5)
     assert f"loss {losses[2]:.4f}" in done.out
 
