@@ -1,5 +1,6 @@
 """Draw faces with exact landmarks into the folder layouts of face-landmark benchmarks.
 
+The layout `folder` is what one's own images may be: images/, and points.csv of the labelled ones.
 No photograph is involved, nothing is downloaded, and the same options give the same files
 whatever the number of workers.
 """
@@ -121,7 +122,7 @@ def generate(
 
     Args:
         out: Folder that gets one folder per layout.
-        images: Unlabelled training images of the CelebA layout, at least 1.
+        images: Unlabelled training images of the layouts celeba and folder, at least 1.
         mafl_train: Labelled training images of each layout, at least 1.
         mafl_test: Test images of each layout, at least 1, of people who are in no other ones.
         identities: People, at least 2; one for every five images of the CelebA layout if None.
@@ -181,7 +182,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     add = parser.add_argument
     add("--out", default="datasets/synthetic", help="folder that gets one folder per layout")
     count = integer(1, 10**7)  # a CelebA has 2 * 10**5
-    add("--images", type=count, default=3000, help="unlabelled images of the CelebA layout")
+    add("--images", type=count, default=3000, help="unlabelled images of celeba and folder")
     add("--mafl_train", type=count, default=300, help="labelled training images of each layout")
     add("--mafl_test", type=count, default=200, help="test images of each layout, of other people")
     add(
@@ -196,7 +197,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
         nargs="+",
         default=["celeba"],
         choices=list(LAYOUTS),
-        help="benchmarks whose folder layout to write",
+        help="benchmarks whose folder layout to write; or folder: images and points.csv",
     )
     add("--overwrite", action="store_true", help="replace other or unfinished sets")
     add("--sheet", help="also save this image: the first 24 images with their landmarks")

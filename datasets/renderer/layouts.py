@@ -1,7 +1,7 @@
 """Plans synthetic images for each benchmark's folder layout and writes its annotation files."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -31,7 +31,7 @@ class Job:
 class Plan:
     """How many images of how many people to draw; the seed decides everything."""
 
-    images: int  # unlabelled, of the CelebA layout
+    images: int  # unlabelled, of the layouts celeba and folder
     train: int  # labelled, of each layout
     test: int  # of each layout
     identities: int  # people; those in test images are in no other ones
@@ -110,6 +110,21 @@ def _write_celeba(root: Path, jobs: list[Job], points: list[np.ndarray], plan: P
     _text(root / "Eval/list_eval_partition.txt", partition)
     for file, part in (("training", "train"), ("testing", "test")):
         _text(root / f"MAFL/{file}.txt", [name for name in names if split[name] == part])
+
+
+def _plan_folder(plan: Plan) -> list[Job]:
+    # The same images as CelebA's.
+    return [replace(job, path=f"images/{Path(job.path).name}") for job in _plan_celeba(plan)]
+
+
+def _write_folder(root: Path, jobs: list[Job], points: list[np.ndarray], plan: Plan) -> None:
+    names = ("left_eye", "right_eye", "nose", "left_mouth", "right_mouth")
+    rows = [",".join(["image", *(f"{name}_{axis}" for name in names for axis in "xy")])]
+    for job, shape in zip(jobs, points, strict=True):
+        if job.split != "unlabelled":
+            values = [f"{value:.2f}" for value in five_points(shape).ravel()]
+            rows.append(",".join([job.path, *values]))
+    _text(root / "points.csv", rows)
 
 
 def _plan_aflw(plan: Plan) -> list[Job]:
@@ -226,4 +241,5 @@ LAYOUTS: dict[str, tuple[Callable, Callable]] = {
     "aflw": (_plan_aflw, _write_aflw),
     "aflw-mtfl": (_plan_mtfl, _write_mtfl),
     "300w": (_plan_300w, _write_300w),
+    "folder": (_plan_folder, _write_folder),  # images and a CSV, as one's own may be
 }

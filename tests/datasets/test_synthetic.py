@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 from scipy.io import loadmat
 
+from data_loader.readers.keypoint_files import read_keypoints
 from datasets.renderer.layouts import LAYOUTS, render_job
 from datasets.renderer.shape import five_points
 from datasets.synthetic import generate, make_plan, parse_arguments
@@ -81,6 +82,18 @@ def test_celeba(made):
     shown = {people[name] for name in test}
     assert not shown & {people[name] for name in partition if name not in test}
     assert len(set(people.values())) == 6
+
+
+def test_folder_of_images_and_a_csv(made):
+    root, drawn = made / "folder", truth("folder")
+    faces = digests(made / "celeba/Img/img_align_celeba_hq")
+    assert digests(root / "images") == faces and len(faces) == 17
+    table = read_keypoints(root / "points.csv", root)
+    assert table.names == ["left_eye", "right_eye", "nose", "left_mouth", "right_mouth"]
+    assert table.flip_pairs == [("left_eye", "right_eye"), ("left_mouth", "right_mouth")]
+    assert table.images == [path for path in drawn if drawn[path][0].split != "unlabelled"]
+    for image, points in zip(table.images, table.points, strict=True):
+        np.testing.assert_allclose(points, five_points(drawn[image][2]), atol=0.0051)
 
 
 def test_aflw(made):
