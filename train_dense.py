@@ -151,15 +151,15 @@ def build_parser() -> ArgumentParser:
     group.add_argument(
         "--learning_rate",
         type=finite_float,
-        help=f"highest learning rate; by default {RESNET_RATE} for ResNets and {TIMM_RATE} for "
-        "networks of timm",
+        help="initial learning rate",
     )
     group.add_argument(
         "--warmup_steps",
         type=natural,
         default=50,
-        help="steps in which the learning rate rises linearly; over all steps a half cosine lowers "
-        "it to 0",
+        help="steps in which the learning rate rises linearly, without --learning_rate up to "
+        f"{RESNET_RATE} for ResNets and {TIMM_RATE} for networks of timm; over all steps a half "
+        "cosine lowers it to 0",
     )
     group.add_argument(
         "--weight_decay",

@@ -179,7 +179,8 @@ class FinetuneRun:
         batches = learnt[shuffled(len(learnt), len(steps) * settings.finetune_batch, generator)]
         order = dataset.flip_order if dataset.mirror == "views" else None
         frame, colours = (dataset.imwidth, dataset.crop), (dataset.mean, dataset.std)
-        views = DenseViews(*frame, *colours, SPREAD, mirrored=order is not None)
+        spread = Spread(*(self.settings.finetune_spread * largest for largest in SPREAD))
+        views = DenseViews(*frame, *colours, spread, mirrored=order is not None)
         total = torch.zeros((), device=self.device)
         self.network.train()
         squares = train.batches(batches.split(settings.finetune_batch))

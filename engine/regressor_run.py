@@ -52,6 +52,7 @@ class EvaluationSettings(EncoderSettings, RunSettings):
     finetune_steps: int
     finetune_batch: int
     finetune_rate: float
+    finetune_spread: float
     feature_cache: str
     cache_folder: Path | None
     cache_gb: float | None

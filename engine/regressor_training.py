@@ -21,7 +21,7 @@ from models.encoders import weights_digest
 from models.heatmap_head import HeatmapHead
 from models.keypoint_prediction import IntermediateKeypointPredictor
 from models.ridge import RidgeReadout
-from utils.arguments import adam_beta, integer, positive_float, positive_int
+from utils.arguments import adam_beta, integer, positive_float, positive_int, unit_interval
 from utils.checkpoint import load_checkpoint, load_weights
 from utils.errors import InputError
 from utils.files import excerpt
@@ -144,6 +144,14 @@ def add_finetune_arguments(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--finetune_rate", type=positive_float, default=0.001, help="AdamW's learning rate"
+    )
+    group.add_argument(
+        "--finetune_spread",
+        type=unit_interval,
+        default=1.0,
+        metavar="FACTOR",
+        help="multiplies how far views are turned (30 degrees), scaled, shifted and stretched: "
+        "less than 1 for objects that are all posed alike, such as 0.4 for mounted wings",
     )
 
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from data_loader.views.dense_views import DenseViews
 from engine.annotated_squares import AnnotatedSquares
 from engine.encoded_images import Pixels
 from engine.evaluation import add_evaluation_arguments
@@ -71,6 +72,26 @@ def test_it_learns_to_find_dots(squares, settings):
     run.fit(squares, {"Test": images}, RunLog())
     # Dots are 5 pixels wide; guessing is some 12 pixels off.
     assert before > 8 and distance(run, images) < 4
+
+
+def test_views_vary_as_far_as_was_asked(squares, settings, monkeypatch):
+    seen = []
+
+    class Views(DenseViews):
+        def __call__(self, images, generator):
+            seen.append(super().__call__(images, generator).maps)
+            return DenseViews.__call__(self, images, generator)
+
+    monkeypatch.setattr("engine.finetune_run.DenseViews", Views)
+    numbers = torch.arange(len(squares))
+    for factor in (0.0, 0.5):
+        start(replace(settings, finetune_spread=factor)).train_round(1, squares, numbers)
+    still, moved = seen[0], torch.cat(seen[len(seen) // 2 :])
+    centre = torch.tensor([[1.0, 0, 0], [0, 1, 0]]) * squares.dataset.side / squares.dataset.imwidth
+    assert torch.allclose(still, centre.expand_as(still))
+    angles = torch.atan2(moved[:, 1, 0], moved[:, 0, 0]).rad2deg().abs()
+    assert 5 < angles.max() < 15 * math.exp(0.1)  # stretching turns an axis a little further
+    assert 0.03 < moved[:, :, 2].abs().max() <= 0.1
 
 
 def test_a_resumed_run_ends_in_the_same_bits(squares, settings, monkeypatch):
