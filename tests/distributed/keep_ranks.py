@@ -12,8 +12,8 @@ from utils.process_group import rank
 from utils.script import run_script
 
 
-def save_and_keep(run, order, state, position, kept=False):
-    save(run, order, state, position, kept)
+def save_and_keep(run, order, state, position, **options):
+    save(run, order, state, position, **options)
     states = {
         **{entry: module.state_dict() for entry, module in state.modules().items()},
         **state.numbers(),

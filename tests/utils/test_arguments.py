@@ -101,7 +101,7 @@ def test_other_scripts_have_ranges_too(parse, flag, legal, refused, capsys):
 def test_help_shows_every_default_that_says_something(monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
     said = eval_animal.build_parser().format_help()
-    assert "sees the rest [0]" in said and "the benchmark [CUB]" in said
+    assert "sees the rest [0]" in said and "with named points [CUB]" in said
     assert "multiplied by --lr_decay_rate [30,40,50]" in said and "resized to 48x48\n" in said
 
 
