@@ -1,7 +1,7 @@
 """Images of one's own: any folder of them, framed as asked and the right way up."""
 
 import argparse
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -67,14 +67,9 @@ class Folder(OwnImages, InatAve):
             self.notices += turned_notice(folder / name for name in filenames)
         return folder, filenames, annotations
 
-    def digest(
-        self,
-        facts: object = None,
-        places: Sequence[int] | None = None,
-        describe_file: Callable[[Path], bytes] = lambda path: b"",
-    ) -> str:
-        """See `LandmarkDataset.digest`; the framing counts, too."""
-        return super().digest([self.framing, facts], places, describe_file)
+    def digested(self, facts: object) -> object:
+        """See `LandmarkDataset.digested`; the framing counts, too."""
+        return [self.framing, facts]
 
 
 def turned_notice(paths: Iterable[Path]) -> list[str]:

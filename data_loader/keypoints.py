@@ -5,7 +5,7 @@ the network input, S - 2 * crop.
 """
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -262,12 +262,6 @@ class Keypoints(OwnImages, LandmarkDataset):
         }
         return {"landmarks": landmarks}
 
-    def digest(
-        self,
-        facts: object = None,
-        places: Sequence[int] | None = None,
-        describe_file: Callable[[Path], bytes] = lambda path: b"",
-    ) -> str:
-        """See `LandmarkDataset.digest`; the framing and the points' names count, too."""
-        framed = [self.framing, self.point_names, facts]
-        return super().digest(framed, places, describe_file)
+    def digested(self, facts: object) -> object:
+        """See `LandmarkDataset.digested`; the framing and the points' names count, too."""
+        return [self.framing, self.point_names, facts]

@@ -3,7 +3,7 @@
 import argparse
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -72,13 +72,9 @@ def run_curve(settings: EvaluationSettings, curve: CurveSettings, evaluate: Eval
     rows: list[list[Any]] = []  # number, seed, scores
     for count in sorted(set(curve.curve or [])):
         for seed in range(settings.seed, settings.seed + curve.curve_seeds):
-            changed: dict[str, Any] = {
-                "model_name": f"{settings.model_name}/annotated_{count}_seed_{seed}",
-                "restrict_annos": count,
-                "seed": seed,
-            }
-            options = argparse.Namespace(**{**vars(settings.options), **changed})
-            result = evaluate(replace(settings, options=options, **changed))
+            name = f"{settings.model_name}/annotated_{count}_seed_{seed}"
+            own = settings.with_options(model_name=name, restrict_annos=count, seed=seed)
+            result = evaluate(own)
             if result is not None:
                 _, scores = judged_split(result["scores"])
                 rows.append([count, seed, *(scores[name] for name in COLUMNS)])

@@ -4,11 +4,9 @@
 and judged by the images of that fold. Letters: N annotated images.
 """
 
-import argparse
 import json
 from collections.abc import Sequence
 from copy import copy
-from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,7 +18,7 @@ from data_loader.splits import folds
 from engine.evaluation import run_evaluation
 from engine.regressor_run import EvaluationSettings
 from engine.regressor_training import AUTO, Task
-from engine.run import as_json, find_held, plain_options
+from engine.run import as_json, find_held
 from utils.arguments import changeable_options
 from utils.errors import InputError
 from utils.files import write_text
@@ -114,7 +112,7 @@ def choose_readout(
     by_name = {candidate.name: score for candidate, score in scores.items()}
     text = json.dumps({**record, "scores": by_name}, indent=1)
     write_text(settings.folder / CHOICE, f"{text}\n")
-    return with_options(settings, regressor=best.regressor, **encoder_of(settings, best))
+    return settings.with_options(regressor=best.regressor, **encoder_of(settings, best))
 
 
 def check_flags(settings: EvaluationSettings) -> None:
@@ -170,8 +168,7 @@ def settings_of(
     settings: EvaluationSettings, candidate: Candidate, fold: int
 ) -> EvaluationSettings:
     """Return the settings of a candidate's run without a fold; it resumes if it has begun."""
-    own = with_options(
-        settings,
+    own = settings.with_options(
         regressor=candidate.regressor,
         restrict_annos=-1,
         model_path=settings.folder / CANDIDATES,
@@ -181,13 +178,7 @@ def settings_of(
         **encoder_of(settings, candidate),
     )
     same = recorded_options(own) == comparable(as_json(own.options))
-    return with_options(own, resume="auto", overwrite=False) if same else own
-
-
-def with_options(settings: EvaluationSettings, **changes: Any) -> EvaluationSettings:
-    """Return settings with other values, which are recorded as if flags had given them."""
-    options = argparse.Namespace(**{**vars(settings.options), **changes})
-    return replace(settings, options=plain_options(options), **changes)
+    return own.with_options(resume="auto", overwrite=False) if same else own
 
 
 def comparable(options: dict[str, Any]) -> dict[str, Any]:

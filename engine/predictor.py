@@ -17,7 +17,7 @@ from data_loader.data_loaders_animal import CUB
 from data_loader.framing import FITS, Framing
 from data_loader.image_set import Colours, ImageSet, as_colours
 from engine.encoder_loading import EncoderSettings, colours_of, load_frozen_encoder
-from engine.regressor_training import KINDS, build_readout
+from engine.regressor_training import KINDS, build_readout, find_entry
 from engine.run import Settings
 from models.calibration import Calibration, from_entry
 from models.confidence import read_with_confidence
@@ -151,9 +151,7 @@ def load_predictor(settings: PredictorSettings, notices: list[str]) -> Loaded:
     if path is None:
         raise InputError("give the checkpoint of a readout by --ckpt_path FILE")
     content = load_checkpoint(path, ("opt",))
-    entry = next((key for key in KINDS if key in content), None)
-    if entry is None:
-        raise InputError(f"{path}: holds no readout ({', '.join(KINDS)}), but an encoder at most")
+    entry = find_entry(path, content)
     content = load_checkpoint(path, ("opt", entry))
     opt = read_options(path, vars(content["opt"]))
     frame_side = opt.image_size - 2 * opt.image_crop

@@ -389,17 +389,16 @@ def check_kind(path: str, entry: str) -> dict:
     return load_checkpoint(path, ("opt", "epoch", entry))
 
 
-def find_kind(path: str) -> str:
-    """Return the kind of readout that a checkpoint holds, of `KINDS`.
+def find_entry(path: str, content: dict) -> str:
+    """Return the entry, a key of `KINDS`, of the readout that a checkpoint's content holds.
 
     Raises:
         InputError: if it holds none.
     """
-    content = load_checkpoint(path, ("opt", "epoch"))
-    for entry, kind in KINDS.items():
+    for entry in KINDS:
         if entry in content:
-            return kind
-    raise InputError(f"{path}: holds no readout, expected one of {', '.join(KINDS)}")
+            return entry
+    raise InputError(f"{path}: holds no readout ({', '.join(KINDS)}), but an encoder at most")
 
 
 def refuse_other_kind(path: str | Path, content: dict, entry: str) -> None:

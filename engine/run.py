@@ -4,7 +4,7 @@ import argparse
 import json
 import subprocess
 import sys
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -173,6 +173,11 @@ class Settings:
         """Return the settings that flags give."""
         names = (field.name for field in fields(cls) if field.name != "options")
         return cls(plain_options(options), **{name: getattr(options, name) for name in names})
+
+    def with_options(self: T, **changes: Any) -> T:
+        """Return settings with other values, which are recorded as if flags had given them."""
+        options = argparse.Namespace(**{**vars(self.options), **changes})
+        return replace(self, options=plain_options(options), **changes)
 
 
 @dataclass(frozen=True)

@@ -25,12 +25,13 @@ from engine.page import add_page_argument, check_page, write_page
 from engine.page_records import dataset_records, landmark_names
 from engine.regressor_training import (
     AUTO,
+    KINDS,
     add_kind_argument,
     add_readout_argument,
     build_readout,
     check_kind,
     check_own_maps,
-    find_kind,
+    find_entry,
     load_regressor,
     read_landmarks,
 )
@@ -38,6 +39,7 @@ from engine.run import add_device_arguments, add_log_argument, choose_device
 from models.encoders import Encoder, add_encoder_arguments, encode
 from models.projection import STAGES
 from utils.arguments import ArgumentParser, add_ignored_arguments, ignored_notices
+from utils.checkpoint import load_checkpoint
 from utils.drawing import render_heatmap, render_rgb, save_png, sheet, to_pil
 from utils.errors import InputError
 from utils.log import RunLog, progress
@@ -246,7 +248,10 @@ def with_found_kind(settings: VisualizationSettings) -> VisualizationSettings:
     if settings.regressor != AUTO:
         return settings
     path = settings.ckpt_path
-    return replace(settings, regressor="published" if path is None else find_kind(path))
+    if path is None:
+        return replace(settings, regressor="published")
+    entry = find_entry(path, load_checkpoint(path, ("opt", "epoch")))
+    return replace(settings, regressor=KINDS[entry])
 
 
 def check_wishes(settings: VisualizationSettings) -> None:

@@ -7,15 +7,15 @@ import pytest
 from PIL import Image
 
 from engine.annotation_curve import COLUMNS, CurveSettings, draw_curve, run_curve, write_curve
+from engine.run import Settings
 from utils.errors import InputError
 
 
 @dataclass(frozen=True)
-class Run:
+class Run(Settings):
     """What a curve reads and changes of a run's settings."""
 
     folder: object
-    options: Namespace
     model_name: str = "own"
     restrict_annos: int = -1
     seed: int = 7
@@ -30,7 +30,7 @@ def test_each_number_is_tried_with_each_seed(tmp_path):
         error = 100 / run.restrict_annos + run.seed
         return {"scores": {"Test": dict.fromkeys(COLUMNS, error)}}
 
-    run = Run(tmp_path, Namespace(seed=7, restrict_annos=-1, kept=1))
+    run = Run(Namespace(seed=7, restrict_annos=-1, kept=1), tmp_path)
     run_curve(run, CurveSettings(Namespace(), [10, 5, 5], 2, -1, None), evaluate)
     assert seen == [
         (f"own/annotated_{count}_seed_{seed}", count, seed) for count in (5, 10) for seed in (7, 8)
