@@ -153,6 +153,8 @@ def main() -> None:
         imagelist=args.imagelist,
         image_cache=args.image_cache,
         fit=args.fit,
+        boxes=args.boxes,
+        box_margin=args.box_margin,
         colours=args.colours,
         imwidth=args.image_size,
         crop=args.image_crop,
