@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from data_loader.folder import add_fit_argument, add_margin_argument
+from data_loader.folder import add_boxes_argument, add_fit_argument, add_margin_argument
 from data_loader.loaders import add_loader_arguments, worker_notice
 from data_loader.unannotated import ImageFiles, ImageSource, annotated_images, open_source
 from engine.export import check_export, export
@@ -69,12 +69,7 @@ def build_parser() -> ArgumentParser:
         help="a folder, all images at any depth; an image; a text file with one image a line; or a "
         "video (pip install -e .[video])",
     )
-    group.add_argument(
-        "--boxes",
-        type=Path,
-        metavar="FILE",
-        help="COCO's JSON: its boxes of the folder's images are taken one by one",
-    )
+    add_boxes_argument(group)
     add_fit_argument(group, default=None)
     add_margin_argument(group, default=None)
     group = parser.add_argument_group("output")
@@ -185,7 +180,7 @@ def main() -> None:
         log.line(export(args.export, predictor, frame))
     if args.images is None:
         return
-    source = open_source(args.images, args.boxes)
+    source = open_source(args.images, None if args.boxes is None else Path(args.boxes))
     notices += box_notices(frame, source)
     extras = Extras(
         args.draw, args.out_video, args.page, args.suggest, args.windows, args.window_size

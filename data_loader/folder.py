@@ -134,9 +134,15 @@ def add_fit_argument(group: argparse._ActionsContainer, default: str | None = "s
     )
 
 
-def add_boxes_argument(group: argparse._ActionsContainer, description: str) -> None:
-    """Declare the file of boxes that images are cut out by."""
-    group.add_argument("--boxes", metavar="FILE", help=description)
+def add_boxes_argument(group: argparse._ActionsContainer) -> None:
+    """Declare the file of boxes that one's own images are cut out by."""
+    group.add_argument(
+        "--boxes",
+        metavar="FILE",
+        help="COCO's JSON, such as predict.py --windows writes: of one's own images, annotated "
+        "instances are cut out by its boxes in place of their own; without annotations, each box "
+        "is an image of its own",
+    )
 
 
 def add_margin_argument(group: argparse._ActionsContainer, default: float | None) -> None:

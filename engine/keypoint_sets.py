@@ -98,11 +98,7 @@ def _add_reading_arguments(group: argparse._ArgumentGroup) -> None:
         "boxes around their annotated points (also of test images: their truth is used), or take "
         "whole images",
     )
-    add_boxes_argument(
-        group,
-        "COCO's JSON, such as predict.py writes: cut instances out by its boxes of their images, "
-        "in place of annotated ones",
-    )
+    add_boxes_argument(group)
     add_margin_argument(group, default=0.1)
     group.add_argument(
         "--flip_pairs",

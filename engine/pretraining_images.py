@@ -49,6 +49,14 @@ SHARDED: dict[str, type[ShardedSet]] = {"InatAve": ShardedInatAve, "Folder": Sha
 Batch = PairItem | SquareItem | SubstitutedItem  # each field stacked over b images
 
 
+class Cutout(NamedTuple):
+    """What of images of one's own is a square, see the flags and `Framing`."""
+
+    fit: str
+    boxes: str | None
+    margin: float
+
+
 def add_unlabelled_arguments(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
     """Declare which images to pre-train on; return the group."""
     group = parser.add_argument_group("images")
@@ -73,10 +81,7 @@ def add_unlabelled_arguments(parser: argparse.ArgumentParser) -> argparse._Argum
         "--data_folder",
     )
     add_fit_argument(group)
-    add_boxes_argument(
-        group,
-        "Folder: COCO's JSON, such as predict.py writes; each of its boxes is an image of its own",
-    )
+    add_boxes_argument(group)
     add_margin_argument(group, default=0.1)
     group.add_argument(
         "--colours",
@@ -124,9 +129,7 @@ def build_unlabelled_dataset(
     *,
     imagelist: str | None,
     image_cache: str | None,
-    fit: str = "stretch",
-    boxes: str | None = None,
-    box_margin: float = 0.1,
+    cutout: Cutout,
     colours: str = "published",
     **frame: Any,
 ) -> UnlabelledSet:
@@ -140,8 +143,7 @@ def build_unlabelled_dataset(
         InputError: if an option doesn't go with the data set or with shards; or as the data sets
             do.
     """
-    cutting = {"fit": fit, "boxes": boxes, "margin": box_margin}
-    dataset = _open_unlabelled(name, root, imagelist, image_cache, cutting, frame)
+    dataset = _open_unlabelled(name, root, imagelist, image_cache, cutout, frame)
     if colours == "measured":
         dataset.standardise_by(*broadcast_from_first(lambda: measure_colours(dataset)))
     return dataset
@@ -152,10 +154,10 @@ def _open_unlabelled(
     root: str,
     imagelist: str | None,
     image_cache: str | None,
-    cutting: dict[str, Any],
+    cutout: Cutout,
     frame: dict[str, Any],
 ) -> UnlabelledSet:
-    boxes, fit = cutting["boxes"], cutting["fit"]
+    fit, boxes, _ = cutout
     if name != "Folder" and (fit != "stretch" or boxes is not None):
         wish = f"--fit {fit}" if boxes is None else "--boxes"
         raise InputError(f"{wish}: only of --dataset Folder")
@@ -168,7 +170,7 @@ def _open_unlabelled(
         sharded = SHARDED.get(name, ShardedCelebA)
         return sharded(broadcast_from_first(lambda: find_shards(root)), **frame)
     if name == "Folder":
-        return Folder(root, imagelist=imagelist, **cutting, **frame)
+        return Folder(root, imagelist=imagelist, **cutout._asdict(), **frame)
     if name == "InatAve":
         return InatAve(root, imagelist=imagelist, **frame)
     return CelebAPrunedAligned_MAFLVal(root, **frame)
