@@ -94,6 +94,28 @@ def test_points_are_those_of_the_evaluation(fitted, tmp_path, kind):
     assert not list(tmp_path.glob("*.part")) and not list(tmp_path.glob(".*"))
 
 
+@pytest.mark.parametrize("kind", list(KINDS))
+def test_the_page_of_tested_images_gives_the_same_confidence(fitted, tmp_path, kind):
+    readout = ["--ckpt_path", fitted / f"runs/{kind}/resnet18.pth"]
+    done = predict(tmp_path, *readout, "--images", fitted / "own", "--out", "a.csv")
+    assert done.status == 0, done.err
+    expected = {row["image"]: float(row["nose_confidence"]) for row in rows(tmp_path / "a.csv")}
+    flags = [flag for flag in FIT if flag not in ("--model_path", "runs")]
+    flags += ["--data_folder", fitted / "own", "--annotations", fitted / "own.csv"]
+    flags += [*readout, "--page", "page", "--regressor", kind]
+    if kind == "published":
+        flags += ["--val_share", 0.3]
+    done = run_inside("vis_animal.py", *flags, cwd=tmp_path)
+    assert done.status == 0, done.err
+    assert "confidence: the probability of at most 5 % of the diagonal" in done.out
+    text = (tmp_path / "page/data/0000.js").read_text()
+    record = json.loads(text[text.index("{") : text.rindex("}") + 1])
+    assert len(record["names"]) >= 2
+    confidence = np.reshape(record["confidence"], (len(record["names"]), len(NAMES)))
+    for name, (nose, *_) in zip(record["names"], confidence, strict=True):
+        assert abs(nose - expected[name]) < 2e-3
+
+
 @pytest.fixture
 def ridge(fitted):
     return ["--ckpt_path", fitted / "runs/ridge/resnet18.pth", "--random_network"]
