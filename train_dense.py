@@ -46,6 +46,7 @@ from engine.acceleration import (
     accelerate,
     add_acceleration_arguments,
     autocast,
+    choose_precision,
     gradient_scaler,
     scaled_step,
 )
@@ -53,6 +54,7 @@ from engine.encoder_loading import initialise_encoder, use_colours
 from engine.parallel import weigh_loss, wrap_distributed
 from engine.pretraining_checks import check_freeze, check_rows, check_side
 from engine.pretraining_images import (
+    Cutout,
     PairLoader,
     add_unlabelled_arguments,
     as_channels_last,
@@ -168,7 +170,7 @@ def build_parser() -> ArgumentParser:
         help="factor of the L2 penalty on the weights",
     )
     add_save_argument(add_output_arguments(parser, save_freq=20))
-    add_acceleration_arguments(parser)
+    add_acceleration_arguments(parser, amp="auto")
     add_device_arguments(parser)
     add_ignored_arguments(parser, WHY_IGNORED, **IGNORED)
     return parser
@@ -188,7 +190,7 @@ def main() -> None:
         args.data_folder,
         imagelist=args.imagelist,
         image_cache=args.image_cache,
-        fit=args.fit,
+        cutout=Cutout(args.fit, args.boxes, args.box_margin),
         colours=args.colours,
         imwidth=args.image_size,
         crop=args.image_crop,
@@ -204,14 +206,14 @@ def main() -> None:
     use_colours(encoder, dataset, noted_in=args.init)
     embedding = DenseEmbedding(cast(Trainable, encoder), args.dimensions, args.freeze).to(device)
     accelerate(embedding.encoder, compiled=args.compile, recompute=args.recompute)
-    by_default = RESNET_RATE if args.model in RESNETS else TIMM_RATE
-    learning_rate = by_default if args.learning_rate is None else args.learning_rate
+    learning_rate = choose_rate(args.learning_rate, args.model)
     optimizer = torch.optim.AdamW(
         embedding.parameters(), learning_rate, weight_decay=args.weight_decay, fused=True
     )
-    state = DenseState(embedding, optimizer, gradient_scaler(device, args.amp))
-    position = Position(torch.zeros(2, device=device), len(dataset), args.batch_size)
     found = open_checkpoint(run, CHECKPOINT_KEYS, notices)
+    amp = choose_precision(args.amp, device, found, notices)
+    state = DenseState(embedding, optimizer, gradient_scaler(device, amp))
+    position = Position(torch.zeros(2, device=device), len(dataset), args.batch_size)
     if found is not None:
         notices += restore(
             *found,
@@ -225,7 +227,7 @@ def main() -> None:
     check_rows(embedding.encoder.encoder, dataset.side, args.batch_size, len(dataset), views=2)
 
     # ---- the run's folder and log ----
-    log = start_run(run, {"images": len(dataset)}, position.epochs)
+    log = start_run(run, {"images": len(dataset), "amp": amp}, position.epochs)
     for notice in [*notices, *dataset.count_notice()]:
         log.line(notice)
     log.line(
@@ -246,7 +248,7 @@ def main() -> None:
     )
 
     # ---- train ----
-    with autocast(device, args.amp):
+    with autocast(device, amp):
         embed = wrap_distributed(embedding, args.batch_size, dataset.side)
     objective = partial(
         contrast_both_ways, places=args.places, temperature=args.nce_t, radius=args.radius
@@ -254,13 +256,19 @@ def main() -> None:
     steps = args.epochs * math.ceil(len(dataset) / args.batch_size)
     schedule = partial(warm_up_cosine_lr, learning_rate, args.warmup_steps, steps)
     run_epoch = partial(train_one_epoch, views, embed, state, position, objective, schedule)
-    save = partial(save_run, run, dataset.order_name(), state, notes=dataset.noted_colours())
+    save = partial(
+        save_run,
+        run.recording(amp=amp),
+        dataset.order_name(),
+        state,
+        notes=dataset.noted_colours(),
+    )
     with Interruption() as interruption:
         save_late = PeriodicSave(save, args.save_minutes, interruption)
         for epoch in range(position.epochs + 1, args.epochs + 1):
             set_epoch(views.loader, epoch, skip=position.images)
             watch, before = Stopwatch(), position.images
-            loss, found_fraction = run_epoch(args.amp, args.print_freq, log, save_late)
+            loss, found_fraction = run_epoch(amp, args.print_freq, log, save_late)
             speed = (len(dataset) - before) / watch.seconds()
             lr = optimizer.param_groups[0]["lr"]
             report_epoch(log, epoch, args.epochs, loss, found_fraction, lr, speed)
@@ -268,6 +276,13 @@ def main() -> None:
             save(position, kept=epoch % args.save_freq == 0)
     log.line(f"done: {run.folder / 'current.pth'}")
     leave_process_group()
+
+
+def choose_rate(given: float | None, model: str) -> float:
+    """Return the learning rate that was given, or else the architecture's."""
+    if given is not None:
+        return given
+    return RESNET_RATE if model in RESNETS else TIMM_RATE
 
 
 def contrast_both_ways(

@@ -33,12 +33,14 @@ from data_loader.views.batch_views import BatchViews
 from engine.acceleration import (
     add_acceleration_arguments,
     autocast,
+    choose_precision,
     gradient_scaler,
     scaled_step,
 )
 from engine.parallel import own_rows, weigh_loss, wrap_distributed
 from engine.pretraining_checks import check_rows, check_side, harm_notices
 from engine.pretraining_images import (
+    Cutout,
     PairLoader,
     add_unlabelled_arguments,
     add_view_arguments,
@@ -152,7 +154,7 @@ def main() -> None:
         args.data_folder,
         imagelist=args.imagelist,
         image_cache=args.image_cache,
-        fit=args.fit,
+        cutout=Cutout(args.fit, args.boxes, args.box_margin),
         colours=args.colours,
         imwidth=args.image_size,
         crop=args.image_crop,
@@ -171,11 +173,12 @@ def main() -> None:
         momentum=args.momentum,
         weight_decay=args.weight_decay,
     )
-    state = MoCoState(query, key, contrast.to(device), optimizer, gradient_scaler(device, args.amp))
     notices = worker_notice(args.num_workers) + ignored_notices(args, **IGNORED)
     notices += harm_notices(query.encoder, args.nce_k, len(dataset))
-    position = Position(torch.zeros(2, device=device), len(dataset), args.batch_size)
     found = open_checkpoint(run, CHECKPOINT_KEYS, notices)
+    amp = choose_precision(args.amp, device, found, notices)
+    state = MoCoState(query, key, contrast.to(device), optimizer, gradient_scaler(device, amp))
+    position = Position(torch.zeros(2, device=device), len(dataset), args.batch_size)
     if found is not None:
         notices += restore(
             *found,
@@ -188,7 +191,7 @@ def main() -> None:
     check_rows(query.encoder, dataset.side, args.batch_size, len(dataset), position.images)
 
     # ---- the run's folder and log ----
-    log = start_run(run, {"images": len(dataset)}, position.epochs)
+    log = start_run(run, {"images": len(dataset), "amp": amp}, position.epochs)
     for notice in [*notices, *dataset.count_notice()]:
         log.line(notice)
     log.line(
@@ -211,9 +214,10 @@ def main() -> None:
     )
 
     # ---- train ----
-    with autocast(device, args.amp):
+    with autocast(device, amp):
         embed = wrap_distributed(query, args.batch_size, dataset.side)
-    save = partial(save_run, run, dataset.order_name(), state, notes=dataset.noted_colours())
+    recorded, notes = run.recording(amp=amp), dataset.noted_colours()
+    save = partial(save_run, recorded, dataset.order_name(), state, notes=notes)
     with Interruption() as interruption:
         save_late = PeriodicSave(save, args.save_minutes, interruption)
         for epoch in range(position.epochs + 1, args.epochs + 1):
@@ -224,7 +228,7 @@ def main() -> None:
             set_epoch(views.loader, epoch, skip=position.images)
             watch, before = Stopwatch(), position.images
             loss, prob = train_one_epoch(
-                views, embed, state, position, args.alpha, args.amp, args.print_freq, log, save_late
+                views, embed, state, position, args.alpha, amp, args.print_freq, log, save_late
             )
             speed = (len(dataset) - before) / watch.seconds()
             report_epoch(log, epoch, args.epochs, loss, prob, lr, speed)

@@ -69,7 +69,7 @@ def main() -> None:
         f"--out {OUT / 'faces'} --images {sizes.images} --mafl_train {most} "
         f"--mafl_test {sizes.test}",
     )
-    run("train_dense.py", f"{data} --epochs {sizes.epochs} {runs} --model_name dense")
+    run("train_dense.py", f"{data} --epochs {sizes.epochs} --amp off {runs} --model_name dense")
     for name, encoder in ENCODERS.items():
         for count in sizes.annotations:
             fit = f"--restrict_annos {count} {runs} --model_name {name}_{count}"

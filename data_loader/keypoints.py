@@ -16,7 +16,7 @@ from torch import Tensor
 from data_loader.folder import OwnImages, count_turned
 from data_loader.framing import Box
 from data_loader.geometry import Square, denormalize_points
-from data_loader.instances import box_or_none, boxes_of, flip_order
+from data_loader.instances import box_or_none, boxes_of, flip_order, spans_of
 from data_loader.landmark_dataset import LandmarkDataset
 from data_loader.readers.images import oriented_size
 from data_loader.readers.keypoint_table import KeypointTable
@@ -209,10 +209,7 @@ class Keypoints(OwnImages, LandmarkDataset):
 
     def square(self, image: Image.Image, points_orig: np.ndarray, index: int) -> Square:
         """See `OwnImages.square`; mirrored copies are mirrored here, their pairs swapped."""
-        try:
-            square, points = super().square(image, points_orig, index)
-        except ImageError as error:  # which doesn't know the file
-            raise ImageError(f"{self.path(index)}: {error}") from None
+        square, points = super().square(image, points_orig, index)
         if not self.annotations["mirrored"][index]:
             return square, points
         assert self.flip_order is not None  # else there is no copy
@@ -252,6 +249,7 @@ class Keypoints(OwnImages, LandmarkDataset):
             "image_crop": self.crop,
             "margin": self.margin,
             "box": self.cutting.box,
+            **self._noted_boxes(),
         }
         landmarks = {
             "names": list(self.point_names),
@@ -261,6 +259,18 @@ class Keypoints(OwnImages, LandmarkDataset):
             "std": list(self.std),
         }
         return {"landmarks": landmarks}
+
+    def _noted_boxes(self) -> dict[str, object]:
+        """Return what tells boxes of another kind: see `predictor.Seen`."""
+        boxes = self.annotations["boxes"]
+        boxed = ~np.isnan(boxes).any(axis=1)  # (N,)
+        spans = spans_of(self.annotations["keypoints"], self.annotations["visible"])
+        sides = (boxes[boxed, 2:] - boxes[boxed, :2]).max(axis=1)
+        return {
+            "boxed": float(boxed.mean()),
+            "box_sides": np.percentile(sides, [10, 90]).tolist() if len(sides) else None,
+            "span": float(np.percentile(spans, 90)),
+        }
 
     def digested(self, facts: object) -> object:
         """See `LandmarkDataset.digested`; the framing and the points' names count, too."""

@@ -6,26 +6,42 @@ None of it changes what is computed, beyond rounding.
 import argparse
 import os
 import shutil
+from functools import partial
+from pathlib import Path
+from statistics import median
+from time import perf_counter
 
 import torch
+from torch import Tensor
+from torch.nn import functional
 
+from engine.resumption import AUTO, recorded_precision
 from models.resnet import InsResNet
 from models.timm_encoder import TimmEncoder
 from utils.arguments import allow_change
+from utils.collectives import broadcast_from_first
 from utils.errors import InputError
+from utils.files import excerpt
 
 PRECISIONS = {"off": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+LEAST_GAIN = 1.2  # what bf16 rounds must be paid for
+# What is timed: square maps of so many pixels a side and channels, as in the ResNets' first and
+# third stages for 96 px; and how many images have them, fewer on a CPU than keep a GPU busy.
+TIMED_LAYERS = ((24, 64), (6, 256))
+TIMED_IMAGES = {"cpu": 8, "cuda": 512}
+TIMED_ROUNDS = 5
 
 
-def add_acceleration_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the ways to spend less time or memory on a step."""
+def add_acceleration_arguments(parser: argparse.ArgumentParser, *, amp: str = "off") -> None:
+    """Declare the ways to spend less time or memory on a step; ``amp`` is the default precision."""
     group = parser.add_argument_group("acceleration")
     group.add_argument(
         "--amp",
-        choices=list(PRECISIONS),
-        default="off",
+        choices=[AUTO, *PRECISIONS],
+        default=amp,
         help="automatic mixed precision of the encoders: bf16 on recent GPUs and CPUs, fp16 (with "
-        "scaled gradients) on older GPUs; weights, queue and loss stay float32",
+        "scaled gradients) on older GPUs; weights, queue and loss stay float32; auto takes bf16 "
+        "where a short timing finds it faster, else off, and stays with it when the run resumes",
     )
     group.add_argument(
         "--compile",
@@ -69,6 +85,85 @@ def check_compiler(device: torch.device) -> None:
     names = [os.environ["CXX"]] if "CXX" in os.environ else ["g++", "clang++", "c++", "cl"]
     if not any(shutil.which(name) for name in names):
         raise InputError(f"--compile on {device.type}: no C++ compiler found ({', '.join(names)})")
+
+
+def choose_precision(
+    amp: str, device: torch.device, found: tuple[Path, dict] | None, notices: list[str]
+) -> str:
+    """Return the precision that ``--amp`` stands for, the same in all ranks.
+
+    Args:
+        amp: a key of `PRECISIONS`, which is returned; or ``auto``.
+        device: of this process. The first rank times bf16 on its own.
+        found: the checkpoint to resume, see `engine.resumption.open_checkpoint`. Its run's
+            precision is kept: another timing could come out otherwise.
+        notices: receives what was chosen, in a line.
+
+    Returns:
+        A key of `PRECISIONS`.
+
+    Raises:
+        InputError: if the checkpoint's options name no precision.
+    """
+    if amp != AUTO:
+        return amp
+    if found is not None:
+        kept = recorded_precision(found)
+        if not isinstance(kept, str) or kept not in PRECISIONS:
+            raise InputError(f"{found[0]}: its --amp is {excerpt(str(kept))}; give --amp off")
+        notices.append(f"--amp auto: {kept}, in which the run began")
+        return kept
+    full, half = broadcast_from_first(partial(time_precisions, device))
+    chosen = "bf16" if full >= LEAST_GAIN * half else "off"
+    notices.append(
+        f"--amp auto: {chosen}; some convolutions took {1000 * full:.1f} ms in float32, "
+        f"{1000 * half:.1f} ms in bf16"
+    )
+    return chosen
+
+
+def time_precisions(device: torch.device) -> tuple[float, float]:
+    """Return the seconds that some layers of an encoder take in float32 and in bf16.
+
+    Each is the median of a few passes, forward and backward, which alternate. The global random
+    numbers aren't touched. Infinity stands for a precision that the device can't compute in.
+    """
+    count = TIMED_IMAGES.get(device.type, TIMED_IMAGES["cuda"])
+    layers = [
+        (
+            torch.full((count, channels, side, side), 0.5, device=device, requires_grad=True),
+            torch.full((channels, channels, 3, 3), 0.01, device=device, requires_grad=True),
+        )
+        for side, channels in TIMED_LAYERS
+    ]
+    seconds: dict[str, list[float]] = {"off": [], "bf16": []}
+    for _ in range(1 + TIMED_ROUNDS):
+        for amp, taken in seconds.items():
+            taken.append(_time_layers(layers, device, amp))
+    full, half = (median(taken[1:]) for taken in seconds.values())  # the first pass prepares
+    return full, half
+
+
+def _time_layers(layers: list[tuple[Tensor, Tensor]], device: torch.device, amp: str) -> float:
+    """Return the seconds of one pass through layers, forward and backward."""
+    start = _now(device)
+    try:
+        for maps, weight in layers:
+            with autocast(device, amp):
+                channels_last = maps.contiguous(memory_format=torch.channels_last)
+                made = functional.conv2d(channels_last, weight, padding=1)
+                made = functional.relu(functional.batch_norm(made, None, None, training=True))
+            torch.autograd.grad(made.sum(), (maps, weight))
+    except RuntimeError:  # of a GPU without kernels for it
+        return float("inf")
+    return _now(device) - start
+
+
+def _now(device: torch.device) -> float:
+    """Return the time in seconds, once a GPU has done what it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return perf_counter()
 
 
 def autocast(device: torch.device, amp: str) -> torch.autocast:

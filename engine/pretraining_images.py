@@ -15,7 +15,14 @@ from data_loader.bad_images import (
 )
 from data_loader.data_loaders_animal import InatAve
 from data_loader.data_loaders_face import CelebAPrunedAligned_MAFLVal
-from data_loader.folder import MEASURED_IMAGES, Folder, add_fit_argument, measure_colours
+from data_loader.folder import (
+    MEASURED_IMAGES,
+    Folder,
+    add_boxes_argument,
+    add_fit_argument,
+    add_margin_argument,
+    measure_colours,
+)
 from data_loader.items import Items, PairItem, SquareItem, SubstitutedItem
 from data_loader.landmark_dataset import LandmarkDataset, add_image_arguments
 from data_loader.loaders import build_loader
@@ -42,6 +49,14 @@ SHARDED: dict[str, type[ShardedSet]] = {"InatAve": ShardedInatAve, "Folder": Sha
 Batch = PairItem | SquareItem | SubstitutedItem  # each field stacked over b images
 
 
+class Cutout(NamedTuple):
+    """What of images of one's own is a square, see the flags and `Framing`."""
+
+    fit: str
+    boxes: str | None
+    margin: float
+
+
 def add_unlabelled_arguments(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
     """Declare which images to pre-train on; return the group."""
     group = parser.add_argument_group("images")
@@ -66,6 +81,8 @@ def add_unlabelled_arguments(parser: argparse.ArgumentParser) -> argparse._Argum
         "--data_folder",
     )
     add_fit_argument(group)
+    add_boxes_argument(group)
+    add_margin_argument(group, default=0.1)
     group.add_argument(
         "--colours",
         choices=["published", "measured"],
@@ -112,7 +129,7 @@ def build_unlabelled_dataset(
     *,
     imagelist: str | None,
     image_cache: str | None,
-    fit: str = "stretch",
+    cutout: Cutout,
     colours: str = "published",
     **frame: Any,
 ) -> UnlabelledSet:
@@ -126,7 +143,7 @@ def build_unlabelled_dataset(
         InputError: if an option doesn't go with the data set or with shards; or as the data sets
             do.
     """
-    dataset = _open_unlabelled(name, root, imagelist, image_cache, fit, frame)
+    dataset = _open_unlabelled(name, root, imagelist, image_cache, cutout, frame)
     if colours == "measured":
         dataset.standardise_by(*broadcast_from_first(lambda: measure_colours(dataset)))
     return dataset
@@ -137,21 +154,23 @@ def _open_unlabelled(
     root: str,
     imagelist: str | None,
     image_cache: str | None,
-    fit: str,
+    cutout: Cutout,
     frame: dict[str, Any],
 ) -> UnlabelledSet:
-    if name == "Folder":
-        frame = {**frame, "fit": fit}
-    elif fit != "stretch":
-        raise InputError(f"--fit {fit}: only of --dataset Folder")
+    fit, boxes, _ = cutout
+    if name != "Folder" and (fit != "stretch" or boxes is not None):
+        wish = f"--fit {fit}" if boxes is None else "--boxes"
+        raise InputError(f"{wish}: only of --dataset Folder")
     if holds_shards(root):
-        for option, value in (("imagelist", imagelist), ("image_cache", image_cache)):
+        frame = {**frame, "fit": fit} if name == "Folder" else frame
+        single = {"imagelist": imagelist, "image_cache": image_cache, "boxes": boxes}
+        for option, value in single.items():
             if value is not None:
                 raise InputError(f"--{option} doesn't go with shards, which {root} stands for")
         sharded = SHARDED.get(name, ShardedCelebA)
         return sharded(broadcast_from_first(lambda: find_shards(root)), **frame)
     if name == "Folder":
-        return Folder(root, imagelist=imagelist, **frame)
+        return Folder(root, imagelist=imagelist, **cutout._asdict(), **frame)
     if name == "InatAve":
         return InatAve(root, imagelist=imagelist, **frame)
     return CelebAPrunedAligned_MAFLVal(root, **frame)

@@ -50,6 +50,11 @@ def _open(run: RunSettings, keys: tuple[str, ...], notices: list[str]) -> tuple[
     return found
 
 
+def recorded_precision(found: tuple[Path, dict]) -> object:
+    """Return the ``--amp`` that a checkpoint's run computed with; published ones had no choice."""
+    return getattr(found[1]["opt"], "amp", "off")
+
+
 def steps_begun(content: dict) -> int:
     """Return how many steps of an epoch under way a checkpoint has taken."""
     progress = content.get("progress")
@@ -104,6 +109,8 @@ def check_options(
     # The warm-up of train_dense.py is followed by a cosine, whose name no flag has.
     if not (getattr(options, "cosine", False) or hasattr(options, "warmup_steps")):
         changeable.add("epochs")  # without a cosine, earlier epochs don't depend on their number
+    if getattr(options, "amp", None) == AUTO:
+        changeable.add("amp")  # the run goes on in the precision that it began in
     own, old = as_json(options), as_json(saved)
     differing = [
         f"--{name} {json.dumps(own[name])} (was {json.dumps(value)})"

@@ -176,8 +176,12 @@ class Settings:
 
     def with_options(self: T, **changes: Any) -> T:
         """Return settings with other values, which are recorded as if flags had given them."""
+        return replace(self.recording(**changes), **changes)
+
+    def recording(self: T, **changes: Any) -> T:
+        """Return the same settings, recorded as if flags had given other values."""
         options = argparse.Namespace(**{**vars(self.options), **changes})
-        return replace(self, options=plain_options(options), **changes)
+        return replace(self, options=plain_options(options))
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from data_loader.framing import FITS
 from data_loader.geometry import normalize_points
 from data_loader.keypoints import Cutting, Keypoints
 from tests.data_loader.layouts import bright_spot, complaint, dot_image, save_image
-from tests.data_loader.own_tables import NAMES, table_of, write_dots
+from tests.data_loader.own_tables import NAMES, SIZE, table_of, write_dots
 
 FRAME = {"imwidth": 64, "crop": 4}
 BOXES = [(20.0, 10.0, 100.0, 70.0), (-30.0, -5.0, 95.0, 90.0)]
@@ -114,9 +114,12 @@ def test_nothing_is_added_unless_copies_are_asked_for(tmp_path):
 
 def test_what_a_checkpoint_notes(tmp_path):
     cutting = Cutting("pad", "points", 0.25)
-    dataset = Keypoints(write_dots(tmp_path, 2), tmp_path, "train", cutting, **FRAME)
+    table = table_of(["a.png"], [[(10, 20), (30, 24), (20, 60)]])
+    save_image(tmp_path / "a.png", dot_image(SIZE, (10, 20)))
+    dataset = Keypoints(table, tmp_path, "train", cutting, **FRAME)
     dataset.standardise_by((0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
     framing = {"fit": "pad", "image_size": 64, "image_crop": 4, "margin": 0.25, "box": "points"}
+    framing |= {"boxed": 1.0, "box_sides": [40.0, 40.0], "span": 40.0}
     assert dataset.checkpoint_notes() == {
         "landmarks": {
             "names": NAMES,

@@ -33,6 +33,7 @@ MOCO = FRAME + "--batch_size 8 --nce_k 20 --cosine --epochs 3 --model_path runs 
 # At the default rate, rounding grows too fast to compare a run with another's arithmetic.
 SLOWLY = "--learning_rate 0.0001 "
 DENSE = FRAME + "--batch_size 8 --places 16 --epochs 2 --model_path runs --warmup_steps 0 "
+DENSE += "--amp off "
 EYES = FRAME + (
     "--batch_size 4 --random_network --layer 4 --use_hypercol --adam --learning_rate 0.01 "
     "--epochs 2 --model_path runs --feature_cache disk "

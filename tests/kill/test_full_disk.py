@@ -30,7 +30,7 @@ from utils.log import RunLog
 
 RUNS = {
     "train_moco.py": "--batch_size 8 --nce_k 37 --cosine --epochs 3 --save_freq 1",
-    "train_dense.py": "--batch_size 8 --places 16 --epochs 3 --save_freq 1",
+    "train_dense.py": "--batch_size 8 --places 16 --epochs 3 --save_freq 1 --amp off",
     "eval_face.py": "--random_network --layer 4 --use_hypercol --batch_size 4 --adam --cosine "
     "--learning_rate 0.01 --epochs 3 --save_freq 1 --log_path log",
 }

@@ -18,7 +18,7 @@ KILLS = int(os.environ.get("KILLS", "1"))
 RUNS = {
     # A queue whose pointer doesn't come round with the epoch.
     "train_moco.py": "--batch_size 8 --nce_k 37 --cosine --save_freq 3 --image_cache",
-    "train_dense.py": "--batch_size 8 --places 16 --save_freq 3",
+    "train_dense.py": "--batch_size 8 --places 16 --save_freq 3 --amp off",
     "eval_face.py": "--random_network --layer 4 --use_hypercol --batch_size 4 --adam --cosine "
     "--learning_rate 0.01 --save_freq 3 --feature_cache disk",
 }

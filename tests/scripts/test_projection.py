@@ -12,7 +12,17 @@ from tests.scripts.running import FRAME, run_inside
 from utils.checkpoint import load_checkpoint, save_checkpoint
 
 DENSE = [*FRAME, "--batch_size", "8", "--places", "32", "--model_path", "runs"]
-DENSE += ["--freeze", "--init", "encoder.pth", "--dimensions", "16", "--epochs", "3"]
+DENSE += [
+    "--freeze",
+    "--init",
+    "encoder.pth",
+    "--dimensions",
+    "16",
+    "--epochs",
+    "3",
+    "--amp",
+    "off",
+]
 WHOLE = ("--projection", "runs/whole/current.pth")
 FEATURES = [*FRAME, "--layer", "4", "--use_hypercol", "--trained_model_path", "encoder.pth"]
 FIT = ["--batch_size", "4", "--epochs", "1", "--model_path", "runs"]

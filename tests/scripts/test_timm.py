@@ -30,7 +30,7 @@ def trained(faces, tmp_path_factory):
 
 
 def train(faces, cwd, *arguments):
-    given = [*CONVNET, "--batch_size", "8", "--places", "16", "--epochs", "2"]
+    given = [*CONVNET, "--batch_size", "8", "--places", "16", "--epochs", "2", "--amp", "off"]
     given += ["--data_folder", faces, "--model_path", "runs"]
     return run_inside("train_dense.py", *given, *arguments, cwd=cwd)
 

@@ -12,7 +12,7 @@ from tests.scripts.running import FRAME, run_inside
 from utils.checkpoint import load_checkpoint, save_checkpoint
 
 DENSE = [*FRAME, "--image_size", "40", "--batch_size", "8", "--places", "32"]  # 32 pixels
-DENSE += ["--model_path", "runs"]
+DENSE += ["--model_path", "runs", "--amp", "off"]  # which auto takes may differ by machine
 
 
 def train(faces, cwd, *arguments):
@@ -64,6 +64,37 @@ def test_a_resumed_run_ends_in_the_same_bits(faces, trained):
         whole["optimizer"]["state"].values(), resumed["optimizer"]["state"].values(), strict=True
     ):
         assert all(torch.equal(value, other[key]) for key, value in state.items())
+
+
+@pytest.mark.parametrize("chosen", ["bf16", "off"])
+def test_a_resumed_run_stays_with_the_precision_that_was_timed(
+    faces, tmp_path, monkeypatch, chosen
+):
+    seconds = {"bf16": (1.2, 1.0), "off": (1.19, 1.0)}[chosen]
+    monkeypatch.setattr("engine.acceleration.time_precisions", lambda device: seconds)
+    auto, name = ("--epochs", 2, "--save_freq", 1, "--amp", "auto", "--model_name"), "whole"
+    done = train(faces, tmp_path, *auto, name)
+    assert done.status == 0, done.err
+    assert done.out.count("--amp auto: ") == 1 and f"--amp auto: {chosen}; some" in done.out
+    record = json.loads((tmp_path / "runs/whole/options.json").read_text())
+    assert record["options"]["amp"] == "auto" and record["derived"]["amp"] == chosen
+
+    def fail(device):
+        raise AssertionError("timed again")
+
+    monkeypatch.setattr("engine.acceleration.time_precisions", fail)
+    for amp in ("auto", chosen):
+        resume = ("--resume", "runs/whole/ckpt_epoch_1.pth", "--amp", amp)
+        done = train(faces, tmp_path, *auto, f"from_{amp}", *resume)
+        assert done.status == 0, done.err
+        assert (f"--amp auto: {chosen}, in which the run began" in done.out) == (amp == "auto")
+        ends = [end_of(tmp_path, name)["model"] for name in ("whole", f"from_{amp}")]
+        assert all(torch.equal(value, ends[1][key]) for key, value in ends[0].items())
+    # What was timed is what was computed with, and no other precision resumes it.
+    assert end_of(tmp_path, "whole")["opt"].amp == chosen
+    other = {"off": "bf16", "bf16": "off"}[chosen]
+    done = train(faces, tmp_path, *auto, "other", *resume[:2], "--amp", other)
+    assert done.status == 2 and f'--amp "{other}" (was "{chosen}")' in done.err
 
 
 def test_eval_face_takes_its_encoder(faces, trained):
