@@ -11,12 +11,14 @@ both ways.
 import math
 from collections.abc import Callable
 from functools import partial
+from typing import cast
 
 import torch
 import torch.nn.functional as F
 import torchvision
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
+from torchvision.models import ResNet
 
 from benchmarks.measure import add_model_arguments, build_parser, compare, images_of
 from data_loader.items import SquareItem
@@ -27,6 +29,7 @@ from engine.pretraining_images import PairLoader
 from engine.pretraining_state import DenseState, Position
 from models.dense_contrast import DenseEmbedding
 from models.encoders import build_random_encoder
+from models.resnet import InsResNet
 from train_dense import contrast_both_ways, train_one_epoch
 from utils.log import RunLog
 
@@ -60,7 +63,8 @@ def our_steps(
     model: str, batches: tuple[Tensor, ...], views: DenseViews, amp: str
 ) -> Callable[[], None]:
     """Return a function that takes a step of `train_dense.py` a batch."""
-    embedding = DenseEmbedding(build_random_encoder(model, SIDE, 0), DIM).train()
+    encoder = cast(InsResNet, build_random_encoder(model, SIDE, 0))
+    embedding = DenseEmbedding(encoder, DIM).train()
     accelerate(embedding.encoder, compiled=False, recompute=False)
     optimizer = torch.optim.AdamW(embedding.parameters(), RATE, fused=True)
     state = DenseState(embedding, optimizer, gradient_scaler(torch.device("cpu"), amp))
@@ -93,16 +97,15 @@ def literal_steps(
     """Return a function that takes a step of the trial's a batch."""
     network = getattr(torchvision.models, model)(weights=None)
     network.to(memory_format=torch.channels_last)
-    stages = (network.layer1, network.layer2, network.layer3, network.layer4)
     with torch.no_grad():
-        widths = [m.shape[1] for m in literal_maps(network, stages, torch.zeros(1, 3, SIDE, SIDE))]
+        widths = [m.shape[1] for m in literal_maps(network, torch.zeros(1, 3, SIDE, SIDE))]
     heads = nn.ModuleList(nn.Conv2d(width, DIM, 1) for width in widths)
     optimizer = torch.optim.AdamW([*network.parameters(), *heads.parameters()], RATE)
     centres = literal_grid(torch.eye(2, 3)[None], GRID).view(-1, 2)  # (M, 2)
 
     def embed(images: Tensor) -> Tensor:
         total: Tensor | int = 0
-        for head, maps in zip(heads, literal_maps(network, stages, images), strict=True):
+        for head, maps in zip(heads, literal_maps(network, images), strict=True):
             total = total + F.interpolate(head(maps), (GRID, GRID), mode="bilinear")
         assert isinstance(total, Tensor)
         return F.normalize(total, dim=1)
@@ -112,7 +115,8 @@ def literal_steps(
             images = batch.float() / 255
             (view1, map1), (view2, map2) = (literal_view(images, mean, std) for _ in range(2))
             maps = embed(torch.cat((view1, view2)).contiguous(memory_format=torch.channels_last))
-            loss = literal_loss(*maps.chunk(2), map1, map2, centres)
+            embedding1, embedding2 = maps.chunk(2)
+            loss = literal_loss(embedding1, embedding2, map1, map2, centres)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -120,10 +124,10 @@ def literal_steps(
     return steps
 
 
-def literal_maps(network: nn.Module, stages: tuple[nn.Module, ...], images: Tensor) -> list[Tensor]:
+def literal_maps(network: ResNet, images: Tensor) -> list[Tensor]:
     """Return the maps of torchvision's ResNet after each stage."""
     maps = [network.maxpool(network.relu(network.bn1(network.conv1(images))))]
-    for stage in stages:
+    for stage in (network.layer1, network.layer2, network.layer3, network.layer4):
         maps.append(stage(maps[-1]))
     return maps[1:]
 
