@@ -38,7 +38,7 @@ from data_loader.storage.sharded_images import (
 from data_loader.storage.shards import find_shards, holds_shards
 from data_loader.views.batch_views import BatchViews
 from data_loader.views.dense_views import DenseViews, MappedView
-from utils.arguments import allow_change, fraction
+from utils.arguments import ArgumentParser, allow_change, fraction
 from utils.collectives import BatchSplit, all_gather_rows, broadcast_from_first
 from utils.errors import InputError
 from utils.log import RunLog
@@ -46,6 +46,7 @@ from utils.process_group import rank, world_size
 
 UnlabelledSet = LandmarkDataset | ShardedSet
 SHARDED: dict[str, type[ShardedSet]] = {"InatAve": ShardedInatAve, "Folder": ShardedFolder}
+PUBLISHED_CROP = 15  # pixels, of --image_crop [spec 8]
 Batch = PairItem | SquareItem | SubstitutedItem  # each field stacked over b images
 
 
@@ -57,7 +58,7 @@ class Cutout(NamedTuple):
     margin: float
 
 
-def add_unlabelled_arguments(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
+def add_unlabelled_arguments(parser: ArgumentParser) -> argparse._ArgumentGroup:
     """Declare which images to pre-train on; return the group."""
     group = parser.add_argument_group("images")
     group.add_argument(
@@ -101,7 +102,11 @@ def add_unlabelled_arguments(parser: argparse.ArgumentParser) -> argparse._Argum
     )
     allow_change("image_cache")
     allow_change("data_folder", keeps_results=False)
-    add_image_arguments(group, image_size=100, image_crop=15)
+    shown = f" [{PUBLISHED_CROP}; of Folder, 0]"
+    add_image_arguments(group, image_size=100, image_crop=None, default_crop=shown)
+    parser.choose_default(
+        "image_crop", lambda options: 0 if options.dataset == "Folder" else PUBLISHED_CROP
+    )
     add_bad_image_argument(group)
     return group
 
