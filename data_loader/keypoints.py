@@ -116,7 +116,7 @@ class Keypoints(OwnImages, LandmarkDataset):
             "keypoints": points,
             "visible": visible[kept],
             "boxes": boxes_of(self.cutting.box, points, visible[kept], table.boxes[kept]),
-            "sizes": self._sizes(root, filenames),
+            "sizes": self._sizes(root, filenames, kept),
             "areas": np.asarray(table.areas, dtype=np.float64)[kept],
             "ids": np.array(table.ids)[kept],
             "groups": np.array(self.groups)[kept],
@@ -170,19 +170,19 @@ class Keypoints(OwnImages, LandmarkDataset):
             return np.ones(len(points), dtype=bool)
         return np.all((points_px > -1) & (points_px < self.side), axis=-1)
 
-    def _sizes(self, root: Path, filenames: list[str]) -> np.ndarray:
+    def _sizes(self, root: Path, filenames: list[str], kept: np.ndarray) -> np.ndarray:
         """Return each image's width and height (N, 2), 0 if it is bad and to be skipped."""
-        sizes, turned = dict[str, tuple[int, int]](), 0
-        for name in dict.fromkeys(filenames):
-            try:
-                sizes[name], is_turned = oriented_size(root / name)
-                turned += is_turned
-            except ImageError:
-                if not self.skip_bad:
-                    raise
-                sizes[name] = 0, 0
-        self.notices += [f"{self}: {line}" for line in count_turned(turned, len(sizes))]
-        return np.array([sizes[name] for name in filenames])
+        sizes, turned = self.table.sizes[kept], self.table.turned[kept]
+        for row in np.flatnonzero(np.isnan(sizes).any(axis=1)).tolist():
+            sizes[row] = 0, 0
+            if not self.skip_bad:
+                sizes[row], turned[row] = oriented_size(
+                    root / filenames[row]
+                )  # or says what is wrong
+        of_images = dict(zip(filenames, turned.tolist(), strict=True))
+        notices = count_turned(sum(of_images.values()), len(of_images))
+        self.notices += [f"{self}: {line}" for line in notices]
+        return sizes.astype(np.int64)
 
     def _note_ambiguity(self, filenames: list[str], boxes: np.ndarray) -> None:
         whole = Counter(n for n, box in zip(filenames, boxes, strict=True) if np.isnan(box).any())

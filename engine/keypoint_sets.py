@@ -338,6 +338,8 @@ def select(table: KeypointTable, rows: np.ndarray) -> KeypointTable:
         boxes=table.boxes[places],
         areas=table.areas[places],
         ids=[table.ids[place] for place in places],
+        sizes=table.sizes[places],
+        turned=table.turned[places],
     )
 
 
