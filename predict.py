@@ -13,13 +13,12 @@ _long.csv, .dlc.csv (DeepLabCut's), .json (COCO's) or .tps. [spec 18.]
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from data_loader.folder import add_fit_argument
+from data_loader.folder import add_boxes_argument, add_fit_argument, add_margin_argument
 from data_loader.loaders import add_loader_arguments, worker_notice
 from data_loader.unannotated import ImageFiles, ImageSource, annotated_images, open_source
 from engine.export import check_export, export
-from engine.keypoint_sets import add_margin_argument
 from engine.page import add_page_argument, check_page
 from engine.prediction import PredictionRun, PredictionSettings, bad_list
 from engine.prediction_pictures import (
@@ -30,7 +29,14 @@ from engine.prediction_pictures import (
     suggest_images,
     write_prediction_page,
 )
-from engine.predictor import PredictorSettings, Trained, load_predictor
+from engine.prediction_windows import (
+    add_window_arguments,
+    box_notices,
+    check_windows,
+    window_side,
+    write_windows,
+)
+from engine.predictor import Frame, PredictorSettings, Trained, load_predictor
 from engine.regressor_training import add_readout_argument
 from engine.run import (
     add_device_argument,
@@ -63,12 +69,7 @@ def build_parser() -> ArgumentParser:
         help="a folder, all images at any depth; an image; a text file with one image a line; or a "
         "video (pip install -e .[video])",
     )
-    group.add_argument(
-        "--boxes",
-        type=Path,
-        metavar="FILE",
-        help="COCO's JSON: its boxes of the folder's images are taken one by one",
-    )
+    add_boxes_argument(group)
     add_fit_argument(group, default=None)
     add_margin_argument(group, default=None)
     group = parser.add_argument_group("output")
@@ -86,6 +87,7 @@ def build_parser() -> ArgumentParser:
         "--out_video", type=Path, metavar="FILE", help="of a video: write it again with its points"
     )
     add_page_argument(group)
+    add_window_arguments(group)
     group.add_argument(
         "--suggest",
         type=positive_int,
@@ -113,10 +115,17 @@ class Extras(NamedTuple):
     out_video: Path | None
     page: Path | None
     suggest: int | None
+    windows: Path | None
+    window_size: int | None
 
 
-def check_extras(extras: Extras, source: ImageSource, overwrite: bool) -> None:
+def check_extras(extras: Extras, source: ImageSource, overwrite: bool, frame: Frame) -> None:
     """Raise an `InputError` if something can't be made, before the work begins."""
+    if extras.windows is not None:
+        check_windows(source, extras.windows, overwrite)
+        window_side(frame, extras.window_size)
+    elif extras.window_size is not None:
+        raise InputError("--window_size: only with --windows")
     if extras.out_video is not None:
         check_video(source, extras.out_video, overwrite)
     if extras.page is not None:
@@ -136,6 +145,10 @@ def make_extras(extras: Extras, run: PredictionRun, trained: Trained) -> Iterato
     if extras.page is not None:
         write_prediction_page(run, extras.page, str(out.name), overwrite)
         yield f"a page to look through: {extras.page / 'index.html'}"
+    if extras.windows is not None:
+        side = window_side(run.frame, extras.window_size)
+        count = write_windows(run, side, extras.windows)
+        yield f"{count:,} windows of {side} x {side} pixels: {extras.windows}"
     if extras.suggest is not None:
         path = out.with_name(f"{out.name}.suggested.txt")
         names = suggest_images(run, annotated_before(trained), extras.suggest, path)
@@ -147,7 +160,9 @@ def annotated_before(trained: Trained) -> ImageFiles | None:
     if trained.annotations is None or not Path(trained.annotations).is_file():
         return None
     folder = Path(trained.data_folder or Path(trained.annotations).parent)
-    how = {"y_up": trained.y_up, "category": trained.category}
+    how: dict[str, Any] = {"y_up": trained.y_up, "category": trained.category}
+    if trained.boxes is not None and Path(trained.boxes).is_file():
+        how["boxes_path"] = Path(trained.boxes)
     return annotated_images(Path(trained.annotations), folder, **how)
 
 
@@ -165,9 +180,12 @@ def main() -> None:
         log.line(export(args.export, predictor, frame))
     if args.images is None:
         return
-    source = open_source(args.images, args.boxes)
-    extras = Extras(args.draw, args.out_video, args.page, args.suggest)
-    check_extras(extras, source, args.overwrite)
+    source = open_source(args.images, None if args.boxes is None else Path(args.boxes))
+    notices += box_notices(frame, source)
+    extras = Extras(
+        args.draw, args.out_video, args.page, args.suggest, args.windows, args.window_size
+    )
+    check_extras(extras, source, args.overwrite, frame)
     settings = PredictionSettings(args.out, args.overwrite, args.batch_size, args.num_workers)
     run = PredictionRun(predictor.to(device), frame, source, settings, log)
     count = "frames" if source.count is None else f"{source.count:,} images"

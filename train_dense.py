@@ -54,6 +54,7 @@ from engine.encoder_loading import initialise_encoder, use_colours
 from engine.parallel import weigh_loss, wrap_distributed
 from engine.pretraining_checks import check_freeze, check_rows, check_side
 from engine.pretraining_images import (
+    Cutout,
     PairLoader,
     add_unlabelled_arguments,
     as_channels_last,
@@ -189,7 +190,7 @@ def main() -> None:
         args.data_folder,
         imagelist=args.imagelist,
         image_cache=args.image_cache,
-        fit=args.fit,
+        cutout=Cutout(args.fit, args.boxes, args.box_margin),
         colours=args.colours,
         imwidth=args.image_size,
         crop=args.image_crop,

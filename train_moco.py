@@ -40,6 +40,7 @@ from engine.acceleration import (
 from engine.parallel import own_rows, weigh_loss, wrap_distributed
 from engine.pretraining_checks import check_rows, check_side, harm_notices
 from engine.pretraining_images import (
+    Cutout,
     PairLoader,
     add_unlabelled_arguments,
     add_view_arguments,
@@ -153,7 +154,7 @@ def main() -> None:
         args.data_folder,
         imagelist=args.imagelist,
         image_cache=args.image_cache,
-        fit=args.fit,
+        cutout=Cutout(args.fit, args.boxes, args.box_margin),
         colours=args.colours,
         imwidth=args.image_size,
         crop=args.image_crop,

@@ -12,8 +12,12 @@ from data_loader.data_loaders_animal import InatAve
 from data_loader.framing import FITS, Box, Framing
 from data_loader.geometry import Square
 from data_loader.image_set import Colours, ImageSet, as_colours
+from data_loader.instances import box_or_none
+from data_loader.readers.coco_keypoints import read_coco_boxes
 from data_loader.readers.images import oriented_size
+from data_loader.readers.keypoint_images import locate
 from data_loader.views.random_view import BIRD_MEAN, BIRD_STD
+from utils.arguments import unit_interval
 from utils.errors import ImageError, InputError
 from utils.process_group import is_first_rank
 
@@ -43,29 +47,58 @@ class OwnImages(ImageSet):
 
     def square(self, image: Image.Image, points_orig: np.ndarray, index: int) -> Square:
         """Frame an image; points are pixels of it, the centre of the first one being 0."""
-        square, affine = self.framing.to_square(image, self.box(index))
+        box = self.box(index)
+        try:
+            square, affine = self.framing.to_square(image, box)
+        except ImageError as error:  # of a box beside its image, which doesn't know the file
+            raise ImageError(f"{self.path(index)}: {error}") from None
         return square, affine(points_orig)
 
 
 class Folder(OwnImages, InatAve):
-    """Images of one's own without annotation: all below a folder, or those of a list.
+    """Images of one's own without annotation: all below a folder, or those of a list or of boxes.
 
     Args:
         root: see `InatAve`.
         fit: see `Framing`.
+        boxes: a COCO file; each of its boxes is an image of its own.
+        margin: around a box, see `Framing`.
         options: the other arguments of `InatAve`.
     """
 
-    def __init__(self, root: str | Path, fit: str = "stretch", **options: Any) -> None:
-        self.fit = fit
+    def __init__(
+        self,
+        root: str | Path,
+        fit: str = "stretch",
+        boxes: str | Path | None = None,
+        margin: float = 0.0,
+        **options: Any,
+    ) -> None:
+        self.fit, self.boxes, self.margin = fit, boxes, margin
         super().__init__(root, **options)
 
     def read(self, root: Path, train: bool) -> tuple[Path, Sequence[str], dict[str, np.ndarray]]:
-        """See `InatAve.read`."""
-        folder, filenames, annotations = super().read(root, train)
+        """See `InatAve.read`; ``boxes`` (N, 4) are in pixels."""
+        if self.boxes is not None:
+            folder, (filenames, annotations) = root, self._read_boxes(root, Path(self.boxes))
+        else:
+            folder, filenames, annotations = super().read(root, train)
         if is_first_rank():
-            self.notices += turned_notice(folder, filenames)
+            distinct = filenames if self.boxes is None else list(dict.fromkeys(filenames))
+            self.notices += turned_notice(folder, distinct)
         return folder, filenames, annotations
+
+    def _read_boxes(self, root: Path, path: Path) -> tuple[Sequence[str], dict[str, np.ndarray]]:
+        if self.imagelist is not None:
+            raise InputError("--imagelist and --boxes exclude each other")
+        names, boxes, _ = read_coco_boxes(path)
+        names, notices = locate(path, root, names)
+        self.notices += notices
+        return names, {"keypoints": np.empty((len(names), 0, 2)), "boxes": boxes}
+
+    def box(self, index: int) -> Box | None:
+        """See `OwnImages.box`."""
+        return None if self.boxes is None else box_or_none(self.annotations["boxes"][index])
 
     def digested(self, facts: object) -> object:
         """See `LandmarkDataset.digested`; the framing counts, too."""
@@ -108,6 +141,28 @@ def add_fit_argument(group: argparse._ActionsContainer, default: str | None = "s
         help="how one's own image, or a box of it, becomes a square: stretch changes its "
         "proportions, as published; pad adds what lies around the box, and black beyond the "
         "image's edges; crop cuts off the longer side at both ends",
+    )
+
+
+def add_boxes_argument(group: argparse._ActionsContainer) -> None:
+    """Declare the file of boxes that one's own images are cut out by."""
+    group.add_argument(
+        "--boxes",
+        metavar="FILE",
+        help="COCO's JSON, such as predict.py --windows writes: of one's own images, annotated "
+        "instances are cut out by its boxes in place of their own; without annotations, each box "
+        "is an image of its own",
+    )
+
+
+def add_margin_argument(group: argparse._ActionsContainer, default: float | None) -> None:
+    """Declare what is shown around a box."""
+    group.add_argument(
+        "--box_margin",
+        type=unit_interval,
+        default=default,
+        metavar="FRACTION",
+        help="added to a box on each side, of its width and height",
     )
 
 

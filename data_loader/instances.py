@@ -4,10 +4,16 @@ Letters: N instances, A named points.
 """
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 
 from data_loader.framing import Box
+from data_loader.readers.annotation_files import replace_backslashes
+from data_loader.readers.coco_keypoints import read_coco_boxes
+from data_loader.readers.keypoint_images import locate
+from data_loader.readers.keypoint_names import shown_list
+from data_loader.readers.keypoint_table import KeypointTable
 from utils.errors import InputError
 
 BOXES = ("annotated", "points", "image")
@@ -42,6 +48,75 @@ def boxes_of(
         if (high - low).max() > 0:
             boxes[row] = *(low - added), *(high + added)
     return boxes
+
+
+def with_boxes(table: KeypointTable, path: Path, folder: Path) -> KeypointTable:
+    """Return annotated instances with the boxes that a COCO file has for their images.
+
+    Of several boxes of an image, an instance gets the one that holds most of its points; of those,
+    the one that overlaps best with its own box, or with that around its points.
+
+    Args:
+        table: the instances.
+        path: the file.
+        folder: the data folder.
+
+    Raises:
+        InputError: if the file is no such file, or has no box of an image with annotated points.
+    """
+    names, boxes, _ = read_coco_boxes(path)
+    names, notices = replace_backslashes(folder, names), list[str]()
+    if not set(names) & set(table.images):  # they may be relative to another folder
+        names, notices = locate(path, folder, names)
+    rows_of: dict[str, list[int]] = {}
+    for row, name in enumerate(names):
+        rows_of.setdefault(name, []).append(row)
+    visible = ~np.isnan(table.points).any(axis=-1)  # (N, A)
+    needed = {
+        name: None for name, some in zip(table.images, visible.any(axis=1), strict=True) if some
+    }
+    absent = [name for name in needed if name not in rows_of]
+    if absent:
+        raise InputError(
+            f"{path}: has no box of {len(absent):,} of the {len(needed):,} annotated images: "
+            f"{shown_list(absent)}"
+        )
+    found = np.full_like(table.boxes, np.nan)
+    for row, name in enumerate(table.images):
+        if name in rows_of:
+            points = table.points[row][visible[row]]
+            found[row] = best_box(boxes[rows_of[name]], points, table.boxes[row])
+    return table._replace(boxes=found, notices=[*table.notices, *notices])
+
+
+def best_box(boxes: np.ndarray, points: np.ndarray, own: np.ndarray) -> np.ndarray:
+    """Return which of some boxes (K, 4) fits an instance best, (4,); see `with_boxes`.
+
+    Args:
+        boxes: left, top, right and bottom each.
+        points: (P, 2), those that are annotated.
+        own: its annotated box (4,), NaN if there is none.
+    """
+    if len(boxes) == 1 or not len(points):
+        return boxes[0]
+    within = (points >= boxes[:, None, :2]) & (points <= boxes[:, None, 2:])  # (K, P, 2)
+    held = within.all(axis=-1).sum(axis=1)  # (K,)
+    if np.isnan(own).any():
+        own = np.concatenate([points.min(axis=0), points.max(axis=0)])
+    shared = np.minimum(boxes[:, 2:], own[2:]) - np.maximum(boxes[:, :2], own[:2])
+    common = np.maximum(shared, 0).prod(axis=1)
+    union = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1) + (own[2:] - own[:2]).prod() - common
+    return boxes[np.lexsort((common / union, held))[-1]]
+
+
+def spans_of(points: np.ndarray, visible: np.ndarray) -> np.ndarray:
+    """Return how far the points (N, A, 2) of each instance reach, along x or y, in pixels (N,).
+
+    ``visible`` (N, A) says which count, of each instance one at least.
+    """
+    shown = visible[..., None]
+    low, high = (np.where(shown, points, limit) for limit in (np.inf, -np.inf))
+    return (high.max(axis=1) - low.min(axis=1)).max(axis=1)
 
 
 def flip_order(names: Sequence[str], pairs: Sequence[tuple[str, str]]) -> np.ndarray | None:

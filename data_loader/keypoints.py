@@ -16,7 +16,7 @@ from torch import Tensor
 from data_loader.folder import OwnImages, count_turned
 from data_loader.framing import Box
 from data_loader.geometry import Square, denormalize_points
-from data_loader.instances import box_or_none, boxes_of, flip_order
+from data_loader.instances import box_or_none, boxes_of, flip_order, spans_of
 from data_loader.landmark_dataset import LandmarkDataset
 from data_loader.readers.images import oriented_size
 from data_loader.readers.keypoint_table import KeypointTable
@@ -116,7 +116,7 @@ class Keypoints(OwnImages, LandmarkDataset):
             "keypoints": points,
             "visible": visible[kept],
             "boxes": boxes_of(self.cutting.box, points, visible[kept], table.boxes[kept]),
-            "sizes": self._sizes(root, filenames),
+            "sizes": self._sizes(root, filenames, kept),
             "areas": np.asarray(table.areas, dtype=np.float64)[kept],
             "ids": np.array(table.ids)[kept],
             "groups": np.array(self.groups)[kept],
@@ -170,19 +170,19 @@ class Keypoints(OwnImages, LandmarkDataset):
             return np.ones(len(points), dtype=bool)
         return np.all((points_px > -1) & (points_px < self.side), axis=-1)
 
-    def _sizes(self, root: Path, filenames: list[str]) -> np.ndarray:
+    def _sizes(self, root: Path, filenames: list[str], kept: np.ndarray) -> np.ndarray:
         """Return each image's width and height (N, 2), 0 if it is bad and to be skipped."""
-        sizes, turned = dict[str, tuple[int, int]](), 0
-        for name in dict.fromkeys(filenames):
-            try:
-                sizes[name], is_turned = oriented_size(root / name)
-                turned += is_turned
-            except ImageError:
-                if not self.skip_bad:
-                    raise
-                sizes[name] = 0, 0
-        self.notices += [f"{self}: {line}" for line in count_turned(turned, len(sizes))]
-        return np.array([sizes[name] for name in filenames])
+        sizes, turned = self.table.sizes[kept], self.table.turned[kept]
+        for row in np.flatnonzero(np.isnan(sizes).any(axis=1)).tolist():
+            sizes[row] = 0, 0
+            if not self.skip_bad:
+                sizes[row], turned[row] = oriented_size(
+                    root / filenames[row]
+                )  # or says what is wrong
+        of_images = dict(zip(filenames, turned.tolist(), strict=True))
+        notices = count_turned(sum(of_images.values()), len(of_images))
+        self.notices += [f"{self}: {line}" for line in notices]
+        return sizes.astype(np.int64)
 
     def _note_ambiguity(self, filenames: list[str], boxes: np.ndarray) -> None:
         whole = Counter(n for n, box in zip(filenames, boxes, strict=True) if np.isnan(box).any())
@@ -209,10 +209,7 @@ class Keypoints(OwnImages, LandmarkDataset):
 
     def square(self, image: Image.Image, points_orig: np.ndarray, index: int) -> Square:
         """See `OwnImages.square`; mirrored copies are mirrored here, their pairs swapped."""
-        try:
-            square, points = super().square(image, points_orig, index)
-        except ImageError as error:  # which doesn't know the file
-            raise ImageError(f"{self.path(index)}: {error}") from None
+        square, points = super().square(image, points_orig, index)
         if not self.annotations["mirrored"][index]:
             return square, points
         assert self.flip_order is not None  # else there is no copy
@@ -252,6 +249,7 @@ class Keypoints(OwnImages, LandmarkDataset):
             "image_crop": self.crop,
             "margin": self.margin,
             "box": self.cutting.box,
+            **self._noted_boxes(),
         }
         landmarks = {
             "names": list(self.point_names),
@@ -261,6 +259,18 @@ class Keypoints(OwnImages, LandmarkDataset):
             "std": list(self.std),
         }
         return {"landmarks": landmarks}
+
+    def _noted_boxes(self) -> dict[str, object]:
+        """Return what tells boxes of another kind: see `predictor.Seen`."""
+        boxes = self.annotations["boxes"]
+        boxed = ~np.isnan(boxes).any(axis=1)  # (N,)
+        spans = spans_of(self.annotations["keypoints"], self.annotations["visible"])
+        sides = (boxes[boxed, 2:] - boxes[boxed, :2]).max(axis=1)
+        return {
+            "boxed": float(boxed.mean()),
+            "box_sides": np.percentile(sides, [10, 90]).tolist() if len(sides) else None,
+            "span": float(np.percentile(spans, 90)),
+        }
 
     def digested(self, facts: object) -> object:
         """See `LandmarkDataset.digested`; the framing and the points' names count, too."""

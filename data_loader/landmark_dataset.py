@@ -29,9 +29,16 @@ INSPECTED = 8  # images, spread over a data set, that are looked at when it is o
 
 
 def add_image_arguments(
-    parser: argparse._ActionsContainer, *, image_size: int, image_crop: int
+    parser: argparse._ActionsContainer,
+    *,
+    image_size: int,
+    image_crop: int | None,
+    default_crop: str = "",
 ) -> None:
-    """Declare the frame of the network input, on a parser or one of its groups."""
+    """Declare the frame of the network input, on a parser or one of its groups.
+
+    ``default_crop`` says in words what the crop is by default, where that depends on other options.
+    """
     parser.add_argument(
         "--image_size",
         type=integer(1, 10_000),
@@ -44,7 +51,7 @@ def add_image_arguments(
         type=natural,
         default=image_crop,
         metavar="PX",
-        help="pixels cut off each side of that square; the network sees the rest",
+        help=f"pixels cut off each side of that square; the network sees the rest{default_crop}",
     )
 
 

@@ -17,6 +17,7 @@ from torch.utils.data import Dataset, IterableDataset
 from data_loader.data_loaders_animal import find_images, resolve_listed
 from data_loader.framing import Box, Framing
 from data_loader.geometry import centre_crop
+from data_loader.instances import with_boxes
 from data_loader.readers.annotation_files import read_lines, replace_backslashes
 from data_loader.readers.coco_keypoints import read_coco_boxes
 from data_loader.readers.images import SUFFIXES, open_image
@@ -240,9 +241,13 @@ def open_source(images: Path, boxes: Path | None) -> ImageFiles | VideoFrames:
     return open_list(images)
 
 
-def annotated_images(path: Path, folder: Path, **how: Any) -> ImageFiles:
-    """Return the images that an annotation file names; see `read_keypoints`."""
+def annotated_images(
+    path: Path, folder: Path, boxes_path: Path | None = None, **how: Any
+) -> ImageFiles:
+    """Return the images that an annotation file names; see `read_keypoints` and `with_boxes`."""
     table = read_keypoints(path, folder, **how)
+    if boxes_path is not None:
+        table = with_boxes(table, boxes_path, folder)
     boxes = np.where(np.isnan(table.boxes).any(axis=1, keepdims=True), np.nan, table.boxes).tolist()
     shown = [
         Shown(name, None if np.isnan(box[0]) else tuple(box), number)

@@ -1,13 +1,13 @@
 """Features of a data set, batch by batch: kept, made anew each epoch, or of warped images.
 
-All three kinds have the same three members: ``len(images)`` batches an epoch,
-``images.batches(epoch)`` and ``images.annotations()``. Letters: N images, M distinct ones among
+All three kinds have the same members: ``len(images)`` batches an epoch, ``images.batches(epoch)``,
+``images.order(epoch)`` and ``images.annotations()``. Letters: N images, M distinct ones among
 them, B of a batch, A landmarks.
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, Subset
 from data_loader.geometry import normalize_points
 from data_loader.items import Items
 from data_loader.landmark_dataset import LandmarkDataset
-from data_loader.loaders import SeededSampler, available_cores, seeded, set_epoch
+from data_loader.loaders import RankBatches, SeededSampler, available_cores, seeded, set_epoch
 from engine.feature_cache import Stored
 from models.encoders import Features, encode
 from utils.log import progress
@@ -85,6 +85,11 @@ class StreamedImages:
             features = self.encoding(item.image)
             yield Batch(features, item.points_norm.to(device), item.visible.to(device))
 
+    def order(self, epoch: int) -> Tensor:
+        """Return the places of an epoch's images in the data set, in their order, (N,)."""
+        set_epoch(self.loader, epoch)
+        return cast(RankBatches, self.loader.batch_sampler).sampler.keys()[0]
+
     def annotations(self) -> tuple[Tensor, Tensor]:
         """Return the unwarped points (N, A, 2) and which are annotated (N, A), for all images."""
         return self.dataset.annotation_tensors()
@@ -98,6 +103,11 @@ class SampledImages:
 
     def __len__(self) -> int:
         return -(-len(self.sampler) // self.batch_size)
+
+    def order(self, epoch: int) -> Tensor:
+        """Return the places of an epoch's images in the data set, in their order, (N,)."""
+        self.sampler.set_epoch(epoch)
+        return self.sampler.keys()[0]
 
     def split(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield each batch's images (B,), and the seeds of their random samples (B,)."""

@@ -201,7 +201,8 @@ def build_run(
         return tuned, Pixels(encoder)
     encoding = Encoding(encoder, digest, settings.layer, settings.use_hypercol)
     if settings.regressor == "ridge":
-        ridge = RidgeRun(settings, task, channels, landmarks, side, device, digest, notes)
+        groups = train_set.item_groups()
+        ridge = RidgeRun(settings, task, channels, landmarks, side, device, digest, notes, groups)
         return ridge, encoding
     regressor = build_regressor(channels, landmarks).to(device)
     return RegressorRun(settings, task, regressor, digest, notes), encoding

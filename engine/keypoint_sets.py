@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from data_loader.folder import add_fit_argument
-from data_loader.instances import BOXES
+from data_loader.folder import add_boxes_argument, add_fit_argument, add_margin_argument
+from data_loader.instances import BOXES, with_boxes
 from data_loader.keypoints import Cutting, Keypoints
 from data_loader.readers.keypoint_files import read_keypoints
 from data_loader.readers.keypoint_table import KeypointTable
@@ -98,6 +98,7 @@ def _add_reading_arguments(group: argparse._ArgumentGroup) -> None:
         "boxes around their annotated points (also of test images: their truth is used), or take "
         "whole images",
     )
+    add_boxes_argument(group)
     add_margin_argument(group, default=0.1)
     group.add_argument(
         "--flip_pairs",
@@ -124,17 +125,6 @@ def _add_reading_arguments(group: argparse._ArgumentGroup) -> None:
     )
 
 
-def add_margin_argument(group: argparse._ArgumentGroup, default: float | None) -> None:
-    """Declare what is shown around a box."""
-    group.add_argument(
-        "--box_margin",
-        type=unit_interval,
-        default=default,
-        metavar="FRACTION",
-        help="added to a box on each side, of its width and height",
-    )
-
-
 @dataclass(frozen=True)
 class KeypointSettings(Settings):
     """Which annotations are read, and how they are split and framed."""
@@ -152,6 +142,7 @@ class KeypointSettings(Settings):
     category: str | None
     fit: str
     box: str
+    boxes: str | None
     box_margin: float
     flip_pairs: list[tuple[str, str]] | None
     mirror: str
@@ -185,6 +176,8 @@ class KeypointSettings(Settings):
             raise InputError(f"{' and '.join(given)} exclude each other")
         if self.val_annotations is not None and self.val_share:
             raise InputError("--val_annotations and --val_share exclude each other")
+        if self.boxes is not None and self.box != "annotated":
+            raise InputError(f"--boxes and --box {self.box} exclude each other")
         if (self.fold or 0) > (self.folds or 0):
             raise InputError(f"--fold {self.fold}: there are {self.folds or 'no'} --folds")
 
@@ -280,6 +273,8 @@ def read(settings: KeypointSettings, path: str, like: KeypointTable | None = Non
     table = read_keypoints(
         Path(path), settings.folder, y_up=settings.y_up, category=settings.category
     )
+    if settings.boxes is not None:
+        table = with_boxes(table, Path(settings.boxes), settings.folder)
     if like is None or table.names == like.names:
         return table
     if set(table.names) != set(like.names):
@@ -343,6 +338,8 @@ def select(table: KeypointTable, rows: np.ndarray) -> KeypointTable:
         boxes=table.boxes[places],
         areas=table.areas[places],
         ids=[table.ids[place] for place in places],
+        sizes=table.sizes[places],
+        turned=table.turned[places],
     )
 
 

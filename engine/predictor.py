@@ -54,6 +54,21 @@ class Trained(NamedTuple):
     data_folder: str | None = None
     y_up: bool = False
     category: str | None = None
+    boxes: str | None = None
+
+
+class Seen(NamedTuple):
+    """What a readout was trained on, in pixels of the images.
+
+    Attributes:
+        boxed: fraction of the instances that were cut out by boxes.
+        box_sides: longer side of these boxes: between them are 80 % of all; None without boxes.
+        span: how far the points of an instance reach along x or y: nine of ten reach no further.
+    """
+
+    boxed: float
+    box_sides: tuple[float, float] | None
+    span: float
 
 
 class Frame(NamedTuple):
@@ -65,6 +80,7 @@ class Frame(NamedTuple):
         crop: pixels cut off each side of the square.
         mean: of each colour, in [0, 1], which is taken from it.
         std: of each colour, by which it is divided.
+        seen: what its training images were like, if that is noted.
     """
 
     names: list[str]
@@ -72,6 +88,7 @@ class Frame(NamedTuple):
     crop: int
     mean: Colours
     std: Colours
+    seen: "Seen | None" = None
 
     @property
     def side(self) -> int:
@@ -263,12 +280,13 @@ def read_frame(
         InputError: if what the checkpoint notes of it is damaged.
     """
     names = [str(number) for number in range(1, landmarks + 1)]
-    fit, margin, mean, std = "stretch", 0.0, (), ()
+    fit, margin, mean, std, seen = "stretch", 0.0, (), (), None
     if entry is not None:
         try:
             names = checked_names(entry["names"], landmarks)
             fit, margin = str(entry["framing"]["fit"]), float(entry["framing"]["margin"])
             mean, std = as_colours(entry["mean"]), as_colours(entry["std"])  # type: ignore[assignment]
+            seen = read_seen(entry["framing"])
             if fit not in FITS or not 0 <= margin <= 1e6 or not np.isfinite(mean + std).all():
                 raise ValueError("out of range")
         except (KeyError, TypeError, ValueError):
@@ -282,7 +300,24 @@ def read_frame(
     fit = settings.fit or fit
     margin = margin if settings.box_margin is None else settings.box_margin
     framing = Framing(fit, opt.image_size, margin)
-    return Frame(names, framing, opt.image_crop, mean, std)  # type: ignore[arg-type]
+    return Frame(names, framing, opt.image_crop, mean, std, seen)  # type: ignore[arg-type]
+
+
+def read_seen(framing: Mapping[str, Any]) -> Seen | None:
+    """Return what a checkpoint notes of its training images; None if it doesn't.
+
+    Raises a `ValueError` or `TypeError` if that is damaged.
+    """
+    if "span" not in framing:
+        return None
+    sides = framing["box_sides"]
+    if sides is not None:
+        low, high = sides
+        sides = float(low), float(high)
+    seen = Seen(float(framing["boxed"]), sides, float(framing["span"]))
+    if not np.isfinite([seen.boxed, seen.span, *(sides or ())]).all():
+        raise ValueError("not finite")
+    return seen
 
 
 def checked_names(names: Sequence[Any], landmarks: int) -> list[str]:

@@ -15,7 +15,14 @@ from data_loader.bad_images import (
 )
 from data_loader.data_loaders_animal import InatAve
 from data_loader.data_loaders_face import CelebAPrunedAligned_MAFLVal
-from data_loader.folder import MEASURED_IMAGES, Folder, add_fit_argument, measure_colours
+from data_loader.folder import (
+    MEASURED_IMAGES,
+    Folder,
+    add_boxes_argument,
+    add_fit_argument,
+    add_margin_argument,
+    measure_colours,
+)
 from data_loader.items import Items, PairItem, SquareItem, SubstitutedItem
 from data_loader.landmark_dataset import LandmarkDataset, add_image_arguments
 from data_loader.loaders import build_loader
@@ -31,7 +38,7 @@ from data_loader.storage.sharded_images import (
 from data_loader.storage.shards import find_shards, holds_shards
 from data_loader.views.batch_views import BatchViews
 from data_loader.views.dense_views import DenseViews, MappedView
-from utils.arguments import allow_change, fraction
+from utils.arguments import ArgumentParser, allow_change, fraction
 from utils.collectives import BatchSplit, all_gather_rows, broadcast_from_first
 from utils.errors import InputError
 from utils.log import RunLog
@@ -39,10 +46,19 @@ from utils.process_group import rank, world_size
 
 UnlabelledSet = LandmarkDataset | ShardedSet
 SHARDED: dict[str, type[ShardedSet]] = {"InatAve": ShardedInatAve, "Folder": ShardedFolder}
+PUBLISHED_CROP = 15  # pixels, of --image_crop [spec 8]
 Batch = PairItem | SquareItem | SubstitutedItem  # each field stacked over b images
 
 
-def add_unlabelled_arguments(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
+class Cutout(NamedTuple):
+    """What of images of one's own is a square, see the flags and `Framing`."""
+
+    fit: str
+    boxes: str | None
+    margin: float
+
+
+def add_unlabelled_arguments(parser: ArgumentParser) -> argparse._ArgumentGroup:
     """Declare which images to pre-train on; return the group."""
     group = parser.add_argument_group("images")
     group.add_argument(
@@ -66,6 +82,8 @@ def add_unlabelled_arguments(parser: argparse.ArgumentParser) -> argparse._Argum
         "--data_folder",
     )
     add_fit_argument(group)
+    add_boxes_argument(group)
+    add_margin_argument(group, default=0.1)
     group.add_argument(
         "--colours",
         choices=["published", "measured"],
@@ -84,7 +102,11 @@ def add_unlabelled_arguments(parser: argparse.ArgumentParser) -> argparse._Argum
     )
     allow_change("image_cache")
     allow_change("data_folder", keeps_results=False)
-    add_image_arguments(group, image_size=100, image_crop=15)
+    shown = f" [{PUBLISHED_CROP}; of Folder, 0]"
+    add_image_arguments(group, image_size=100, image_crop=None, default_crop=shown)
+    parser.choose_default(
+        "image_crop", lambda options: 0 if options.dataset == "Folder" else PUBLISHED_CROP
+    )
     add_bad_image_argument(group)
     return group
 
@@ -112,7 +134,7 @@ def build_unlabelled_dataset(
     *,
     imagelist: str | None,
     image_cache: str | None,
-    fit: str = "stretch",
+    cutout: Cutout,
     colours: str = "published",
     **frame: Any,
 ) -> UnlabelledSet:
@@ -126,7 +148,7 @@ def build_unlabelled_dataset(
         InputError: if an option doesn't go with the data set or with shards; or as the data sets
             do.
     """
-    dataset = _open_unlabelled(name, root, imagelist, image_cache, fit, frame)
+    dataset = _open_unlabelled(name, root, imagelist, image_cache, cutout, frame)
     if colours == "measured":
         dataset.standardise_by(*broadcast_from_first(lambda: measure_colours(dataset)))
     return dataset
@@ -137,21 +159,23 @@ def _open_unlabelled(
     root: str,
     imagelist: str | None,
     image_cache: str | None,
-    fit: str,
+    cutout: Cutout,
     frame: dict[str, Any],
 ) -> UnlabelledSet:
-    if name == "Folder":
-        frame = {**frame, "fit": fit}
-    elif fit != "stretch":
-        raise InputError(f"--fit {fit}: only of --dataset Folder")
+    fit, boxes, _ = cutout
+    if name != "Folder" and (fit != "stretch" or boxes is not None):
+        wish = f"--fit {fit}" if boxes is None else "--boxes"
+        raise InputError(f"{wish}: only of --dataset Folder")
     if holds_shards(root):
-        for option, value in (("imagelist", imagelist), ("image_cache", image_cache)):
+        frame = {**frame, "fit": fit} if name == "Folder" else frame
+        single = {"imagelist": imagelist, "image_cache": image_cache, "boxes": boxes}
+        for option, value in single.items():
             if value is not None:
                 raise InputError(f"--{option} doesn't go with shards, which {root} stands for")
         sharded = SHARDED.get(name, ShardedCelebA)
         return sharded(broadcast_from_first(lambda: find_shards(root)), **frame)
     if name == "Folder":
-        return Folder(root, imagelist=imagelist, **frame)
+        return Folder(root, imagelist=imagelist, **cutout._asdict(), **frame)
     if name == "InatAve":
         return InatAve(root, imagelist=imagelist, **frame)
     return CelebAPrunedAligned_MAFLVal(root, **frame)

@@ -14,6 +14,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from data_loader.splits import folds
 from engine.encoded_images import EncodedImages
 from engine.regressor_run import EvaluationSettings, in_words
 from engine.regressor_training import Task, baseline, evaluate, judged_split, mean_shape
@@ -64,6 +65,7 @@ class RidgeRun:
         device: to compute on.
         encoder_digest: of the encoder's weights; checkpoints note it.
         notes: further entries of the checkpoints.
+        groups: of the training images; those of one group are in one fold of the cross-validation.
     """
 
     def __init__(
@@ -76,7 +78,9 @@ class RidgeRun:
         device: torch.device,
         encoder_digest: str,
         notes: Mapping[str, object] | None = None,
+        groups: Sequence[str] | None = None,
     ) -> None:
+        self.groups = groups
         self.settings, self.task, self.device = settings, task, device
         self.encoder_digest, self.notes = encoder_digest, notes or {}
         self.readout = RidgeReadout(channels, landmarks, side)
@@ -106,7 +110,8 @@ class RidgeRun:
         log.line(f"mean shape: {in_words(self.task, {split: shape})}")
         watch, result = Stopwatch(), {"epochs": 1, "mean_shape": shape}
         if not self.done:
-            result["ridge"] = fit_ridge(self.readout, train, visible, log)._asdict()
+            fold_of = assign_folds(train, len(points), self.groups)
+            result["ridge"] = fit_ridge(self.readout, train, visible, fold_of, log)._asdict()
             log.line(f"fitted to {len(points)} images in {watch.seconds():.1f} s")
         self.readout.to(self.device)
         scores = {s: evaluate(self.readout, self.task, images) for s, images in held_out.items()}
@@ -160,10 +165,30 @@ class Fold:
         return features, torch.cat(self.points)[:count], torch.cat(self.visible)[:count]
 
 
-def fit_ridge(readout: RidgeReadout, train: EncodedImages, visible: Tensor, log: RunLog) -> Choice:
+def assign_folds(train: EncodedImages, count: int, groups: Sequence[str] | None = None) -> Tensor:
+    """Return the fold of each of N images (N,), in the order of their batches, from 0.
+
+    Args:
+        train: the images.
+        count: N.
+        groups: of the images in the data set's order; each is one of its own, if None. Those of a
+            group, such as an image's mirrored copy or its other instances, are in one fold.
+    """
+    num_folds = FOLDS if count >= LEAST_IMAGES else 1
+    if groups is None or len(set(groups)) == count:
+        return torch.arange(count) % num_folds
+    num_folds = min(num_folds, len(set(groups)))
+    if num_folds == 1:
+        return torch.zeros(count, dtype=torch.int64)
+    return torch.from_numpy(folds(groups, num_folds, seed=0))[train.order(epoch=0)]
+
+
+def fit_ridge(
+    readout: RidgeReadout, train: EncodedImages, visible: Tensor, fold_of: Tensor, log: RunLog
+) -> Choice:
     """Fit a readout in place; return what cross-validation chose.
 
-    ``visible`` (N, A) says which landmarks the images show.
+    ``visible`` (N, A) says which landmarks the images show, ``fold_of`` is `assign_folds`'s.
 
     One pass over the images sums up what a ridge regression needs, apart for each fold. Candidates
     are fitted to all folds but one and judged by the mean distance on some images of that one:
@@ -179,16 +204,16 @@ def fit_ridge(readout: RidgeReadout, train: EncodedImages, visible: Tensor, log:
         raise InputError(
             f"--regressor ridge: no training image shows landmark {int(seen.int().argmin()) + 1}"
         )
-    folds = sum_up(train, len(visible), readout.side)
-    everything = total(folds)
-    shape = fit_shape_of(folds)
+    parts = sum_up(train, fold_of, readout.side)
+    everything = total(parts)
+    shape = fit_shape_of(parts)
     choice = Choice()
-    if len(folds) > 1:
+    if len(parts) > 1:
         judge = partial(
             mean_distances,
             readout,
-            [fold.judged() for fold in folds],
-            [solve_without(fold, folds, everything) for fold in folds],
+            [part.judged() for part in parts],
+            [solve_without(part, parts, everything) for part in parts],
         )
         fits = [
             choice._replace(width=w, penalty=p) for w, p in itertools.product(WIDTHS, PENALTIES)
@@ -199,60 +224,61 @@ def fit_ridge(readout: RidgeReadout, train: EncodedImages, visible: Tensor, log:
         ]
         choice = best_of(readings, judge(readings))
         chosen = ", ".join(f"{name} {value:g}" for name, value in choice._asdict().items())
-        log.line(f"chosen by {len(folds)}-fold cross-validation: {chosen}")
+        log.line(f"chosen by {len(parts)}-fold cross-validation: {chosen}")
     set_readout(readout, everything.solve([choice.penalty])[0], shape, choice)
     return choice
 
 
-def sum_up(train: EncodedImages, count: int, side: int) -> list[Fold]:
-    """Return the folds of N images, in one pass over them; one alone if there are few."""
-    num_folds = FOLDS if count >= LEAST_IMAGES else 1
-    folds: list[Fold] = []
+def sum_up(train: EncodedImages, fold_of: Tensor, side: int) -> list[Fold]:
+    """Return the folds of N images, in one pass over them; ``fold_of`` is `assign_folds`'s."""
+    num_folds = int(fold_of.max()) + 1
+    parts: list[Fold] = []
     first = 0
     for batch in progress(train.batches(epoch=0), "summing up"):
         maps = as_maps(batch.features)
-        if not folds:
+        if not parts:
             is_stack = isinstance(batch.features, tuple)
             cells = CELLS if is_stack else maps[0].shape[2]
             heatmaps = len(WIDTHS) * batch.points.shape[1]
             sizes = [m.shape[1] for m in maps]
             offset = torch.cat([m.mean(dim=(0, 2, 3)) for m in maps]).cpu()  # (C,)
-            folds = [
+            parts = [
                 Fold(NormalEquations(sizes, heatmaps, cells, side, offset), is_stack)
                 for _ in range(num_folds)
             ]
-        numbers = torch.arange(first, first + len(batch.points)) % num_folds
-        for number, fold in enumerate(folds):
+        numbers = fold_of[first : first + len(batch.points)]
+        for number, fold in enumerate(parts):
             if (rows := (numbers == number).nonzero().flatten().to(batch.points.device)).numel():
-                parts = [m[rows] for m in maps]
-                fold.add(parts, batch.points[rows], batch.visible[rows], num_folds)
+                fold.add(
+                    [m[rows] for m in maps], batch.points[rows], batch.visible[rows], num_folds
+                )
         first += len(batch.points)
-    return folds
+    return parts
 
 
-def total(folds: Sequence[Fold]) -> NormalEquations:
+def total(parts: Sequence[Fold]) -> NormalEquations:
     """Return the sums over all folds."""
-    everything = folds[0].equations.empty()
-    for fold in folds:
+    everything = parts[0].equations.empty()
+    for fold in parts:
         everything.add_sums(fold.equations)
     return everything
 
 
 def solve_without(
-    fold: Fold, folds: Sequence[Fold], everything: NormalEquations
+    fold: Fold, parts: Sequence[Fold], everything: NormalEquations
 ) -> tuple[list[Solution], ShapePrior]:
     """Return the solutions for each penalty, and the shape, of all folds but one."""
     rest = everything.empty()
     rest.add_sums(everything)
     rest.add_sums(fold.equations, sign=-1)
-    return rest.solve(PENALTIES), fit_shape_of([other for other in folds if other is not fold])
+    return rest.solve(PENALTIES), fit_shape_of([other for other in parts if other is not fold])
 
 
-def fit_shape_of(folds: Sequence[Fold]) -> ShapePrior:
+def fit_shape_of(parts: Sequence[Fold]) -> ShapePrior:
     """Return the prior of shape of those images of folds whose look was kept."""
-    looks = [torch.cat(fold.coarse) for fold in folds]
-    points = [torch.cat(fold.points)[: len(look)] for fold, look in zip(folds, looks, strict=True)]
-    shown = [torch.cat(fold.visible)[: len(look)] for fold, look in zip(folds, looks, strict=True)]
+    looks = [torch.cat(fold.coarse) for fold in parts]
+    points = [torch.cat(fold.points)[: len(look)] for fold, look in zip(parts, looks, strict=True)]
+    shown = [torch.cat(fold.visible)[: len(look)] for fold, look in zip(parts, looks, strict=True)]
     return fit_shape(torch.cat(looks), torch.cat(points), torch.cat(shown))
 
 

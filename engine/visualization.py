@@ -23,6 +23,7 @@ from engine.encoder_loading import EncoderSettings, load_frozen_encoder, use_col
 from engine.evaluation import add_evaluation_arguments
 from engine.page import add_page_argument, check_page, write_page
 from engine.page_records import dataset_records, landmark_names
+from engine.predictor import read_calibration, read_features
 from engine.regressor_training import (
     AUTO,
     KINDS,
@@ -36,6 +37,7 @@ from engine.regressor_training import (
     read_landmarks,
 )
 from engine.run import add_device_arguments, add_log_argument, choose_device
+from models.calibration import Calibration
 from models.encoders import Encoder, add_encoder_arguments, encode
 from models.projection import STAGES
 from utils.arguments import ArgumentParser, add_ignored_arguments, ignored_notices
@@ -167,7 +169,8 @@ def run_visualization(
         path = draw_components(dataset.denormalize(images), maps, settings.vis_path)
         log.line(f"components of {len(images)} images: {path}")
     if settings.finds_landmarks:
-        found = find_landmarks(settings, encoder, regressor, loader, dataset, draw)
+        calibration = load_calibration(settings, dataset.num_landmarks, log)
+        found = find_landmarks(settings, encoder, regressor, loader, dataset, draw, calibration)
         show_landmarks(settings, dataset, found, score(found.batches), legend, log)
 
 
@@ -190,13 +193,18 @@ def find_landmarks(
     loader: DataLoader,
     dataset: LandmarkDataset,
     draw: Draw,
+    calibration: Calibration | None,
 ) -> Found:
     """Return the landmarks of all images, of which the first ones are drawn if that is wished."""
     found = Found([], [], [])
     device = next(encoder.parameters()).device
     for batch in progress(loader, "predicting"):
         features = encode(encoder, batch.image.to(device), *settings.read_layers)
-        pred, confidence = read_landmarks(regressor(features))
+        if calibration is None:
+            pred, confidence = read_landmarks(regressor(features))
+        else:
+            pred, own = (part.cpu() for part in read_features(regressor, features))
+            confidence = calibration(own)
         found.batches.append((pred, batch.points_norm, batch.visible))
         found.confidence.append(confidence)
         if settings.vis_keypoints and len(found.batches) <= DRAWN_BATCHES:
@@ -296,6 +304,22 @@ def load_readout(
     frame = {"image_size": dataset.imwidth, "image_crop": dataset.crop}
     notices += load_regressor(settings.ckpt_path, regressor, encoder, settings.hint, frame)
     return regressor
+
+
+def load_calibration(
+    settings: VisualizationSettings, landmarks: int, log: RunLog
+) -> Calibration | None:
+    """Return what the confidence of a page is worth, if the readout's checkpoint notes that."""
+    if settings.page is None or settings.ckpt_path is None:
+        return None
+    content = load_checkpoint(settings.ckpt_path, ("opt", "epoch"))
+    notices = list[str]()
+    calibration = read_calibration(
+        settings.ckpt_path, content.get("calibration"), landmarks, notices
+    )
+    for notice in notices:
+        log.line(notice)
+    return calibration
 
 
 def principal_maps(features: Tensor, components: int = COMPONENTS) -> np.ndarray:

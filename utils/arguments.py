@@ -27,9 +27,22 @@ class ArgumentParser(argparse.ArgumentParser):
     """argparse with defaults in the help, no abbreviated flags and errors of one line."""
 
     def __init__(self, description: str) -> None:
+        self._choices_of_defaults: dict[str, Callable[[argparse.Namespace], Any]] = {}
         super().__init__(
             description=description, formatter_class=_HelpFormatter, allow_abbrev=False
         )
+
+    def choose_default(self, name: str, choose: Callable[[argparse.Namespace], Any]) -> None:
+        """Let the other options say what an option is that isn't given, and has no default."""
+        self._choices_of_defaults[name] = choose
+
+    def parse_known_args(self, *args: Any, **options: Any) -> Any:
+        """See argparse; options that others say are there, too."""
+        found, rest = super().parse_known_args(*args, **options)
+        for name, choose in self._choices_of_defaults.items():
+            if getattr(found, name) is None:
+                setattr(found, name, choose(found))
+        return found, rest
 
     def error(self, message: str) -> NoReturn:
         """Print one line on stderr and exit with status 2."""

@@ -46,7 +46,7 @@ def read_keypoints(
     """
     parsed = _parse(path, y_up, category)
     images, notices = locate(path, folder, parsed.images)
-    sizes = read_sizes(folder, images)  # (N, 2)
+    sizes, turned = read_sizes(folder, images)  # (N, 2), (N,)
     _check_sizes(path, images, sizes, parsed.sizes)
     points, boxes = parsed.points, parsed.boxes
     if parsed.y_up:
@@ -68,6 +68,8 @@ def read_keypoints(
         flip_pairs=parsed.flip_pairs or find_flip_pairs(parsed.names),
         sigmas=find_sigmas(parsed.names),
         notices=parsed.notices + notices,
+        sizes=sizes,
+        turned=turned,
     )
 
 

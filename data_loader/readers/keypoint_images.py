@@ -77,15 +77,19 @@ def _shifts(folder: Path, names: list[str]) -> list[tuple[int, str]]:
     return shifts + ([(0, found[0])] if len(found) == 1 else [])
 
 
-def read_sizes(folder: Path, images: list[str]) -> np.ndarray:
-    """Return the width and height (N, 2) of images, turned as their notes say.
+def read_sizes(folder: Path, images: list[str]) -> tuple[np.ndarray, np.ndarray]:
+    """Return the width and height (N, 2) of images as their notes turn them, and which these turn.
 
-    NaN where an image can't be read; that is said when the image is needed.
+    NaN where an image can't be read; that is said when the image is needed. The second is (N,).
     """
     sizes: dict[str, tuple[float, float]] = {}
+    turned: dict[str, bool] = {}
     for name in progress(list(dict.fromkeys(images)), "reading headers"):
         try:
-            sizes[name] = oriented_size(folder / name)[0]
+            sizes[name], turned[name] = oriented_size(folder / name)
         except ImageError:
-            sizes[name] = (np.nan, np.nan)
-    return np.array([sizes[name] for name in images], dtype=np.float64)
+            sizes[name], turned[name] = (np.nan, np.nan), False
+    return (
+        np.array([sizes[name] for name in images], dtype=np.float64),
+        np.array([turned[name] for name in images], dtype=bool),
+    )

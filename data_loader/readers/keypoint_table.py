@@ -25,6 +25,8 @@ class KeypointTable(NamedTuple):
         flip_pairs: names that a mirror swaps, where the file or the names tell.
         sigmas: (A,) float64, COCO's for OKS, where they apply.
         notices: lines for the log: what was left out.
+        sizes: (N, 2) float64, width and height of the images, NaN of those that can't be read.
+        turned: (N,), bool, which images a note of their orientation turns.
     """
 
     names: list[str]
@@ -36,6 +38,8 @@ class KeypointTable(NamedTuple):
     flip_pairs: list[tuple[str, str]]
     sigmas: np.ndarray | None
     notices: list[str]
+    sizes: np.ndarray
+    turned: np.ndarray
 
 
 class Parsed(NamedTuple):

@@ -14,6 +14,7 @@ COMMANDS = {
         ["--batch_size", "2", "--rounds", "1"],
         ["published", "one by one", "whole batch, cpu", "views/s", "ratio"],
     ),
+    "dense": (SMALL, ["the trial, float32", "ours, bf16", "pairs/s", "ratio"]),
     "loader": (
         ["--images", "2", "--rounds", "1"],
         [

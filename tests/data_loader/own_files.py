@@ -26,6 +26,19 @@ def write_images(folder: Path, images=IMAGES, size=SIZE) -> None:
         save_image(folder / name, Image.new("RGB", size))
 
 
+def write_boxes(path: Path, boxes) -> Path:
+    """Write COCO's JSON of (image, (left, top, right, bottom))."""
+    names = list(dict.fromkeys(name for name, _ in boxes))
+    annotations = [
+        {"id": number, "image_id": names.index(name), "bbox": [left, top, right - left, low - top]}
+        for number, (name, (left, top, right, low)) in enumerate(boxes)
+    ]
+    images = [{"id": number, "file_name": name} for number, name in enumerate(names)]
+    content = {"images": images, "annotations": annotations, "categories": []}
+    path.write_text(json.dumps(content))
+    return path
+
+
 def cell(number: float, missing: str = "") -> str:
     return missing if np.isnan(number) else f"{number:g}"
 

@@ -10,7 +10,9 @@ PAIRS = [("left_eye", "right_eye")]
 SIZE = (120, 80)
 
 
-def table_of(images, points, boxes=None, names=NAMES, pairs=PAIRS) -> KeypointTable:
+def table_of(
+    images, points, boxes=None, names=NAMES, pairs=PAIRS, size=SIZE, turned=False
+) -> KeypointTable:
     """Return a table of instances (N, A, 2), without boxes (N, 4) if none are given."""
     points, count = np.asarray(points, dtype=np.float64), len(images)
     return KeypointTable(
@@ -23,6 +25,8 @@ def table_of(images, points, boxes=None, names=NAMES, pairs=PAIRS) -> KeypointTa
         flip_pairs=list(pairs),
         sigmas=None,
         notices=["a line of the reader's"],
+        sizes=np.full((count, 2), size, dtype=np.float64),
+        turned=np.full(count, turned),
     )
 
 
@@ -44,4 +48,4 @@ def write_dots(folder, count, seed=0, size=SIZE) -> KeypointTable:
     images = [f"day{i % 3}/{i}.png" for i in range(count)]
     for image, place in zip(images, points, strict=True):
         save_image(folder / image, dot_image(size, place[0]))
-    return table_of(images, points)
+    return table_of(images, points, size=size)

@@ -13,6 +13,7 @@ from data_loader.storage.shards import find_shards
 from data_loader.views.random_view import BIRD_MEAN, BIRD_STD
 from tests.data_loader import shard_files
 from tests.data_loader.layouts import bright_spot, complaint, dot_image, save_image
+from tests.data_loader.own_files import write_boxes
 
 PLAIN = {"do_augmentations": False, "imwidth": 64, "crop": 4}
 
@@ -33,6 +34,33 @@ def test_images_are_framed_as_asked(tmp_path, fit):
     assert data.shape == (6, 56, 56)
     expected = Framing(fit, 64).affine((120, 80))(np.array([50, 45])) - 4
     assert np.abs(bright_spot(data[:3], dataset) - expected).max() < 0.1
+
+
+def test_each_box_is_an_image(tmp_path):
+    save_image(tmp_path / "a/1.png", dot_image((120, 80), (50, 45)))
+    save_image(tmp_path / "a/2.png", dot_image((120, 80), (90, 45)))
+    boxes = [(30, 25, 70, 65), (40, 20, 60, 70), (80, 30, 110, 60)]
+    names = ["a/1.png", "a/1.png", "a/2.png"]
+    path = write_boxes(tmp_path / "boxes.json", list(zip(names, boxes, strict=True)))
+    dataset = Folder(tmp_path, fit="stretch", boxes=path, margin=0.1, **PLAIN)
+    assert dataset.filenames == names
+    framing = Framing("stretch", 64, 0.1)
+    for index, (box, dot) in enumerate(zip(boxes, ((50, 45), (50, 45), (90, 45)), strict=True)):
+        expected = framing.affine((120, 80), box)(np.array(dot)) - 4
+        assert np.abs(bright_spot(dataset[index][0][:3], dataset) - expected).max() < 0.3
+    # Its squares aren't those of whole images, and a cache of the ones isn't taken for the others.
+    assert dataset.digest() != Folder(tmp_path, **PLAIN).digest()
+    assert "exclude each other" in complaint(
+        Folder, tmp_path, boxes=path, imagelist=tmp_path / "list", **PLAIN
+    )
+    path = write_boxes(path, [("a/1.png", (0, 0, 9, 9)), ("a/9.png", (0, 0, 9, 9))])
+    assert "1 of the 2 images it names aren't below" in complaint(
+        Folder, tmp_path, boxes=path, **PLAIN
+    )
+    path = write_boxes(path, [("a/1.png", (200, 0, 209, 9))])
+    assert "1.png: the box 200, 0, 209, 9 shows nothing" in complaint(
+        Folder(tmp_path, boxes=path, **PLAIN).base_item, 0
+    )
 
 
 def test_images_are_turned_as_their_notes_say_and_counted(tmp_path):

@@ -5,12 +5,16 @@ import pytest
 import torch
 from PIL import Image
 
+from data_loader import keypoints
 from data_loader.few_shot import restrict, save_picks
 from data_loader.framing import FITS
 from data_loader.geometry import normalize_points
 from data_loader.keypoints import Cutting, Keypoints
+from data_loader.readers import keypoint_images
+from data_loader.readers.keypoint_files import read_keypoints
+from data_loader.readers.keypoint_images import read_sizes
 from tests.data_loader.layouts import bright_spot, complaint, dot_image, save_image
-from tests.data_loader.own_tables import NAMES, table_of, write_dots
+from tests.data_loader.own_tables import NAMES, SIZE, table_of, write_dots, write_long_csv
 
 FRAME = {"imwidth": 64, "crop": 4}
 BOXES = [(20.0, 10.0, 100.0, 70.0), (-30.0, -5.0, 95.0, 90.0)]
@@ -37,7 +41,7 @@ def test_points_of_turned_images_are_those_that_are_shown(tmp_path):
     shown, exif = dot_image((120, 80), (50, 45)), Image.Exif()
     exif[0x0112] = 6
     shown.transpose(Image.Transpose.ROTATE_90).save(tmp_path / "1.jpg", quality=95, exif=exif)
-    table = table_of(["1.jpg"], [[(50, 45), (60, 45), (40, 45)]])
+    table = table_of(["1.jpg"], [[(50, 45), (60, 45), (40, 45)]], turned=True)
     dataset = Keypoints(table, tmp_path, "train", **FRAME)
     item = dataset.annotated_item(0)
     assert np.abs(bright_spot(item.image, dataset) - item.points_px[0].numpy()).max() < 0.3
@@ -114,9 +118,12 @@ def test_nothing_is_added_unless_copies_are_asked_for(tmp_path):
 
 def test_what_a_checkpoint_notes(tmp_path):
     cutting = Cutting("pad", "points", 0.25)
-    dataset = Keypoints(write_dots(tmp_path, 2), tmp_path, "train", cutting, **FRAME)
+    table = table_of(["a.png"], [[(10, 20), (30, 24), (20, 60)]])
+    save_image(tmp_path / "a.png", dot_image(SIZE, (10, 20)))
+    dataset = Keypoints(table, tmp_path, "train", cutting, **FRAME)
     dataset.standardise_by((0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
     framing = {"fit": "pad", "image_size": 64, "image_crop": 4, "margin": 0.25, "box": "points"}
+    framing |= {"boxed": 1.0, "box_sides": [40.0, 40.0], "span": 40.0}
     assert dataset.checkpoint_notes() == {
         "landmarks": {
             "names": NAMES,
@@ -142,10 +149,23 @@ def test_framing_and_names_are_part_of_the_digest(tmp_path):
 def test_unreadable_images_stop_or_wait_to_be_left_out(tmp_path):
     table = write_dots(tmp_path, 2)
     (tmp_path / table.images[1]).write_bytes(b"no image")
+    sizes, turned = read_sizes(tmp_path, table.images)
+    table = table._replace(sizes=sizes, turned=turned)
     assert "not an image" in complaint(Keypoints, table, tmp_path, "train", **FRAME)
     dataset = Keypoints(table, tmp_path, "train", skip_bad=True, **FRAME)
     assert "not an image" in complaint(dataset.annotated_item, 1)
     assert dataset.annotated_item(0).visible.all()
+
+
+def test_headers_are_read_once(tmp_path, monkeypatch):
+    folder = tmp_path / "own"
+    table = write_dots(folder, 3)
+    write_long_csv(tmp_path / "points.csv", table)
+    opened, real = [], keypoint_images.oriented_size
+    for module in (keypoint_images, keypoints):
+        monkeypatch.setattr(module, "oriented_size", lambda path: opened.append(path) or real(path))
+    dataset = Keypoints(read_keypoints(tmp_path / "points.csv", folder), folder, "train", **FRAME)
+    assert len(opened) == 3 and dataset.annotations["sizes"].tolist() == [list(SIZE)] * 3
 
 
 def test_absent_folders_are_named(tmp_path):

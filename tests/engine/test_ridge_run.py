@@ -16,6 +16,7 @@ from engine.ridge_run import (
     WIDTHS,
     Choice,
     RidgeRun,
+    assign_folds,
     fit_ridge,
     fit_shape_of,
     mean_distances,
@@ -48,7 +49,13 @@ def images(encoder, tmp_path_factory):
 
 def fitted(images, count=40):
     readout = RidgeReadout(960, 3, SIDE)
-    return readout, fit_ridge(readout, images, images.annotations()[1], RunLog())
+    return readout, fit_ridge(
+        readout,
+        images,
+        images.annotations()[1],
+        assign_folds(images, len(images.annotations()[0])),
+        RunLog(),
+    )
 
 
 def distance(readout, images):
@@ -67,7 +74,7 @@ def test_it_finds_dots_that_it_never_saw(images, encoder, tmp_path):
 
 
 def test_solutions_without_a_fold_are_those_of_the_other_folds(images):
-    folds = sum_up(images, 40, SIDE)
+    folds = sum_up(images, assign_folds(images, 40), SIDE)
     assert len(folds) == 5 and sum(len(p) for fold in folds for p in fold.points) == 40
     solutions, shape = solve_without(folds[2], folds, total(folds))
     others = [fold for fold in folds if fold is not folds[2]]
@@ -81,7 +88,7 @@ def test_solutions_without_a_fold_are_those_of_the_other_folds(images):
 
 
 def test_folds_hold_each_image_once_with_its_own_features(images):
-    folds = sum_up(images, 40, SIDE)
+    folds = sum_up(images, assign_folds(images, 40), SIDE)
     first = next(images.batches(0))
     maps, points, _ = folds[0].judged()
     assert len(points) == 8 <= JUDGED_IMAGES
@@ -90,7 +97,7 @@ def test_folds_hold_each_image_once_with_its_own_features(images):
 
 
 def test_choices_are_judged_as_readouts_that_are_applied_to_the_images(images, monkeypatch):
-    folds = sum_up(images, 40, SIDE)
+    folds = sum_up(images, assign_folds(images, 40), SIDE)
     everything = total(folds)
     judged = [fold.judged() for fold in folds]
     candidates = [solve_without(fold, folds, everything) for fold in folds]
@@ -111,6 +118,25 @@ def test_choices_are_judged_as_readouts_that_are_applied_to_the_images(images, m
     assert len(calls) == 5 * (len(WIDTHS) * 3 + 1)
 
 
+@pytest.mark.parametrize("mode", ["memory", "off"])
+def test_a_group_is_in_one_fold_whatever_the_order(encoder, tmp_path, mode):
+    images = encoded(Dots(tmp_path, 12), encoder, mode=mode, shuffle=True)
+    groups = [f"image {place % 6}" for place in range(12)]  # as mirrored copies follow all images
+    fold_of = assign_folds(images, 12, groups)
+    assert len(fold_of.unique()) == 5
+    order = images.order(epoch=0)
+    truth = torch.cat([batch.points for batch in images.batches(epoch=0)])
+    assert torch.equal(truth, images.annotations()[0][order])
+    in_folds = dict.fromkeys(groups)
+    for place, fold in zip(order.tolist(), fold_of.tolist(), strict=True):
+        assert in_folds[groups[place]] in (None, fold)
+        in_folds[groups[place]] = fold
+    # Without groups, or with one an image, folds are as they always were.
+    assert torch.equal(assign_folds(images, 12), torch.arange(12) % 5)
+    assert torch.equal(assign_folds(images, 12, [str(i) for i in range(12)]), torch.arange(12) % 5)
+    assert not assign_folds(images, 12, ["one"] * 12).any()
+
+
 def test_a_landmark_that_one_image_alone_shows_is_no_obstacle(images, encoder, tmp_path):
     dataset = Dots(tmp_path, 10)
     dataset.annotations["visible"] = np.ones((10, 3), bool)
@@ -122,7 +148,7 @@ def test_a_landmark_that_one_image_alone_shows_is_no_obstacle(images, encoder, t
 
 def test_a_hypercolumn_of_one_map_is_judged_as_it_is_fitted(encoder, tmp_path):
     images = encoded(Dots(tmp_path, 10), encoder, layer=1)
-    features, _, _ = sum_up(images, 10, SIDE)[0].judged()
+    features, _, _ = sum_up(images, assign_folds(images, 10), SIDE)[0].judged()
     assert isinstance(features, tuple) and len(features) == 1
     readout = RidgeReadout(512, 3, SIDE)
     assert readout.heatmaps(features)[0].shape[2] == 48 * 48

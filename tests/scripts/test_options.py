@@ -140,6 +140,17 @@ def test_flags_have_the_published_defaults(script):
         assert args[name] == default, name
 
 
+@pytest.mark.parametrize("script", [train_moco, train_dense], ids=lambda s: s.__name__)
+def test_nothing_is_cut_off_images_of_a_folder_by_default(script):
+    def crop(*flags):
+        parser = script.build_parser()
+        return parser.parse_args(["--model_path", "m", "--model_name", "n", *flags]).image_crop
+
+    assert crop() == crop("--dataset", "InatAve") == 15
+    assert crop("--dataset", "Folder") == 0
+    assert crop("--dataset", "Folder", "--image_crop", "15") == 15
+
+
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda s: s.__name__)
 def test_every_flag_is_explained_and_spelled_like_its_attribute(script):
     for action in script.build_parser()._actions:
@@ -159,8 +170,9 @@ def test_flags_that_scripts_share_mean_the_same():
                 "imagelist",
             ):
                 continue
-            # The hourglass can't be pre-trained here, auto isn't drawn; a folder or a file.
-            if action.dest in ("model", "regressor", "out"):
+            # The hourglass can't be pre-trained here, auto isn't drawn; a folder or a file; the
+            # default of the crop depends on the data set in pre-training.
+            if action.dest in ("model", "regressor", "out", "image_crop"):
                 continue
             meaning = (action.type, action.choices, action.help, action.nargs)
             assert seen.setdefault(action.dest, meaning) == meaning, action.dest

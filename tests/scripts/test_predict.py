@@ -94,6 +94,28 @@ def test_points_are_those_of_the_evaluation(fitted, tmp_path, kind):
     assert not list(tmp_path.glob("*.part")) and not list(tmp_path.glob(".*"))
 
 
+@pytest.mark.parametrize("kind", list(KINDS))
+def test_the_page_of_tested_images_gives_the_same_confidence(fitted, tmp_path, kind):
+    readout = ["--ckpt_path", fitted / f"runs/{kind}/resnet18.pth"]
+    done = predict(tmp_path, *readout, "--images", fitted / "own", "--out", "a.csv")
+    assert done.status == 0, done.err
+    expected = {row["image"]: float(row["nose_confidence"]) for row in rows(tmp_path / "a.csv")}
+    flags = [flag for flag in FIT if flag not in ("--model_path", "runs")]
+    flags += ["--data_folder", fitted / "own", "--annotations", fitted / "own.csv"]
+    flags += [*readout, "--page", "page", "--regressor", kind]
+    if kind == "published":
+        flags += ["--val_share", 0.3]
+    done = run_inside("vis_animal.py", *flags, cwd=tmp_path)
+    assert done.status == 0, done.err
+    assert "confidence: the probability of at most 5 % of the diagonal" in done.out
+    text = (tmp_path / "page/data/0000.js").read_text()
+    record = json.loads(text[text.index("{") : text.rindex("}") + 1])
+    assert len(record["names"]) >= 2
+    confidence = np.reshape(record["confidence"], (len(record["names"]), len(NAMES)))
+    for name, (nose, *_) in zip(record["names"], confidence, strict=True):
+        assert abs(nose - expected[name]) < 2e-3
+
+
 @pytest.fixture
 def ridge(fitted):
     return ["--ckpt_path", fitted / "runs/ridge/resnet18.pth", "--random_network"]
@@ -365,3 +387,40 @@ def test_an_interrupted_run_can_be_resumed_by_the_same_command_alone(fitted, tmp
     done = predict(tmp_path, *flags)
     assert done.status == 0 and "resumed from a.csv.part after " in done.out, done.err
     assert len(rows(tmp_path / "a.csv")) == 144
+
+
+def test_a_second_pass_looks_at_windows_of_the_first(fitted, tmp_path, ridge):
+    images = ["--images", fitted / "own"]
+    windows = ["--windows", "windows.json"]
+    done = predict(tmp_path, *ridge, *images, "--out", "a.csv", *windows)
+    assert done.status == 0, done.err
+    table = read_keypoints(fitted / "own.csv", fitted / "own", y_up=True)
+    spans = np.ptp(table.points, axis=1).max(axis=1)
+    side = json.loads((tmp_path / "windows.json").read_text())["annotations"][0]["bbox"][2:]
+    # Those that were trained on are nine of the twelve.
+    assert side[0] == side[1] and spans.min() < side[0] / 1.75 < spans.max() + 1
+    assert f"12 windows of {side[0]:.0f} x" in done.out
+    again = predict(tmp_path, *ridge, *images, "--out", "b.csv", *windows)
+    assert again.status == 2 and "windows.json: is there already" in again.err
+
+    fit = ["--data_folder", fitted / "own", "--annotations", fitted / "own.csv"]
+    fit += ["--regressor", "ridge", "--boxes", "windows.json", "--box_margin", 0]
+    done = run_inside("eval_animal.py", *FIT, *fit, "--model_name", "fine", cwd=tmp_path)
+    assert done.status == 0, done.err
+    fine = ["--ckpt_path", "runs/fine/resnet18.pth", *images, "--out"]
+    done = predict(tmp_path, *fine, "fine.csv", "--boxes", "windows.json")
+    assert done.status == 0 and "another scale" not in done.out, done.err
+    result = json.loads((tmp_path / "runs/fine/result.json").read_text())
+    errors = {
+        row["image"]: float(row["mean_px"]) for row in rows(tmp_path / "runs/fine/per_image.csv")
+    }
+    assert result["images"]["Test"] == len(errors) > 1
+    for row in rows(tmp_path / "fine.csv"):
+        if row["image"] in errors:
+            points = np.array([[float(row[f"{n}_{a}"]) for a in "xy"] for n in NAMES])
+            truth = table.points[table.images.index(row["image"])]
+            assert abs(np.linalg.norm(points - truth, axis=1).mean() - errors[row["image"]]) < 2e-3
+    done = predict(tmp_path, *fine, "whole.csv")
+    assert done.status == 0 and "trained on boxes" in done.out
+    done = predict(tmp_path, *ridge, *images, "--boxes", "windows.json", "--out", "c.csv")
+    assert done.status == 0 and "trained on whole images" in done.out

@@ -67,5 +67,6 @@ def test_absent_images_are_counted_and_the_first_named(tmp_path):
 def test_sizes(tmp_path):
     write_images(tmp_path, ["a.png"], (40, 30))
     (tmp_path / "bad.png").write_bytes(b"")
-    sizes = read_sizes(tmp_path, ["a.png", "bad.png", "a.png"])
+    sizes, turned = read_sizes(tmp_path, ["a.png", "bad.png", "a.png"])
     assert np.array_equal(sizes, [[40, 30], [np.nan] * 2, [40, 30]], equal_nan=True)
+    assert not turned.any()
