@@ -201,7 +201,9 @@ def main() -> None:
     check_common_places(dataset.side / args.image_size, spread)
 
     # ---- encoder and head; as they were, if the run resumes ----
-    notices = worker_notice(args.num_workers) + ignored_notices(args, WHY_IGNORED, **IGNORED)
+    notices = worker_notice(args.num_workers, device) + ignored_notices(
+        args, WHY_IGNORED, **IGNORED
+    )
     encoder = initialise_encoder(args.model, dataset.side, args.seed, args.init, notices)
     use_colours(encoder, dataset, noted_in=args.init)
     embedding = DenseEmbedding(cast(Trainable, encoder), args.dimensions, args.freeze).to(device)
@@ -257,11 +259,7 @@ def main() -> None:
     schedule = partial(warm_up_cosine_lr, learning_rate, args.warmup_steps, steps)
     run_epoch = partial(train_one_epoch, views, embed, state, position, objective, schedule)
     save = partial(
-        save_run,
-        run.recording(amp=amp),
-        dataset.order_name(),
-        state,
-        notes=dataset.noted_colours(),
+        save_run, run.recording(amp=amp), dataset.order_name(), state, notes=dataset.noted_colours()
     )
     with Interruption() as interruption:
         save_late = PeriodicSave(save, args.save_minutes, interruption)

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -20,6 +20,8 @@ from torch import Tensor
 from data_loader.data_loaders_face import CelebAPrunedAligned_MAFLVal
 from models.encoders import RESNETS
 from utils.arguments import ArgumentParser, positive_int
+
+T = TypeVar("T")
 
 
 def build_parser(description: str, rounds: int, root: str = "a CelebA layout") -> ArgumentParser:
@@ -100,9 +102,14 @@ def peak_memory(way: Callable[..., Iterator[None]], *arguments: object) -> Peak:
     ``way`` is a module's function, which yields once when it is set up and from where on growth
     counts.
     """
+    return in_fresh_process(_measure, way, arguments)
+
+
+def in_fresh_process(function: Callable[..., T], *arguments: object) -> T:
+    """Return what a module's function returns in a process of its own."""
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
-    process = context.Process(target=_measure, args=(theirs, way, arguments))
+    process = context.Process(target=_send, args=(theirs, function, arguments))
     process.start()
     theirs.close()
     try:
@@ -113,16 +120,20 @@ def peak_memory(way: Callable[..., Iterator[None]], *arguments: object) -> Peak:
         process.join()
 
 
-def _measure(pipe: Connection, way: Callable[..., Iterator[None]], arguments: Sequence) -> None:
+def _send(pipe: Connection, function: Callable[..., object], arguments: Sequence) -> None:
+    pipe.send(function(*arguments))
+
+
+def _measure(way: Callable[..., Iterator[None]], arguments: Sequence) -> Peak:
     steps = way(*arguments)
     next(steps)
-    before = _highest()
+    before = highest_memory()
     for _ in steps:
         pass
-    pipe.send(Peak(_highest(), _highest() - before))
+    return Peak(highest_memory(), highest_memory() - before)
 
 
-def _highest() -> float:
+def highest_memory() -> float:
     """Return this process's highest resident memory, in MB."""
     status = Path("/proc/self/status")
     if status.exists():

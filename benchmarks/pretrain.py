@@ -1,7 +1,9 @@
-"""Pre-training, end to end: the published loader and step against ours, in images a second.
+r"""Pre-training, end to end: the published loader and step against ours, in images a second.
 
   python -m benchmarks.pretrain --data_folder datasets/celeba
   python -m benchmarks.pretrain --data_folder datasets/celeba --what memory --model resnet50
+  python -m benchmarks.pretrain --data_folder datasets/celeba --ways "+ image cache" \
+    --num_workers 0 1 2 --threads 1 2
 
 Each turn is an epoch over the same images: reading, views, step. The literal side decodes each
 image for each epoch, samples views with torchvision's transforms and takes the published step. The
@@ -11,6 +13,7 @@ first epochs, in which kernels are compiled and the image cache is made, aren't 
 import tempfile
 from collections.abc import Callable, Iterator
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +40,7 @@ from models.encoders import build_random_encoder
 from models.momentum import copy_parameters, set_key_mode
 from models.nce import MemoryMoCo
 from train_moco import train_one_epoch
-from utils.arguments import natural
+from utils.arguments import natural, positive_int
 from utils.log import RunLog
 
 SIZE, CROP, SIDE = 136, 20, 96
@@ -58,7 +61,16 @@ def main() -> None:
     add_model_arguments(parser, images=512, batch_size=64)
     parser.add_argument("--what", choices=["speed", "memory"], default="speed")
     parser.add_argument("--ways", nargs="+", choices=list(WAYS), default=list(WAYS))
-    parser.add_argument("--num_workers", type=natural, default=2)
+    parser.add_argument(
+        "--num_workers", nargs="+", type=natural, default=[2], help="of each way, in turns"
+    )
+    parser.add_argument(
+        "--threads",
+        nargs="+",
+        type=positive_int,
+        default=[torch.get_num_threads()],
+        help="of the model, of each way and number of workers, in turns",
+    )
     args = parser.parse_args()
     title = f"{args.model}, {SIDE} px, batch {args.batch_size}"
     if args.what == "memory":
@@ -72,11 +84,31 @@ def main() -> None:
         return
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     with tempfile.TemporaryDirectory() as folder:
-        loading = (args.data_folder, args.images, args.batch_size, args.num_workers, device)
-        ways = {"literal": literal_epochs(args.model, *loading)}
-        for name in args.ways:
-            ways[name] = our_epochs(args.model, *loading, Path(folder), **WAYS[name])
+        ways = {}
+        for workers, threads in product(args.num_workers, args.threads):
+            loading = (args.data_folder, args.images, args.batch_size, workers, device)
+            of = (
+                f", {workers} w, {threads} t"
+                if len(args.num_workers) * len(args.threads) > 1
+                else ""
+            )
+            ways[f"literal{of}"] = with_threads(threads, literal_epochs(args.model, *loading))
+            for name in args.ways:
+                ours = our_epochs(args.model, *loading, Path(folder), **WAYS[name])
+                ways[f"{name}{of}"] = with_threads(threads, ours)
         compare(f"{title}, end to end", ways, args.rounds, "images/s", args.images)
+
+
+def with_threads(threads: int, epoch: Callable[[], None]) -> Callable[[], None]:
+    """Return a function that trains for an epoch on so many threads."""
+
+    def train() -> None:
+        before = torch.get_num_threads()
+        torch.set_num_threads(threads)
+        epoch()
+        torch.set_num_threads(before)
+
+    return train
 
 
 def literal_epochs(

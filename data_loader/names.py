@@ -1,5 +1,6 @@
 """Names of a million images in little memory."""
 
+import os
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import accumulate, islice
@@ -20,10 +21,13 @@ class Names(Sequence[str]):
 
     def __init__(self, names: Iterable[str]) -> None:
         # In blocks, which are never grown: what that frees would stay the process's.
-        self._blocks: list[tuple[bytes, array[int]]] = []  # names joined, and where each ends
+        # Of each: how all names begin, such as with a folder; the rests joined; where each ends.
+        self._blocks: list[tuple[bytes, bytes, array[int]]] = []
         left, self._length = iter(names), 0
         while block := [name.encode("utf-8", "surrogateescape") for name in islice(left, BLOCK)]:
-            self._blocks.append((b"".join(block), array("I", accumulate(map(len, block)))))
+            begin = os.path.commonprefix(block) or b""
+            rests = [name[len(begin) :] for name in block]
+            self._blocks.append((begin, b"".join(rests), array("I", accumulate(map(len, rests)))))
             self._length += len(block)
 
     def __len__(self) -> int:
@@ -39,8 +43,8 @@ class Names(Sequence[str]):
         if isinstance(index, slice):
             return [self[place] for place in range(*index.indices(len(self)))]
         number, place = divmod(range(self._length)[index], BLOCK)  # or an IndexError
-        joined, ends = self._blocks[number]
-        name = joined[ends[place - 1] if place else 0 : ends[place]]
+        begin, joined, ends = self._blocks[number]
+        name = begin + joined[ends[place - 1] if place else 0 : ends[place]]
         return name.decode("utf-8", "surrogateescape")
 
     def __iter__(self) -> Iterator[str]:

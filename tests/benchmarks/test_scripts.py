@@ -9,12 +9,22 @@ from benchmarks.measure import peak_memory
 from datasets.synthetic import generate
 
 SMALL = ["--images", "4", "--batch_size", "2", "--rounds", "1"]
+GROWTH = ["--rounds", "1"]
 COMMANDS = {
     "augmentation": (
         ["--batch_size", "2", "--rounds", "1"],
         ["published", "one by one", "whole batch, cpu", "views/s", "ratio"],
     ),
     "dense": (SMALL, ["the trial, float32", "ours, bf16", "pairs/s", "ratio"]),
+    "growth": (
+        [*GROWTH, "--steps", "2", "--batch_size", "2", "--sizes", "3"],
+        ["| folder | 3 |", "| list | 3 |", "| shards | 3 |", "ms a step"],
+    ),
+    "growth, readouts": (
+        [*GROWTH, "--what", "readouts", "--sizes", "3"],
+        ["| ridge | 3 |", "| published | 3 |"],
+    ),
+    "growth, predict": ([*GROWTH, "--what", "predict", "--sizes", "3"], ["| predict.py | 3 |"]),
     "loader": (
         ["--images", "2", "--rounds", "1"],
         [
@@ -26,6 +36,10 @@ COMMANDS = {
     "pretrain": (
         [*SMALL, "--num_workers", "0", "--ways", "+ cache, device views"],
         ["images/s", "ratio"],
+    ),
+    "pretrain, workers": (
+        [*SMALL, "--num_workers", "0", "1", "--threads", "1", "--ways", "channels last"],
+        ["literal, 0 w, 1 t", "channels last, 1 w, 1 t"],
     ),
     "pretrain, memory": (["--what", "memory", "--batch_size", "2"], ["with --recompute: peak"]),
     "regressor": ([*SMALL, "--what", "cached"], ["reg_conv's gradient", "ratio"]),
@@ -42,7 +56,12 @@ def faces(tmp_path_factory):
     return out / "celeba"
 
 
-@pytest.mark.parametrize("name", COMMANDS)
+SLOW = {"growth, predict"}  # fits a readout first
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=pytest.mark.slow if n in SLOW else ()) for n in COMMANDS]
+)
 def test_benchmark_prints_its_figures(name, faces, monkeypatch, capsys):
     options, figures = COMMANDS[name]
     script = name.split(",")[0]

@@ -29,5 +29,5 @@ def test_they_are_read_as_a_list_is(monkeypatch, block):
 
 def test_they_take_a_fraction_of_a_list():
     names = Names(f"folder/{number:06d}.jpg" for number in range(10_000))
-    size = sum(len(joined) + ends.itemsize * len(ends) for joined, ends in names._blocks)
-    assert size == 10_000 * (17 + 4) and len(names._blocks) == 3
+    size = sum(len(joined) + ends.itemsize * len(ends) for _, joined, ends in names._blocks)
+    assert size <= 10_000 * (8 + 4) and len(names._blocks) == 3  # "folder/00", at least, is common
