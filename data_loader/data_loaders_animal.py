@@ -7,6 +7,8 @@ import argparse
 import os
 import re
 from collections import Counter
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,8 @@ from data_loader.bad_images import add_bad_image_argument
 from data_loader.geometry import Square, resize_square
 from data_loader.image_set import ImageSet
 from data_loader.landmark_dataset import LandmarkDataset, add_image_arguments
-from data_loader.readers.annotation_files import read_lines, read_names
+from data_loader.names import Names
+from data_loader.readers.annotation_files import iterate_lines, read_names
 from data_loader.readers.cub_annotations import PARTS, read_part_annotations
 from data_loader.readers.images import SUFFIXES
 from data_loader.views.random_view import BIRD_MEAN, BIRD_STD
@@ -63,7 +66,7 @@ class InatAve(Birds, LandmarkDataset):
             root = Path(imagelist).parent  # a list of absolute paths needs no root
         super().__init__(root, train, pair_image, imwidth, crop, do_augmentations, **options)
 
-    def read(self, root: Path, train: bool) -> tuple[Path, list[str], dict[str, np.ndarray]]:
+    def read(self, root: Path, train: bool) -> tuple[Path, Sequence[str], dict[str, np.ndarray]]:
         """See `LandmarkDataset.read`; there are no points."""
         if self.imagelist is None:
             filenames, left_out = find_images(root)
@@ -71,7 +74,7 @@ class InatAve(Birds, LandmarkDataset):
                 total = sum(left_out.values())
                 kinds = ", ".join(f"{count:,} {kind}" for kind, count in left_out.most_common(9))
                 self.notices.append(f"{root}: {total:,} files or folders left out: {kinds}")
-            if not filenames:
+            if not len(filenames):
                 raise InputError(
                     f"{root}: holds no image, at any depth, named *.{', *.'.join(sorted(SUFFIXES))}"
                 )
@@ -85,13 +88,13 @@ class InatAve(Birds, LandmarkDataset):
         return root, filenames, {"keypoints": np.empty((len(filenames), 0, 2))}
 
 
-def find_images(root: Path) -> tuple[list[str], Counter[str]]:
+def find_images(root: Path) -> tuple[Names, Counter[str]]:
     """Return the sorted paths of the images below a folder, and why other files were left out.
 
     Links are followed, to each folder once. Folders that can't be read are passed over. Others
     are counted by kind.
     """
-    found, left_out, seen = [], Counter[str](), set()
+    inside, left_out, seen = dict[str, str](), Counter[str](), set()
     for folder, subfolders, files in os.walk(root, followlinks=True):
         real = os.path.realpath(folder)
         if real in seen:
@@ -101,37 +104,74 @@ def find_images(root: Path) -> tuple[list[str], Counter[str]]:
         hidden = [name for name in subfolders if name.startswith(".") or name == "__MACOSX"]
         subfolders[:] = sorted(set(subfolders) - set(hidden))
         left_out.update({"hidden": len(hidden)} if hidden else {})
+        images = []
         for name in files:
             suffix = os.path.splitext(name)[1].lower()
             if name.startswith("."):
                 left_out["hidden"] += 1
             elif suffix[1:] in SUFFIXES:
-                found.append(os.path.relpath(os.path.join(folder, name), root))
+                images.append(name)
             else:
                 left_out[f"*{suffix}" if suffix else "without suffix"] += 1
-    return sorted(found), left_out
+        below = os.path.relpath(folder, root)
+        below = "" if below == os.curdir else below + os.sep
+        # No name holds a zero; one string takes less memory than many.
+        inside[below] = "\0".join([*images, *(name + os.sep for name in subfolders)])
+    return Names(_in_order(inside)), left_out
 
 
-def resolve_listed(imagelist: Path, folders: list[Path], absent_in: Path | None) -> list[str]:
+def _in_order(inside: dict[str, str]) -> Iterator[str]:
+    """Yield the sorted paths of all files, given the names in each folder, joined by zeros.
+
+    A folder's name, and its key, ends with a separator; the first one's is empty.
+    """
+    left = [""]
+    while left:
+        path = left.pop()
+        if not path or path.endswith(os.sep):
+            names = inside.get(path)
+            left += (
+                sorted((path + name for name in names.split("\0")), reverse=True) if names else []
+            )
+        else:
+            yield path
+
+
+def resolve_listed(imagelist: Path, folders: list[Path], absent_in: Path | None) -> Names:
     """Return the absolute paths of a list's images, each in the first folder that has it.
 
     Windows' separators are replaced where that finds an image. If no folder has one, that is an
     error, or it gets its path in the folder ``absent_in``.
     """
-    paths, lines = [], read_lines(imagelist)
-    if not lines:
+    paths = Names(_resolve_lines(imagelist, folders, absent_in))
+    if not len(paths):
         raise InputError(f"{imagelist}: empty, expected one image a line")
-    for number, line in enumerate(lines, 1):
-        # os.path.isfile is False, where Path.is_file raises, for a line too long to be a path.
-        names = dict.fromkeys([line, line.replace("\\", "/")] if line else [])
-        found = next((f / n for n in names for f in folders if os.path.isfile(f / n)), None)
-        if found is None and line and absent_in is not None:
-            found = absent_in / line
-        elif found is None:
-            tried = ", ".join(dict.fromkeys(map(str, folders)))
-            raise InputError(f"{imagelist}, line {number}: no image {line[:200]!r} in {tried}")
-        paths.append(str(found.absolute()))
     return paths
+
+
+def _resolve_lines(imagelist: Path, folders: list[Path], absent_in: Path | None) -> Iterator[str]:
+    """Yield the paths of `resolve_listed`."""
+    places = list(dict.fromkeys(str(folder.absolute()) for folder in folders))
+    is_in = lru_cache(2**12)(_subfolder)  # few, of many lines, most of which most places lack
+    for number, line in enumerate(iterate_lines(imagelist), 1):
+        names = dict.fromkeys([line, line.replace("\\", "/")] if line else [])
+        parts = [os.path.split(name.rstrip("/")) for name in names]
+        folders_in = ((is_in(place, below), name) for below, name in parts for place in places)
+        tried = (os.path.join(folder, name) for folder, name in folders_in if folder)
+        # os.path.isfile is False, where Path.is_file raises, for a line too long to be a path.
+        if found := next(filter(os.path.isfile, tried), None):
+            yield found
+        elif line and absent_in is not None:
+            yield str((absent_in / line).absolute())
+        else:
+            sought = ", ".join(dict.fromkeys(map(str, folders)))
+            raise InputError(f"{imagelist}, line {number}: no image {line[:200]!r} in {sought}")
+
+
+def _subfolder(place: str, below: str) -> str | None:
+    """Return the path of a folder below another, without needless dots; None if there is none."""
+    path = os.path.join(place, below)
+    return str(Path(path)) if os.path.isdir(path) else None
 
 
 class CUB(Birds, LandmarkDataset):

@@ -1,7 +1,7 @@
 """Images of one's own: any folder of them, framed as asked and the right way up."""
 
 import argparse
-from collections.abc import Iterable
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +19,10 @@ from data_loader.readers.keypoint_images import locate
 from data_loader.views.random_view import BIRD_MEAN, BIRD_STD
 from utils.arguments import unit_interval
 from utils.errors import ImageError, InputError
-from utils.log import progress
 from utils.process_group import is_first_rank
 
 MEASURED_IMAGES = 500  # that colour statistics are measured on, at most
+TURNED_IMAGES = 1000  # whose headers are read when a folder is opened, at most
 
 
 class OwnImages(ImageSet):
@@ -77,17 +77,18 @@ class Folder(OwnImages, InatAve):
         self.fit, self.boxes, self.margin = fit, boxes, margin
         super().__init__(root, **options)
 
-    def read(self, root: Path, train: bool) -> tuple[Path, list[str], dict[str, np.ndarray]]:
+    def read(self, root: Path, train: bool) -> tuple[Path, Sequence[str], dict[str, np.ndarray]]:
         """See `InatAve.read`; ``boxes`` (N, 4) are in pixels."""
         if self.boxes is not None:
             folder, (filenames, annotations) = root, self._read_boxes(root, Path(self.boxes))
         else:
             folder, filenames, annotations = super().read(root, train)
         if is_first_rank():
-            self.notices += turned_notice(folder / name for name in dict.fromkeys(filenames))
+            distinct = filenames if self.boxes is None else list(dict.fromkeys(filenames))
+            self.notices += turned_notice(folder, distinct)
         return folder, filenames, annotations
 
-    def _read_boxes(self, root: Path, path: Path) -> tuple[list[str], dict[str, np.ndarray]]:
+    def _read_boxes(self, root: Path, path: Path) -> tuple[Sequence[str], dict[str, np.ndarray]]:
         if self.imagelist is not None:
             raise InputError("--imagelist and --boxes exclude each other")
         names, boxes, _ = read_coco_boxes(path)
@@ -104,15 +105,24 @@ class Folder(OwnImages, InatAve):
         return [self.framing, facts]
 
 
-def turned_notice(paths: Iterable[Path]) -> list[str]:
-    """Return a line on how many images are turned by a note in their file, if any are."""
-    paths, turned = list(paths), 0
-    for path in progress(paths, "reading headers"):
+def turned_notice(folder: Path, filenames: Sequence[str]) -> list[str]:
+    """Return a line on how many images are turned by a note in their file, if any are.
+
+    Of many images, some from all over the set are looked at.
+    """
+    total, turned = len(filenames), 0
+    places = np.linspace(0, total - 1, min(TURNED_IMAGES, total), dtype=int).tolist()
+    for place in places:
         try:
-            turned += oriented_size(path)[1]
+            turned += oriented_size(folder / filenames[place])[1]
         except ImageError:  # said when the image is needed
             continue
-    return count_turned(turned, len(paths))
+    if len(places) == total or not turned:
+        return count_turned(turned, total)
+    return [
+        f"{turned:,} of {len(places):,} images looked at, of {total:,}, are turned as a note in "
+        "their file says (EXIF)"
+    ]
 
 
 def count_turned(turned: int, total: int) -> list[str]:

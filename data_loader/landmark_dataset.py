@@ -105,8 +105,9 @@ class LandmarkDataset(ImageSet):
             raise InputError(f"{root}: no such folder; --data_folder names the benchmark's root")
         self.pair_image, self.notices = pair_image, list[str]()
         self.split_name = self.split_name or ("train" if train else "test")
+        self.filenames: Sequence[str]
         self.folder, self.filenames, self.annotations = self.read(Path(root), train)
-        if not self.filenames:
+        if not len(self.filenames):
             raise InputError(f"{root}: the lists name no image for {type(self).__name__}")
         if "visible" not in self.annotations:
             self._mask_missing(skip_unannotated)
@@ -165,7 +166,7 @@ class LandmarkDataset(ImageSet):
 
     def item_names(self) -> list[str]:
         """Return a name of each item, such as its image's, by which it can be found again."""
-        return self.filenames
+        return list(self.filenames)
 
     def item_groups(self) -> list[str] | None:
         """Return what each item belongs to, which no split parts; None if all are their own."""
@@ -197,7 +198,7 @@ class LandmarkDataset(ImageSet):
         """Return the width and height that an image must have; None if any will do."""
         return self.file_size
 
-    def read(self, root: Path, train: bool) -> tuple[Path, list[str], dict[str, np.ndarray]]:
+    def read(self, root: Path, train: bool) -> tuple[Path, Sequence[str], dict[str, np.ndarray]]:
         """Read the benchmark's files.
 
         Returns:

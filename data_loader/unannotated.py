@@ -4,7 +4,7 @@ They are turned as a note in their file says (EXIF). Nothing is read before it i
 Letters: W the side of the network input.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -112,7 +112,7 @@ class ImageFiles:
     """
 
     def __init__(
-        self, folder: Path, shown_images: list[Shown], paths: list[str] | None = None
+        self, folder: Path, shown_images: list[Shown], paths: Sequence[str] | None = None
     ) -> None:
         self.folder, self._shown, self._paths = folder, shown_images, paths
         self.count: int | None = len(shown_images)
@@ -225,12 +225,12 @@ def open_source(images: Path, boxes: Path | None) -> ImageFiles | VideoFrames:
         rows = zip(names, np.asarray(places).tolist(), ids, strict=True)
         return ImageFiles(images, [Shown(name, tuple(box), number) for name, box, number in rows])
     if images.is_dir():
-        names, _ = find_images(images)
-        if not names:
+        found, _ = find_images(images)
+        if not len(found):
             raise InputError(
                 f"{images}: holds no image, at any depth, named *.{', *.'.join(sorted(SUFFIXES))}"
             )
-        return ImageFiles(images, [Shown(name) for name in names])
+        return ImageFiles(images, [Shown(name) for name in found])
     suffix = images.suffix.lower()[1:]
     if not images.is_file():
         raise InputError(f"{images}: no such folder, image, list or video")

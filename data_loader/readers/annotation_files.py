@@ -9,7 +9,7 @@ import codecs
 import math
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -21,13 +21,19 @@ from utils.files import check_is_file
 LAYOUT = "no such file; the benchmark's layout has one there"
 # What no editor leaves in a text, and a terminal may obey.
 CONTROL = re.compile(r"[\0-\x08\x0e-\x1f\x7f-\x9f]")
+AT_A_TIME = 2**20  # characters of a text, at least, that are made lines
 UTF16_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 # A line's name ends with the suffix of an image, and may hold spaces; else it is the first word.
 IMAGE_NAME = re.compile(rf"(?:.*?\.(?:{'|'.join(sorted(SUFFIXES))})(?!\S)|\S*)", re.IGNORECASE)
 
 
 def read_lines(path: Path) -> list[str]:
-    """Return a text file's lines without their ends and without trailing blank lines.
+    """Return a text file's lines, see `iterate_lines`."""
+    return list(iterate_lines(path))
+
+
+def iterate_lines(path: Path) -> Iterator[str]:
+    """Yield a text file's lines without their ends and without trailing blank lines.
 
     A byte-order mark and Windows' line ends are no part of them. The text is UTF-8, or UTF-16
     where the mark says so.
@@ -36,6 +42,7 @@ def read_lines(path: Path) -> list[str]:
     try:
         content = path.read_bytes()
         text = content.decode("utf-16" if content.startswith(UTF16_MARKS) else "utf-8-sig")
+        del content
     except UnicodeDecodeError as error:
         raise InputError(
             f"{path}: not a text file in UTF-8, nor in UTF-16 with a byte-order mark (byte "
@@ -46,10 +53,13 @@ def read_lines(path: Path) -> list[str]:
     if found := CONTROL.search(text):
         guess = "; if it is UTF-16 or UTF-32, save it as UTF-8" if found[0] == "\0" else ""
         raise InputError(f"{path}: not a text file, it holds control characters{guess}")
-    lines = [line.strip() for line in text.splitlines()]
-    while lines and not lines[-1]:
-        lines.pop()
-    return lines
+    text = text.rstrip()
+    end = -1 if text else 0
+    while end < len(text):
+        # Some at a time: those of a million images would take a hundred bytes each.
+        begin, end = end + 1, text.find("\n", end + 1 + AT_A_TIME)
+        end = len(text) if end < 0 else end
+        yield from map(str.strip, f"{text[begin:end]}\n".splitlines())
 
 
 def split_name(line: str) -> tuple[str, str]:

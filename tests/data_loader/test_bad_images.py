@@ -394,7 +394,7 @@ def test_odd_names_and_repeated_ones_take_one_line(root, tmp_path):
     dataset, log = InatAve(root, **PAIR), []
     places = [i for i in range(len(dataset)) if "00" not in dataset.filenames[i][-8:]]
     odd = [i for i in places if "tab" in str(dataset.path(i)) or "not" in str(dataset.path(i))]
-    dataset.filenames += [dataset.filenames[odd[0]]]
+    dataset.filenames = [*dataset.filenames, dataset.filenames[odd[0]]]
     bad = BadImages(tmp_path, dataset, False, log.append)
     bad.note(noted(*([i, 1] for i in odd), [len(dataset) - 1, 1]))
     assert len(bad.reasons) == 2 and all(len(entry) == 2 for entry in lines(tmp_path))

@@ -49,6 +49,24 @@ def test_inat_takes_the_published_layout_in_the_order_of_its_paths(tmp_path):
     assert dataset.count_notice() == []
 
 
+def test_images_are_in_the_order_of_their_paths_whatever_the_folders(tmp_path):
+    names = ["a/1.jpg", "a.jpg", "a0.jpg", "a-.jpg", "a/b/1.jpg", "a/b.jpg", "a b/1.jpg", "é/1.jpg"]
+    write_inat(tmp_path, names)
+    (tmp_path / "a/none/none").mkdir(parents=True)
+    assert InatAve(tmp_path).filenames == sorted(names)
+
+
+def test_listed_paths_are_written_plainly(tmp_path, monkeypatch):
+    write_inat(tmp_path, ["a/1.jpg", "a/.2.jpg", "3.jpg"])
+    (tmp_path / "list.txt").write_text(
+        f"./a//1.jpg\na/./.2.jpg\n{tmp_path}/3.jpg\n3.jpg/\na/../3.jpg\na\\1.jpg\n"
+    )
+    monkeypatch.chdir(tmp_path / "a")
+    dataset = InatAve(tmp_path, imagelist=str(tmp_path / "list.txt"))
+    wanted = ["a/1.jpg", "a/.2.jpg", "3.jpg", "3.jpg", "a/../3.jpg", "a/1.jpg"]
+    assert dataset.filenames == [str(tmp_path / name) for name in wanted]
+
+
 def test_inat_takes_all_kinds_at_any_depth_and_counts_the_rest(tmp_path):
     taken = ["a/b/c/1.jpeg", "a/2.PNG", "a/3.webp", "4.JPG"]
     write_inat(tmp_path, taken)

@@ -125,3 +125,13 @@ def test_shards_are_framed_and_measured_alike(tmp_path):
     mean, std = measure_colours(dataset)
     np.testing.assert_allclose(mean, pixels.mean(axis=(0, 1, 2)))
     np.testing.assert_allclose(std, np.maximum(pixels.std(axis=(0, 1, 2)), 0.01))
+
+
+def test_of_many_images_some_headers_are_read(tmp_path, monkeypatch):
+    monkeypatch.setattr("data_loader.folder.TURNED_IMAGES", 3)
+    for number in range(2):  # of five, those at both ends and in the middle are looked at
+        save_turned(tmp_path / f"{number}.jpg", dot_image((40, 30), (5, 5)), 6)
+    for number in range(2, 5):
+        save_image(tmp_path / f"{number}.jpg", dot_image((40, 30), (5, 5)))
+    said = "1 of 3 images looked at, of 5, are turned as a note in their file says (EXIF)"
+    assert Folder(tmp_path, **PLAIN).count_notice() == [said]

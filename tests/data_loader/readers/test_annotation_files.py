@@ -158,3 +158,27 @@ def test_points_may_be_outside_their_image_but_not_by_more_than_its_size(file):
 @pytest.mark.parametrize("name", ["x" * 5000, "x/" * 3000 + "y", "a\0b/c"])
 def test_names_that_can_be_no_path(tmp_path, name):
     assert "list.txt" in complaint(check_images, tmp_path, [name], tmp_path / "list.txt")
+
+
+@pytest.mark.parametrize("at_a_time", [1, 2, 3, 5, 2**20])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "\n \n",
+        "a",
+        "a\n",
+        "\n\na\n\n\nb c \n d\n\n",
+        "a\r\n\r\nb\r\n",
+        "a\rb\r\rc",
+        "a\u2028b\nc",
+    ],
+)
+def test_lines_are_those_of_the_whole_text(tmp_path, monkeypatch, text, at_a_time):
+    monkeypatch.setattr("data_loader.readers.annotation_files.AT_A_TIME", at_a_time)
+    file = tmp_path / "list.txt"
+    file.write_bytes(text.encode())
+    wanted = [line.strip() for line in text.splitlines()]
+    while wanted and not wanted[-1]:
+        wanted.pop()
+    assert read_lines(file) == wanted
