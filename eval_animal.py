@@ -16,7 +16,6 @@ The published run on CUB, whose lists of training images give its number of anno
 """
 
 from collections.abc import Iterator
-from dataclasses import replace
 from functools import partial
 from typing import NamedTuple
 
@@ -145,7 +144,8 @@ def evaluate_keypoints(settings: EvaluationSettings, run: OwnRun, curve: CurveSe
     for splits in run.splits():
         one = settings
         if splits.fold is not None:
-            one = replace(settings, model_name=f"{settings.model_name}/fold_{splits.fold}")
+            name = f"{settings.model_name}/fold_{splits.fold}"
+            one = settings.recording(fold=splits.fold).with_options(model_name=name)
         results.append(run.evaluate(one, splits))
     if several_folds:
         sum_up_folds(settings.folder, results)

@@ -31,19 +31,58 @@ CANDIDATES, CHOICE, RESULT = "candidates", "choice.json", "result.json"  # in a 
 
 
 class Candidate(NamedTuple):
-    """A kind of readout, of the given encoder or of an untrained one."""
+    """A kind of readout, of the given encoder or of an untrained one.
+
+    ``mirrored`` says whether it learns from mirrored images, too, where `has_choice` leaves that
+    open.
+    """
 
     regressor: str
     untrained: bool
+    mirrored: bool | None = None
+
+    @property
+    def usually_mirrored(self) -> bool:
+        """Whether mirrored images are used unless tried otherwise: see ``--mirror``."""
+        return self.regressor == "finetune"
 
     @property
     def name(self) -> str:
         """What its folders are called, and it itself in the log."""
-        return f"{self.regressor}-{'untrained' if self.untrained else 'encoder'}"
+        encoder = "untrained" if self.untrained else "encoder"
+        if self.mirrored in (None, self.usually_mirrored):
+            return f"{self.regressor}-{encoder}"
+        return f"{self.regressor}-{encoder}-{'mirrored' if self.mirrored else 'unmirrored'}"
 
 
-def list_candidates(settings: EvaluationSettings) -> list[Candidate]:
-    """Return what is tried: all kinds of readout on the encoder; training an untrained one, too."""
+def has_choice(settings: EvaluationSettings, images: LandmarkDataset) -> bool:
+    """Whether it is left open if mirrored images are used: their pairs are known, no flag says."""
+    return images.flip_order is not None and getattr(settings.options, "mirror", "off") == "auto"
+
+
+def use_mirror(
+    settings: EvaluationSettings, candidate: Candidate, images: LandmarkDataset
+) -> EvaluationSettings:
+    """Let images be mirrored as a candidate wants it; return the settings that say so."""
+    wanted = getattr(settings.options, "mirror", "off") == "on"
+    if candidate.mirrored is not None:
+        wanted = candidate.mirrored
+        settings = settings.recording(mirror="on" if wanted else "off")
+    kind = "views" if candidate.regressor == "finetune" else "copies"
+    images.mirror = kind if wanted and images.flip_order is not None else "off"
+    return settings
+
+
+def list_candidates(settings: EvaluationSettings, mirror: bool) -> list[Candidate]:
+    """Return what is tried: all kinds of readout on the encoder; training an untrained one, too.
+
+    ``mirror`` is `has_choice`'s.
+    """
+    found = _list_readouts(settings)
+    return [one._replace(mirrored=one.usually_mirrored) for one in found] if mirror else found
+
+
+def _list_readouts(settings: EvaluationSettings) -> list[Candidate]:
     given = [Candidate(kind, settings.random_network) for kind in ("ridge", "published")]
     if settings.projection is not None:  # fine-tuning would change what it belongs to
         return given
@@ -61,7 +100,8 @@ def choose_readout(
 ) -> EvaluationSettings:
     """Return the settings of the readout that finds the annotated images' landmarks best.
 
-    Settings that name a readout are returned as they are.
+    Settings that name a readout are returned as they are. The training images are mirrored
+    afterwards as is found best.
 
     Its scores and those of the others are written to ``choice.json`` in the run's folder. A run
     that resumes takes up the candidates where it stopped.
@@ -94,25 +134,51 @@ def choose_readout(
     groups = train_set.filenames if groups is None else groups
     places = range(len(train_set)) if picks is None else picks.places
     parts = split([groups[place] for place in places], settings.seed)
-    scores = {}
-    for candidate in list_candidates(settings):
-        of_folds = []
-        for number, fold in enumerate(parts, 1):
-            own = settings_of(settings, candidate, number)
-            if (score := read_score(own, metric)) is None:
-                judge(own, device, task, images, fold)
-                score = read_score(settings_of(settings, candidate, number), metric)
-            assert score is not None  # the run has written it
-            of_folds.append(score)
-        scores[candidate] = float(np.average(of_folds, weights=[len(fold) for fold in parts]))
-        log.line(f"{candidate.name}: {metric} {scores[candidate]:.3f} in cross-validation")
-    best = (min if task.lower_is_better else max)(scores, key=lambda one: scores[one])
+
+    def try_out(candidate: Candidate) -> float:
+        return cross_validate(settings, candidate, device, task, images, parts, log)
+
+    better = min if task.lower_is_better else max
+    scores = {one: try_out(one) for one in list_candidates(settings, has_choice(settings, images))}
+    best = better(scores, key=lambda one: scores[one])
+    if best.mirrored is not None:  # of the best alone, as it takes long
+        other = best._replace(mirrored=not best.mirrored)
+        scores[other] = try_out(other)
+        best = better(scores, key=lambda one: scores[one])
     log.line(f"--regressor auto: takes {best.name}")
     record = {"metric": metric, "folds": len(parts), "taken": best.name}
     by_name = {candidate.name: score for candidate, score in scores.items()}
     text = json.dumps({**record, "scores": by_name}, indent=1)
     write_text(settings.folder / CHOICE, f"{text}\n")
+    settings = use_mirror(settings, best, train_set)
     return settings.with_options(regressor=best.regressor, **encoder_of(settings, best))
+
+
+def cross_validate(
+    settings: EvaluationSettings,
+    candidate: Candidate,
+    device: torch.device,
+    task: Task,
+    images: LandmarkDataset,
+    parts: Sequence[np.ndarray],
+    log: RunLog,
+) -> float:
+    """Return a candidate's score: the first metric's mean over folds, weighted by their images.
+
+    ``parts`` holds the places of each fold's images; see `choose_readout` for the others.
+    """
+    metric, of_folds = next(iter(task.metrics)), []
+    settings = use_mirror(settings, candidate, images)
+    for number, fold in enumerate(parts, 1):
+        own = settings_of(settings, candidate, number)
+        if (score := read_score(own, metric)) is None:
+            judge(own, device, task, images, fold)
+            score = read_score(settings_of(settings, candidate, number), metric)
+        assert score is not None  # the run has written it
+        of_folds.append(score)
+    mean = float(np.average(of_folds, weights=[len(fold) for fold in parts]))
+    log.line(f"{candidate.name}: {metric} {mean:.3f} in cross-validation")
+    return mean
 
 
 def check_flags(settings: EvaluationSettings) -> None:

@@ -126,13 +126,33 @@ def test_a_readout_is_chosen_for_own_points(own, tmp_path):
     assert choice["taken"] == min(choice["scores"], key=choice["scores"].get)
     counts = [
         json.loads(path.read_text())["images"]
-        for path in (tmp_path / "runs/own/candidates").glob("ridge*/result.json")
+        for path in (tmp_path / "runs/own/candidates").glob("ridge-untrained-fold*/result.json")
     ]
     # Of 10 images 3 are for tests: a fold has 2 or 3 of the others.
     assert sorted(count["Test"] for count in counts) == [2, 2, 3]
     assert all(count["Test"] + count["training"] == 7 for count in counts)
     result = json.loads((tmp_path / "runs/own/result.json").read_text())
     assert result["images"]["Test"] == 3 and "error_px" in result["scores"]["Test"]
+
+    # Fine-tuning alone learns from mirrored images, then the best one is tried the other way.
+    usual = ["ridge-untrained", "published-untrained", "finetune-untrained"]
+    *first, other = choice["scores"]
+    best = min(usual, key=choice["scores"].get)
+    assert first == usual
+    assert other == f"{best}-{'un' if best.startswith('finetune') else ''}mirrored"
+    taken = other if choice["scores"][other] < choice["scores"][best] else best
+    assert choice["taken"] == taken
+
+    def mirror(run):
+        return json.loads((tmp_path / "runs/own" / run / "options.json").read_text())["options"][
+            "mirror"
+        ]
+
+    said = [mirror(f"candidates/{name}-fold1") for name in (*usual, other)]
+    assert said == ["off", "off", "on", "off" if best.startswith("finetune") else "on"]
+    assert mirror(".") == mirror(f"candidates/{taken}-fold1")
+    doubled = 2 if mirror(".") == "on" and not taken.startswith("finetune") else 1
+    assert result["images"]["training"] == 7 * doubled
 
 
 def test_folds_are_runs_of_their_own(own, tmp_path):
@@ -146,6 +166,10 @@ def test_folds_are_runs_of_their_own(own, tmp_path):
         for fold in (1, 2)
     ]
     assert [part["Test"] for part in summary["folds"]] == errors
+    for fold in (1, 2):
+        record = json.loads((tmp_path / f"runs/own/fold_{fold}/options.json").read_text())
+        assert record["options"]["model_name"] == f"own/fold_{fold}"
+        assert record["options"]["fold"] == fold
     assert summary["scores"]["Test"]["error_px"] == pytest.approx(
         (errors[0]["error_px"] + errors[1]["error_px"]) / 2
     )
