@@ -67,7 +67,7 @@ def draw(
     return drawings
 
 
-def score(batches: list[tuple[Tensor, Tensor, Tensor]]) -> str:
+def score(batches: list[tuple[Tensor, Tensor, Tensor]], _: Tensor) -> str:
     """Return the test set's score in words: the mean over batches, weighted by `Task.judged`."""
     mean, task = WeightedMean(), animal_task()
     for pred, truth, visible in batches:
@@ -78,10 +78,13 @@ def score(batches: list[tuple[Tensor, Tensor, Tensor]]) -> str:
     return f"PCK {pck:.2f} % (as published), {exact:.2f} % (exact)"
 
 
-def score_own(dataset: Keypoints, batches: list[tuple[Tensor, Tensor, Tensor]]) -> str:
+def score_own(
+    dataset: Keypoints, batches: list[tuple[Tensor, Tensor, Tensor]], confidence: Tensor
+) -> str:
     """Return the score of predictions on images of one's own, in the pixels of these, in words."""
     predicted = torch.cat([pred for pred, _, _ in batches])
-    return in_words({"test": score_split(dataset, to_original(dataset, predicted))})
+    found = to_original(dataset, predicted)
+    return in_words({"test": score_split(dataset, found, confidence.numpy())})
 
 
 def draw_own(settings: VisualizationSettings, own: KeypointSettings) -> None:

@@ -50,7 +50,7 @@ def draw(
     return [drawing]
 
 
-def score(eyes: tuple[int, int], batches: list[tuple[Tensor, Tensor, Tensor]]) -> str:
+def score(eyes: tuple[int, int], batches: list[tuple[Tensor, Tensor, Tensor]], _: Tensor) -> str:
     """Return the error on the whole test set in words."""
     pred, truth, visible = (torch.cat(parts) for parts in zip(*batches, strict=True))
     error = inter_ocular_error(pred, truth, eyes, visible)

@@ -126,7 +126,9 @@ def score_split(
     for name, found in zip(
         ("error_px", "median_px"), mean_and_median(distances, groups), strict=True
     ):
-        scores |= {name: found.value, f"{name}_low": found.low, f"{name}_high": found.high}
+        scores[name] = found.value
+        if len(set(groups)) > 1:  # else every resample is the same
+            scores |= {f"{name}_low": found.low, f"{name}_high": found.high}
     sizes = np.linalg.norm(dataset.annotations["sizes"], axis=1)
     scores |= relative_scores(distances, diagonals(dataset), "diagonal", "")
     scores["error_of_image"] = relative_scores(distances, sizes, "image", "")["error_of_image"]

@@ -61,9 +61,9 @@ def window_side(frame: Frame, given: int | None) -> int:
     """
     if given is not None:
         return given
-    if frame.seen is None:
+    if frame.seen is None or not frame.seen.span:  # a single point reaches nowhere
         raise InputError(
-            "--windows: give --window_size PX; the checkpoint doesn't note how far its points reach"
+            "--windows: give --window_size PX; the checkpoint doesn't tell how far points reach"
         )
     return max(1, round(ENLARGED * frame.seen.span))
 

@@ -69,8 +69,9 @@ def training_flags() -> dict[str, Any]:
 # (folder, index, image (3, H, W) in [0, 1], prediction (A, 2), truth (A, 2), visible (A,))
 # to the images it wrote
 Draw = Callable[[Path, int, Tensor, Tensor, Tensor, Tensor], list[Image.Image]]
-# (predictions (B, A, 2), truths (B, A, 2), visible (B, A)) of all batches, to words
-Score = Callable[[list[tuple[Tensor, Tensor, Tensor]]], str]
+# (predictions (B, A, 2), truths (B, A, 2), visible (B, A)) of all batches, and the readout's own
+# confidence (N, A) in all images, to words
+Score = Callable[[list[tuple[Tensor, Tensor, Tensor]], Tensor], str]
 
 
 def add_visualization_arguments(parser: ArgumentParser) -> None:
@@ -171,16 +172,19 @@ def run_visualization(
     if settings.finds_landmarks:
         calibration = load_calibration(settings, dataset.num_landmarks, log)
         found = find_landmarks(settings, encoder, regressor, loader, dataset, draw, calibration)
-        show_landmarks(settings, dataset, found, score(found.batches), legend, log)
+        words = score(found.batches, torch.cat(found.own))
+        show_landmarks(settings, dataset, found, words, legend, log)
 
 
 class Found(NamedTuple):
     """What was found in all images: batch by batch, as `Score` takes it.
 
-    ``confidence`` holds (B, A) each, in [0, 1] or NaN; ``drawings`` the first images.
+    ``own`` and ``confidence`` hold (B, A) each, in [0, 1] or NaN: the readout's own confidence, and
+    what it is worth where that is known; ``drawings`` the first images.
     """
 
     batches: list[tuple[Tensor, Tensor, Tensor]]
+    own: list[Tensor]
     confidence: list[Tensor]
     drawings: list[Image.Image]
 
@@ -196,15 +200,17 @@ def find_landmarks(
     calibration: Calibration | None,
 ) -> Found:
     """Return the landmarks of all images, of which the first ones are drawn if that is wished."""
-    found = Found([], [], [])
+    found = Found([], [], [], [])
     device = next(encoder.parameters()).device
     for batch in progress(loader, "predicting"):
         features = encode(encoder, batch.image.to(device), *settings.read_layers)
-        if calibration is None:
-            pred, confidence = read_landmarks(regressor(features))
-        else:
-            pred, own = (part.cpu() for part in read_features(regressor, features))
-            confidence = calibration(own)
+        pred, own = read_landmarks(regressor(features))
+        found.own.append(own)
+        confidence = own
+        if calibration is not None:
+            is_published = bool(own.isnan().all())  # which has confidence by another way alone
+            certain = read_features(regressor, features)[1].cpu() if is_published else own
+            confidence = calibration(certain)
         found.batches.append((pred, batch.points_norm, batch.visible))
         found.confidence.append(confidence)
         if settings.vis_keypoints and len(found.batches) <= DRAWN_BATCHES:

@@ -15,7 +15,7 @@ from data_loader.readers.annotation_files import read_lines
 from data_loader.readers.keypoint_names import check_names, pairs_of_indices, shown, shown_list
 from data_loader.readers.keypoint_table import Parsed
 from utils.errors import InputError
-from utils.files import reason
+from utils.files import check_is_file, reason
 
 Entry = dict[str, Any]
 
@@ -216,6 +216,7 @@ def read_coco_boxes(path: Path) -> tuple[list[str], np.ndarray, list[str]]:
     Raises:
         InputError: if the file is no such file, or has an annotation without a box.
     """
+    check_is_file(path)
     content = _load(path, "\n".join(read_lines(path)))
     images = _by_id(path, "images", content["images"])
     files = _file_names(path, images)

@@ -65,3 +65,5 @@ def test_annotated_images_without_a_box_are_named(tmp_path):
     path = write_boxes(tmp_path / "boxes.json", [(IMAGES[0], (0, 0, 5, 5))])
     said = complaint(with_boxes, table, path, tmp_path)
     assert "has no box of 2 of the 3 annotated images: sub/b c.png, sub/d.jpg" in said
+    said = complaint(with_boxes, table, tmp_path / "absent.json", tmp_path)
+    assert said == f"{tmp_path / 'absent.json'}: no such file"

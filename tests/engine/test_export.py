@@ -69,7 +69,7 @@ def test_the_runtime_finds_what_pytorch_finds(tmp_path, kind, how):
     assert "opset 17; image (N, 3, 44, 44) in [0, 1]" in line
     images = torch.rand(5, 3, SIDE, SIDE)
     points, confidence = session(path).run(None, {"image": images.numpy()})
-    mean, std = (torch.tensor(values)[:, None, None] for values in FRAME[3:])
+    mean, std = (torch.tensor(values)[:, None, None] for values in (FRAME.mean, FRAME.std))
     expected, sure = network((images[..., CROP:-CROP, CROP:-CROP] - mean) / std)
     expected = CROP + (expected + 1) * (SIDE - 2 * CROP - 1) / 2
     assert points.shape == (5, LANDMARKS, 2) and np.ptp(points) > 1
@@ -151,7 +151,7 @@ def test_the_page_tells_how_to_use_a_file_with_numpy_alone(tmp_path):
     network, image = predictor("finetune"), Image.open(tmp_path / "a.png")
     square, affine = Framing("stretch", SIDE).to_square(image)
     pixels = torch.from_numpy(np.array(square)).permute(2, 0, 1)[None] / 255
-    mean, std = (torch.tensor(values)[:, None, None] for values in FRAME[3:])
+    mean, std = (torch.tensor(values)[:, None, None] for values in (FRAME.mean, FRAME.std))
     points, _ = network((pixels[..., CROP:-CROP, CROP:-CROP] - mean) / std)
     expected = affine.inverse(CROP + (points[0].numpy() + 1) * (SIDE - 2 * CROP - 1) / 2)
     found = [float(word) for word in done.stdout.splitlines()[0].split()[2:4]]

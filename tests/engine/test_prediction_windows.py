@@ -49,7 +49,8 @@ def test_a_point_far_from_surer_ones_does_not_count():
 def test_the_size_is_what_annotations_tell_or_given():
     assert window_side(frame(None), 50) == 50
     assert window_side(frame(Seen(0.0, None, 100.0)), None) == round(100 * ENLARGED)
-    assert "give --window_size" in complaint(window_side, frame(None), None)
+    for unknown in (None, Seen(0.0, None, 0.0)):
+        assert "give --window_size" in complaint(window_side, frame(unknown), None)
 
 
 def test_boxes_unlike_those_of_training_are_told():

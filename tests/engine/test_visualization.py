@@ -83,9 +83,10 @@ def test_components_of_any_batch_and_width_are_written(tmp_path, channels):
 
 def test_a_test_set_that_cannot_be_judged_has_no_score():
     hidden = [(torch.rand(2, 15, 2), torch.rand(2, 15, 2), torch.zeros(2, 15).bool())]
-    assert vis_animal.score(hidden) == "no PCK, as none has a visible part"
-    assert vis_face.score((0, 1), hidden) == "no error, as none has both eyes annotated"
+    own = torch.full((2, 15), torch.nan)
+    assert vis_animal.score(hidden, own) == "no PCK, as none has a visible part"
+    assert vis_face.score((0, 1), hidden, own) == "no error, as none has both eyes annotated"
     pred, truth, _ = hidden[0]
     seen = [*hidden, (pred, truth, torch.ones(2, 15).bool())]
-    assert "nan" not in vis_animal.score(seen) + vis_face.score((0, 1), seen)
-    assert "%" in vis_animal.score(seen) and "%" in vis_face.score((0, 1), seen)
+    assert "nan" not in vis_animal.score(seen, own) + vis_face.score((0, 1), seen, own)
+    assert "%" in vis_animal.score(seen, own) and "%" in vis_face.score((0, 1), seen, own)
