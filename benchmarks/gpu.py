@@ -5,8 +5,9 @@
 
 Runs the CUDA tests first, then one part after another. Each finished part is written to gpu.json
 and gpu.md in --out at once; started again with the same options, what is there is kept. Images are
-drawn faces, which takes minutes of their own, or those of --data_folder. End to end means a script's own command, whose last epoch's
-images a second are taken; a step is timed apart, on random images. Letters: B images a step.
+drawn faces, which takes minutes of its own, or those of --data_folder. End to end means a script's
+own command, whose last epoch's images a second are taken; a step is timed apart, on random images.
+Letters: B images a step.
 """
 
 import json
