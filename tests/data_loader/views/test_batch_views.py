@@ -468,7 +468,7 @@ def test_other_images_are_refused(images):
         views()(images, torch.Generator())
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
+@pytest.mark.cuda
 def test_a_gpu_gives_the_same_views_and_is_not_waited_for(some):
     images, parameters, expected = some
     images = images.cuda()
