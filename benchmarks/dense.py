@@ -21,7 +21,9 @@ from torch.utils.data import DataLoader
 from torchvision.models import ResNet
 
 from benchmarks.measure import add_model_arguments, build_parser, compare, images_of
+from benchmarks.pretrain import CROP, SIDE, SIZE
 from data_loader.items import SquareItem
+from data_loader.views.colour import LUMA
 from data_loader.views.dense_views import DenseViews
 from data_loader.views.similarity import Spread
 from engine.acceleration import accelerate, gradient_scaler
@@ -33,11 +35,9 @@ from models.resnet import InsResNet
 from train_dense import contrast_both_ways, train_one_epoch
 from utils.log import RunLog
 
-SIZE, CROP, SIDE = 136, 20, 96
 GRID, PLACES, DIM = 24, 96, 64  # cells a side, queries of the first view, channels
 TEMPERATURE, RADIUS, RATE = 0.1, 0.12, 0.001
-SPREAD = Spread(40, 0.35, 0.25, 0.12)
-LUMA = (0.299, 0.587, 0.114)
+SPREAD = Spread()  # as the trial
 
 
 def main() -> None:

@@ -30,7 +30,7 @@ import torch
 from matplotlib.figure import Figure
 
 import predict
-from benchmarks.measure import highest_memory, in_fresh_process, machine
+from benchmarks.measure import highest_memory, in_fresh_process, machine, spread
 from benchmarks.pretrain import ALPHA, state_of
 from benchmarks.regressor import LAYER, Quiet, with_optimizer
 from data_loader.data_loaders_animal import find_images
@@ -275,21 +275,16 @@ def table(costs: dict[tuple[str, int], list[Cost]], smallest: int) -> list[str]:
     for (kind, size), turns in costs.items():
         pairs = zip(turns, costs[kind, smallest], strict=True)
         ratios = [turn.step / least.step for turn, least in pairs]
+        is_timed = all(turn.step == turn.step for turn in turns)  # NaN where there are no steps
+        steps = spread([1000 * turn.step for turn in turns], 1) if is_timed else ""
+        by_steps = spread(ratios, 3) if is_timed else ""
         lines.append(
             f"| {kind} | {size:,} | {spread([c.seconds for c in turns], 2)} | "
             f"{statistics.median(c.peak for c in turns):.0f} | "
             f"{statistics.median(c.growth for c in turns):.0f} | "
-            f"{spread([1000 * c.step for c in turns], 1)} | {spread(ratios, 3)} |"
+            f"{steps} | {by_steps} |"
         )
     return lines
-
-
-def spread(figures: list[float], digits: int) -> str:
-    """Return the median of figures and their extremes; nothing for what wasn't measured."""
-    if any(figure != figure for figure in figures):
-        return ""
-    median, low, high = statistics.median(figures), min(figures), max(figures)
-    return f"{median:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
 
 
 def draw(costs: dict[tuple[str, int], list[Cost]]) -> Figure:

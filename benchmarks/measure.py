@@ -76,17 +76,20 @@ def compare(
     print(f"{machine()}\n{title}, {rounds} turns")
     published = next(iter(seconds.values()))
     for name, times in seconds.items():
-        line = f"  {name:<24} {_spread([count / t if count else t for t in times], 3)} {unit}"
+        line = (
+            f"  {name:<24} {spread([count / t if count else t for t in times], 3, width=10)} {unit}"
+        )
         if times is not published:
             # Turn by turn, so that a slow minute of the machine counts on both sides.
             ratios = [a / b for a, b in zip(published, times, strict=True)]
-            line += f", ratio {_spread(ratios, 2).strip()}"
+            line += f", ratio {spread(ratios, 2)}"
         print(line)
 
 
-def _spread(figures: Sequence[float], digits: int) -> str:
+def spread(figures: Sequence[float], digits: int, width: int = 0) -> str:
+    """Return the median of figures, padded to a width, and their extremes."""
     median, low, high = statistics.median(figures), min(figures), max(figures)
-    return f"{median:10.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
+    return f"{median:{width}.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
 
 
 class Peak(NamedTuple):

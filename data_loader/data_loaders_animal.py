@@ -74,10 +74,6 @@ class InatAve(Birds, LandmarkDataset):
                 total = sum(left_out.values())
                 kinds = ", ".join(f"{count:,} {kind}" for kind, count in left_out.most_common(9))
                 self.notices.append(f"{root}: {total:,} files or folders left out: {kinds}")
-            if not len(filenames):
-                raise InputError(
-                    f"{root}: holds no image, at any depth, named *.{', *.'.join(sorted(SUFFIXES))}"
-                )
         else:
             imagelist = Path(self.imagelist)
             # Lists are often relative to a folder above the one that holds them.
@@ -93,6 +89,9 @@ def find_images(root: Path) -> tuple[Names, Counter[str]]:
 
     Links are followed, to each folder once. Folders that can't be read are passed over. Others
     are counted by kind.
+
+    Raises:
+        InputError: if there is no image.
     """
     inside, left_out, seen = dict[str, str](), Counter[str](), set()
     for folder, subfolders, files in os.walk(root, followlinks=True):
@@ -117,7 +116,12 @@ def find_images(root: Path) -> tuple[Names, Counter[str]]:
         below = "" if below == os.curdir else below + os.sep
         # No name holds a zero; one string takes less memory than many.
         inside[below] = "\0".join([*images, *(name + os.sep for name in subfolders)])
-    return Names(_in_order(inside)), left_out
+    found = Names(_in_order(inside))
+    if not len(found):
+        raise InputError(
+            f"{root}: holds no image, at any depth, named *.{', *.'.join(sorted(SUFFIXES))}"
+        )
+    return found, left_out
 
 
 def _in_order(inside: dict[str, str]) -> Iterator[str]:

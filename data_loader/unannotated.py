@@ -226,10 +226,6 @@ def open_source(images: Path, boxes: Path | None) -> ImageFiles | VideoFrames:
         return ImageFiles(images, [Shown(name, tuple(box), number) for name, box, number in rows])
     if images.is_dir():
         found, _ = find_images(images)
-        if not len(found):
-            raise InputError(
-                f"{images}: holds no image, at any depth, named *.{', *.'.join(sorted(SUFFIXES))}"
-            )
         return ImageFiles(images, [Shown(name) for name in found])
     suffix = images.suffix.lower()[1:]
     if not images.is_file():
