@@ -30,7 +30,7 @@ from utils.schedule import set_learning_rate, warm_up_cosine_lr
 
 ROUND_STEPS, MOST_ROUNDS = 25, 20  # between two checkpoints at least; in a run at most
 WARM_UP, WEIGHT_DECAY = 20, 1e-4
-CELL = 4  # pixels of the input, the finest map's stride: the heatmaps' standard deviation
+CELL = 2  # pixels of the input, a ResNet's finest stride: the heatmaps' standard deviation
 SPREAD = Spread(rotation=30.0, scale=0.25, shift=0.2, aspect=0.1)
 # Of a hundred images or more a tenth is held out; fewer are too few to judge by or to miss.
 JUDGED_FROM, JUDGED_FRACTION, MOST_JUDGED = 100, 0.1, 100

@@ -22,6 +22,7 @@ from engine.run import Settings
 from models.calibration import Calibration, from_entry
 from models.confidence import read_with_confidence
 from models.encoders import encode, weights_digest
+from models.heatmap_head import head_layers
 from models.keypoint_prediction import IntermediateKeypointPredictor
 from models.projection import STAGES
 from utils.checkpoint import load_checkpoint, load_weights
@@ -175,6 +176,8 @@ def load_predictor(settings: PredictorSettings, notices: list[str]) -> Loaded:
     encoder_settings = choose_encoder(settings, path, opt, KINDS[entry], notices)
     encoder = load_frozen_encoder(encoder_settings, frame_side, notices)
     layers = encoder_settings.layer, encoder_settings.use_hypercol
+    if KINDS[entry] == "finetune":
+        layers = head_layers(encoder, content[entry])
     landmarks = count_landmarks(path, content[entry], entry)
     channels = encoder.feature_channels(*layers)
     readout = build_readout(KINDS[entry], channels, landmarks, frame_side)

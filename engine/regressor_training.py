@@ -116,7 +116,7 @@ def add_kind_argument(group: argparse._ArgumentGroup) -> None:
         default="published",
         help="the published one, trained by gradient descent; or a ridge regression of heatmaps "
         "with a prior of shape, in closed form: no flags of the optimization matter then; or a "
-        "small head on the four stages and the encoder itself, both trained: see --finetune_steps; "
+        "small head on all maps and the encoder itself, both trained: see --finetune_steps; "
         "auto: the best of them in cross-validation on the annotated images, or in vis_*.py the "
         "one that --ckpt_path holds",
     )

@@ -39,7 +39,7 @@ from engine.regressor_training import (
 from engine.run import add_device_arguments, add_log_argument, choose_device
 from models.calibration import Calibration
 from models.encoders import Encoder, add_encoder_arguments, encode
-from models.projection import STAGES
+from models.heatmap_head import head_layers
 from utils.arguments import ArgumentParser, add_ignored_arguments, ignored_notices
 from utils.checkpoint import load_checkpoint
 from utils.drawing import render_heatmap, render_rgb, save_png, sheet, to_pil
@@ -115,13 +115,6 @@ class VisualizationSettings(EncoderSettings):
     def finds_landmarks(self) -> bool:
         """Whether landmarks are wanted, drawn or as a page."""
         return self.vis_keypoints or self.page is not None
-
-    @property
-    def read_layers(self) -> tuple[int, bool]:
-        """Which features landmarks are read from: a layer, and whether it is a hypercolumn."""
-        if self.regressor == "finetune":
-            return STAGES, True
-        return self.layer, self.use_hypercol
 
 
 def run_visualization(
@@ -201,9 +194,9 @@ def find_landmarks(
 ) -> Found:
     """Return the landmarks of all images, of which the first ones are drawn if that is wished."""
     found = Found([], [], [], [])
-    device = next(encoder.parameters()).device
+    device, layers = next(encoder.parameters()).device, read_layers(settings, encoder)
     for batch in progress(loader, "predicting"):
-        features = encode(encoder, batch.image.to(device), *settings.read_layers)
+        features = encode(encoder, batch.image.to(device), *layers)
         pred, own = read_landmarks(regressor(features))
         found.own.append(own)
         confidence = own
@@ -298,6 +291,13 @@ def with_own_encoder(settings: VisualizationSettings, notices: list[str]) -> Vis
     return replace(settings, trained_model_path=path, random_network=False)
 
 
+def read_layers(settings: VisualizationSettings, encoder: Encoder) -> tuple[int, bool]:
+    """Return which features landmarks are read from: a layer, and whether it is a hypercolumn."""
+    if settings.regressor != "finetune":
+        return settings.layer, settings.use_hypercol
+    return head_layers(encoder, check_kind(str(settings.ckpt_path), "heatmaps")["heatmaps"])
+
+
 def load_readout(
     settings: VisualizationSettings,
     encoder: Encoder,
@@ -305,8 +305,8 @@ def load_readout(
     notices: list[str],
 ) -> nn.Module:
     """Return the regressor of a checkpoint, or an untrained one; see `load_regressor`."""
-    shape = encoder.feature_channels(*settings.read_layers), dataset.num_landmarks
-    regressor = build_readout(settings.regressor, *shape, dataset.side)
+    channels = encoder.feature_channels(*read_layers(settings, encoder))
+    regressor = build_readout(settings.regressor, channels, dataset.num_landmarks, dataset.side)
     frame = {"image_size": dataset.imwidth, "image_crop": dataset.crop}
     notices += load_regressor(settings.ckpt_path, regressor, encoder, settings.hint, frame)
     return regressor

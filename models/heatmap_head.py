@@ -5,13 +5,13 @@ and columns of a heatmap, P = h * w its cells. Points are (x, y) in [-1, 1], whe
 centres of the first and the last pixel.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.encoders import Encoder, as_maps
-from models.projection import STAGES, project
+from models.projection import project
 from models.ridge import PEAK_RADIUS, cell_places
 
 WIDTH = 64  # channels within the head
@@ -57,13 +57,27 @@ class HeatmapHead(nn.Module):
         return scores.float().log_softmax(dim=2), places
 
 
+def head_layers(encoder: Encoder, weights: Mapping[str, object] | None = None) -> tuple[int, bool]:
+    """Return which features a head takes, as ``layer`` and ``use_hypercol``: all of the maps.
+
+    Of a head whose ``weights`` are given, it is as many of the deepest maps as fit these: a head
+    of an earlier version takes the four stages alone.
+    """
+    lateral = (weights or {}).get("lateral.weight")
+    channels = lateral.shape[-1] if isinstance(lateral, Tensor) and lateral.dim() else None
+    counts = range(1, encoder.map_count + 1)
+    fits = (n for n in counts if encoder.feature_channels(n, True) == channels)
+    return next(fits, encoder.every_map), True
+
+
 class HeatmapNetwork(nn.Module):
-    """An encoder and a `HeatmapHead` on its four stages."""
+    """An encoder and a `HeatmapHead` on all of its maps."""
 
     def __init__(self, encoder: Encoder, landmarks: int, side: int) -> None:
         super().__init__()
         self.encoder = encoder
-        self.head = HeatmapHead(encoder.feature_channels(STAGES, True), landmarks, side)
+        self.layers = head_layers(encoder)
+        self.head = HeatmapHead(encoder.feature_channels(*self.layers), landmarks, side)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Return landmarks and confidence for images (B, 3, H, W); see `HeatmapHead.forward`."""
@@ -75,7 +89,7 @@ class HeatmapNetwork(nn.Module):
 
     def maps(self, images: Tensor) -> Sequence[Tensor]:
         """Return the encoder's maps, deepest first."""
-        return as_maps(self.encoder(images, STAGES, True, None))
+        return as_maps(self.encoder(images, *self.layers, None))
 
 
 def find_peak(probability: Tensor, places: Tensor) -> tuple[Tensor, Tensor]:

@@ -76,6 +76,7 @@ class HourglassNet(nn.Module):
     """DVE's encoder: one hourglass on a stride-2 stem, a 64-channel map out."""
 
     in_channels = 3
+    map_count = every_map = 1  # of a hypercolumn, whatever is asked for
 
     def __init__(self) -> None:
         super().__init__()

@@ -31,6 +31,8 @@ class ProjectedEncoder(nn.Module):
         head: from C to D channels.
     """
 
+    map_count = every_map = 1  # of a hypercolumn, which isn't one here
+
     def __init__(self, encoder: nn.Module, head: nn.Linear) -> None:
         super().__init__()
         self.encoder, self.head = encoder, head

@@ -2,7 +2,8 @@
 
 [spec 2; He et al. 2016 for the network; Cheng et al. 2020, Sec. 3.2 for the hypercolumn.]
 Letters: B images, C channels, H and W rows and columns. Layer numbers are those of ``--layer``:
-1 the max pool, 2 to 5 the four stages, 6 the pooled vector, 7 the unit embedding.
+1 the max pool, 2 to 5 the four stages, 6 the pooled vector, 7 the unit embedding. `EVERY_MAP`,
+which is ours, stacks the maps of layers 1 to 5 and the stem, of which the max pool is taken.
 """
 
 import math
@@ -17,6 +18,7 @@ from models.parallel import DataParallel
 from models.rematerialization import rematerialized
 
 EMBEDDING_LAYER = 7
+EVERY_MAP = 8  # with ``use_hypercol`` alone, where 5 to 7 all mean layers 1 to 5
 
 
 def conv3x3(in_channels: int, out_channels: int, stride: int = 1) -> nn.Conv2d:
@@ -133,19 +135,23 @@ class ResNet(nn.Module):
         Args:
             x: (B, 3, H, W), normalised images.
             layer: see the module; 0 or less returns ``x`` itself.
-            use_hypercol: stack the first ``layer`` of the stages 4, 3, 2, 1 and the max pool.
+            use_hypercol: stack the first ``layer`` of the stages 4, 3, 2, 1 and the max pool, and
+                for `EVERY_MAP` the stem.
             output_shape: rows and columns of the hypercolumn; None leaves each map as it is and
                 returns them as a tuple, deepest first.
         """
         if layer <= 0:
             return x
-        maps = [self.maxpool(self.relu(self.bn1(self.conv1(x))))]
+        stem = self.relu(self.bn1(self.conv1(x)))
+        maps = [self.maxpool(stem)]
         for number, stage in enumerate((self.layer1, self.layer2, self.layer3, self.layer4), 2):
             if not use_hypercol and layer < number:
                 return maps[-1]
             maps.append(self._run(stage, maps[-1]))
         if use_hypercol:
             pyramid = tuple(maps[::-1][:layer])
+            if layer == EVERY_MAP:
+                pyramid = (*pyramid, stem)
             return pyramid if output_shape is None else hypercolumn(pyramid, output_shape)
         if layer == 5:
             return maps[-1]
@@ -202,13 +208,19 @@ class InsResNet(nn.Module):
         return self.encoder(x, layer, use_hypercol, output_shape)
 
     def feature_channels(self, layer: int, use_hypercol: bool) -> int:
-        """Return how many channels ``forward(x, layer, use_hypercol)`` has, for ``layer`` <= 5."""
+        """Return how many channels ``forward(x, layer, use_hypercol)`` has, if these are maps."""
         resnet = self.encoder.module
         if layer <= 0:
             return resnet.in_channels
         if use_hypercol:
-            return sum(resnet.map_channels[::-1][:layer])
+            stem = resnet.conv1.out_channels if layer == EVERY_MAP else 0
+            return sum(resnet.map_channels[::-1][:layer]) + stem
         return resnet.map_channels[layer - 1]
+
+    @property
+    def every_map(self) -> int:
+        """The ``layer`` by which a hypercolumn has all maps, the stem's too."""
+        return EVERY_MAP
 
     @property
     def map_count(self) -> int:

@@ -139,6 +139,11 @@ class TimmEncoder(nn.Module):
         """How many maps there are."""
         return len(self.encoder.module.places)
 
+    @property
+    def every_map(self) -> int:
+        """The ``layer`` by which a hypercolumn has all maps."""
+        return self.map_count
+
     def forward(
         self,
         x: Tensor,

@@ -485,6 +485,7 @@ function choosePoint(point) {
 function openEnlarged() {
   if (!shown.length || enlarged.open) return;
   enlarged.showModal();
+  byId("close").focus();
   fillEnlarged();
 }
 

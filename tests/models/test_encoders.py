@@ -38,6 +38,18 @@ def test_native_maps_make_the_same_landmarks_as_the_dense_hypercolumn(layer):
     torch.testing.assert_close(regressor(native)[0], regressor(dense)[0], rtol=1e-4, atol=1e-5)
 
 
+def test_the_stem_is_stacked_by_a_number_of_its_own():
+    encoder = build_random_encoder("resnet18", 64, seed=0).eval()
+    images, resnet = torch.randn(2, 3, 64, 64), encoder.encoder.module
+    *maps, stem = encoder(images, encoder.every_map, True, None)
+    assert torch.equal(stem, resnet.bn1(resnet.conv1(images)).relu())
+    assert encoder.feature_channels(encoder.every_map, True) == 960 + 64 + 64
+    for layer in (5, 6, 7):  # whose meaning is the published one
+        published = encoder(images, layer, True, None)
+        assert len(published) == 5
+        assert all(torch.equal(a, b) for a, b in zip(maps, published, strict=True))
+
+
 def test_layer_zero_is_the_pixels():
     images = torch.randn(2, 3, 64, 64)
     encoder = freeze(build_encoder("resnet18", 64))

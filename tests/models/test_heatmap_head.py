@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 
 from models.encoders import build_random_encoder
-from models.heatmap_head import HeatmapHead, HeatmapNetwork, find_peak
+from models.heatmap_head import HeatmapHead, HeatmapNetwork, find_peak, head_layers
 from models.hypercolumn import hypercolumn
 
 SIDE = 64
@@ -30,6 +30,16 @@ def test_a_peak_is_read_without_what_is_far_from_it():
     point, confidence = find_peak(probability, places)
     assert torch.allclose(point, torch.tensor([[[0.02 / 0.7, 0.019 / 0.7]]]))
     assert torch.allclose(confidence, torch.tensor([[0.7]]))
+
+
+def test_a_head_sees_the_stem_unless_its_weights_say_otherwise():
+    encoder = build_random_encoder("resnet18", SIDE, seed=0)
+    network = HeatmapNetwork(encoder, 3, SIDE).eval()
+    _, places = network.heatmaps(torch.randn(1, 3, SIDE, SIDE))
+    assert len(places) == (SIDE // 2) ** 2  # its stride is 2
+    assert head_layers(encoder, network.head.state_dict()) == head_layers(encoder)
+    stages = HeatmapHead(encoder.feature_channels(4, True), 3, SIDE)  # as in the first version
+    assert head_layers(encoder, stages.state_dict()) == (4, True)
 
 
 def test_a_network_trains_its_encoder_too():
