@@ -22,7 +22,7 @@ from models.exported import ExportedNetwork
 from models.resnet import InsResNet
 from utils.checkpoint import save_checkpoint
 from utils.errors import InputError
-from utils.files import reason, write_file
+from utils.files import check_output, reason, write_file
 
 OPSET = 17
 INSTALL = "pip install -e .[export]"
@@ -35,10 +35,7 @@ def check_export(path: Path, overwrite: bool) -> None:
     """Raise an `InputError` unless a file of a known kind may be written there."""
     if path.suffix not in (".onnx", ".pth"):
         raise InputError(f"--export {path}: expected model.onnx or encoder.pth, by the ending")
-    if not path.parent.is_dir():
-        raise InputError(f"--export {path}: no such folder")
-    if path.exists() and not overwrite:
-        raise InputError(f"--export {path}: is there already; --overwrite to replace it")
+    check_output(path, overwrite, "--export")
 
 
 def export(path: Path, predictor: Predictor, frame: Frame) -> str:

@@ -27,7 +27,7 @@ from engine.part_file import SUFFIX, Found, PartFile
 from engine.predictor import Frame, Predictor
 from models.encoders import weights_digest
 from utils.errors import InputError
-from utils.files import write_text, writing
+from utils.files import check_output, write_text, writing
 from utils.interruption import Interruption, ignore_signals
 from utils.locks import LOCK_SECONDS
 from utils.log import RunLog, progress
@@ -215,12 +215,7 @@ class Normalization:
 def check_out(out: Path, overwrite: bool, instances: bool) -> None:
     """Raise an `InputError` unless results may be written there."""
     prediction_format(out, instances)
-    if not out.parent.is_dir():
-        raise InputError(f"{out.parent}: no such folder, to write {out.name} to")
-    if out.is_dir():
-        raise InputError(f"{out}: a folder")
-    if out.exists() and not overwrite:
-        raise InputError(f"{out}: is there already; --overwrite to replace it")
+    check_output(out, overwrite, "--out")
 
 
 def digest(texts: list[str]) -> str:

@@ -22,7 +22,7 @@ from models.encoders import as_maps, encode
 from models.suggestion import suggest
 from utils.drawing import draw_named, save_png
 from utils.errors import InputError
-from utils.files import write_text, writing
+from utils.files import check_output, write_text, writing
 from utils.log import progress
 
 CANDIDATES = 20  # times as many images as are asked for are compared, at least 200
@@ -56,10 +56,7 @@ def check_video(source: ImageSource, path: Path, overwrite: bool) -> None:
     """Raise an `InputError` unless a labelled video may be written there."""
     if not isinstance(source, VideoFrames):
         raise InputError(f"--out_video {path}: --images is no video")
-    if not path.parent.is_dir():
-        raise InputError(f"--out_video {path}: no such folder")
-    if path.exists() and not overwrite:
-        raise InputError(f"--out_video {path}: is there already; --overwrite to replace it")
+    check_output(path, overwrite, "--out_video")
 
 
 def draw_video(run: PredictionRun, path: Path) -> int:

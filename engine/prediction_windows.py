@@ -16,6 +16,7 @@ from engine.prediction import PredictionRun, as_predictions
 from engine.predictor import Frame
 from utils.arguments import positive_int
 from utils.errors import InputError
+from utils.files import check_output
 
 # A window is so many times as large as annotated points reach, and holds points that were found if
 # they reach no further than this part of it: 1.2 times as far as annotated ones do.
@@ -47,10 +48,7 @@ def check_windows(source: ImageSource, path: Path, overwrite: bool) -> None:
         raise InputError("--windows: of image files, not of a video")
     if prediction_format(path) != "coco":
         raise InputError(f"--windows {path}: its name must end in .json")
-    if not path.parent.is_dir():
-        raise InputError(f"--windows {path}: no such folder")
-    if path.exists() and not overwrite:
-        raise InputError(f"--windows {path}: is there already; --overwrite to replace it")
+    check_output(path, overwrite, "--windows")
 
 
 def window_side(frame: Frame, given: int | None) -> int:

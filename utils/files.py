@@ -66,6 +66,16 @@ def writing(path: Path | str) -> Iterator[None]:
         raise InputError(f"{path}: can't write it ({said})") from None
 
 
+def check_output(path: Path, overwrite: bool, flag: str) -> None:
+    """Raise an `InputError` that begins with a flag unless a file may be written there."""
+    if not path.parent.is_dir():
+        raise InputError(f"{flag} {path}: {path.parent}: no such folder")
+    if path.is_dir():
+        raise InputError(f"{flag} {path}: a folder, expected a file's name")
+    if path.exists() and not overwrite:
+        raise InputError(f"{flag} {path}: is there already; --overwrite to replace it")
+
+
 def remove_unfinished(folder: Path) -> None:
     """Remove what runs that were killed while writing left in a folder that no other run uses."""
     for path in folder.glob(f".*{UNFINISHED}"):

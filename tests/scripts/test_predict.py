@@ -217,7 +217,7 @@ def test_what_a_user_may_get_wrong_is_one_line(fitted, tmp_path, ridge):
         (["--ckpt_path", "named.pth", *own], "its entry landmarks is damaged"),
         (["--ckpt_path", "calibrated.pth", *own], "its entry calibration is damaged"),
         ([*ridge, "--images", "nowhere", "--out", "a.csv"], "no such folder, image, list or video"),
-        ([*ridge, "--images", fitted / "own", "--out", "no/a.csv"], "no: no such folder, to write"),
+        ([*ridge, "--images", fitted / "own", "--out", "no/a.csv"], "no/a.csv: no: no such folder"),
         ([*ridge, "--images", fitted / "own", "--out", "a.xls"], "ends in none of .csv, "),
         ([*ridge, "--images", fitted / "own"], "give the images by --images PATH and"),
     ):
