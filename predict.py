@@ -119,7 +119,9 @@ class Extras(NamedTuple):
     window_size: int | None
 
 
-def check_extras(extras: Extras, source: ImageSource, overwrite: bool, frame: Frame) -> None:
+def check_extras(
+    extras: Extras, source: ImageSource, overwrite: bool, frame: Frame, trained: Trained
+) -> None:
     """Raise an `InputError` if something can't be made, before the work begins."""
     if extras.windows is not None:
         check_windows(source, extras.windows, overwrite)
@@ -131,7 +133,7 @@ def check_extras(extras: Extras, source: ImageSource, overwrite: bool, frame: Fr
     if extras.page is not None:
         check_page(extras.page, overwrite)
     if extras.suggest is not None:
-        check_suggestion(source)
+        check_suggestion(source, annotated_before(trained))
 
 
 def make_extras(extras: Extras, run: PredictionRun, trained: Trained) -> Iterator[str]:
@@ -185,7 +187,7 @@ def main() -> None:
     extras = Extras(
         args.draw, args.out_video, args.page, args.suggest, args.windows, args.window_size
     )
-    check_extras(extras, source, args.overwrite, frame)
+    check_extras(extras, source, args.overwrite, frame, trained)
     settings = PredictionSettings(args.out, args.overwrite, args.batch_size, args.num_workers)
     run = PredictionRun(predictor.to(device), frame, source, settings, log)
     count = "frames" if source.count is None else f"{source.count:,} images"

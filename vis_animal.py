@@ -6,18 +6,24 @@ r"""Draw what an encoder and a regressor see in birds: parts, and principal comp
   python vis_animal.py ... --vis_PCA
   python vis_animal.py ... --page PAGE
 
+Before anything else, look whether annotations of your own lie where they should:
+
+  python vis_animal.py --dataset Keypoints --data_folder DIR --annotations FILE --vis_annotations
+
 Parts go to {vis_path}/{index}_pred.png and {index}_gt.png, a colour a part, visible ones only,
 with the first of them in contact_sheet.png; components to {vis_path}/{i}/, with an overview in
 pca_sheet.png. [spec 7; Cheng et al. 2020, figures 3 and 4.] --page writes a folder whose index.html
 shows all images in a browser, the least confident or worst first. With --dataset Keypoints the
 images are those that eval_animal.py tests on, given the same flags, and names.png says which colour
-is what.
+is what. --vis_annotations draws the training images' annotations into annotations.png.
 """
 
+import argparse
 import math
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
@@ -40,9 +46,11 @@ from engine.visualization import (
 )
 from eval_animal import animal_task
 from utils.arguments import ArgumentParser
-from utils.drawing import draw_names, draw_parts, save_png
+from utils.drawing import draw_names, draw_parts, save_png, sheet
 from utils.errors import InputError
 from utils.script import run_script
+
+LOOKED_AT, LOOK_COLUMNS = 24, 6  # images of --vis_annotations
 
 
 def build_parser() -> ArgumentParser:
@@ -51,7 +59,31 @@ def build_parser() -> ArgumentParser:
     add_animal_arguments(parser)
     add_keypoint_arguments(parser)
     add_visualization_arguments(parser)
+    add_look_argument(parser)
     return parser
+
+
+def add_look_argument(parser: argparse.ArgumentParser) -> None:
+    """Declare that annotations are drawn, for which no network is needed."""
+    parser.add_argument(
+        "--vis_annotations",
+        action="store_true",
+        help=f"draw {LOOKED_AT} annotated images of --dataset Keypoints; needs no checkpoint",
+    )
+
+
+def draw_annotations(dataset: Keypoints, folder: Path) -> Path:
+    """Draw annotated images of all parts of a data set on a sheet; return its path."""
+    places = np.linspace(0, len(dataset) - 1, min(LOOKED_AT, len(dataset))).round().astype(int)
+    drawings = []
+    for item in map(dataset.annotated_item, places.tolist()):
+        points_px = denormalize_points(item.points_norm, dataset.side).numpy()
+        image = dataset.denormalize(item.image[None])[0]
+        drawings.append(draw_parts(image, points_px, item.visible.numpy()))
+    path = folder / "annotations.png"
+    title = f"{len(drawings)} of {len(dataset)} training images as the network sees them"
+    save_png(sheet(drawings, LOOK_COLUMNS, title), path)
+    return path
 
 
 def draw(
@@ -87,11 +119,16 @@ def score_own(
     return in_words({"test": score_split(dataset, found, confidence.numpy())})
 
 
-def draw_own(settings: VisualizationSettings, own: KeypointSettings) -> None:
-    """Draw the test images among one's own."""
+def draw_own(settings: VisualizationSettings, own: KeypointSettings, look: bool) -> None:
+    """Draw the test images among one's own; with ``look`` the annotations of the others, too."""
     if own.folds is not None and own.fold is None:
         raise InputError("--folds: give --fold N, too, whose test images are drawn")
-    _, held_out, _ = next(keypoint_splits(own))
+    train, held_out, _ = next(keypoint_splits(own))
+    if look:
+        print(f"annotations: {draw_annotations(train, settings.vis_path)}")
+        save_png(draw_names(train.point_names), settings.vis_path / "names.png")
+        if not (settings.finds_landmarks or settings.vis_PCA):
+            return
     _, dataset = judged_split(held_out)
     run_visualization(
         settings, dataset, draw, partial(score_own, dataset), "prediction left, truth right"
@@ -105,9 +142,9 @@ def main() -> None:
     args = build_parser().parse_args()
     settings = VisualizationSettings.from_options(args)
     if args.dataset == "Keypoints":
-        draw_own(settings, KeypointSettings.from_options(args))
+        draw_own(settings, KeypointSettings.from_options(args), args.vis_annotations)
         return
-    refuse_keypoint_flags(vars(args))
+    refuse_keypoint_flags(vars(args), add_look_argument)
     dataset = build_animal_dataset(
         args.data_folder,
         "test",

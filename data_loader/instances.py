@@ -135,7 +135,10 @@ def flip_order(names: Sequence[str], pairs: Sequence[tuple[str, str]]) -> np.nda
                 known = ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")
                 raise InputError(f"--flip_pairs: no point is named {name}; there are {known}")
         if pair[0] == pair[1] or taken & set(pair):
-            raise InputError(f"--flip_pairs {pair[0]}:{pair[1]}: a point has one partner, another")
+            raise InputError(
+                f"--flip_pairs {pair[0]}:{pair[1]}: each point may be named once, with another as "
+                "its partner"
+            )
         taken |= set(pair)
         left, right = names.index(pair[0]), names.index(pair[1])
         order[left], order[right] = right, left

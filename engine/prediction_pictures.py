@@ -128,10 +128,20 @@ def shown_window(framing: Framing, entry: Found) -> tuple[float, float, float, f
     return left - 0.5, top - 0.5, right - 0.5, bottom - 0.5
 
 
-def check_suggestion(source: ImageSource) -> None:
-    """Raise an `InputError` unless images may be suggested."""
+def check_suggestion(source: ImageSource, annotated: ImageFiles | None) -> None:
+    """Raise an `InputError` unless there are images that may be suggested."""
     if not isinstance(source, ImageFiles):
         raise InputError("--suggest: of image files, not of a video")
+    known = paths_of(annotated)
+    if all(source.path(place).resolve() in known for place in range(source.count or 0)):
+        raise InputError("--suggest: all images are annotated already")
+
+
+def paths_of(annotated: ImageFiles | None) -> set[Path]:
+    """Return where annotated images lie; there may be none."""
+    if annotated is None:
+        return set()
+    return {annotated.path(place).resolve() for place in range(annotated.count or 0)}
 
 
 def suggest_images(
@@ -143,9 +153,7 @@ def suggest_images(
     images aren't suggested.
     """
     assert isinstance(run.source, ImageFiles)
-    known = set()
-    if annotated is not None:
-        known = {annotated.path(place).resolve() for place in range(annotated.count or 0)}
+    known = paths_of(annotated)
     others = (
         entry
         for entry in run.entries()
@@ -153,7 +161,7 @@ def suggest_images(
     )
     candidates = least_certain(others, max(LEAST_CANDIDATES, CANDIDATES * count))
     if not candidates:
-        raise InputError("--suggest: all images are annotated already")
+        raise InputError("--suggest: no image that isn't annotated can be read")
     looks = looks_of(run, run.source, [entry.index for entry in candidates])
     uncertainty = torch.tensor([1 - entry.certainty for entry in candidates])
     before = None

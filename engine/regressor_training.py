@@ -322,10 +322,12 @@ def check_judged(task: Task, held_out: Mapping[str, LandmarkDataset]) -> list[st
                 "pair of eyes, is annotated"
             )
         if unjudged.any() or not visible.all():
-            notices.append(
-                f"{split}: {int((~visible).sum())} of {visible.numel()} landmarks aren't "
-                f"annotated; {int(unjudged.sum())} of {len(points)} images can't be judged"
+            said = (
+                f"{split}: {int((~visible).sum())} of {visible.numel()} landmarks aren't annotated"
             )
+            if unjudged.any():
+                said += f"; {int(unjudged.sum())} of {len(points)} images can't be judged"
+            notices.append(said)
     return notices
 
 

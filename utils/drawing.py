@@ -90,9 +90,9 @@ def sheet(drawings: list[Image.Image], columns: int, title: str) -> Image.Image:
     width, height = drawings[0].size
     columns = min(columns, len(drawings))
     rows = math.ceil(len(drawings) / columns)
-    size = (columns * (width + GAP) + GAP, rows * (height + GAP) + GAP + HEADER)
-    page = Image.new("RGB", size, "white")
     font = ImageFont.load_default(15)
+    across = max(columns * (width + GAP), math.ceil(font.getlength(title)) + GAP)
+    page = Image.new("RGB", (across + GAP, rows * (height + GAP) + GAP + HEADER), "white")
     ImageDraw.Draw(page).text((GAP, 3), title, fill="black", font=font)
     for place, drawing in enumerate(drawings):
         row, column = divmod(place, columns)
@@ -145,6 +145,8 @@ def draw_named(
     for (x, y), name, sure, colour in found:
         fill = colour if sure >= 0.5 else None
         draw.ellipse((x - 3, y - 3, x + 3, y + 3), fill=fill, outline=colour)
-        place, text = (x + 6, y - 7), f"{name} {sure:.2f}"
-        draw.text(place, text, colour, font, stroke_width=1, stroke_fill="black")
+        text = f"{name} {sure:.2f}"
+        is_cut = x + 6 + font.getlength(text) > size[0]  # if it began right of the point
+        place, anchor = ((x - 6, y), "rm") if is_cut else ((x + 6, y), "lm")
+        draw.text(place, text, colour, font, anchor, stroke_width=1, stroke_fill="black")
     return drawing

@@ -401,7 +401,7 @@ function drawHistograms() {
   if (known.length) {
     const mean = known.reduce((sum, value) => sum + value, 0) / known.length;
     const middle = (known[Math.floor((known.length - 1) / 2)] + known[Math.ceil((known.length - 1) / 2)]) / 2;
-    byId("error-figures").textContent = `mean ${mean.toFixed(2)}, median ${middle.toFixed(2)}, all images`;
+    byId("error-figures").textContent = `mean ${mean.toFixed(2)}, median ${middle.toFixed(2)} of the images' means`;
   } else byId("error-figures").textContent = "";
 }
 

@@ -132,7 +132,7 @@ def test_what_cant_be_exported_is_said(tmp_path, monkeypatch):
 
 
 def test_the_page_tells_how_to_use_a_file_with_numpy_alone(tmp_path):
-    export(tmp_path / "model.onnx", predictor("finetune"), FRAME)
+    export(tmp_path / "points.onnx", predictor("finetune"), FRAME)
     Image.fromarray(np.arange(60 * 80 * 3, dtype=np.uint8).reshape(60, 80, 3)).save(
         tmp_path / "a.png"
     )

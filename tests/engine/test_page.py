@@ -370,7 +370,7 @@ def test_the_histograms_count_the_images_and_their_bars_choose(reader, tmp_path)
     )
     assert reader.run(counts, "confidence-bars") == [1] * 20
     assert reader.run(counts, "error-bars") == [1] * 20
-    assert reader.text("error-figures") == "mean 4.75, median 4.75, all images"
+    assert reader.text("error-figures") == "mean 4.75, median 4.75 of the images' means"
     click = "document.getElementById(arguments[0]).children[arguments[1]].click()"
     label = "return document.getElementById(arguments[0]).children[arguments[1]].title"
     assert reader.run(label, "error-bars", 3) == "1.5 to 2 pixels: 1 image"

@@ -9,6 +9,7 @@ from PIL import Image
 from tests.data_loader.own_tables import write_dots, write_long_csv
 from tests.scripts.running import FRAME, run_inside
 from utils.checkpoint import load_checkpoint
+from utils.drawing import GAP, HEADER, part_colours
 
 TRAIN = [*FRAME, "--image_size", "40", "--batch_size", "4", "--model_path", "runs", "--epochs", "1"]
 
@@ -93,6 +94,24 @@ def test_own_points_are_fitted_scored_noted_and_drawn(own, tmp_path, regressor):
         path.name for path in (tmp_path / "vis").iterdir()
     }
     assert f"{test['error_px']:.2f} px" in (tmp_path / "page/data/summary.js").read_text()
+
+
+def test_annotations_are_drawn_before_there_is_a_network(own, tmp_path):
+    flags = [*POINTS[:4], "--num_workers", 0, "--dataset", "Keypoints", *own]
+    done = run_inside("vis_animal.py", *flags, "--vis_annotations", cwd=tmp_path)
+    assert done.status == 0, done.err
+    sheet = Image.open(tmp_path / "Visualization/annotations.png")
+    lines = [line.split(",") for line in own[3].read_text().splitlines()[1:]]
+    first = sheet.crop((GAP, GAP + HEADER, GAP + 4 * 32, GAP + HEADER + 4 * 32))
+    found = 0
+    for name in dict.fromkeys(line[0] for line in lines):
+        points = [np.array(line[2:4], dtype=float) for line in lines if line[0] == name]
+        # Of 120 x 80 pixels, 32 x 32 are shown, 4 times as large.
+        places = [(p + 0.5) * (4 * 32 / 120, 4 * 32 / 80) - 0.5 for p in points]
+        dots = [first.getpixel(tuple(p.round().astype(int).tolist())) for p in places]
+        found += dots == part_colours(3)
+    assert found == 1  # whose points the first image of the sheet has
+    assert (tmp_path / "Visualization/names.png").is_file()
 
 
 def test_a_curve_is_made_of_runs_that_are_judged_alike(own, tmp_path):
