@@ -20,6 +20,9 @@ from utils.errors import InputError
 
 ROUNDS = 2  # of reading each landmark given the others
 PEAK_RADIUS = 0.2  # of what counts as one peak, in half sides of the image
+# Of a heatmap where confidence is read. The sharpness that finds landmarks best says of nearly each
+# that it is certain.
+CONFIDENT_SHARPNESS = 30.0
 NUMBERS_AT_ONCE = 1 << 21  # cells of all landmarks of the images that are read together
 FLOOR = 1e-4  # of a variance: a hundredth of the half side, squared
 
@@ -264,12 +267,14 @@ class RidgeReadout(nn.Module):
         """Return landmarks and confidence of all heatmaps at once; see `read`."""
         evidence = self.sharpness * heat
         prior = log_density(places, expected, inference.own)  # (B, A, P)
-        points, confidence = find_peak((evidence + prior).softmax(dim=2), heat, places)
+        points, near = find_peak(evidence + prior, heat, places)
         for _ in range(ROUNDS):
             off = (points - expected).flatten(1)  # (B, 2 A)
             means = expected + (off @ inference.gain.flatten(0, 1).t()).view_as(points)
             prior = log_density(places, means, inference.rest)  # (B, A, P)
-            points, confidence = find_peak((evidence + prior).softmax(dim=2), heat, places)
+            points, near = find_peak(evidence + prior, heat, places)
+        milder = (evidence + prior) * (CONFIDENT_SHARPNESS / self.sharpness)
+        confidence = (milder.softmax(dim=2) * near).sum(dim=2)
         off = (points - expected).flatten(1) @ inference.trust
         return expected + off.view_as(points), confidence
 
@@ -342,24 +347,20 @@ def log_density(places: Tensor, mean: Tensor, precision: Tensor) -> Tensor:
     return -0.5 * (own_x * x * x + (across + other) * x * y + own_y * y * y)
 
 
-def find_peak(probability: Tensor, heat: Tensor, places: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the place of the largest probability, and the probability of all around it.
+def find_peak(score: Tensor, heat: Tensor, places: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the place of the largest score, (B, A, 2), and which cells are near it, (B, A, P).
 
-    The place is the mean of those around the most probable cell, weighted by what their heat has
-    above half of that cell's: a fraction of a cell where the heatmap is clear.
+    The place is the mean of those around the best cell, weighted by what their heat has above half
+    of that cell's: a fraction of a cell where the heatmap is clear.
 
     Args:
-        probability: (B, A, P), whose sum over P is 1.
+        score: (B, A, P), log probabilities up to a constant.
         heat: (B, A, P).
         places: (P, 2).
-
-    Returns:
-        (B, A, 2) and (B, A).
     """
-    best = probability.argmax(dim=2, keepdim=True)  # (B, A, 1)
+    best = score.argmax(dim=2, keepdim=True)  # (B, A, 1)
     near = (places[best] - places).square().sum(dim=3) < PEAK_RADIUS**2  # (B, A, P)
     weights = (heat - 0.5 * heat.gather(2, best)).clamp(min=0) * near
     cells = torch.arange(len(places), device=best.device)
     weights = weights + 1e-6 * (cells == best)  # where heat is below 0
-    found = (weights @ places) / weights.sum(dim=2)[:, :, None]
-    return found, (probability * near).sum(dim=2)
+    return (weights @ places) / weights.sum(dim=2)[:, :, None], near

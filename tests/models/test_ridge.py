@@ -10,6 +10,7 @@ from models.ridge import (
     NormalEquations,
     RidgeReadout,
     cell_axis,
+    cell_places,
     gaussian_profiles,
 )
 from utils.errors import InputError
@@ -182,3 +183,19 @@ def test_of_two_equal_peaks_the_others_decide():
     heat = torch.stack([*sure, doubtful])[None]
     found, _ = made.read(heat, places, made.mean[None])
     assert abs(found[0, 2, 0] - (0.5 + shift)) < 0.1
+
+
+def test_confidence_tells_clear_peaks_from_doubtful_ones_however_sharply_they_are_read():
+    readout = RidgeReadout(4, 1, 48)
+    readout.sharpness.fill_(160.0)
+    readout.covariance.mul_(1e6)  # a prior that says nothing
+    places = cell_places((8, 8), 48, torch.zeros(()))
+    heat = torch.zeros(3, 1, 64)
+    heat[:, :, 9] = 0.9  # the peak
+    heat[:, :, 54] = torch.tensor([0.1, 0.6, 0.8])[:, None]  # another one, far away
+    points, confidence = readout.read(heat, places, torch.zeros(3, 1, 2))
+    assert torch.allclose(points, places[9].expand(3, 1, 2), atol=1e-4)
+    # exp(30 h) of each cell, of which no neighbour is within 0.2
+    others = 62 + (30 * torch.tensor([0.1, 0.6, 0.8])).exp()
+    peak = torch.tensor(30 * 0.9).exp()
+    assert torch.allclose(confidence[:, 0], peak / (peak + others), rtol=1e-3)
