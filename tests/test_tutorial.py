@@ -55,12 +55,16 @@ def rows(path) -> list[dict[str, str]]:
 
 
 def test_the_first_run_does_what_the_page_says(tmp_path):
-    draw, train, fit, predict, curve, export = tutorial()
+    draw, look, train, fit, predict, curve, export = tutorial()
     faces, run = tmp_path / "datasets/drawn/folder", tmp_path / "runs/points"
     paste(draw, tmp_path)
     assert (
         len(list((faces / "images").glob("*.jpg"))) == 16 and len(rows(faces / "points.csv")) == 10
     )
+
+    paste(look, tmp_path)
+    with Image.open(tmp_path / "Visualization/annotations.png") as sheet:
+        assert sheet.width > 4 * 64  # images, four times as large
 
     paste(train, tmp_path)
     assert (tmp_path / "runs/faces/current.pth").is_file()
