@@ -80,9 +80,13 @@ def main() -> None:
     parser.add_argument("--batch_size", type=positive_int, default=16)
     parser.add_argument("--model", default="resnet18")
     parser.add_argument("--data_folder", help="images to link to; drawn ones by default")
-    parser.add_argument("--work", help="folder for the links, on the disk of --data_folder")
+    parser.add_argument(
+        "--work", type=Path, help="folder for the links, on the disk of --data_folder"
+    )
     parser.add_argument("--figure", help="draw the figures into this file")
     args = parser.parse_args()
+    if args.work is not None:
+        args.work.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=args.work) as folder:
         work = Path(folder)
         ways: dict[str, Callable[[str, int], tuple[Any, ...]]] = {

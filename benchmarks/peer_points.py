@@ -56,6 +56,7 @@ def add_wing_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--seeds", type=natural, nargs="+", default=[0, 1, 2])
     group.add_argument("--image_size", type=positive_int, default=160)
     group.add_argument("--finetune_steps", type=positive_int, default=300)
+    group.add_argument("--finetune_batch", type=positive_int, default=16)
     group.add_argument("--finetune_spread", type=float, default=1.0)
     group.add_argument("--trees", type=positive_int, default=TREES, help="of dlib, in each cascade")
 
@@ -67,9 +68,10 @@ def compare_points(args: argparse.Namespace) -> None:
     print(
         f"{machine()}\ndlib: shape_predictor, the whole image as box, {DLIB}, "
         f"{args.trees} trees.\nOurs: eval_animal.py --regressor finetune, {args.image_size} px, "
-        f"{args.finetune_steps} steps, spread {args.finetune_spread:g}, from {encoder}; its time "
-        "includes starting Python.\nErrors over all points of the test images: mean over seeds of "
-        "their mean, median of their medians; seconds of fitting and predicting, median over seeds"
+        f"{args.finetune_steps} steps of {args.finetune_batch}, spread {args.finetune_spread:g}, "
+        f"from {encoder}; its time includes starting Python.\nErrors over all points of the test "
+        "images: mean over seeds of their mean, median of their medians; seconds of fitting and "
+        "predicting, median over seeds"
     )
     for count in args.annotated:
         if count > min(HELD_BACK, len(wings.rows) - 1):
@@ -84,7 +86,8 @@ def compare_points(args: argparse.Namespace) -> None:
         for name, results in found.items():
             means, medians, seconds = zip(*results, strict=True)
             print(
-                f"  {count:3} annotated, {name:<5} mean {statistics.mean(means):7.2f} px, median "
+                f"  {count:3} annotated, {name:<5} mean {statistics.mean(means):7.2f} px "
+                f"({min(means):.2f} to {max(means):.2f}), median "
                 f"{statistics.median(medians):7.2f} px, {statistics.median(seconds):7.1f} s "
                 f"({min(seconds):.1f} to {max(seconds):.1f})",
                 flush=True,
@@ -155,8 +158,8 @@ def run_ours(
             encoder = ["--trained_model_path", str(Path(args.trained_model_path).absolute())]
         command = f"""--dataset Keypoints --y_up --annotations train.csv --test_annotations test.csv
             --model resnet18 --image_size {args.image_size} --image_crop 0 --layer 4 --use_hypercol
-            --regressor finetune --finetune_steps {args.finetune_steps} --finetune_spread
-            {args.finetune_spread} --num_workers 0 --seed {seed} --model_path runs --model_name own
+            --regressor finetune --finetune_steps {args.finetune_steps} --finetune_batch
+            {args.finetune_batch} --finetune_spread {args.finetune_spread} --num_workers 0 --seed {seed} --model_path runs --model_name own
             --print_freq 100000""".split()
         images = ["--data_folder", str((wings.folder / "images").absolute())]
         script = [sys.executable, str(ROOT / "eval_animal.py")]
