@@ -201,9 +201,7 @@ def main() -> None:
     check_common_places(dataset.side / args.image_size, spread)
 
     # ---- encoder and head; as they were, if the run resumes ----
-    notices = worker_notice(args.num_workers, device) + ignored_notices(
-        args, WHY_IGNORED, **IGNORED
-    )
+    notices = worker_notice(args.num_workers) + ignored_notices(args, WHY_IGNORED, **IGNORED)
     encoder = initialise_encoder(args.model, dataset.side, args.seed, args.init, notices)
     use_colours(encoder, dataset, noted_in=args.init)
     embedding = DenseEmbedding(cast(Trainable, encoder), args.dimensions, args.freeze).to(device)

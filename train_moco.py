@@ -173,7 +173,7 @@ def main() -> None:
         momentum=args.momentum,
         weight_decay=args.weight_decay,
     )
-    notices = worker_notice(args.num_workers, device) + ignored_notices(args, **IGNORED)
+    notices = worker_notice(args.num_workers) + ignored_notices(args, **IGNORED)
     notices += harm_notices(query.encoder, args.nce_k, len(dataset))
     found = open_checkpoint(run, CHECKPOINT_KEYS, notices)
     amp = choose_precision(args.amp, device, found, notices)

@@ -159,8 +159,8 @@ def run_ours(
         command = f"""--dataset Keypoints --y_up --annotations train.csv --test_annotations test.csv
             --model resnet18 --image_size {args.image_size} --image_crop 0 --layer 4 --use_hypercol
             --regressor finetune --finetune_steps {args.finetune_steps} --finetune_batch
-            {args.finetune_batch} --finetune_spread {args.finetune_spread} --num_workers 0 --seed {seed} --model_path runs --model_name own
-            --print_freq 100000""".split()
+            {args.finetune_batch} --finetune_spread {args.finetune_spread} --num_workers 0
+            --seed {seed} --model_path runs --model_name own --print_freq 100000""".split()
         images = ["--data_folder", str((wings.folder / "images").absolute())]
         script = [sys.executable, str(ROOT / "eval_animal.py")]
         start = time.perf_counter()

@@ -20,10 +20,6 @@ from utils.log import progress
 from utils.process_group import local_world_size, world_size
 from utils.script import available_cores
 
-# For how many cores there is one reader process, at most, where the model computes on the CPU, too.
-# On 2 cores: with 1, two readers and the model's two threads take turns; with 2, there is one
-# reader. No result depends on it. `python -m benchmarks.pretrain --num_workers 1 2` measures it.
-CORES_A_READER = 1
 BATCH = 64  # images that a process reads at a time where all are read once
 
 
@@ -145,7 +141,7 @@ def build_loader(
         shared: other ranks read at the same time.
     """
     length = len(dataset)  # type: ignore[arg-type]  # torch's Dataset declares no length
-    workers = own_workers(num_workers, device) if shared else min(num_workers, available_cores())
+    workers = own_workers(num_workers) if shared else min(num_workers, available_cores())
     batches = RankBatches(SeededSampler(length, seed, shuffle), batch_size)
     return persistent_loader(SeededItems(dataset), workers, device, batch_sampler=batches)
 
@@ -184,28 +180,20 @@ def set_epoch(loader: DataLoader, epoch: int, skip: int = 0) -> None:
     source.set_epoch(epoch, skip)
 
 
-def most_workers(device: torch.device | None) -> int:
-    """Return how many processes a machine reads with at most beside a model on a device.
+def own_workers(num_workers: int) -> int:
+    """Return this rank's part of a machine's reader processes, at most one a core.
 
-    That is `available_cores`, or the part of them that `CORES_A_READER` gives a CPU's model.
+    That is best beside a model on the same cores, too (benchmarks/README.md).
     """
-    is_shared = device is not None and device.type == "cpu"
-    return max(1, available_cores() // (CORES_A_READER if is_shared else 1))
+    return -(-min(num_workers, available_cores()) // local_world_size())
 
 
-def own_workers(num_workers: int, device: torch.device | None = None) -> int:
-    """Return this rank's part of a machine's reader processes, at most `most_workers`."""
-    return -(-min(num_workers, most_workers(device)) // local_world_size())
-
-
-def worker_notice(num_workers: int, device: torch.device | None = None) -> list[str]:
-    """Return a line if more workers were asked for than `most_workers`."""
-    cores, most = available_cores(), most_workers(device)
-    if num_workers <= most:
+def worker_notice(num_workers: int) -> list[str]:
+    """Return a line if more workers were asked for than there are cores."""
+    cores = available_cores()
+    if num_workers <= cores:
         return []
-    if most == cores:
-        return [f"--num_workers {num_workers} capped at this machine's {cores} cores"]
-    return [f"--num_workers {num_workers} capped at {most}: the model needs cores, too, of {cores}"]
+    return [f"--num_workers {num_workers} capped at this machine's {cores} cores"]
 
 
 def check_same_images(*datasets: ImageSet) -> None:

@@ -305,5 +305,5 @@ def build_sharded_loader(
     images: ShardedImages, *, num_workers: int, device: torch.device
 ) -> DataLoader:
     """Return the batches of a rank; call `loaders.set_epoch` before each epoch."""
-    workers = fitting_workers(own_workers(num_workers, device))
+    workers = fitting_workers(own_workers(num_workers))
     return persistent_loader(images, workers, device, batch_size=None)

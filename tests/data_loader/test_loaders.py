@@ -238,19 +238,6 @@ def test_workers_are_capped_at_the_cores(monkeypatch):
     assert "18" in line and "3 cores" in line
 
 
-def test_a_model_on_the_cpu_can_be_left_cores(monkeypatch):
-    monkeypatch.setattr(loaders, "available_cores", lambda: 4)
-    monkeypatch.setattr(loaders, "CORES_A_READER", 2)
-    cpu, gpu = torch.device("cpu"), torch.device("cuda")
-    assert [loaders.own_workers(18, device) for device in (cpu, gpu, None)] == [2, 4, 4]
-    assert loaders.own_workers(1, cpu) == 1 and loaders.own_workers(0, cpu) == 0
-    said = "--num_workers 18 capped at 2: the model needs cores, too, of 4"
-    assert worker_notice(18, cpu) == [said]
-    assert worker_notice(2, cpu) == worker_notice(4, gpu) == []
-    monkeypatch.setattr(loaders, "available_cores", lambda: 1)
-    assert loaders.own_workers(18, cpu) == 1
-
-
 def test_cores_are_those_this_process_may_run_on(monkeypatch):
     monkeypatch.undo()
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 5, 6, 7}, raising=False)
