@@ -190,7 +190,8 @@ def main() -> None:
     check_extras(extras, source, args.overwrite, frame, trained)
     settings = PredictionSettings(args.out, args.overwrite, args.batch_size, args.num_workers)
     run = PredictionRun(predictor.to(device), frame, source, settings, log)
-    count = "frames" if source.count is None else f"{source.count:,} images"
+    shown = "boxes" if run.has_boxes else "images"
+    count = "frames" if source.count is None else f"{source.count:,} {shown}"
     log.line(
         f"{args.images}: {count}; {len(frame.names)} points; {describe_device(device, args.gpu)}"
     )
@@ -201,9 +202,9 @@ def main() -> None:
         for line in make_extras(extras, run, trained):
             log.line(line)
         run.finish()
-    log.line(f"{total - bad:,} of {total:,} images: {args.out}; {watch.seconds():.1f} s")
+    log.line(f"{total - bad:,} of {total:,} {shown}: {args.out}; {watch.seconds():.1f} s")
     if bad:
-        log.line(f"{bad:,} images can't be read, skipped: listed in {bad_list(args.out)}")
+        log.line(f"{bad:,} {shown} can't be read, skipped: listed in {bad_list(args.out)}")
 
 
 if __name__ == "__main__":

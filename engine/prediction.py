@@ -80,6 +80,7 @@ class PredictionRun:
         self.predictor, self.frame, self.source = predictor, frame, source
         self.settings, self.log = settings, log
         self.has_instances = bool(source.count) and bool(source.shown(0).instance)
+        self.has_boxes = bool(source.count) and source.shown(0).box is not None
         check_out(settings.out, settings.overwrite, self.has_instances)
         self.lock = FileLock(settings.out.with_name(f".{settings.out.name}.lock"))
 

@@ -146,6 +146,7 @@ def test_boxes_are_predicted_one_by_one(fitted, tmp_path, ridge):
     )
     assert done.status == 0, done.err
     assert [row["instance"] for row in rows(tmp_path / "a.csv")] == ["5", "6"]
+    assert "2 of 2 boxes: a.csv" in done.out
     refused = predict(
         tmp_path, *ridge, "--images", fitted / "own", "--boxes", "boxes.json", "--out", "a.tps"
     )
@@ -248,7 +249,7 @@ def test_pictures_a_page_and_suggestions(fitted, tmp_path, ridge):
 def test_annotated_images_are_not_suggested(fitted, ridge):
     done = predict(fitted, *ridge, "--images", "own", "--out", "s.csv", "--suggest", 3)
     assert done.status == 2 and "--suggest: all images are annotated already" in done.err
-    (fitted / "s.csv.part").unlink()
+    assert not (fitted / "s.csv.part").exists()  # said before the work, not after
 
 
 def test_a_video_comes_back_labelled(fitted, tmp_path, ridge):
