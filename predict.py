@@ -120,7 +120,11 @@ class Extras(NamedTuple):
 
 
 def check_extras(
-    extras: Extras, source: ImageSource, overwrite: bool, frame: Frame, trained: Trained
+    extras: Extras,
+    source: ImageSource,
+    overwrite: bool,
+    frame: Frame,
+    annotated: ImageFiles | None,
 ) -> None:
     """Raise an `InputError` if something can't be made, before the work begins."""
     if extras.windows is not None:
@@ -133,10 +137,10 @@ def check_extras(
     if extras.page is not None:
         check_page(extras.page, overwrite)
     if extras.suggest is not None:
-        check_suggestion(source, annotated_before(trained))
+        check_suggestion(source, annotated)
 
 
-def make_extras(extras: Extras, run: PredictionRun, trained: Trained) -> Iterator[str]:
+def make_extras(extras: Extras, run: PredictionRun, annotated: ImageFiles | None) -> Iterator[str]:
     """Make them, and yield a line on each."""
     out, overwrite = run.settings.out, run.settings.overwrite
     if extras.draw is not None:
@@ -153,7 +157,7 @@ def make_extras(extras: Extras, run: PredictionRun, trained: Trained) -> Iterato
         yield f"{count:,} windows of {side} x {side} pixels: {extras.windows}"
     if extras.suggest is not None:
         path = out.with_name(f"{out.name}.suggested.txt")
-        names = suggest_images(run, annotated_before(trained), extras.suggest, path)
+        names = suggest_images(run, annotated, extras.suggest, path)
         yield f"{len(names)} images to annotate next: {path}"
 
 
@@ -187,7 +191,8 @@ def main() -> None:
     extras = Extras(
         args.draw, args.out_video, args.page, args.suggest, args.windows, args.window_size
     )
-    check_extras(extras, source, args.overwrite, frame, trained)
+    annotated = None if args.suggest is None else annotated_before(trained)
+    check_extras(extras, source, args.overwrite, frame, annotated)
     settings = PredictionSettings(args.out, args.overwrite, args.batch_size, args.num_workers)
     run = PredictionRun(predictor.to(device), frame, source, settings, log)
     shown = "boxes" if run.has_boxes else "images"
@@ -199,7 +204,7 @@ def main() -> None:
         log.line(notice)
     with run:
         total, bad = run.predict()
-        for line in make_extras(extras, run, trained):
+        for line in make_extras(extras, run, annotated):
             log.line(line)
         run.finish()
     log.line(f"{total - bad:,} of {total:,} {shown}: {args.out}; {watch.seconds():.1f} s")

@@ -126,15 +126,13 @@ def draw_own(settings: VisualizationSettings, own: KeypointSettings, look: bool)
     train, held_out, _ = next(keypoint_splits(own))
     if look:
         print(f"annotations: {draw_annotations(train, settings.vis_path)}")
+    if settings.needs_network or not look:
+        _, dataset = judged_split(held_out)
+        run_visualization(
+            settings, dataset, draw, partial(score_own, dataset), "prediction left, truth right"
+        )
+    if settings.vis_keypoints or look:
         save_png(draw_names(train.point_names), settings.vis_path / "names.png")
-        if not (settings.finds_landmarks or settings.vis_PCA):
-            return
-    _, dataset = judged_split(held_out)
-    run_visualization(
-        settings, dataset, draw, partial(score_own, dataset), "prediction left, truth right"
-    )
-    if settings.vis_keypoints:
-        save_png(draw_names(dataset.point_names), settings.vis_path / "names.png")
 
 
 def main() -> None:

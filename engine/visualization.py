@@ -116,6 +116,11 @@ class VisualizationSettings(EncoderSettings):
         """Whether landmarks are wanted, drawn or as a page."""
         return self.vis_keypoints or self.page is not None
 
+    @property
+    def needs_network(self) -> bool:
+        """Whether anything is wanted that a network computes."""
+        return self.finds_landmarks or self.vis_PCA
+
 
 def run_visualization(
     settings: VisualizationSettings,
@@ -144,7 +149,8 @@ def run_visualization(
         left_out = leave_out({"test": dataset}, settings.num_workers)
         notices += list_left_out(left_out, settings.vis_path)
     if settings.finds_landmarks:
-        regressor = load_readout(settings, encoder, dataset, notices).to(device).eval()
+        read = read_layers(settings, encoder)
+        regressor = load_readout(settings, encoder, read, dataset, notices).to(device).eval()
     loader = build_loader(
         Items(dataset, dataset.annotated_item),
         batch_size=settings.batch_size,
@@ -164,7 +170,9 @@ def run_visualization(
         log.line(f"components of {len(images)} images: {path}")
     if settings.finds_landmarks:
         calibration = load_calibration(settings, dataset.num_landmarks, log)
-        found = find_landmarks(settings, encoder, regressor, loader, dataset, draw, calibration)
+        found = find_landmarks(
+            settings, encoder, read, regressor, loader, dataset, draw, calibration
+        )
         words = score(found.batches, torch.cat(found.own))
         show_landmarks(settings, dataset, found, words, legend, log)
 
@@ -186,15 +194,19 @@ class Found(NamedTuple):
 def find_landmarks(
     settings: VisualizationSettings,
     encoder: Encoder,
+    layers: tuple[int, bool],
     regressor: nn.Module,
     loader: DataLoader,
     dataset: LandmarkDataset,
     draw: Draw,
     calibration: Calibration | None,
 ) -> Found:
-    """Return the landmarks of all images, of which the first ones are drawn if that is wished."""
+    """Return the landmarks of all images, of which the first ones are drawn if that is wished.
+
+    ``layers`` are those of `read_layers`.
+    """
     found = Found([], [], [], [])
-    device, layers = next(encoder.parameters()).device, read_layers(settings, encoder)
+    device = next(encoder.parameters()).device
     for batch in progress(loader, "predicting"):
         features = encode(encoder, batch.image.to(device), *layers)
         pred, own = read_landmarks(regressor(features))
@@ -263,7 +275,7 @@ def with_found_kind(settings: VisualizationSettings) -> VisualizationSettings:
 
 def check_wishes(settings: VisualizationSettings) -> None:
     """Raise an `InputError` if there is nothing to draw, or nothing to draw it with."""
-    if not (settings.finds_landmarks or settings.vis_PCA):
+    if not settings.needs_network:
         raise InputError("nothing to draw: give --vis_keypoints, --page, --vis_PCA or several")
     if settings.page is not None:
         check_page(settings.page)
@@ -301,11 +313,12 @@ def read_layers(settings: VisualizationSettings, encoder: Encoder) -> tuple[int,
 def load_readout(
     settings: VisualizationSettings,
     encoder: Encoder,
+    layers: tuple[int, bool],
     dataset: LandmarkDataset,
     notices: list[str],
 ) -> nn.Module:
     """Return the regressor of a checkpoint, or an untrained one; see `load_regressor`."""
-    channels = encoder.feature_channels(*read_layers(settings, encoder))
+    channels = encoder.feature_channels(*layers)
     regressor = build_readout(settings.regressor, channels, dataset.num_landmarks, dataset.side)
     frame = {"image_size": dataset.imwidth, "image_crop": dataset.crop}
     notices += load_regressor(settings.ckpt_path, regressor, encoder, settings.hint, frame)

@@ -191,6 +191,7 @@ class InsResNet(nn.Module):
 
     block: type[BasicBlock] | type[Bottleneck]
     layers: tuple[int, int, int, int]
+    every_map = EVERY_MAP  # the ``layer`` by which a hypercolumn has all maps, the stem's too
 
     def __init__(self, width: float = 1, pool_size: int = 7) -> None:
         super().__init__()
@@ -216,11 +217,6 @@ class InsResNet(nn.Module):
             stem = resnet.conv1.out_channels if layer == EVERY_MAP else 0
             return sum(resnet.map_channels[::-1][:layer]) + stem
         return resnet.map_channels[layer - 1]
-
-    @property
-    def every_map(self) -> int:
-        """The ``layer`` by which a hypercolumn has all maps, the stem's too."""
-        return EVERY_MAP
 
     @property
     def map_count(self) -> int:
