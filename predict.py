@@ -92,7 +92,8 @@ def build_parser() -> ArgumentParser:
         "--suggest",
         type=positive_int,
         metavar="K",
-        help="list K images to annotate next in OUT.suggested.txt: uncertain ones that differ",
+        help="list K images to annotate next in OUT.suggested.txt: those that most others look "
+        "like, of the less certain half",
     )
     group.add_argument(
         "--export",

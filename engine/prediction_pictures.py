@@ -1,16 +1,17 @@
 """Predictions to look at: drawings, a video, a page; and which images to annotate next [spec 18].
 
-Letters: N images, A points, C channels.
+Letters: N images, B of a batch, A points, D numbers that say what an image looks like.
 """
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
+from torch.nn.functional import adaptive_avg_pool2d
 
 from data_loader.framing import Framing
 from data_loader.readers.videos import frame_rate, write_video
@@ -25,8 +26,8 @@ from utils.errors import InputError
 from utils.files import check_output, write_text, writing
 from utils.log import progress
 
-CANDIDATES = 20  # times as many images as are asked for are compared, at least 200
-LEAST_CANDIDATES = 200
+MOST_CANDIDATES = 2000  # images that are compared with each other
+LOOK_GRID = 3  # rows and columns of what an image looks like
 
 
 def draw_least_certain(run: PredictionRun, count: int, folder: Path) -> int:
@@ -149,38 +150,51 @@ def suggest_images(
 ) -> list[str]:
     """Write a list of images to annotate next, the most wanted first; return their names.
 
-    They are uncertain, and look different from each other and from the annotated ones. Annotated
-    images aren't suggested.
+    Of the less certain half of the images, they are those that most others look like; see
+    `models.suggestion`. Annotated images aren't suggested.
     """
-    assert isinstance(run.source, ImageFiles)
-    known = paths_of(annotated)
-    others = (
-        entry
-        for entry in run.entries()
-        if not entry.reason and run.source.path(entry.index).resolve() not in known
-    )
-    candidates = least_certain(others, max(LEAST_CANDIDATES, CANDIDATES * count))
+    source = run.source
+    assert isinstance(source, ImageFiles)  # as `check_suggestion` saw
+    candidates = less_certain_half(run.entries(), source, paths_of(annotated), count)
     if not candidates:
         raise InputError("--suggest: no image that isn't annotated can be read")
-    looks = looks_of(run, run.source, [entry.index for entry in candidates])
-    uncertainty = torch.tensor([1 - entry.certainty for entry in candidates])
-    before = None
+    looks = torch.cat(list(looks_of(run, source, candidates)))
+    before: Iterator[Tensor] = iter(())
     if annotated is not None:
         before = looks_of(run, annotated, list(range(annotated.count or 0)))
-    picked = suggest(looks, uncertainty.clamp(min=0), count, before)
-    names = list(dict.fromkeys(candidates[place].image for place in picked))
+    picked = suggest(looks, count, before)
+    names = list(dict.fromkeys(source.shown(candidates[place]).name for place in picked))
     write_text(path, "".join(f"{name}\n" for name in names))
     return names
 
 
+def less_certain_half(
+    entries: Iterator[Found], source: ImageFiles, known: Container[Path], least: int
+) -> list[int]:
+    """Return the numbers of the readable images whose mean confidence is below the median.
+
+    Images at ``known`` paths are left out. There are at least ``least``, if there are so many. If
+    there are n times `MOST_CANDIDATES`, it is every n-th by confidence.
+    """
+    order = sorted(
+        (entry.certainty, entry.index)
+        for entry in entries
+        if not entry.reason and source.path(entry.index).resolve() not in known
+    )
+    half = order[: max(least, len(order) // 2)]
+    step = max(1, len(half) // max(least, MOST_CANDIDATES))
+    return [index for _, index in half[::step]]
+
+
 @torch.no_grad()
-def looks_of(run: PredictionRun, source: ImageFiles, indices: Sequence[int]) -> Tensor:
-    """Return the mean of the encoder's deepest map of each readable image, (N, C)."""
-    predictor, looks = run.predictor, []
+def looks_of(run: PredictionRun, source: ImageFiles, indices: Sequence[int]) -> Iterator[Tensor]:
+    """Yield the encoder's deepest map of the images of each batch, averaged over 3x3 parts, (B, D).
+
+    What can't be read is a blank image.
+    """
+    predictor = run.predictor
     device = next(predictor.parameters()).device
     for batch in progress(run.loader(source, indices), "comparing"):
-        readable = [place for place, reason in enumerate(batch.reason) if not reason]
-        images = batch.image[readable].to(device)
+        images = batch.image.to(device)
         maps = as_maps(encode(predictor.encoder, images, predictor.layer, predictor.use_hypercol))
-        looks.append(maps[0].mean(dim=(2, 3)).cpu())
-    return torch.cat(looks)
+        yield adaptive_avg_pool2d(maps[0].float(), LOOK_GRID).flatten(1).cpu()

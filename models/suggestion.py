@@ -1,71 +1,67 @@
-"""Which images to annotate next: uncertain ones that differ from each other.
+"""Which images to annotate next: ones that many others look like, and none that is annotated does.
 
-Letters: N images, M annotated ones, C channels.
+Letters: N images, M annotated ones, D numbers that say what an image looks like.
 """
+
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor
 
+TIE = 1e-4  # relative: of two that only have each other, each gains as much but for rounding
 
-def suggest(
-    features: Tensor,
-    uncertainty: Tensor,
-    count: int,
-    annotated_features: Tensor | None = None,
-) -> list[int]:
+
+def suggest(looks: Tensor, count: int, annotated: Iterable[Tensor] = ()) -> list[int]:
     """Return which images to annotate next, the most wanted one first.
 
-    Greedy k-centre [Sener & Savarese 2018, arXiv:1708.00489, algorithm 1], with each distance
-    weighted by the image's uncertainty [ours: farthest images alone are odd ones, uncertain ones
-    alone are much the same]: each pick has the largest uncertainty times distance to the nearest
-    image that is annotated or picked. If there is none yet, the most uncertain one is picked.
+    Greedy k-medoids, that is facility location [Nemhauser et al. 1978]: each pick is the image
+    that most lowers the sum of all images' distances to the nearest one that is annotated or
+    picked. Typical images come first, as few annotations need [Hacohen et al. 2022,
+    arXiv:2202.02794]; what is odd comes late, unlike in k-centre, which begins with it. It takes
+    N^2 D products, N^2 numbers, and N^2 sums a pick.
 
     Args:
-        features: (N, C), one vector an image, such as an encoder's maps averaged over places.
-        uncertainty: (N,), not negative, in any unit; if all are 0, distance alone counts.
+        looks: (N, D), such as an encoder's deepest map.
         count: how many to pick; all N if there are fewer.
-        annotated_features: (M, C) of the images that are annotated.
+        annotated: (M, D) of the images that are annotated, in parts.
 
     Returns:
-        Places among the N images, each once; of equals the first one.
+        Places among the N images, each once; of equal ones the first.
 
     Raises:
-        ValueError: if shapes don't fit, a number isn't finite, or an uncertainty is negative.
+        ValueError: if shapes don't fit, or a number isn't finite.
     """
-    annotated = features[:0] if annotated_features is None else annotated_features
-    _check(features, uncertainty, annotated)
-    weights = uncertainty if (uncertainty > 0).any() else torch.ones_like(uncertainty)
-    weights = weights.double()
-    nearest = torch.full_like(weights, torch.inf)  # (N,) distance to the nearest centre
-    for centre in annotated:
-        nearest = torch.minimum(nearest, _distances(features, centre))
-    left = torch.ones_like(weights, dtype=torch.bool)  # (N,) not picked yet
+    _check(looks)
+    if not len(looks):
+        return []
+    # Near the origin, distances by products lose less to rounding.
+    origin = looks.mean(dim=0)
+    looks = looks - origin
+    distances = torch.cdist(looks, looks).fill_diagonal_(0)  # (N, N)
+    nearest = torch.full_like(distances[0], torch.inf)  # (N,)
+    for part in annotated:
+        _check(part, looks.shape[1])
+        if len(part):
+            to_known = torch.cdist(looks, part - origin).amin(dim=1)
+            nearest = torch.minimum(nearest, to_known)
+    # Beyond all others it doesn't matter how far, and there may be none annotated yet.
+    nearest = nearest.clamp(max=float(distances.max()))
+    left = torch.ones_like(nearest, dtype=torch.bool)  # (N,) not picked yet
     picked: list[int] = []
-    for _ in range(min(count, len(features))):
-        gains = weights if nearest.isinf().all() else weights * nearest  # (N,)
-        place = int(gains.masked_fill(~left, -1).argmax())
+    for _ in range(min(count, len(looks))):
+        lowered = (nearest[:, None] - distances).clamp(min=0)  # (N, N)
+        gains = lowered.sum(dim=0, dtype=torch.float64)
+        gains = gains.masked_fill(~left, -1)
+        place = int((gains >= gains.max() * (1 - TIE)).int().argmax())
         picked.append(place)
         left[place] = False
-        nearest = torch.minimum(nearest, _distances(features, features[place]))
+        nearest = torch.minimum(nearest, distances[place])
     return picked
 
 
-def _distances(features: Tensor, centre: Tensor) -> Tensor:
-    """Return each image's Euclidean distance to a centre (C,), (N,) float64, exactly 0 to itself.
-
-    By differences: by products, images that are nearly the same have the distance of rounding.
-    """
-    mode = "donot_use_mm_for_euclid_dist"
-    return torch.cdist(features.float(), centre.float()[None], compute_mode=mode)[:, 0].double()
-
-
-def _check(features: Tensor, uncertainty: Tensor, annotated: Tensor) -> None:
-    """Raise a ValueError unless the tensors of `suggest` fit each other."""
-    if features.ndim != 2 or annotated.ndim != 2 or features.shape[1] != annotated.shape[1]:
-        raise ValueError(f"features {tuple(features.shape)} and {tuple(annotated.shape)}")
-    if uncertainty.shape != features.shape[:1]:
-        raise ValueError(f"{tuple(uncertainty.shape)} uncertainties of {len(features)} images")
-    if not all(bool(t.isfinite().all()) for t in (features, uncertainty, annotated)):
-        raise ValueError("a feature or an uncertainty isn't finite")
-    if (uncertainty < 0).any():
-        raise ValueError("an uncertainty is negative")
+def _check(looks: Tensor, width: int | None = None) -> None:
+    """Raise a ValueError unless these are finite vectors, of a width if one is given."""
+    if looks.ndim != 2 or width not in (None, looks.shape[1]):
+        raise ValueError(f"looks of {tuple(looks.shape)}, not (N, {width or 'D'})")
+    if not looks.isfinite().all():
+        raise ValueError("a look isn't finite")

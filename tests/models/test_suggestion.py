@@ -6,23 +6,24 @@ import torch
 from models.suggestion import suggest
 
 
-def literal(features, uncertainty, count, annotated=()) -> list[int]:
+def literal(looks, count, annotated=()) -> list[int]:
     """Return the same picks by loops over numbers."""
 
     def distance(a, b) -> float:
         return sum((x - y) ** 2 for x, y in zip(a, b, strict=True)) ** 0.5
 
+    far = max(distance(a, b) for a in looks for b in looks)  # of an image while there is no centre
+
+    def cost(centres) -> float:
+        return sum(min([distance(row, c) for c in centres], default=far) for row in looks)
+
     centres, picked = [list(row) for row in annotated], []
-    while len(picked) < min(count, len(features)):
-        best, best_gain = None, -1.0
-        for place, (row, doubt) in enumerate(zip(features, uncertainty, strict=True)):
-            if place in picked:
-                continue
-            gain = doubt * min((distance(row, centre) for centre in centres), default=1.0)
-            if gain > best_gain:
-                best, best_gain = place, gain
-        picked.append(best)
-        centres.append(features[best])
+    while len(picked) < min(count, len(looks)):
+        rest = [place for place in range(len(looks)) if place not in picked]
+        gains = [cost(centres) - cost([*centres, looks[place]]) for place in rest]
+        equal = [p for p, gain in zip(rest, gains, strict=True) if gain > max(gains) * 0.9999]
+        picked.append(equal[0])
+        centres.append(looks[picked[-1]])
     return picked
 
 
@@ -30,60 +31,61 @@ def literal(features, uncertainty, count, annotated=()) -> list[int]:
 @pytest.mark.parametrize("seed", range(5))
 def test_against_a_literal_version(seed, annotated):
     generator = torch.Generator().manual_seed(seed)
-    features = torch.randn(40, 6, generator=generator)
-    uncertainty = torch.rand(40, generator=generator)
+    looks = torch.randn(30, 6, generator=generator)
     known = torch.randn(annotated, 6, generator=generator)
-    picks = suggest(features, uncertainty, 15, known)
-    assert picks == literal(features.tolist(), uncertainty.tolist(), 15, known.tolist())
+    picks = suggest(looks, 12, known.split(3))
+    assert picks == literal(looks.tolist(), 12, known.tolist())
 
 
-def test_of_two_groups_each_gives_one():
-    """Three alike that are very uncertain, three alike that are less so."""
-    features = torch.tensor([[0.0], [0.1], [0.2], [10], [10.1], [10.2]])
-    uncertainty = torch.tensor([0.8, 0.9, 0.7, 0.3, 0.2, 0.1])
-    assert suggest(features, uncertainty, 2) == [1, 3]
-    assert suggest(features, uncertainty, 1, torch.tensor([[0.0]])) == [3]
+def test_of_each_group_the_middle_and_the_larger_group_first():
+    looks = torch.tensor([[0.0], [0.1], [0.3], [10], [10.1], [10.3], [10.4]])
+    assert suggest(looks, 2) == [3, 1]
+    assert suggest(looks, 1, [torch.tensor([[10.1]])]) == [1]
 
 
-def test_equal_images_are_picked_last_and_once():
-    features = torch.tensor([[1.0, 1], [1, 1], [1, 1], [2, 2]])
-    assert suggest(features, torch.tensor([1.0, 3, 2, 1]), 10) == [1, 3, 0, 2]
+def test_an_odd_image_comes_after_the_common_ones():
+    """The opposite of k-centre, which would begin with it."""
+    looks = torch.tensor([[0.0], [1], [2], [20], [50], [51], [52]])
+    assert suggest(looks, 3) == [3, 5, 1]
+    known = [torch.tensor([[1.0], [51.0]])]
+    assert suggest(looks, 1, known) == [3]
+    crowd = torch.cat([torch.linspace(0, 8, 60)[:, None], torch.tensor([[30.0]])])
+    assert 60 not in suggest(crowd, 1, [torch.tensor([[0.0]])])
 
 
-def test_without_uncertainty_distance_counts():
-    features = torch.tensor([[0.0], [1], [5], [9]])
-    assert suggest(features, torch.zeros(4), 3) == [0, 3, 2]
-    assert suggest(features, torch.tensor([0.0, 0, 1, 0]), 3) == [2, 0, 1]
+def test_equal_images_are_picked_once_and_last():
+    looks = torch.tensor([[1.0, 1], [1, 1], [1, 1], [2, 2]])
+    assert suggest(looks, 10) == [0, 3, 1, 2]
+    assert suggest(looks, 1, [looks[:1]]) == [3]
 
 
-def test_units_dont_matter():
-    features, uncertainty = torch.randn(30, 4), torch.rand(30)
-    assert suggest(features, uncertainty, 9) == suggest(features * 8, uncertainty * 4, 9)
+def test_units_and_origin_dont_matter():
+    looks = torch.randn(30, 4, generator=torch.Generator().manual_seed(0))
+    assert suggest(looks, 9) == suggest(looks * 8, 9) == suggest(looks + 1000, 9)
 
 
 def test_nearly_equal_images_far_from_zero_have_their_distance():
-    features = torch.full((3, 512), 1000.0)
-    features[1, 0] += 0.125
-    features[2, 0] += 0.5
-    assert suggest(features, torch.ones(3), 3) == [0, 2, 1]
+    looks = torch.full((4, 512), 1000.0)
+    looks[1, 0] += 0.125
+    looks[2:, 0] += 0.5
+    assert suggest(looks, 1, [looks[:1]]) == [2]
 
 
 def test_nothing_to_pick():
-    assert suggest(torch.zeros(0, 3), torch.zeros(0), 5) == []
-    assert suggest(torch.zeros(4, 3), torch.ones(4), 0) == []
+    assert suggest(torch.zeros(0, 3), 5) == []
+    assert suggest(torch.zeros(4, 3), 0) == []
+    assert suggest(torch.eye(3), 1, [torch.zeros(0, 3)]) == suggest(torch.eye(3), 1)
 
 
 @pytest.mark.parametrize(
-    "features, uncertainty, annotated",
+    "looks, annotated",
     [
-        (torch.zeros(4, 3), torch.zeros(3), None),
-        (torch.zeros(4), torch.zeros(4), None),
-        (torch.zeros(4, 3), torch.zeros(4), torch.zeros(2, 2)),
-        (torch.full((4, 3), torch.nan), torch.zeros(4), None),
-        (torch.zeros(4, 3), torch.full((4,), torch.inf), None),
-        (torch.zeros(4, 3), torch.full((4,), -1.0), None),
+        (torch.zeros(4), []),
+        (torch.zeros(4, 3), [torch.zeros(2, 2)]),
+        (torch.full((4, 3), torch.nan), []),
+        (torch.zeros(4, 3), [torch.full((1, 3), torch.inf)]),
     ],
 )
-def test_what_doesnt_fit(features, uncertainty, annotated):
+def test_what_doesnt_fit(looks, annotated):
     with pytest.raises(ValueError):
-        suggest(features, uncertainty, 2, annotated)
+        suggest(looks, 2, annotated)
