@@ -33,7 +33,7 @@ from data_loader.loaders import (
     set_epoch,
     worker_notice,
 )
-from data_loader.views.dense_views import DenseViews
+from data_loader.views.dense_views import DenseViews, MappedView
 from data_loader.views.similarity import (
     Spread,
     add_spread_arguments,
@@ -78,7 +78,13 @@ from engine.run import (
     choose_device,
     describe_device,
 )
-from models.dense_contrast import DenseEmbedding, Trainable, cell_centres, dense_contrast
+from models.dense_contrast import (
+    DenseEmbedding,
+    Trainable,
+    cell_centres,
+    dense_contrast,
+    draw_cells,
+)
 from models.encoders import RESNETS, trainable_name
 from utils.arguments import (
     ArgumentParser,
@@ -137,6 +143,13 @@ def build_parser() -> ArgumentParser:
     )
     group.add_argument(
         "--places", type=integer(1, 2**16), default=256, help="queries of a view, at random cells"
+    )
+    group.add_argument(
+        "--detail",
+        type=unit_interval,
+        default=0.0,
+        help="fraction of the queries drawn where a view has detail, rather than anywhere: for "
+        "small objects in large empty images",
     )
     group.add_argument(
         "--nce_t", type=positive_float, default=0.1, help="temperature of the softmax"
@@ -251,7 +264,11 @@ def main() -> None:
     with autocast(device, amp):
         embed = wrap_distributed(embedding, args.batch_size, dataset.side)
     objective = partial(
-        contrast_both_ways, places=args.places, temperature=args.nce_t, radius=args.radius
+        contrast_both_ways,
+        places=args.places,
+        detail=args.detail,
+        temperature=args.nce_t,
+        radius=args.radius,
     )
     steps = args.epochs * math.ceil(len(dataset) / args.batch_size)
     schedule = partial(warm_up_cosine_lr, learning_rate, args.warmup_steps, steps)
@@ -283,11 +300,12 @@ def choose_rate(given: float | None, model: str) -> float:
 
 def contrast_both_ways(
     embedding: Tensor,
-    maps1: Tensor,
-    maps2: Tensor,
+    view1: MappedView,
+    view2: MappedView,
     generator: torch.Generator,
     *,
     places: int,
+    detail: float,
     temperature: float,
     radius: float,
 ) -> tuple[Tensor, Tensor]:
@@ -295,10 +313,11 @@ def contrast_both_ways(
 
     Args:
         embedding: (2 b, D, h, w), of each image the first view and the second.
-        maps1: (b, 2, 3), from the first views to their images.
-        maps2: (b, 2, 3), from the second ones.
+        view1: the first views of the b images.
+        view2: the second ones.
         generator: of the cells that are queries, on the CPU.
         places: N, queries of a view.
+        detail: see `draw_cells`.
         temperature: see `dense_contrast`.
         radius: see `dense_contrast`.
 
@@ -307,15 +326,17 @@ def contrast_both_ways(
     """
     height, width = embedding.shape[2:]
     centres = cell_centres(height, width).to(embedding)  # (h * w, 2)
-    view1, view2 = embedding[0::2], embedding[1::2]
+    embedding1, embedding2 = embedding[0::2], embedding[1::2]
     results = []
-    for query, key, here, there in ((view1, view2, maps1, maps2), (view2, view1, maps2, maps1)):
-        cells = torch.randint(len(centres), (len(query), places), generator=generator)
-        cells = cells.to(embedding.device, non_blocking=True)  # (b, N)
-        of_image = to_image(here, centres[cells])  # (b, N, 2)
-        target = to_view(there, of_image)
+    for query, key, here, there in (
+        (embedding1, embedding2, view1, view2),
+        (embedding2, embedding1, view2, view1),
+    ):
+        cells = draw_cells(here.images, (height, width), places, detail, generator)  # (b, N)
+        of_image = to_image(here.maps, centres[cells])  # (b, N, 2)
+        target = to_view(there.maps, of_image)
         counts = is_inside(of_image) & is_inside(target)
-        shown = is_inside(to_image(there, centres.expand(len(key), -1, -1)))  # (b, h * w)
+        shown = is_inside(to_image(there.maps, centres.expand(len(key), -1, -1)))  # (b, h * w)
         results.append(
             dense_contrast(query, key, cells, target, counts, shown, temperature, radius)
         )
@@ -328,7 +349,7 @@ def train_one_epoch(
     embed: nn.Module,
     state: DenseState,
     position: Position,
-    objective: Callable[[Tensor, Tensor, Tensor, torch.Generator], tuple[Tensor, Tensor]],
+    objective: Callable[[Tensor, MappedView, MappedView, torch.Generator], tuple[Tensor, Tensor]],
     schedule: Callable[[int], float],
     amp: str,
     print_freq: int,
@@ -361,7 +382,7 @@ def train_one_epoch(
             # Both views of an image go to the same device, as under torchrun.
             pairs = torch.stack([view1.images, view2.images], dim=1).flatten(0, 1)
             embedding = embed(as_channels_last(pairs))  # (2 b, D, h, w)
-        loss, found = objective(embedding, view1.maps, view2.maps, generator)
+        loss, found = objective(embedding, view1, view2, generator)
         optimizer.zero_grad()
         scaler.scale(weigh_loss(loss, batch_split)).backward()
         taken = scaled_step(optimizer, scaler)

@@ -70,7 +70,9 @@ def our_steps(
     state = DenseState(embedding, optimizer, gradient_scaler(torch.device("cpu"), amp))
     items = [SquareItem(b, torch.full((len(b),), n), 0) for n, b in enumerate(batches)]
     loader: DataLoader = DataLoader(items, batch_size=None)  # type: ignore[arg-type]  # a list will do
-    objective = partial(contrast_both_ways, places=256, temperature=TEMPERATURE, radius=RADIUS)
+    objective = partial(
+        contrast_both_ways, places=256, detail=0.0, temperature=TEMPERATURE, radius=RADIUS
+    )
     count, largest = sum(len(b) for b in batches), len(batches[0])
 
     def steps() -> None:

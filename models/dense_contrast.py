@@ -76,6 +76,44 @@ def cell_centres(height: int, width: int) -> Tensor:
     return torch.cartesian_prod(y, x).flip(1)
 
 
+def draw_cells(
+    views: Tensor, shape: tuple[int, int], count: int, detail: float, generator: torch.Generator
+) -> Tensor:
+    """Return random cells (B, count), int64, as the queries of views (B, 3, H, W).
+
+    Args:
+        views: in any units.
+        shape: h and w of the embedding's map.
+        count: N, with replacement.
+        detail: fraction that is drawn where there is something to see, in proportion to the
+            variance of the colours of 3x3 cells around; the rest has the same chance everywhere.
+        generator: on the CPU.
+    """
+    total = shape[0] * shape[1]
+    if detail == 0:
+        drawn = torch.randint(total, (len(views), count), generator=generator)
+        return drawn.to(views.device, non_blocking=True)
+    number = torch.rand(len(views), count, generator=generator)  # (B, N)
+    variance = local_variance(views, shape).flatten(1)  # (B, M)
+    whole = variance.sum(dim=1, keepdim=True)
+    even = torch.full_like(variance, 1 / total)
+    chance = torch.where(whole > 0, detail * variance / whole + (1 - detail) * even, even)
+    below = chance.double().cumsum(dim=1)  # (B, M)
+    number = number.to(below, non_blocking=True) * below[:, -1:]
+    return torch.searchsorted(below, number, right=True).clamp(max=total - 1)
+
+
+def local_variance(views: Tensor, shape: tuple[int, int]) -> Tensor:
+    """Return the variance of colours, summed, of the 3x3 cells around each, (B, h, w)."""
+    colours = F.adaptive_avg_pool2d(views.float(), shape)  # (B, 3, h, w)
+    colours = colours - colours.mean(dim=(2, 3), keepdim=True)  # its square loses less to rounding
+    mean, square = (
+        F.avg_pool2d(values, 3, stride=1, padding=1, count_include_pad=False)
+        for values in (colours, colours.square())
+    )
+    return (square - mean.square()).clamp(min=0).sum(dim=1)
+
+
 def embedding_at(embedding: Tensor, places: Tensor) -> Tensor:
     """Return the unit vectors (B, N, D) of an embedding (B, D, h, w), bilinear at (B, N, 2)."""
     sampled = F.grid_sample(embedding, places[:, :, None], align_corners=False)  # (B, D, N, 1)

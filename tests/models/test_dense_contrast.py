@@ -6,7 +6,14 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from models.dense_contrast import DenseEmbedding, cell_centres, dense_contrast, embedding_at
+from models.dense_contrast import (
+    DenseEmbedding,
+    cell_centres,
+    dense_contrast,
+    draw_cells,
+    embedding_at,
+    local_variance,
+)
 from models.encoders import build_random_encoder, weights_digest
 
 
@@ -142,3 +149,57 @@ def test_each_map_begins_with_weights_of_its_own_size():
         # Uniform up to 1 / sqrt(count), as a convolution of that map alone would be.
         assert part.abs().max() <= count**-0.5
         assert float(part.std()) == pytest.approx((3 * count) ** -0.5, rel=0.05)
+
+
+def literal_variance(view, shape):
+    """Return the variance of colours around each cell of a view (3, H, W), summed, one by one."""
+    rows, columns = view.shape[1] // shape[0], view.shape[2] // shape[1]
+    cells = view.unflatten(2, (shape[1], columns)).unflatten(1, (shape[0], rows)).mean(dim=(2, 4))
+    out = torch.zeros(shape, dtype=view.dtype)
+    for i in range(shape[0]):
+        for j in range(shape[1]):
+            around = cells[:, max(i - 1, 0) : i + 2, max(j - 1, 0) : j + 2].flatten(1)
+            out[i, j] = around.var(dim=1, correction=0).sum()
+    return out
+
+
+def test_the_variance_is_the_loops():
+    view = torch.randn(2, 3, 24, 16, generator=torch.Generator().manual_seed(0)) + 50
+    found = local_variance(view, (6, 4))
+    expected = torch.stack([literal_variance(one.double(), (6, 4)) for one in view])
+    torch.testing.assert_close(found, expected.float(), rtol=1e-4, atol=1e-6)
+
+
+def frequencies(views, shape, detail, count=40_000):
+    cells = draw_cells(views, shape, count, detail, torch.Generator().manual_seed(1))
+    assert cells.shape == (len(views), count) and cells.dtype == torch.int64
+    total = shape[0] * shape[1]
+    return torch.stack([row.bincount(minlength=total) for row in cells]) / count
+
+
+@pytest.mark.parametrize("detail", [0.4, 1.0])
+def test_cells_are_drawn_in_proportion_to_the_variance(detail):
+    views = torch.randn(2, 3, 12, 16, generator=torch.Generator().manual_seed(0))
+    variance = torch.stack([literal_variance(one, (3, 4)).flatten() for one in views])
+    expected = detail * variance / variance.sum(dim=1, keepdim=True) + (1 - detail) / 12
+    # Four standard deviations of a count.
+    margin = 4 * (expected.max() / 40_000) ** 0.5
+    torch.testing.assert_close(frequencies(views, (3, 4), detail), expected, rtol=0, atol=margin)
+
+
+def test_all_detail_is_where_the_object_is():
+    views = torch.full((1, 3, 32, 32), -1.5)
+    views[:, :, 8:12, 20:24] = 1.0  # the cell in row 2 and column 5
+    drawn = frequencies(views, (8, 8), 1.0)[0].view(8, 8).nonzero()
+    assert sorted(map(tuple, drawn.tolist())) == [(i, j) for i in (1, 2, 3) for j in (4, 5, 6)]
+
+
+def test_of_a_blank_view_cells_are_drawn_anywhere():
+    found = frequencies(torch.ones(1, 3, 8, 8), (2, 2), 1.0)
+    torch.testing.assert_close(found, torch.full((1, 4), 0.25), rtol=0, atol=0.01)
+
+
+def test_without_detail_cells_are_those_of_earlier_versions():
+    found = draw_cells(torch.randn(3, 3, 8, 8), (2, 2), 5, 0.0, torch.Generator().manual_seed(7))
+    expected = torch.randint(4, (3, 5), generator=torch.Generator().manual_seed(7))
+    assert torch.equal(found, expected)
