@@ -21,7 +21,8 @@ from torch.utils.data import DataLoader
 from torchvision.models import ResNet
 
 from benchmarks.measure import add_model_arguments, build_parser, compare, images_of
-from benchmarks.pretrain import CROP, SIDE, SIZE
+from benchmarks.moco_state import SIDE
+from benchmarks.pretrain import CROP, SIZE
 from data_loader.items import SquareItem
 from data_loader.views.colour import LUMA
 from data_loader.views.dense_views import DenseViews
@@ -38,6 +39,7 @@ from utils.log import RunLog
 GRID, PLACES, DIM = 24, 96, 64  # cells a side, queries of the first view, channels
 TEMPERATURE, RADIUS, RATE = 0.1, 0.12, 0.001
 SPREAD = Spread()  # as the trial
+CPU = torch.device("cpu")
 
 
 def main() -> None:
@@ -60,14 +62,14 @@ def main() -> None:
 
 
 def our_steps(
-    model: str, batches: tuple[Tensor, ...], views: DenseViews, amp: str
+    model: str, batches: tuple[Tensor, ...], views: DenseViews, amp: str, device: torch.device = CPU
 ) -> Callable[[], None]:
-    """Return a function that takes a step of `train_dense.py` a batch."""
-    encoder = cast(InsResNet, build_random_encoder(model, SIDE, 0))
-    embedding = DenseEmbedding(encoder, DIM).train()
+    """Return a function that takes a step of `train_dense.py` a batch of squares (B, 3, S, S)."""
+    encoder = cast(InsResNet, build_random_encoder(model, SIDE, 0)).to(device)
+    embedding = DenseEmbedding(encoder, DIM).to(device).train()
     accelerate(embedding.encoder, compiled=False, recompute=False)
     optimizer = torch.optim.AdamW(embedding.parameters(), RATE, fused=True)
-    state = DenseState(embedding, optimizer, gradient_scaler(torch.device("cpu"), amp))
+    state = DenseState(embedding, optimizer, gradient_scaler(device, amp))
     items = [SquareItem(b, torch.full((len(b),), n), 0) for n, b in enumerate(batches)]
     loader: DataLoader = DataLoader(items, batch_size=None)  # type: ignore[arg-type]  # a list will do
     objective = partial(
@@ -76,7 +78,7 @@ def our_steps(
     count, largest = sum(len(b) for b in batches), len(batches[0])
 
     def steps() -> None:
-        position = Position(torch.zeros(2), count, largest)
+        position = Position(torch.zeros(2, device=device), count, largest)
         train_one_epoch(
             PairLoader(loader, views, None),
             embedding,

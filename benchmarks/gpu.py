@@ -12,6 +12,7 @@ Letters: B images a step.
 
 import json
 import re
+import statistics
 import subprocess
 import sys
 import time
@@ -23,10 +24,13 @@ from typing import NamedTuple
 import torch
 from torch.utils.data import DataLoader
 
-from benchmarks.measure import images_of, machine
-from benchmarks.pretrain import CROP, SIDE, SIZE, our_epoch, state_of
+from benchmarks.dense import SPREAD, our_steps
+from benchmarks.measure import images_of, machine, seconds_of
+from benchmarks.moco_state import SIDE, state_of
+from benchmarks.pretrain import CROP, SIZE, our_epoch
 from data_loader.items import PairItem
 from data_loader.views.batch_views import BatchViews
+from data_loader.views.dense_views import DenseViews
 from data_loader.views.random_view import RandomView, channels
 from datasets.synthetic import generate
 from engine.pretraining_images import PairLoader
@@ -60,6 +64,7 @@ STEP_WAYS: dict[str, tuple[str, bool, bool]] = {  # precision, compiled, recompu
     "bf16, compiled": ("bf16", True, False),
     "bf16, --recompute": ("bf16", False, True),
 }
+DENSE_STEP_WAYS = {"float32": "off", "bf16": "bf16"}
 
 Figures = dict[str, float | str]
 Parts = dict[str, Callable[[], Figures]]
@@ -172,12 +177,15 @@ def measure(bench: Bench, setting: dict[str, object], found: dict[str, Figures])
 
 def add_share(name: str, found: dict[str, Figures]) -> None:
     """Add which part of its time the GPU is busy: end to end, by the step's own speed."""
-    step = found.get("step, bf16" if "bf16" in name else "step, float32", {}).get("images/s")
+    script, _, way = name.partition(", ")
+    kind = {"train_moco.py": "step", "train_dense.py": "dense step"}.get(script)
+    if kind is None or way in ("compiled", "all of them"):  # whose step is another one
+        return
+    precision = "bf16" if "bf16" in way else "float32"
+    step = found.get(f"{kind}, {precision}", {}).get("images/s")
     speed = found[name].get("images/s")
-    compiled = "compiled" in name or "all" in name  # their step is another one
-    if name.startswith("train_moco.py") and not compiled:
-        if isinstance(step, float) and isinstance(speed, float):
-            found[name]["share of the step's speed"] = speed / step
+    if isinstance(step, float) and isinstance(speed, float):
+        found[name]["share of the step's speed"] = speed / step
 
 
 def in_words(figures: Figures) -> str:
@@ -200,6 +208,8 @@ def list_parts(bench: Bench) -> Parts:
             parts[f"step, {name}"] = partial(time_step, bench, amp, compiled, recompute)
     deterministic = partial(time_step, bench, "bf16", False, False, deterministic=False)
     parts["step, bf16, cuDNN not deterministic"] = deterministic
+    for name, amp in DENSE_STEP_WAYS.items():
+        parts[f"dense step, {name}"] = partial(time_dense_step, bench, amp)
     parts["views alone"] = partial(time_views, bench)
     for script, ways in (("train_moco.py", WAYS), ("train_dense.py", DENSE_WAYS)):
         for name, flags in ways.items():
@@ -241,18 +251,30 @@ def time_step(
     loader: DataLoader = DataLoader(items, batch_size=None)  # type: ignore[arg-type]  # a list
     epoch = partial(our_epoch, PairLoader(loader, None, None), state, steps * batch_size)
     epoch(batch_size, amp)  # kernels are chosen and compiled
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-        torch.cuda.reset_peak_memory_stats()
-    start = time.perf_counter()
-    epoch(batch_size, amp)
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-    figures: Figures = {"images/s": steps * batch_size / (time.perf_counter() - start)}
-    if device.type == "cuda":
-        figures["peak GB"] = torch.cuda.max_memory_allocated() / 1e9
-        torch.cuda.empty_cache()
+    figures = speed_of(partial(epoch, batch_size, amp), steps * batch_size, device)
     torch.backends.cudnn.deterministic = True
+    return figures
+
+
+def time_dense_step(bench: Bench, amp: str) -> Figures:
+    """Time the steps of `train_dense.py`, views included, on squares that are on the device."""
+    seed_everything(0)
+    batch_size, steps, device = bench.sizes.batch_size, bench.sizes.steps, bench.device
+    square = torch.randint(256, (batch_size, 3, SIZE, SIZE), dtype=torch.uint8, device=device)
+    views = DenseViews(SIZE, CROP, (0.5,) * 3, (0.25,) * 3, SPREAD)
+    epoch = our_steps(bench.sizes.model, (square,) * steps, views, amp, device)
+    epoch()  # kernels are chosen
+    return speed_of(epoch, steps * batch_size, device)
+
+
+def speed_of(epoch: Callable[[], object], images: int, device: torch.device) -> Figures:
+    """Return the images a second of an epoch, and a GPU's peak memory."""
+    if device.type != "cuda":
+        return {"images/s": images / seconds_of(epoch)}
+    torch.cuda.reset_peak_memory_stats()
+    figures: Figures = {"images/s": images / seconds_of(epoch)}
+    figures["peak GB"] = torch.cuda.max_memory_allocated() / 1e9
+    torch.cuda.empty_cache()
     return figures
 
 
@@ -271,12 +293,8 @@ def time_views(bench: Bench) -> Figures:
     figures: Figures = {}
     for name, way in ways.items():
         way()  # tables are made
-        start = time.perf_counter()
-        for _ in range(VIEW_TURNS):
-            way()
-        if bench.device.type == "cuda":
-            torch.cuda.synchronize()
-        figures[name] = VIEW_TURNS * len(pictures) / (time.perf_counter() - start)
+        seconds = [seconds_of(way) for _ in range(VIEW_TURNS)]
+        figures[name] = len(pictures) / statistics.median(seconds)
     return figures
 
 

@@ -9,8 +9,6 @@ to a few files; features are those of a few random images, again and again. A ta
 printed; --figure draws it.
 """
 
-import contextlib
-import csv
 import io
 import json
 import os
@@ -19,54 +17,28 @@ import subprocess
 import sys
 import tarfile
 import tempfile
-import time
 from collections import defaultdict
 from collections.abc import Callable
-from itertools import cycle, islice, pairwise
+from itertools import cycle, islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import torch
 from matplotlib.figure import Figure
 
-import predict
-from benchmarks.measure import highest_memory, in_fresh_process, machine, spread
-from benchmarks.pretrain import ALPHA, state_of
-from benchmarks.regressor import LAYER, Quiet, with_optimizer
+from benchmarks.growth_pretraining import cost_of_pretraining
+from benchmarks.growth_readouts import SIDE, cost_of_prediction, cost_of_readout
+from benchmarks.measure import Cost, in_fresh_process, machine, spread
+from benchmarks.regressor import LAYER
 from data_loader.data_loaders_animal import find_images
-from data_loader.loaders import SeededSampler, set_epoch
 from datasets.synthetic import generate
-from engine.encoded_images import StoredImages
-from engine.feature_cache import Stored
-from engine.pretraining_images import Cutout, build_pair_loader, build_unlabelled_dataset
-from engine.pretraining_state import Position
-from engine.regressor_training import build_regressor, train_one_epoch
-from engine.ridge_run import assign_folds, fit_ridge
-from eval_face import face_task
-from models.encoders import build_random_encoder, freeze
-from models.ridge import RidgeReadout
-from train_moco import train_one_epoch as train_moco_epoch
 from utils.arguments import ArgumentParser, positive_int
-from utils.log import RunLog
 
-SIDE, LANDMARKS = 96, 5
 LINKED, FOLDER_SIZE, SHARD_SIZE = 40, 1000, 10_000  # files; images of a folder and of a shard
-STORED = 64  # random images whose features stand for those of all
-CPU = torch.device("cpu")
 KINDS = {
     "images": ("folder", "list", "shards"),
     "readouts": ("ridge", "published"),
     "predict": ("predict.py",),
 }
-
-
-class Cost(NamedTuple):
-    """What some work took: seconds, the process's peak in MB, how much of it since the imports."""
-
-    seconds: float
-    peak: float
-    growth: float
-    step: float = float("nan")  # seconds, a median; of pre-training alone
 
 
 def main() -> None:
@@ -193,100 +165,25 @@ def fit_points(work: Path, model: str) -> Path:
     return root / "run" / f"{model}.pth"
 
 
-# ---- what is measured, each in a process of its own ----
-
-
-class _Enough(Exception):  # noqa: N818 (no error)
-    """As many steps as are to be timed."""
-
-
-def cost_of_pretraining(
-    root: str, imagelist: str | None, model: str, batch_size: int, steps: int
-) -> Cost:
-    """Return the cost until the first step of `train_moco.py` is done, and of those after it."""
-    before, begun = highest_memory(), time.perf_counter()
-    cutout = Cutout("stretch", None, 0.0)
-    dataset = build_unlabelled_dataset(
-        "Folder", root, imagelist=imagelist, image_cache=None, cutout=cutout, imwidth=SIDE, crop=0
-    )
-    loading: dict[str, Any] = {"batch_size": batch_size, "num_workers": 0, "seed": 0, "device": CPU}
-    views = build_pair_loader(dataset, None, None, **loading)
-    set_epoch(views.loader, 1)
-    opened = highest_memory()
-    state, position = (
-        state_of(model, CPU, "off"),
-        Position(torch.zeros(2), len(dataset), batch_size),
-    )
-    ends: list[float] = []
-
-    def note(position: Position) -> None:
-        ends.append(time.perf_counter())
-        if len(ends) > steps:
-            raise _Enough
-
-    with contextlib.suppress(_Enough):
-        train_moco_epoch(views, state.query, state, position, ALPHA, "off", 10**9, RunLog(), note)
-    times = [b - a for a, b in pairwise(ends)] or [float("nan")]
-    return Cost(ends[0] - begun, opened, opened - before, statistics.median(times))
-
-
-def cost_of_readout(kind: str, count: int, model: str) -> Cost:
-    """Return the cost of a ridge readout, or of an epoch of the published regressor."""
-    torch.manual_seed(0)
-    encoder = freeze(build_random_encoder(model, SIDE, seed=0))
-    with torch.no_grad():
-        maps = encoder(torch.randn(STORED, 3, SIDE, SIDE), LAYER, True, None)
-    stored = Stored(
-        [m.permute(0, 2, 3, 1).contiguous() for m in maps],
-        1.6 * torch.rand(STORED, LANDMARKS, 2) - 0.8,
-        torch.ones(STORED, LANDMARKS, dtype=torch.bool),
-    )
-    rows = torch.arange(count) % STORED
-    images = StoredImages(stored, rows, SeededSampler(count, 0, False), 32, False, CPU)
-    channels = encoder.feature_channels(LAYER, True)
-    before, begun = highest_memory(), time.perf_counter()
-    if kind == "ridge":
-        readout = RidgeReadout(channels, LANDMARKS, SIDE)
-        visible = images.annotations()[1]
-        fit_ridge(readout, images, visible, assign_folds(images, count), Quiet())
-    else:
-        regressor, optimizer = with_optimizer(build_regressor(channels, LANDMARKS))
-        train_one_epoch(regressor, optimizer, face_task((0, 1)), images, 1, Quiet(), 10**9)
-    peak = highest_memory()
-    return Cost(time.perf_counter() - begun, peak, peak - before)
-
-
-def cost_of_prediction(images: str, checkpoint: Path, out: Path) -> Cost:
-    """Return the cost of a run of `predict.py`."""
-    before, begun = highest_memory(), time.perf_counter()
-    sys.argv = ["predict.py", "--ckpt_path", str(checkpoint), "--images", images]
-    sys.argv += ["--out", str(out), "--num_workers", "0", "--overwrite"]
-    with contextlib.redirect_stdout(io.StringIO()):
-        predict.main()
-    peak = highest_memory()
-    with out.open() as file:
-        assert sum(1 for _ in csv.reader(file)) > 1
-    return Cost(time.perf_counter() - begun, peak, peak - before)
-
-
 # ---- what is shown ----
 
 
 def table(costs: dict[tuple[str, int], list[Cost]], smallest: int) -> list[str]:
     """Return the lines of a table; steps are compared with those at the smallest size."""
-    lines = ["| what | images | seconds | peak MB | of it growth | ms a step | ratio |"]
-    lines.append("|---|---|---|---|---|---|---|")
+    titles = ["what", "images", "seconds", "peak MB", "of it growth", "in steps", "ms a step"]
+    lines = [f"| {' | '.join(titles)} | ratio |", "|" + "---|" * (len(titles) + 1)]
     for (kind, size), turns in costs.items():
         pairs = zip(turns, costs[kind, smallest], strict=True)
         ratios = [turn.step / least.step for turn, least in pairs]
         is_timed = all(turn.step == turn.step for turn in turns)  # NaN where there are no steps
         steps = spread([1000 * turn.step for turn in turns], 1) if is_timed else ""
         by_steps = spread(ratios, 3) if is_timed else ""
+        in_steps = f"{statistics.median(c.peak_in_steps for c in turns):.0f}" if is_timed else ""
         lines.append(
             f"| {kind} | {size:,} | {spread([c.seconds for c in turns], 2)} | "
             f"{statistics.median(c.peak for c in turns):.0f} | "
             f"{statistics.median(c.growth for c in turns):.0f} | "
-            f"{steps} | {by_steps} |"
+            f"{in_steps} | {steps} | {by_steps} |"
         )
     return lines
 

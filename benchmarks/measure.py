@@ -3,14 +3,16 @@
 Times of a shared machine drift; ratios of runs that take turns in one process drift much less.
 """
 
-import multiprocessing
+import os
+import pickle
 import platform
 import resource
 import statistics
+import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
@@ -22,6 +24,18 @@ from models.encoders import RESNETS
 from utils.arguments import ArgumentParser, positive_int
 
 T = TypeVar("T")
+
+# Calls a module's function with pickled arguments, and pickles what it returns.
+CALL = """
+import importlib, pickle, sys
+module, name, given, returned = sys.argv[1:]
+function = getattr(importlib.import_module(module), name)
+with open(given, "rb") as file:
+    arguments = pickle.load(file)
+result = function(*arguments)
+with open(returned, "wb") as file:
+    pickle.dump(result, file)
+"""
 
 
 def build_parser(description: str, rounds: int, root: str = "a CelebA layout") -> ArgumentParser:
@@ -67,12 +81,9 @@ def compare(
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     for turn in range(warm_up + rounds):
         for name, way in ways.items():
-            start = time.perf_counter()
-            way()
-            if torch.cuda.is_available():
-                torch.cuda.synchronize()
+            taken = seconds_of(way)
             if turn >= warm_up:
-                seconds[name].append(time.perf_counter() - start)
+                seconds[name].append(taken)
     print(f"{machine()}\n{title}, {rounds} turns")
     published = next(iter(seconds.values()))
     for name, times in seconds.items():
@@ -84,6 +95,21 @@ def compare(
             ratios = [a / b for a, b in zip(published, times, strict=True)]
             line += f", ratio {spread(ratios, 2)}"
         print(line)
+
+
+def seconds_of(way: Callable[[], object]) -> float:
+    """Return how long something takes, until the GPU is done with it, if there is one."""
+    finish_on_gpu()
+    start = time.perf_counter()
+    way()
+    finish_on_gpu()
+    return time.perf_counter() - start
+
+
+def finish_on_gpu() -> None:
+    """Wait until the GPU, if there is one, has done what it was given."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
 
 
 def spread(figures: Sequence[float], digits: int, width: int = 0) -> str:
@@ -99,6 +125,24 @@ class Peak(NamedTuple):
     growth: float
 
 
+class Cost(NamedTuple):
+    """What some work took.
+
+    Attributes:
+        seconds: of it all; of pre-training until its first step is done.
+        peak: the process's highest memory in MB; of pre-training before the first step.
+        growth: how much of it is there since the imports.
+        step: seconds, a median; of pre-training alone, as the next.
+        peak_in_steps: the highest memory in MB after some steps.
+    """
+
+    seconds: float
+    peak: float
+    growth: float
+    step: float = float("nan")
+    peak_in_steps: float = float("nan")
+
+
 def peak_memory(way: Callable[..., Iterator[None]], *arguments: object) -> Peak:
     """Return the memory of a fresh process that runs ``way(*arguments)``.
 
@@ -109,22 +153,22 @@ def peak_memory(way: Callable[..., Iterator[None]], *arguments: object) -> Peak:
 
 
 def in_fresh_process(function: Callable[..., T], *arguments: object) -> T:
-    """Return what a module's function returns in a process of its own."""
-    context = multiprocessing.get_context("spawn")
-    ours, theirs = context.Pipe()
-    process = context.Process(target=_send, args=(theirs, function, arguments))
-    process.start()
-    theirs.close()
-    try:
-        return ours.recv()
-    except EOFError:
-        raise SystemExit("the measured process failed") from None
-    finally:
-        process.join()
+    """Return what a module's function returns in a process that imports that module alone.
 
-
-def _send(pipe: Connection, function: Callable[..., object], arguments: Sequence) -> None:
-    pipe.send(function(*arguments))
+    multiprocessing's processes import the main script as well, whose libraries take memory.
+    """
+    module = sys.modules[function.__module__]
+    name = module.__spec__.name if module.__spec__ else module.__name__
+    root = str(Path(__file__).parents[1])
+    paths = os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])
+    with tempfile.TemporaryDirectory() as folder:
+        given, returned = Path(folder, "given"), Path(folder, "returned")
+        given.write_bytes(pickle.dumps(arguments))
+        command = [sys.executable, "-c", CALL, name, function.__name__, str(given), str(returned)]
+        done = subprocess.run(command, env={**os.environ, "PYTHONPATH": paths})
+        if done.returncode:
+            raise SystemExit("the measured process failed")
+        return pickle.loads(returned.read_bytes())
 
 
 def _measure(way: Callable[..., Iterator[None]], arguments: Sequence) -> Peak:

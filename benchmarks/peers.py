@@ -26,19 +26,9 @@ from torchvision.transforms import v2
 
 from benchmarks.literal_views import jpeg_noise
 from benchmarks.measure import compare, images_of
+from benchmarks.moco_state import ALPHA, DIM, QUEUE, SIDE, TEMPERATURE, state_of
 from benchmarks.peer_points import add_wing_arguments, compare_points
-from benchmarks.pretrain import (
-    ALPHA,
-    CROP,
-    DIM,
-    QUEUE,
-    SIDE,
-    SIZE,
-    TEMPERATURE,
-    our_epoch,
-    our_epochs,
-    state_of,
-)
+from benchmarks.pretrain import CROP, SIZE, our_epoch, our_epochs
 from data_loader.data_loaders_face import CelebAPrunedAligned_MAFLVal
 from data_loader.items import PairItem
 from data_loader.views.batch_views import BatchViews

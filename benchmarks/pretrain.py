@@ -30,21 +30,19 @@ from benchmarks.measure import (
     machine,
     peak_memory,
 )
+from benchmarks.moco_state import ALPHA, DIM, QUEUE, SIDE, TEMPERATURE, state_of
 from data_loader.items import PairItem
 from data_loader.storage.image_cache import cache_images
 from data_loader.views.batch_views import BatchViews
-from engine.acceleration import gradient_scaler
 from engine.pretraining_images import PairLoader, build_pair_loader
-from engine.pretraining_state import MoCoState, Position, build_encoders
+from engine.pretraining_state import MoCoState, Position
 from models.encoders import build_random_encoder
 from models.momentum import copy_parameters, set_key_mode
-from models.nce import MemoryMoCo
 from train_moco import train_one_epoch
 from utils.arguments import natural, positive_int
 from utils.log import RunLog
 
-SIZE, CROP, SIDE = 136, 20, 96
-QUEUE, TEMPERATURE, ALPHA, DIM = 4096, 0.07, 0.999, 128
+SIZE, CROP = 136, 20
 WAYS: dict[str, dict[str, Any]] = {
     "channels last": {},
     "+ image cache": {"cached": True},
@@ -130,14 +128,6 @@ def literal_epochs(
             literal.train_one_step(query, key, queue, optimizer, views.to(device), ALPHA)
 
     return epoch
-
-
-def state_of(model: str, device: torch.device, amp: str, **acceleration: Any) -> MoCoState:
-    """Return what `train_moco.py` trains."""
-    query, key = build_encoders(model, SIDE, 0, device, **acceleration)
-    contrast = MemoryMoCo(DIM, 0, QUEUE, TEMPERATURE, use_softmax=True).to(device)
-    optimizer = torch.optim.SGD(query.parameters(), lr=0.03, momentum=0.9, weight_decay=1e-4)
-    return MoCoState(query, key, contrast, optimizer, gradient_scaler(device, amp))
 
 
 def our_epochs(

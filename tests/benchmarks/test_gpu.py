@@ -22,7 +22,7 @@ def test_all_parts_are_measured_and_written(tmp_path, monkeypatch, capsys):
     start(monkeypatch, tmp_path)
     parts = json.loads((tmp_path / "gpu.json").read_text())["parts"]
     assert "skipped" in parts["CUDA tests"]["result"] or "passed" in parts["CUDA tests"]["result"]
-    for name in ("step, bf16", "train_moco.py, bf16"):
+    for name in ("step, bf16", "dense step, bf16", "train_moco.py, bf16"):
         assert parts[name]["images/s"] > 0
     assert parts["train_moco.py, bf16"]["share of the step's speed"] > 0
     assert parts["views alone"]["cpu views/s"] > 0 and parts["views alone"]["Pillow views/s"] > 0
@@ -36,7 +36,7 @@ def test_all_parts_are_measured_and_written(tmp_path, monkeypatch, capsys):
     def fail(*arguments, **options):
         raise AssertionError("measured again")
 
-    for part in ("run", "run_tests", "time_step", "time_views", "draw"):
+    for part in ("run", "run_tests", "time_step", "time_dense_step", "time_views", "draw"):
         monkeypatch.setattr(gpu, part, fail)
     start(monkeypatch, tmp_path)
     assert json.loads((tmp_path / "gpu.json").read_text())["parts"] == parts
