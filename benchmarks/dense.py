@@ -95,6 +95,15 @@ def our_steps(
     return steps
 
 
+def dense_steps(
+    model: str, batch_size: int, steps: int, device: torch.device, amp: str
+) -> Callable[[], None]:
+    """Return a function that takes steps of `train_dense.py`, views included, on random squares."""
+    square = torch.randint(256, (batch_size, 3, SIZE, SIZE), dtype=torch.uint8, device=device)
+    views = DenseViews(SIZE, CROP, (0.5,) * 3, (0.25,) * 3, SPREAD)
+    return our_steps(model, (square,) * steps, views, amp, device)
+
+
 def literal_steps(
     model: str, batches: tuple[Tensor, ...], mean: Tensor, std: Tensor
 ) -> Callable[[], None]:

@@ -22,18 +22,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from torch.utils.data import DataLoader
 
-from benchmarks.dense import SPREAD, our_steps
+from benchmarks.dense import dense_steps
 from benchmarks.measure import images_of, machine, seconds_of
-from benchmarks.moco_state import SIDE, state_of
-from benchmarks.pretrain import CROP, SIZE, our_epoch
-from data_loader.items import PairItem
+from benchmarks.pretrain import CROP, SIZE, moco_steps
 from data_loader.views.batch_views import BatchViews
-from data_loader.views.dense_views import DenseViews
 from data_loader.views.random_view import RandomView, channels
 from datasets.synthetic import generate
-from engine.pretraining_images import PairLoader
 from engine.run import choose_device
 from utils.arguments import ArgumentParser
 from utils.errors import InputError
@@ -245,13 +240,10 @@ def time_step(
     seed_everything(0)
     torch.backends.cudnn.deterministic = deterministic
     batch_size, steps, device = bench.sizes.batch_size, bench.sizes.steps, bench.device
-    state = state_of(bench.sizes.model, device, amp, compiled=compiled, recompute=recompute)
-    pair = PairItem(torch.randn(batch_size, 6, SIDE, SIDE, device=device), 0)
-    items = [pair] * steps
-    loader: DataLoader = DataLoader(items, batch_size=None)  # type: ignore[arg-type]  # a list
-    epoch = partial(our_epoch, PairLoader(loader, None, None), state, steps * batch_size)
-    epoch(batch_size, amp)  # kernels are chosen and compiled
-    figures = speed_of(partial(epoch, batch_size, amp), steps * batch_size, device)
+    ways = {"compiled": compiled, "recompute": recompute}
+    epoch = moco_steps(bench.sizes.model, batch_size, steps, device, amp, **ways)
+    epoch()  # kernels are chosen and compiled
+    figures = speed_of(epoch, steps * batch_size, device)
     torch.backends.cudnn.deterministic = True
     return figures
 
@@ -260,9 +252,7 @@ def time_dense_step(bench: Bench, amp: str) -> Figures:
     """Time the steps of `train_dense.py`, views included, on squares that are on the device."""
     seed_everything(0)
     batch_size, steps, device = bench.sizes.batch_size, bench.sizes.steps, bench.device
-    square = torch.randint(256, (batch_size, 3, SIZE, SIZE), dtype=torch.uint8, device=device)
-    views = DenseViews(SIZE, CROP, (0.5,) * 3, (0.25,) * 3, SPREAD)
-    epoch = our_steps(bench.sizes.model, (square,) * steps, views, amp, device)
+    epoch = dense_steps(bench.sizes.model, batch_size, steps, device, amp)
     epoch()  # kernels are chosen
     return speed_of(epoch, steps * batch_size, device)
 

@@ -203,6 +203,8 @@ def draw(costs: dict[tuple[str, int], list[Cost]]) -> Figure:
         axes.set(xscale="log", xlabel="images", ylabel=title)
         if title == "seconds":
             axes.set_yscale("log")
+            axes.yaxis.set_major_formatter("{x:g}")
+            axes.yaxis.set_minor_formatter("{x:g}")
         else:
             axes.set_ylim(bottom=0)
         axes.grid(alpha=0.3)

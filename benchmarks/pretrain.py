@@ -170,13 +170,22 @@ def our_epoch(views: PairLoader, state: MoCoState, images: int, batch_size: int,
     )
 
 
+def moco_steps(
+    model: str, batch_size: int, steps: int, device: torch.device, amp: str, **acceleration: Any
+) -> Callable[[], None]:
+    """Return a function that takes steps of `train_moco.py` on random views on the device."""
+    state = state_of(model, device, amp, **acceleration)
+    pair = PairItem(torch.randn(batch_size, 6, SIDE, SIDE, device=device), 0)
+    loader: DataLoader = DataLoader([pair] * steps, batch_size=None)  # type: ignore[arg-type]  # a list will do
+    views = PairLoader(loader, None, None)
+    return partial(our_epoch, views, state, steps * batch_size, batch_size, amp)
+
+
 def step_memory(model: str, batch_size: int, recompute: bool) -> Iterator[None]:
     """Take one step on random images; growth counts from the first yield on."""
-    state = state_of(model, torch.device("cpu"), "off", recompute=recompute)
+    step = moco_steps(model, batch_size, 1, torch.device("cpu"), "off", recompute=recompute)
     yield
-    batch = PairItem(torch.randn(batch_size, 6, SIDE, SIDE), 0)
-    loader: DataLoader = DataLoader([batch], batch_size=None)  # type: ignore[arg-type]  # a list will do
-    our_epoch(PairLoader(loader, None, None), state, batch_size, batch_size, "off")
+    step()
 
 
 if __name__ == "__main__":

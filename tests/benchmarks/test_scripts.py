@@ -1,10 +1,13 @@
 """Every benchmark script runs, for a moment, on a few drawn faces."""
 
 import importlib
+import re
 import sys
 
 import pytest
+import torch
 
+from benchmarks import limits
 from benchmarks.measure import peak_memory
 from datasets.synthetic import generate
 
@@ -86,3 +89,19 @@ def test_peak_memory_counts_what_grows_after_the_first_step():
     # A fifth to either side: a process may reuse pages, and imports touch some of their own.
     assert 160 < peak.growth < 240
     assert peak.total > peak.growth
+
+
+def test_the_limit_of_a_step_is_printed(monkeypatch, capsys):
+    options = ["--batch_size", "2", "--rounds", "1", "--sizes", "64", "--device", "cpu"]
+    monkeypatch.setattr(sys, "argv", ["limits", *options])
+    limits.main()
+    printed = capsys.readouterr().out
+    for script in ("train_moco.py", "train_dense.py"):
+        for amp in ("off", "bf16"):
+            assert re.search(rf"{script}, --amp {amp}: [\d.]+ GFLOP and \d+ ", printed), printed
+
+
+def test_operations_are_two_a_product_forward_and_twice_backward():
+    layer = torch.nn.Linear(7, 5)
+    rows = torch.randn(3, 7, requires_grad=True)
+    assert limits.count_operations(lambda: layer(rows).sum().backward()) == 3 * 2 * 3 * 7 * 5
