@@ -65,7 +65,7 @@ def our_steps(
     model: str, batches: tuple[Tensor, ...], views: DenseViews, amp: str, device: torch.device = CPU
 ) -> Callable[[], None]:
     """Return a function that takes a step of `train_dense.py` a batch of squares (B, 3, S, S)."""
-    encoder = cast(InsResNet, build_random_encoder(model, SIDE, 0)).to(device)
+    encoder = cast(InsResNet, build_random_encoder(model, SIDE, 0))
     embedding = DenseEmbedding(encoder, DIM).to(device).train()
     accelerate(embedding.encoder, compiled=False, recompute=False)
     optimizer = torch.optim.AdamW(embedding.parameters(), RATE, fused=True)

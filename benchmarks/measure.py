@@ -3,6 +3,7 @@
 Times of a shared machine drift; ratios of runs that take turns in one process drift much less.
 """
 
+import importlib
 import os
 import pickle
 import platform
@@ -149,7 +150,7 @@ def peak_memory(way: Callable[..., Iterator[None]], *arguments: object) -> Peak:
     ``way`` is a module's function, which yields once when it is set up and from where on growth
     counts.
     """
-    return in_fresh_process(_measure, way, arguments)
+    return in_fresh_process(_measure, *address(way), arguments)
 
 
 def in_fresh_process(function: Callable[..., T], *arguments: object) -> T:
@@ -157,22 +158,29 @@ def in_fresh_process(function: Callable[..., T], *arguments: object) -> T:
 
     multiprocessing's processes import the main script as well, whose libraries take memory.
     """
-    module = sys.modules[function.__module__]
-    name = module.__spec__.name if module.__spec__ else module.__name__
     root = str(Path(__file__).parents[1])
     paths = os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])
     with tempfile.TemporaryDirectory() as folder:
         given, returned = Path(folder, "given"), Path(folder, "returned")
         given.write_bytes(pickle.dumps(arguments))
-        command = [sys.executable, "-c", CALL, name, function.__name__, str(given), str(returned)]
+        command = [sys.executable, "-c", CALL, *address(function), str(given), str(returned)]
         done = subprocess.run(command, env={**os.environ, "PYTHONPATH": paths})
         if done.returncode:
             raise SystemExit("the measured process failed")
         return pickle.loads(returned.read_bytes())
 
 
-def _measure(way: Callable[..., Iterator[None]], arguments: Sequence) -> Peak:
-    steps = way(*arguments)
+def address(function: Callable) -> tuple[str, str]:
+    """Return the module that another process finds a function in, and its name there.
+
+    Of a script's own function that isn't ``__main__``, which pickle would note.
+    """
+    module = sys.modules[function.__module__]
+    return module.__spec__.name if module.__spec__ else module.__name__, function.__name__
+
+
+def _measure(module: str, name: str, arguments: Sequence) -> Peak:
+    steps = getattr(importlib.import_module(module), name)(*arguments)
     next(steps)
     before = highest_memory()
     for _ in steps:

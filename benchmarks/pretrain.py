@@ -174,7 +174,12 @@ def moco_steps(
     model: str, batch_size: int, steps: int, device: torch.device, amp: str, **acceleration: Any
 ) -> Callable[[], None]:
     """Return a function that takes steps of `train_moco.py` on random views on the device."""
-    state = state_of(model, device, amp, **acceleration)
+    return random_steps(state_of(model, device, amp, **acceleration), batch_size, steps, amp)
+
+
+def random_steps(state: MoCoState, batch_size: int, steps: int, amp: str) -> Callable[[], None]:
+    """Return a function that trains a state for steps on random views on its device."""
+    device = next(state.query.parameters()).device
     pair = PairItem(torch.randn(batch_size, 6, SIDE, SIDE, device=device), 0)
     loader: DataLoader = DataLoader([pair] * steps, batch_size=None)  # type: ignore[arg-type]  # a list will do
     views = PairLoader(loader, None, None)
@@ -183,9 +188,9 @@ def moco_steps(
 
 def step_memory(model: str, batch_size: int, recompute: bool) -> Iterator[None]:
     """Take one step on random images; growth counts from the first yield on."""
-    step = moco_steps(model, batch_size, 1, torch.device("cpu"), "off", recompute=recompute)
+    state = state_of(model, torch.device("cpu"), "off", recompute=recompute)
     yield
-    step()
+    random_steps(state, batch_size, 1, "off")()
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import importlib
 import re
+import subprocess
 import sys
 
 import pytest
@@ -10,6 +11,7 @@ import torch
 from benchmarks import limits
 from benchmarks.measure import peak_memory
 from datasets.synthetic import generate
+from tests.recipes import ROOT
 
 SMALL = ["--images", "4", "--batch_size", "2", "--rounds", "1"]
 GROWTH = ["--rounds", "1"]
@@ -105,3 +107,12 @@ def test_operations_are_two_a_product_forward_and_twice_backward():
     layer = torch.nn.Linear(7, 5)
     rows = torch.randn(3, 7, requires_grad=True)
     assert limits.count_operations(lambda: layer(rows).sum().backward()) == 3 * 2 * 3 * 7 * 5
+
+
+def test_memory_is_measured_for_a_user_who_starts_the_module(faces):
+    """Its functions are then those of ``__main__``, which the measured process hasn't."""
+    command = [sys.executable, "-m", "benchmarks.pretrain", "--data_folder", str(faces)]
+    command += ["--what", "memory", "--batch_size", "2"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "with --recompute: peak" in done.stdout
