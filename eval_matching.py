@@ -74,17 +74,16 @@ def main() -> None:
     device = choose_device(args.device, args.gpu)
     seed_everything(args.seed)
     upright, warped = (build_test_set(args, is_warped) for is_warped in (False, True))
-    notices = worker_notice(args.num_workers) + upright.count_notice()
+    log = RunLog()
+    log.line(*worker_notice(args.num_workers), *upright.count_notice())
     for dataset in (upright, warped):
         leave_out({"test": dataset}, args.num_workers)
     if len(upright) < 2:
         raise InputError(f"{upright.folder}: holds {len(upright)} test images, a pair needs two")
-    encoder = load_frozen_encoder(EncoderSettings.from_options(args), upright.side, notices)
+    encoder = load_frozen_encoder(EncoderSettings.from_options(args), upright.side, log)
     encoder.to(device)
     use_colours(encoder, upright, warped, noted_in=args.trained_model_path)
-    log = RunLog(args.log_path)
-    for notice in notices:
-        log.line(notice)
+    log.open(args.log_path)
 
     pairs = Pairs(upright, warped, args.pairs, args.seed)
     loader = build_loader(

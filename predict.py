@@ -179,16 +179,17 @@ def main() -> None:
     if (args.images is None) != (args.out is None) or not (args.images or args.export):
         raise InputError("give the images by --images PATH and the results' file by --out FILE")
     log, watch = RunLog(), Stopwatch()
-    notices = worker_notice(args.num_workers)
+    log.line(*worker_notice(args.num_workers))
     device = choose_device(args.device, args.gpu)
-    predictor, frame, trained = load_predictor(PredictorSettings.from_options(args), notices)
+    predictor, frame, trained = load_predictor(PredictorSettings.from_options(args), log)
     if args.export is not None:
         check_export(args.export, args.overwrite)
         log.line(export(args.export, predictor, frame))
     if args.images is None:
+        log.open()
         return
     source = open_source(args.images, None if args.boxes is None else Path(args.boxes))
-    notices += box_notices(frame, source)
+    log.line(*box_notices(frame, source))
     extras = Extras(
         args.draw, args.out_video, args.page, args.suggest, args.windows, args.window_size
     )
@@ -198,11 +199,8 @@ def main() -> None:
     run = PredictionRun(predictor.to(device), frame, source, settings, log)
     shown = "boxes" if run.has_boxes else "images"
     count = "frames" if source.count is None else f"{source.count:,} {shown}"
-    log.line(
-        f"{args.images}: {count}; {len(frame.names)} points; {describe_device(device, args.gpu)}"
-    )
-    for notice in notices:
-        log.line(notice)
+    where = describe_device(device, args.gpu)
+    log.open(heading=f"{args.images}: {count}; {len(frame.names)} points; {where}")
     with run:
         total, bad = run.predict()
         for line in make_extras(extras, run, annotated):

@@ -192,8 +192,8 @@ def build_parser() -> ArgumentParser:
 def main() -> None:
     """Run the pre-training."""
     args = build_parser().parse_args()
-    run, device = RunSettings.from_options(args), choose_device(args.device, args.gpu)
-    join_process_group(device)
+    run, log = RunSettings.from_options(args), RunLog()
+    join_process_group(device := choose_device(args.device, args.gpu))
     seed_everything(args.seed)
     check_batch_size(args.batch_size)
     check_freeze(args.freeze, args.init)
@@ -214,8 +214,8 @@ def main() -> None:
     check_common_places(dataset.side / args.image_size, spread)
 
     # ---- encoder and head; as they were, if the run resumes ----
-    notices = worker_notice(args.num_workers) + ignored_notices(args, WHY_IGNORED, **IGNORED)
-    encoder = initialise_encoder(args.model, dataset.side, args.seed, args.init, notices)
+    log.line(*worker_notice(args.num_workers), *ignored_notices(args, WHY_IGNORED, **IGNORED))
+    encoder = initialise_encoder(args.model, dataset.side, args.seed, args.init, log)
     use_colours(encoder, dataset, noted_in=args.init)
     embedding = DenseEmbedding(cast(Trainable, encoder), args.dimensions, args.freeze).to(device)
     accelerate(embedding.encoder, compiled=args.compile, recompute=args.recompute)
@@ -223,26 +223,26 @@ def main() -> None:
     optimizer = torch.optim.AdamW(
         embedding.parameters(), learning_rate, weight_decay=args.weight_decay, fused=True
     )
-    found = open_checkpoint(run, CHECKPOINT_KEYS, notices)
-    amp = choose_precision(args.amp, device, found, notices)
+    found = open_checkpoint(run, CHECKPOINT_KEYS, log)
+    amp = choose_precision(args.amp, device, found, log)
     state = DenseState(embedding, optimizer, gradient_scaler(device, amp))
     position = Position(torch.zeros(2, device=device), len(dataset), args.batch_size)
     if found is not None:
-        notices += restore(
+        restore(
             *found,
             state,
             position,
             hint=f"--model {args.model} and --dimensions {args.dimensions}",
             order=dataset.order_name(),
             override=args.override,
+            log=log,
         )
 
     check_rows(embedding.encoder.encoder, dataset.side, args.batch_size, len(dataset), views=2)
 
     # ---- the run's folder and log ----
-    log = start_run(run, {"images": len(dataset), "amp": amp}, position.epochs)
-    for notice in [*notices, *dataset.count_notice()]:
-        log.line(notice)
+    start_run(run, {"images": len(dataset), "amp": amp}, position.epochs, log)
+    log.line(*dataset.count_notice())
     log.line(
         f"{len(dataset)} images of {args.dataset}, {dataset.side} px; "
         f"{args.model} on {describe_device(device, args.gpu)}; to {run.folder}"

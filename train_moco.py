@@ -143,8 +143,8 @@ def build_parser() -> ArgumentParser:
 def main() -> None:
     """Run the pre-training."""
     args = build_parser().parse_args()
-    run, device = RunSettings.from_options(args), choose_device(args.device, args.gpu)
-    join_process_group(device)
+    run, log = RunSettings.from_options(args), RunLog()
+    join_process_group(device := choose_device(args.device, args.gpu))
     seed_everything(args.seed)
 
     check_batch_size(args.batch_size)
@@ -173,27 +173,27 @@ def main() -> None:
         momentum=args.momentum,
         weight_decay=args.weight_decay,
     )
-    notices = worker_notice(args.num_workers) + ignored_notices(args, **IGNORED)
-    notices += harm_notices(query.encoder, args.nce_k, len(dataset))
-    found = open_checkpoint(run, CHECKPOINT_KEYS, notices)
-    amp = choose_precision(args.amp, device, found, notices)
+    log.line(*worker_notice(args.num_workers), *ignored_notices(args, **IGNORED))
+    log.line(*harm_notices(query.encoder, args.nce_k, len(dataset)))
+    found = open_checkpoint(run, CHECKPOINT_KEYS, log)
+    amp = choose_precision(args.amp, device, found, log)
     state = MoCoState(query, key, contrast.to(device), optimizer, gradient_scaler(device, amp))
     position = Position(torch.zeros(2, device=device), len(dataset), args.batch_size)
     if found is not None:
-        notices += restore(
+        restore(
             *found,
             state,
             position,
             hint=f"--model {args.model} and --nce_k {args.nce_k}",
             order=dataset.order_name(),
             override=args.override,
+            log=log,
         )
     check_rows(query.encoder, dataset.side, args.batch_size, len(dataset), position.images)
 
     # ---- the run's folder and log ----
-    log = start_run(run, {"images": len(dataset), "amp": amp}, position.epochs)
-    for notice in [*notices, *dataset.count_notice()]:
-        log.line(notice)
+    start_run(run, {"images": len(dataset), "amp": amp}, position.epochs, log)
+    log.line(*dataset.count_notice())
     log.line(
         f"{len(dataset)} images of {args.dataset}, {dataset.side} px; "
         f"{args.model} on {describe_device(device, args.gpu)}; to {run.folder}"

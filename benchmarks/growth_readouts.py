@@ -11,7 +11,7 @@ import torch
 
 import predict
 from benchmarks.measure import Cost, highest_memory
-from benchmarks.regressor import LAYER, Quiet, with_optimizer
+from benchmarks.regressor import LAYER, with_optimizer
 from data_loader.loaders import SeededSampler
 from engine.encoded_images import StoredImages
 from engine.feature_cache import Stored
@@ -20,6 +20,7 @@ from engine.ridge_run import assign_folds, fit_ridge
 from eval_face import face_task
 from models.encoders import build_random_encoder, freeze
 from models.ridge import RidgeReadout
+from utils.log import RunLog
 
 SIDE, LANDMARKS = 96, 5
 STORED = 64  # random images whose features stand for those of all
@@ -44,10 +45,10 @@ def cost_of_readout(kind: str, count: int, model: str) -> Cost:
     if kind == "ridge":
         readout = RidgeReadout(channels, LANDMARKS, SIDE)
         visible = images.annotations()[1]
-        fit_ridge(readout, images, visible, assign_folds(images, count), Quiet())
+        fit_ridge(readout, images, visible, assign_folds(images, count), RunLog())
     else:
         regressor, optimizer = with_optimizer(build_regressor(channels, LANDMARKS))
-        train_one_epoch(regressor, optimizer, face_task((0, 1)), images, 1, Quiet(), 10**9)
+        train_one_epoch(regressor, optimizer, face_task((0, 1)), images, 1, RunLog(), 10**9)
     peak = highest_memory()
     return Cost(time.perf_counter() - begun, peak, peak - before)
 

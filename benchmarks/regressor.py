@@ -50,13 +50,6 @@ TITLES = {
 RESULTS = ("landmarks in [-1, 1]", "inner_conv's gradient", "reg_conv's gradient")
 
 
-class Quiet(RunLog):
-    """A log that says nothing."""
-
-    def line(self, text: str) -> None:
-        """Print nothing."""
-
-
 def main() -> None:
     """Measure what was asked for."""
     parser = build_parser(__doc__, rounds=5, root="the root of --dataset")
@@ -119,7 +112,7 @@ class Setting:
             self.dataset,
             **self.loading,
             cache=FeatureCache("memory", Path(), None, CPU),
-            log=Quiet(),
+            log=RunLog(),
         )
         assert images is not None  # as in any first rank
         return images
@@ -137,7 +130,7 @@ class Setting:
     def train(self, images: EncodedImages, epochs: int) -> None:
         """Train as the scripts do."""
         for _ in range(epochs):
-            train_one_epoch(*self.our_side, self.task, images, next(self.epochs), Quiet(), 1000)
+            train_one_epoch(*self.our_side, self.task, images, next(self.epochs), RunLog(), 1000)
 
     def compare_results(self, images: Tensor, points: Tensor) -> None:
         """Print how far both sides are from the literal arithmetic in float64."""

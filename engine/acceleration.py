@@ -22,6 +22,7 @@ from utils.arguments import allow_change
 from utils.collectives import broadcast_from_first
 from utils.errors import InputError
 from utils.files import excerpt
+from utils.log import RunLog
 
 PRECISIONS = {"off": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 LEAST_GAIN = 1.2  # what bf16 rounds must be paid for
@@ -88,7 +89,7 @@ def check_compiler(device: torch.device) -> None:
 
 
 def choose_precision(
-    amp: str, device: torch.device, found: tuple[Path, dict] | None, notices: list[str]
+    amp: str, device: torch.device, found: tuple[Path, dict] | None, log: RunLog
 ) -> str:
     """Return the precision that ``--amp`` stands for, the same in all ranks.
 
@@ -97,7 +98,7 @@ def choose_precision(
         device: of this process. The first rank times bf16 on its own.
         found: the checkpoint to resume, see `engine.resumption.open_checkpoint`. Its run's
             precision is kept: another timing could come out otherwise.
-        notices: receives what was chosen, in a line.
+        log: receives what was chosen, in a line.
 
     Returns:
         A key of `PRECISIONS`.
@@ -111,11 +112,11 @@ def choose_precision(
         kept = recorded_precision(found)
         if not isinstance(kept, str) or kept not in PRECISIONS:
             raise InputError(f"{found[0]}: its --amp is {excerpt(str(kept))}; give --amp off")
-        notices.append(f"--amp auto: {kept}, in which the run began")
+        log.line(f"--amp auto: {kept}, in which the run began")
         return kept
     full, half = broadcast_from_first(partial(time_precisions, device))
     chosen = "bf16" if full >= LEAST_GAIN * half else "off"
-    notices.append(
+    log.line(
         f"--amp auto: {chosen}; some convolutions took {1000 * full:.1f} ms in float32, "
         f"{1000 * half:.1f} ms in bf16"
     )

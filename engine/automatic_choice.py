@@ -122,7 +122,8 @@ def choose_readout(
     check_flags(settings)
     find_held(settings)  # refused before the work, not after it
     metric = next(iter(task.metrics))
-    log, images = RunLog(settings.log_path), copy(train_set)
+    log, images = RunLog(), copy(train_set)
+    log.open(settings.log_path)
     picks = restrict(
         images,
         settings.restrict_annos,

@@ -17,6 +17,7 @@ from models.timm_encoder import PREFIX, TimmEncoder, timm_encoders
 from utils.checkpoint import load_checkpoint, load_state, load_weights
 from utils.errors import InputError
 from utils.files import excerpt
+from utils.log import RunLog
 
 # Where checkpoints keep an encoder's weights, in the order in which they are looked for: ours and
 # the published ones, ours without DataParallel, MoCo v1 and v2, DVE, torchvision.
@@ -48,12 +49,11 @@ class EncoderSettings(Settings):
         return f"--model {self.model} --layer {self.layer}{projected} on {self.dataset}"
 
 
-def load_frozen_encoder(settings: EncoderSettings, side: int, notices: list[str]) -> Encoder:
+def load_frozen_encoder(settings: EncoderSettings, side: int, log: RunLog) -> Encoder:
     """Return an encoder in eval mode, without gradients, for square inputs of ``side`` pixels.
 
     Its weights are those of a file that `read_encoder_state` understands, or belong to a seed;
     without either, a network of timm takes timm's own.
-    ``notices`` receives what the user should know about the file.
 
     Raises:
         InputError: if the flags don't fit together or the checkpoint doesn't fit the model.
@@ -69,7 +69,7 @@ def load_frozen_encoder(settings: EncoderSettings, side: int, notices: list[str]
         raise InputError("give --trained_model_path FILE, or --random_network for an untrained one")
     if path is not None and settings.random_network:
         raise InputError("--trained_model_path and --random_network exclude each other")
-    encoder = initialise_encoder(name, side, settings.seed, path, notices, pretrained=fetched)
+    encoder = initialise_encoder(name, side, settings.seed, path, log, pretrained=fetched)
     encoder.feature_channels(settings.layer, settings.use_hypercol)  # raises if there is no map
     if settings.projection is not None:
         if not (settings.use_hypercol and settings.layer == STAGES):
@@ -80,7 +80,7 @@ def load_frozen_encoder(settings: EncoderSettings, side: int, notices: list[str]
         trained = f"{path or '--random_network'} (--model {name})"
         encoder = load_projection(settings.projection, encoder, trained)
         channels = encoder.head.out_features
-        notices.append(f"{settings.projection}: projects the hypercolumn to {channels} channels")
+        log.line(f"{settings.projection}: projects the hypercolumn to {channels} channels")
     return freeze(encoder)
 
 
@@ -132,7 +132,7 @@ def initialise_encoder(
     side: int,
     seed: int,
     path: str | None,
-    notices: list[str],
+    log: RunLog,
     pretrained: bool = False,
 ) -> Encoder:
     """Return an encoder with the weights of a file, or, without one, those that belong to a seed.
@@ -141,7 +141,7 @@ def initialise_encoder(
     """
     encoder = build_random_encoder(name, side, seed, pretrained)
     if path is not None:
-        state = read_encoder_state(path, encoder, name, notices)
+        state = read_encoder_state(path, encoder, name, log)
         load_weights(encoder, state, path, f"--model {name}")
     return encoder
 
@@ -177,16 +177,13 @@ def load_projection(path: str, encoder: Encoder, trained: str) -> ProjectedEncod
     return ProjectedEncoder(encoder, head)
 
 
-def read_encoder_state(
-    path: str, encoder: nn.Module, name: str, notices: list[str]
-) -> dict[str, Tensor]:
+def read_encoder_state(path: str, encoder: nn.Module, name: str, log: RunLog) -> dict[str, Tensor]:
     """Return an encoder's weights from a checkpoint, under the encoder's own keys.
 
     Understood are the checkpoints of `train_moco.py`, of the published code and of DVE; those of
     MoCo v1 and v2, of which the query encoder is taken; and a bare state dict, such as
     torchvision's. A head that doesn't fit keeps its initial weights, since no map depends on it.
     For a network of timm see `match_timm_state`.
-    ``notices`` receives which prefix was mapped and whether the head was left out.
 
     Raises:
         InputError: if the file is no checkpoint, or doesn't hold an encoder.
@@ -205,13 +202,13 @@ def read_encoder_state(
     mapped = {stem + k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
     if prefix not in (stem, "module.") or (prefix == "module." and stem):
         under = f"under {prefix}" if prefix else "without a prefix"
-        notices.append(f"{path}: the weights {under} are taken as {name}'s")
+        log.line(f"{path}: the weights {under} are taken as {name}'s")
     head = [key for key in {**own, **mapped} if key.startswith(f"{stem}fc.")]
     if stem and any(
         key not in mapped or key not in own or getattr(mapped[key], "shape", None) != own[key].shape
         for key in head
     ):
-        notices.append(f"{path}: its head (fc) doesn't fit {name}'s and is ignored")
+        log.line(f"{path}: its head (fc) doesn't fit {name}'s and is ignored")
         mapped = {key: value for key, value in mapped.items() if key not in head}
         mapped |= {key: own[key] for key in head if key in own}
     return mapped

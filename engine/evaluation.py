@@ -121,12 +121,13 @@ def run_evaluation(
         What ``result.json`` holds, in the first rank.
     """
     seed_everything(settings.seed)
-    notices = ignored_notices(settings.options, **IGNORED) + readout_notices(settings)
+    log = RunLog()
+    log.line(*ignored_notices(settings.options, **IGNORED), *readout_notices(settings))
 
     # ---- data sets, encoder, regressor ----
-    left_out = check_images(settings, task, train_set, held_out_sets, notices)
+    left_out = check_images(settings, task, train_set, held_out_sets, log)
     kind = settings.regressor
-    found = open_readout(settings, notices)
+    found = open_readout(settings, log)
     picks = restrict(
         train_set,
         settings.restrict_annos,
@@ -136,7 +137,7 @@ def run_evaluation(
         noted_in=found[0].parent if found else None,
     )
     train_set.add_copies()
-    encoder = load_frozen_encoder(settings, train_set.side, notices).to(device)
+    encoder = load_frozen_encoder(settings, train_set.side, log).to(device)
     use_colours(encoder, train_set, *held_out_sets.values(), noted_in=settings.trained_model_path)
     run, encoding = build_run(settings, task, train_set, encoder, device)
     digest = run.encoder_digest
@@ -144,14 +145,12 @@ def run_evaluation(
         run.resume(*found)
 
     # ---- the run's folder, log and result ----
-    log = start_run(settings, {"encoder_digest": digest}, run.done, settings.log_path)
-    save_picks(settings.folder, picks)
-    notices += list_left_out(left_out, settings.folder)
     where = describe_device(device, settings.gpu)
     counts = {"training": len(train_set), **{k: len(v) for k, v in held_out_sets.items()}}
-    log.line(f"{describe_run(settings, counts, train_set.side)} on {where}; to {settings.folder}")
-    for notice in notices:
-        log.line(notice)
+    heading = f"{describe_run(settings, counts, train_set.side)} on {where}; to {settings.folder}"
+    start_run(settings, {"encoder_digest": digest}, run.done, log, settings.log_path, heading)
+    save_picks(settings.folder, picks)
+    log.line(*list_left_out(left_out, settings.folder))
     to_encode = None if isinstance(run, FinetuneRun) else train_set
     train, held_out = encode_splits(settings, encoding, to_encode, held_out_sets, log)
     if not leave_process_group():
@@ -208,15 +207,13 @@ def build_run(
     return RegressorRun(settings, task, regressor, digest, notes), encoding
 
 
-def open_readout(settings: EvaluationSettings, notices: list[str]) -> tuple[Path, dict] | None:
+def open_readout(settings: EvaluationSettings, log: RunLog) -> tuple[Path, dict] | None:
     """Return the checkpoint to resume, see `open_checkpoint`; one of another kind is named so."""
     kind = settings.regressor
     try:
-        return open_checkpoint(settings, KEYS[kind], notices)
+        return open_checkpoint(settings, KEYS[kind], log)
     except InputError:
-        any_kind = find_checkpoint(
-            settings.resume, settings.folder, ("opt", "epoch"), notices.append
-        )
+        any_kind = find_checkpoint(settings.resume, settings.folder, ("opt", "epoch"), log)
         if any_kind is not None:
             refuse_other_kind(*any_kind, ENTRIES[kind])
         raise
@@ -227,7 +224,7 @@ def check_images(
     task: Task,
     train_set: LandmarkDataset,
     held_out_sets: Mapping[str, LandmarkDataset],
-    notices: list[str],
+    log: RunLog,
 ) -> list[LeftOut]:
     """Take unreadable images out of the data sets where that is asked for; return them.
 
@@ -235,11 +232,11 @@ def check_images(
         InputError: if a split can't be read or judged.
     """
     check_same_images(train_set, *held_out_sets.values())
-    notices += worker_notice(settings.num_workers)
+    log.line(*worker_notice(settings.num_workers))
     for images in (train_set, *held_out_sets.values()):
-        notices += images.count_notice()
+        log.line(*images.count_notice())
     left_out = leave_out({"training": train_set, **held_out_sets}, settings.num_workers)
-    notices += check_judged(task, held_out_sets)
+    log.line(*check_judged(task, held_out_sets))
     return left_out
 
 

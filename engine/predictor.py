@@ -27,6 +27,7 @@ from models.keypoint_prediction import IntermediateKeypointPredictor
 from models.projection import STAGES
 from utils.checkpoint import load_checkpoint, load_weights
 from utils.errors import InputError
+from utils.log import RunLog
 
 OWN = "Keypoints"  # the data set whose readouts note how images are framed
 MOST_LANDMARKS = 10_000  # a file that claims more isn't believed
@@ -157,10 +158,8 @@ class Loaded(NamedTuple):
     trained: Trained
 
 
-def load_predictor(settings: PredictorSettings, notices: list[str]) -> Loaded:
+def load_predictor(settings: PredictorSettings, log: RunLog) -> Loaded:
     """Return encoder and readout, on the CPU, and what they are to be shown.
-
-    ``notices`` receives what the user should know.
 
     Raises:
         InputError: if a checkpoint is absent or damaged, or they don't belong together.
@@ -173,8 +172,8 @@ def load_predictor(settings: PredictorSettings, notices: list[str]) -> Loaded:
     content = load_checkpoint(path, ("opt", entry))
     opt = read_options(path, vars(content["opt"]))
     frame_side = opt.image_size - 2 * opt.image_crop
-    encoder_settings = choose_encoder(settings, path, opt, KINDS[entry], notices)
-    encoder = load_frozen_encoder(encoder_settings, frame_side, notices)
+    encoder_settings = choose_encoder(settings, path, opt, KINDS[entry], log)
+    encoder = load_frozen_encoder(encoder_settings, frame_side, log)
     layers = encoder_settings.layer, encoder_settings.use_hypercol
     if KINDS[entry] == "finetune":
         layers = head_layers(encoder, content[entry])
@@ -188,12 +187,12 @@ def load_predictor(settings: PredictorSettings, notices: list[str]) -> Loaded:
             f"{path}: belongs to another encoder than "
             f"{encoder_settings.trained_model_path or '--random_network'}"
         )
-    frame = read_frame(path, content.get("landmarks"), opt, landmarks, settings, notices)
+    frame = read_frame(path, content.get("landmarks"), opt, landmarks, settings, log)
     if frame.mean == ():
         colours = colours_of(encoder, encoder_settings.trained_model_path)
         mean, std = colours or default_colours(opt.dataset)
         frame = frame._replace(mean=mean, std=std)
-    calibration = read_calibration(path, content.get("calibration"), landmarks, notices)
+    calibration = read_calibration(path, content.get("calibration"), landmarks, log)
     predictor = Predictor(encoder, readout.requires_grad_(False), *layers, calibration)
     return Loaded(predictor.eval(), frame, opt)
 
@@ -214,7 +213,7 @@ def read_options(path: str, options: Mapping[str, Any]) -> Trained:
 
 
 def choose_encoder(
-    settings: PredictorSettings, path: str, opt: Trained, kind: str, notices: list[str]
+    settings: PredictorSettings, path: str, opt: Trained, kind: str, log: RunLog
 ) -> EncoderSettings:
     """Return which encoder a readout is used on: the given one, its own, or the one it names.
 
@@ -226,7 +225,7 @@ def choose_encoder(
     random, layer, use_hypercol = settings.random_network, opt.layer, opt.use_hypercol
     if kind == "finetune":
         if given or settings.projection:
-            notices.append(f"the encoder is that of {path}, which was fine-tuned")
+            log.line(f"the encoder is that of {path}, which was fine-tuned")
         weights, random, layer, use_hypercol = path, False, STAGES, True
     elif not given:
         weights, random = opt.trained_model_path or None, opt.random_network
@@ -234,7 +233,7 @@ def choose_encoder(
             raise InputError(
                 f"give the encoder of {path} by --trained_model_path; it was {weights}"
             )
-        notices.append(f"the encoder is what {path} names: {weights or 'an untrained one'}")
+        log.line(f"the encoder is what {path} names: {weights or 'an untrained one'}")
     projection = None if kind == "finetune" else settings.projection or opt.projection or None
     return EncoderSettings(
         options=settings.options,
@@ -275,7 +274,7 @@ def read_frame(
     opt: Trained,
     landmarks: int,
     settings: PredictorSettings,
-    notices: list[str],
+    log: RunLog,
 ) -> Frame:
     """Return what a readout is to be shown; its colours are empty where none are noted.
 
@@ -296,7 +295,7 @@ def read_frame(
             raise InputError(f"{path}: its entry landmarks is damaged") from None
     elif opt.dataset != OWN:
         chosen = settings.fit or fit
-        notices.append(
+        log.line(
             f"{path}: trained on {opt.dataset}, which cuts its squares out in its own way; images "
             f"are taken as squares here by --fit {chosen}; its points are named 1 to {landmarks}"
         )
@@ -331,12 +330,10 @@ def checked_names(names: Sequence[Any], landmarks: int) -> list[str]:
     return found
 
 
-def read_calibration(
-    path: str, entry: Any, landmarks: int, notices: list[str]
-) -> Calibration | None:
+def read_calibration(path: str, entry: Any, landmarks: int, log: RunLog) -> Calibration | None:
     """Return the map of confidence that a checkpoint notes, if it does."""
     if entry is None:
-        notices.append(
+        log.line(
             f"{path}: has no calibration: confidence is the readout's own, from 0 to 1, and no "
             "probability"
         )
@@ -345,7 +342,7 @@ def read_calibration(
         calibration = from_entry(entry, landmarks)
     except (KeyError, TypeError, ValueError):
         raise InputError(f"{path}: its entry calibration is damaged") from None
-    notices.append(
+    log.line(
         f"confidence: the probability of at most {100 * calibration.distance:g} % of the diagonal "
         f"of the image (or box) from the truth, from {calibration.points:,} held-out points"
     )

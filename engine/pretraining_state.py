@@ -33,7 +33,7 @@ from utils.collectives import (
 from utils.errors import InputError
 from utils.files import excerpt, reason
 from utils.interruption import Interruption
-from utils.log import Stopwatch
+from utils.log import RunLog, Stopwatch
 from utils.process_group import is_first_rank, leave_process_group
 from utils.randomness import random_states, restore_random_states
 
@@ -277,8 +277,9 @@ def restore(
     hint: str,
     order: str,
     override: bool,
-) -> list[str]:
-    """Restore all state from a checkpoint, ours or a published one; return lines for the log.
+    log: RunLog,
+) -> None:
+    """Restore all state from a checkpoint, ours or a published one, which the log receives.
 
     ``hint`` names the flags that the state was built from, for messages; ``override`` allows an
     epoch that began in another order (see `ImageSet.order_name`) to be resumed.
@@ -307,9 +308,8 @@ def restore(
             restore_random_states(content["random_states"])
     except Exception as error:  # whatever entries of other kinds lead to
         raise InputError(f"{path}: its state doesn't fit ({reason(error)})") from None
-    if "random_states" in content:
-        return []
-    return [
-        f"{path}: a published checkpoint, without the queue's pointer and random states: "
-        "the queue is overwritten from its start, random samples are new"
-    ]
+    if "random_states" not in content:
+        log.line(
+            f"{path}: a published checkpoint, without the queue's pointer and random states: "
+            "the queue is overwritten from its start, random samples are new"
+        )

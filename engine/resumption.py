@@ -3,7 +3,6 @@
 import argparse
 import json
 import os
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -23,30 +22,29 @@ UNPUBLISHED_KEYS = {"random_states", "encoder_digest"}  # which published checkp
 
 
 def open_checkpoint(
-    run: RunSettings, keys: tuple[str, ...], notices: list[str]
+    run: RunSettings, keys: tuple[str, ...], log: RunLog
 ) -> tuple[Path, dict] | None:
     """Return the path and content of the checkpoint to resume, checked against the options.
 
     None where the run starts afresh. The first rank reads it and sends it to the others.
-    ``notices`` receives what the user should know.
 
     Raises:
         InputError: if it can't be loaded, lacks one of the keys, or is of another run.
     """
-    return broadcast_from_first(lambda: _open(run, keys, notices))
+    return broadcast_from_first(lambda: _open(run, keys, log))
 
 
-def _open(run: RunSettings, keys: tuple[str, ...], notices: list[str]) -> tuple[Path, dict] | None:
+def _open(run: RunSettings, keys: tuple[str, ...], log: RunLog) -> tuple[Path, dict] | None:
     if run.resume == AUTO and run.folder.is_dir():
         lock_folder(run.folder)  # before looking: another run may still be writing
-    found = find_checkpoint(run.resume, run.folder, keys, notices.append)
+    found = find_checkpoint(run.resume, run.folder, keys, log)
     if found is not None:
         path, content = found
         # A published checkpoint can't be resumed exactly: whoever takes one may change more.
         insisted = run.override or UNPUBLISHED_KEYS.isdisjoint(content)
-        notices += check_options(path, content["opt"], run.options, insisted)
+        log.line(*check_options(path, content["opt"], run.options, insisted))
         within = f", step {step}" if (step := steps_begun(content)) else ""
-        notices.append(f"resumed from {path} after epoch {content['epoch']}{within}")
+        log.line(f"resumed from {path} after epoch {content['epoch']}{within}")
     return found
 
 
@@ -63,7 +61,7 @@ def steps_begun(content: dict) -> int:
 
 
 def find_checkpoint(
-    resume: str, folder: Path, keys: tuple[str, ...], log_line: Callable[[str], None]
+    resume: str, folder: Path, keys: tuple[str, ...], log: RunLog
 ) -> tuple[Path, dict] | None:
     """Return the checkpoint to resume and its path; None to start from the beginning.
 
@@ -71,7 +69,7 @@ def find_checkpoint(
         resume: of ``--resume``: a file, ``auto`` for the newest whole one of the run, or nothing.
         folder: the run's.
         keys: entries that the checkpoint must have.
-        log_line: logs a line, for each damaged one.
+        log: receives a line for each damaged one.
 
     Raises:
         InputError: if the file can't be loaded, or none of the run's can.
@@ -88,10 +86,10 @@ def find_checkpoint(
         try:
             return path, load_checkpoint(path, keys)
         except InputError as error:
-            log_line(f"{error}; trying the one before")
+            log.line(f"{error}; trying the one before")
     if paths:
         raise InputError(f"{folder}: none of its {len(paths)} checkpoints can be read")
-    log_line(f"--resume auto: no checkpoint in {folder} yet, starting from the beginning")
+    log.line(f"--resume auto: no checkpoint in {folder} yet, starting from the beginning")
     return None
 
 
@@ -149,8 +147,15 @@ def _rename_older(folder: Path, keep_last: int) -> None:
             current.replace(kept[1])
 
 
-def start_run(run: RunSettings, derived: dict, done: int, log_path: Path | None = None) -> RunLog:
-    """Make the run's folder, see `start_folder`, and return its log.
+def start_run(
+    run: RunSettings,
+    derived: dict,
+    done: int,
+    log: RunLog,
+    log_path: Path | None = None,
+    heading: str | None = None,
+) -> None:
+    """Make the run's folder, see `start_folder`, and open its log.
 
     The log forgets what follows the ``done`` epochs after which the run resumes.
     """
@@ -158,7 +163,7 @@ def start_run(run: RunSettings, derived: dict, done: int, log_path: Path | None 
     forget_later_epochs(run.folder / "log.jsonl", done)
     # Beside the folder of all runs [spec 7].
     scalars = Path(f"{run.model_path}_tensorboard") / run.model_name
-    return RunLog(log_path, scalars, run.folder / "log.jsonl")
+    log.open(log_path, scalars, run.folder / "log.jsonl", heading)
 
 
 def forget_later_epochs(jsonl: Path, done: int) -> None:

@@ -138,19 +138,20 @@ def run_visualization(
     check_wishes(settings)
     device = choose_device(settings.device, settings.gpu)
     seed_everything(settings.seed)
-    notices = worker_notice(settings.num_workers)
-    notices += ignored_notices(settings.options, **training_flags())
-    settings = with_own_encoder(settings, notices)
-    encoder = load_frozen_encoder(settings, dataset.side, notices).to(device)
+    log = RunLog()
+    log.line(*worker_notice(settings.num_workers))
+    log.line(*ignored_notices(settings.options, **training_flags()))
+    settings = with_own_encoder(settings, log)
+    encoder = load_frozen_encoder(settings, dataset.side, log).to(device)
     use_colours(encoder, dataset, noted_in=settings.trained_model_path)
     layers = settings.layer, settings.use_hypercol
-    notices += dataset.count_notice()
+    log.line(*dataset.count_notice())
     if dataset.skip_bad:
         left_out = leave_out({"test": dataset}, settings.num_workers)
-        notices += list_left_out(left_out, settings.vis_path)
+        log.line(*list_left_out(left_out, settings.vis_path))
     if settings.finds_landmarks:
         read = read_layers(settings, encoder)
-        regressor = load_readout(settings, encoder, read, dataset, notices).to(device).eval()
+        regressor = load_readout(settings, encoder, read, dataset, log).to(device).eval()
     loader = build_loader(
         Items(dataset, dataset.annotated_item),
         batch_size=settings.batch_size,
@@ -159,9 +160,7 @@ def run_visualization(
         shuffle=False,
         device=device,
     )
-    log = RunLog(settings.log_path)
-    for notice in notices:
-        log.line(notice)
+    log.open(settings.log_path)
     if settings.vis_PCA:
         images = next(iter(loader)).image  # (B, 3, H, W)
         with torch.no_grad():
@@ -287,7 +286,7 @@ def check_wishes(settings: VisualizationSettings) -> None:
             raise InputError(f"{flag} needs the regressor: give --ckpt_path FILE")
 
 
-def with_own_encoder(settings: VisualizationSettings, notices: list[str]) -> VisualizationSettings:
+def with_own_encoder(settings: VisualizationSettings, log: RunLog) -> VisualizationSettings:
     """Return settings by which the encoder of a fine-tuned regressor is in its checkpoint.
 
     Raises:
@@ -299,7 +298,7 @@ def with_own_encoder(settings: VisualizationSettings, notices: list[str]) -> Vis
     path = settings.ckpt_path
     check_kind(str(path), "heatmaps")
     if settings.trained_model_path is not None or settings.random_network:
-        notices.append(f"the encoder is that of {path}, which was fine-tuned")
+        log.line(f"the encoder is that of {path}, which was fine-tuned")
     return replace(settings, trained_model_path=path, random_network=False)
 
 
@@ -315,13 +314,14 @@ def load_readout(
     encoder: Encoder,
     layers: tuple[int, bool],
     dataset: LandmarkDataset,
-    notices: list[str],
+    log: RunLog,
 ) -> nn.Module:
     """Return the regressor of a checkpoint, or an untrained one; see `load_regressor`."""
     channels = encoder.feature_channels(*layers)
     regressor = build_readout(settings.regressor, channels, dataset.num_landmarks, dataset.side)
     frame = {"image_size": dataset.imwidth, "image_crop": dataset.crop}
-    notices += load_regressor(settings.ckpt_path, regressor, encoder, settings.hint, frame)
+    notices = load_regressor(settings.ckpt_path, regressor, encoder, settings.hint, frame)
+    log.line(*notices)
     return regressor
 
 
@@ -332,13 +332,7 @@ def load_calibration(
     if settings.page is None or settings.ckpt_path is None:
         return None
     content = load_checkpoint(settings.ckpt_path, ("opt", "epoch"))
-    notices = list[str]()
-    calibration = read_calibration(
-        settings.ckpt_path, content.get("calibration"), landmarks, notices
-    )
-    for notice in notices:
-        log.line(notice)
-    return calibration
+    return read_calibration(settings.ckpt_path, content.get("calibration"), landmarks, log)
 
 
 def principal_maps(features: Tensor, components: int = COMPONENTS) -> np.ndarray:

@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
+from typing import IO
 
 from tensorboard_logger import Logger as TensorBoardLogger
 from tqdm import tqdm
@@ -25,25 +26,38 @@ class _Events(TensorBoardLogger):
 class RunLog:
     """Print lines, also to a file if asked, and record scalars by epoch; in the first rank only.
 
-    A file that can't be written raises an `InputError`, here and in the methods.
-
-    Args:
-        log_path: a file that receives every line too; appended to.
-        scalar_path: folder of the TensorBoard event files; None records no scalars.
-        jsonl_path: file that receives the scalars of an epoch as one JSON object a line.
+    Lines are kept until the log is opened: what is said before a run has passed its checks
+    appears once it starts, and not at all if it doesn't.
+    A file that can't be written raises an `InputError`.
     """
 
-    def __init__(
+    def __init__(self) -> None:
+        self.kept: list[str] | None = []  # None once the log is open
+        self.log_path: Path | None = None
+        self.scalar_path: Path | None = None
+        self.jsonl_path: Path | None = None
+        self.file: IO[str] | None = None
+        self.scalars: _Events | None = None
+
+    def open(
         self,
         log_path: Path | None = None,
         scalar_path: Path | None = None,
         jsonl_path: Path | None = None,
+        heading: str | None = None,
     ) -> None:
-        self.log_path, self.scalar_path, self.jsonl_path = log_path, scalar_path, jsonl_path
-        self.file = self.scalars = None
+        """Open the log, and print the lines kept so far.
+
+        Args:
+            log_path: a file that receives every line too; appended to.
+            scalar_path: folder of the TensorBoard event files; None records no scalars.
+            jsonl_path: file that receives the scalars of an epoch as one JSON object a line.
+            heading: a line before those that were kept.
+        """
+        kept, self.kept = self.kept or [], None
         if not is_first_rank():
-            self.jsonl_path = None
             return
+        self.log_path, self.scalar_path, self.jsonl_path = log_path, scalar_path, jsonl_path
         if log_path is not None:
             with writing(log_path):
                 log_path.parent.mkdir(parents=True, exist_ok=True)
@@ -51,17 +65,22 @@ class RunLog:
         if scalar_path is not None:
             with writing(scalar_path):
                 self.scalars = _Events(str(scalar_path))
+        self.line(*([] if heading is None else [heading]), *kept)
 
-    def line(self, text: str) -> None:
-        """Print a line of text."""
+    def line(self, *texts: str) -> None:
+        """Print lines of text."""
+        if self.kept is not None:
+            self.kept += texts
+            return
         if not is_first_rank():
             return
-        with writing("standard output"):
-            tqdm.write(text, file=sys.stdout)
-            sys.stdout.flush()
-        if self.file is not None and self.log_path is not None:
-            with writing(self.log_path):
-                print(text, file=self.file)
+        for text in texts:
+            with writing("standard output"):
+                tqdm.write(text, file=sys.stdout)
+                sys.stdout.flush()
+            if self.file is not None and self.log_path is not None:
+                with writing(self.log_path):
+                    print(text, file=self.file)
 
     def step(self, text: str) -> None:
         """Print a line within an epoch, unless a progress bar says as much."""

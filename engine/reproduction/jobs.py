@@ -12,6 +12,7 @@ from engine.resumption import AUTO, find_checkpoint
 from engine.run import as_json
 from utils.arguments import neutral_options
 from utils.errors import InputError
+from utils.log import RunLog
 
 # The roots of README.md below datasets/, then shorter names.
 ROOTS = {
@@ -165,6 +166,6 @@ def find_root(data: Path, dataset: str) -> Path:
 def newest_checkpoint(folder: Path) -> tuple[Path, dict] | None:
     """Return the checkpoint that ``--resume auto`` takes, after its path; None without any."""
     try:
-        return find_checkpoint(AUTO, folder, ("opt",), lambda line: None)
+        return find_checkpoint(AUTO, folder, ("opt",), RunLog())
     except InputError:
         return None

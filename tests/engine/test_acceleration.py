@@ -9,6 +9,7 @@ import torch
 from engine import acceleration
 from engine.acceleration import choose_precision, time_precisions
 from utils.errors import InputError
+from utils.log import RunLog
 
 CPU = torch.device("cpu")
 
@@ -34,9 +35,9 @@ def checkpoint_of(**options):
 )
 def test_bf16_is_taken_where_it_is_a_fifth_faster(monkeypatch, full, half, chosen):
     give(monkeypatch, full / 1000, half / 1000)
-    notices = []
-    assert choose_precision("auto", CPU, None, notices) == chosen
-    assert notices == [
+    log = RunLog()
+    assert choose_precision("auto", CPU, None, log) == chosen
+    assert log.kept == [
         f"--amp auto: {chosen}; some convolutions took {full:.1f} ms in float32, {half:.1f} ms "
         "in bf16"
     ]
@@ -45,31 +46,31 @@ def test_bf16_is_taken_where_it_is_a_fifth_faster(monkeypatch, full, half, chose
 @pytest.mark.parametrize("amp", ["off", "bf16", "fp16"])
 def test_what_was_named_is_never_timed(monkeypatch, amp):
     forbid(monkeypatch)
-    notices = []
-    assert choose_precision(amp, CPU, checkpoint_of(amp="off"), notices) == amp
-    assert choose_precision(amp, CPU, None, notices) == amp and notices == []
+    log = RunLog()
+    assert choose_precision(amp, CPU, checkpoint_of(amp="off"), log) == amp
+    assert choose_precision(amp, CPU, None, log) == amp and log.kept == []
 
 
 @pytest.mark.parametrize("amp", ["off", "bf16", "fp16", None])
 def test_a_resumed_run_keeps_its_precision(monkeypatch, amp):
     forbid(monkeypatch)
     found = checkpoint_of() if amp is None else checkpoint_of(amp=amp)
-    assert choose_precision("auto", CPU, found, []) == (amp or "off")  # as published
+    assert choose_precision("auto", CPU, found, RunLog()) == (amp or "off")  # as published
 
 
 def test_a_checkpoint_of_no_known_precision_is_refused(monkeypatch):
     forbid(monkeypatch)
-    for amp in ("auto", "fp8", 3, None, []):
+    for amp in ("auto", "fp8", 3, None, RunLog()):
         with pytest.raises(InputError, match="a.pth: its --amp is"):
-            choose_precision("auto", CPU, checkpoint_of(amp=amp), [])
+            choose_precision("auto", CPU, checkpoint_of(amp=amp), RunLog())
 
 
 def test_the_first_rank_decides_for_all(monkeypatch):
     forbid(monkeypatch)  # this rank's own timing
     monkeypatch.setattr(acceleration, "broadcast_from_first", lambda make: (0.002, 0.001))
-    assert choose_precision("auto", CPU, None, []) == "bf16"
+    assert choose_precision("auto", CPU, None, RunLog()) == "bf16"
     monkeypatch.setattr(acceleration, "broadcast_from_first", lambda make: (0.001, 0.002))
-    assert choose_precision("auto", CPU, None, []) == "off"
+    assert choose_precision("auto", CPU, None, RunLog()) == "off"
 
 
 def test_timing_touches_no_random_numbers_and_leaves_no_gradients():

@@ -15,6 +15,7 @@ from engine.encoder_loading import (
 )
 from models.encoders import build_encoder, build_random_encoder
 from utils.errors import InputError
+from utils.log import RunLog
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +26,7 @@ def theirs():
 
 def load(path, content, name="resnet18"):
     torch.save(content, path)
-    notices = []
+    log = RunLog()
     settings = EncoderSettings(
         options=Namespace(),
         dataset="MAFLAligned",
@@ -41,8 +42,8 @@ def load(path, content, name="resnet18"):
         gpu=None,
         log_path=path,
     )
-    encoder = load_frozen_encoder(settings, 64, notices)
-    return encoder.state_dict(), [line.removeprefix(f"{path}: ") for line in notices]
+    encoder = load_frozen_encoder(settings, 64, log)
+    return encoder.state_dict(), [line.removeprefix(f"{path}: ") for line in log.kept]
 
 
 def moco(state, head):

@@ -113,7 +113,8 @@ def test_tables_say_which_points_and_images_are_worst(judged, tmp_path):
     ]
     assert images[1][2:] == ["instance 1", 2, "5.000", "10.000", "left_eye", "5.100"]
     found = {"Test": Landmarks(truth, torch.full(truth.shape[:2], torch.nan))}
-    log = RunLog(tmp_path / "log")
+    log = RunLog()
+    log.open(tmp_path / "log")
     result = score_splits({"Test": dataset}, settings, found, tmp_path, log)
     assert result["scores"]["Test"]["error_px"] < 1e-3
     with (tmp_path / "per_image.csv").open(newline="") as file:

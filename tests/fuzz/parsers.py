@@ -52,6 +52,7 @@ from tests.data_loader.shard_files import image, write_index, write_tar
 from tests.fuzz.mutations import gzipped, mat_packed, pickle_inside, png_sealed, with_pickle
 from train_dense import CHECKPOINT_KEYS
 from utils.checkpoint import load_checkpoint, load_weights
+from utils.log import RunLog
 
 FRAME = {"pair_image": False, "do_augmentations": False, "imwidth": 32, "crop": 2}
 NAMES_300W = {"afw": ["a.jpg", "b.jpg"], "helen/trainset": ["c.jpg"]}
@@ -293,8 +294,8 @@ def read_dense(folder: Path) -> None:
     path, tiny = folder / "current.pth", TinyDense()
     options = argparse.Namespace(model_path="", epochs=3, nce_t=0.1, init=None)
     run = RunSettings(options, folder, "", str(path), False, False, 1)
-    found = open_checkpoint(run, CHECKPOINT_KEYS, [])
-    restore(*found, *tiny.state(), hint="--model x", order="8 images", override=False)
+    found = open_checkpoint(run, CHECKPOINT_KEYS, RunLog())
+    restore(*found, *tiny.state(), hint="--model x", order="8 images", override=False, log=RunLog())
     state = read_encoder_state(str(path), tiny.encoder, "x", [])
     load_weights(tiny.encoder, state, path, "--model x")
 

@@ -254,7 +254,8 @@ def test_a_process_ends_without_further_complaints(faces, tmp_path, request, wha
 
 def test_events_that_fill_the_disk_end_in_one_line(tmp_path, mount):
     small = mount(1 << 20)
-    log = RunLog(scalar_path=small / "events", jsonl_path=tmp_path / "log.jsonl")
+    log = RunLog()
+    log.open(scalar_path=small / "events", jsonl_path=tmp_path / "log.jsonl")
     fill(small, 0)  # what is left of the page that the header lies in takes some more
     with pytest.raises(InputError, match="events: can't write it .No space left"):
         for epoch in range(1, 1000):
@@ -268,7 +269,9 @@ def test_a_record_cut_short_anywhere_does_not_spoil_the_next(tmp_path):
     for cut in range(len(lines[0]), len("".join(lines)) + 1):
         path.write_text("".join(lines)[:cut])
         forget_later_epochs(path, 2)
-        RunLog(jsonl_path=path).record(3, a=2.5)
+        log = RunLog()
+        log.open(jsonl_path=path)
+        log.record(3, a=2.5)
         epochs = [json.loads(line)["epoch"] for line in path.read_text().splitlines()]
         assert epochs == ([1, 2, 3] if cut >= len("".join(lines)) - 1 else [1, 3]), cut
 
