@@ -32,7 +32,7 @@ from engine.run import (
     plain_options,
     record_options,
 )
-from models.encoders import add_encoder_arguments
+from models.encoders import add_encoder_arguments, choose_levels, encode_dense
 from models.matching import match_points
 from utils.arguments import ArgumentParser, allow_change, integer
 from utils.drawing import draw_predictions, save_png, sheet
@@ -82,6 +82,7 @@ def main() -> None:
         raise InputError(f"{upright.folder}: holds {len(upright)} test images, a pair needs two")
     encoder = load_frozen_encoder(EncoderSettings.from_options(args), upright.side, log)
     encoder.to(device)
+    levels = choose_levels(encoder, args.layer, args.use_hypercol)
     use_colours(encoder, upright, warped, noted_in=args.trained_model_path)
     log.open(args.log_path)
 
@@ -97,11 +98,9 @@ def main() -> None:
     distances: dict[str, list[Tensor]] = {f"{k}{c}": [] for k in KINDS for c in ("", "_copied")}
     drawings: list[Image.Image] = []
     for source, *targets in progress(loader, "matching"):
-        with torch.no_grad():
-            features = [
-                encoder(item.image.to(device), args.layer, args.use_hypercol)
-                for item in (source, *targets)
-            ]
+        features = [
+            encode_dense(encoder, item.image.to(device), levels) for item in (source, *targets)
+        ]
         points = source.points_norm.to(device)  # (B, A, 2)
         for kind, target, feature in zip(KINDS, targets, features[1:], strict=True):
             found = match_points(features[0], points, feature, upright.side).cpu()

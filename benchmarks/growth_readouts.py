@@ -18,7 +18,7 @@ from engine.feature_cache import Stored
 from engine.regressor_training import build_regressor, train_one_epoch
 from engine.ridge_run import assign_folds, fit_ridge
 from eval_face import face_task
-from models.encoders import build_random_encoder, freeze
+from models.encoders import build_random_encoder, choose_levels, encode, freeze
 from models.ridge import RidgeReadout
 from utils.log import RunLog
 
@@ -31,23 +31,23 @@ def cost_of_readout(kind: str, count: int, model: str) -> Cost:
     """Return the cost of a ridge readout, or of an epoch of the published regressor."""
     torch.manual_seed(0)
     encoder = freeze(build_random_encoder(model, SIDE, seed=0))
-    with torch.no_grad():
-        maps = encoder(torch.randn(STORED, 3, SIDE, SIDE), LAYER, True, None)
+    levels = choose_levels(encoder, LAYER, use_hypercol=True)
+    maps = encode(encoder, torch.randn(STORED, 3, SIDE, SIDE), levels.numbers)
     stored = Stored(
         [m.permute(0, 2, 3, 1).contiguous() for m in maps],
         1.6 * torch.rand(STORED, LANDMARKS, 2) - 0.8,
         torch.ones(STORED, LANDMARKS, dtype=torch.bool),
     )
     rows = torch.arange(count) % STORED
-    images = StoredImages(stored, rows, SeededSampler(count, 0, False), 32, False, CPU)
-    channels = encoder.feature_channels(LAYER, True)
+    images = StoredImages(stored, rows, SeededSampler(count, 0, False), 32, CPU)
+    channels = encoder.feature_channels(levels.numbers)
     before, begun = highest_memory(), time.perf_counter()
     if kind == "ridge":
-        readout = RidgeReadout(channels, LANDMARKS, SIDE)
+        readout = RidgeReadout(channels, LANDMARKS, SIDE, levels.shape)
         visible = images.annotations()[1]
         fit_ridge(readout, images, visible, assign_folds(images, count), RunLog())
     else:
-        regressor, optimizer = with_optimizer(build_regressor(channels, LANDMARKS))
+        regressor, optimizer = with_optimizer(build_regressor(channels, LANDMARKS, levels.shape))
         train_one_epoch(regressor, optimizer, face_task((0, 1)), images, 1, RunLog(), 10**9)
     peak = highest_memory()
     return Cost(time.perf_counter() - begun, peak, peak - before)

@@ -34,7 +34,7 @@ from engine.feature_cache import FeatureCache
 from engine.features import encode_dataset
 from engine.regressor_training import Task, build_optimizer, build_regressor, train_one_epoch
 from eval_face import face_task
-from models.encoders import build_random_encoder, freeze
+from models.encoders import build_random_encoder, choose_levels, freeze
 from models.keypoint_prediction import IntermediateKeypointPredictor
 from models.loss import regression_loss
 from utils.log import RunLog
@@ -99,8 +99,9 @@ class Setting:
         )
         self.encoder = freeze(build_random_encoder(model, self.dataset.side, seed=0))
         torch.manual_seed(0)
-        channels = self.encoder.feature_channels(LAYER, True)
-        regressor = build_regressor(channels, self.dataset.num_landmarks)
+        self.levels = choose_levels(self.encoder, LAYER, use_hypercol=True)
+        channels = self.encoder.feature_channels(self.levels.numbers)
+        regressor = build_regressor(channels, self.dataset.num_landmarks, self.levels.shape)
         self.literal_side = with_optimizer(regressor)
         self.our_side = with_optimizer(copy.deepcopy(regressor))
         self.epochs = itertools.count(1)
@@ -108,7 +109,7 @@ class Setting:
     def encoded(self) -> EncodedImages:
         """Return the images encoded as the scripts do."""
         images = encode_dataset(
-            Encoding(self.encoder, "", LAYER, True),
+            Encoding(self.encoder, "", self.levels),
             self.dataset,
             **self.loading,
             cache=FeatureCache("memory", Path(), None, CPU),
@@ -140,7 +141,7 @@ class Setting:
         exact_encoder = copy.deepcopy(self.encoder).double()
         dense = self.encoder(pixels, LAYER, True, literal.HYPERCOLUMN)
         exact_dense = exact_encoder(pixels.double(), LAYER, True, literal.HYPERCOLUMN)
-        pyramid = self.encoder(pixels, LAYER, True, None)
+        pyramid = self.encoder(pixels, levels=self.levels.numbers)
         found = [
             first_results(exact, lambda: literal.predict(exact, exact_dense), points),
             first_results(

@@ -82,7 +82,7 @@ class AnnotatedSquares:
         for images, points_px, visible in self.batches(numbers):
             cut = centre_crop(images.to(device), self.dataset.crop).float() / 255
             points = self._normalized(points_px)
-            yield Batch(self.dataset.normalize(cut), points.to(device), visible.to(device))
+            yield Batch([self.dataset.normalize(cut)], points.to(device), visible.to(device))
 
     def _normalized(self, points_px: Tensor) -> Tensor:
         return normalize_points(points_px - self.dataset.crop, self.dataset.side)

@@ -18,7 +18,8 @@ from data_loader.items import Items
 from data_loader.landmark_dataset import LandmarkDataset
 from data_loader.loaders import RankBatches, SeededSampler, available_cores, seeded, set_epoch
 from engine.feature_cache import Stored
-from models.encoders import Features, encode
+from models.encoders import Levels, encode
+from models.resnet import PIXELS
 from utils.log import progress
 from utils.tps import WarperSingle
 
@@ -27,12 +28,12 @@ class Batch(NamedTuple):
     """What a regressor is trained and tested on.
 
     Args:
-        features: of B images.
+        features: of B images, maps (B, C, h, w), deepest first.
         points: (B, A, 2), in [-1, 1].
         visible: (B, A), bool; False where a landmark isn't annotated.
     """
 
-    features: Features
+    features: list[Tensor]
     points: Tensor
     visible: Tensor
 
@@ -43,29 +44,28 @@ class Encoding:
 
     encoder: nn.Module
     digest: str
-    layer: int  # see `models.resnet`, as for the next
-    use_hypercol: bool
+    levels: Levels
 
     @property
     def device(self) -> torch.device:
         """Of the encoder."""
         return next(self.encoder.parameters()).device
 
-    def __call__(self, images: Tensor) -> Features:
-        """Return the features of (B, 3, H, W) on the encoder's device."""
+    def __call__(self, images: Tensor) -> list[Tensor]:
+        """Return the maps of images (B, 3, H, W), deepest first, on the encoder's device."""
         images = images.to(self.device, non_blocking=True)
-        return encode(self.encoder, images, self.layer, self.use_hypercol)
+        return encode(self.encoder, images, self.levels.numbers)
 
 
 class Pixels(Encoding):
     """No encoding: images are handed on, on the device of an encoder that is still in training."""
 
     def __init__(self, encoder: nn.Module) -> None:
-        super().__init__(encoder, "pixels", layer=0, use_hypercol=False)
+        super().__init__(encoder, "pixels", Levels((PIXELS,), None))
 
-    def __call__(self, images: Tensor) -> Tensor:
-        """Return images (B, 3, H, W) on the encoder's device."""
-        return images.to(self.device, non_blocking=True)
+    def __call__(self, images: Tensor) -> list[Tensor]:
+        """Return images (B, 3, H, W) on the encoder's device as the only map."""
+        return [images.to(self.device, non_blocking=True)]
 
 
 class StreamedImages:
@@ -123,7 +123,6 @@ class StoredImages(SampledImages):
         stored: of M images.
         rows: (N,), the one of them that each image of the data set is.
         sampler: see `SampledImages`, as for ``batch_size``.
-        is_dense: whether the features are one dense map rather than a pyramid.
         device: of the regressor.
     """
 
@@ -133,23 +132,21 @@ class StoredImages(SampledImages):
         rows: Tensor,
         sampler: SeededSampler,
         batch_size: int,
-        is_dense: bool,
         device: torch.device,
     ) -> None:
         super().__init__(sampler, batch_size)
-        self.stored, self.rows, self.is_dense, self.device = stored, rows, is_dense, device
+        self.stored, self.rows, self.device = stored, rows, device
 
     def batches(self, epoch: int) -> Iterator[Batch]:
         """Yield the batches of an epoch, in the order of the sampler."""
         for indices, _ in self.split(epoch):
             rows = self.rows[indices]
-            maps = tuple(
+            maps = [
                 m[rows.to(m.device)].to(self.device, non_blocking=True).permute(0, 3, 1, 2)
                 for m in self.stored.maps
-            )
+            ]
             points, visible = self.stored.points[rows], self.stored.visible[rows]
-            features = maps[0] if self.is_dense else maps
-            yield Batch(features, points.to(self.device), visible.to(self.device))
+            yield Batch(maps, points.to(self.device), visible.to(self.device))
 
     def annotations(self) -> tuple[Tensor, Tensor]:
         """Return the points (N, A, 2) and which are annotated (N, A), for all images."""

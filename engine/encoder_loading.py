@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from data_loader.image_set import Colours, ImageSet, as_colours
 from engine.run import Settings
 from engine.timm_weights import match_timm_state
-from models.encoders import LAST_MAP, Encoder, build_random_encoder, freeze
+from models.encoders import LAST_MAP, Encoder, build_random_encoder, choose_levels, freeze
 from models.projection import STAGES, ProjectedEncoder
 from models.timm_encoder import PREFIX, TimmEncoder, timm_encoders
 from utils.checkpoint import load_checkpoint, load_state, load_weights
@@ -70,7 +70,7 @@ def load_frozen_encoder(settings: EncoderSettings, side: int, log: RunLog) -> En
     if path is not None and settings.random_network:
         raise InputError("--trained_model_path and --random_network exclude each other")
     encoder = initialise_encoder(name, side, settings.seed, path, log, pretrained=fetched)
-    encoder.feature_channels(settings.layer, settings.use_hypercol)  # raises if there is no map
+    choose_levels(encoder, settings.layer, settings.use_hypercol)  # raises if there is no map
     if settings.projection is not None:
         if not (settings.use_hypercol and settings.layer == STAGES):
             raise InputError(
@@ -172,9 +172,10 @@ def load_projection(path: str, encoder: Encoder, trained: str) -> ProjectedEncod
         raise InputError(
             f"{path}: its head has {dimensions} channels, expected 1 to {MOST_DIMENSIONS}"
         )
-    head = nn.Linear(encoder.feature_channels(STAGES, use_hypercol=True), dimensions)
+    projected = encoder.levels[:STAGES]
+    head = nn.Linear(encoder.feature_channels(projected), dimensions)
     load_weights(head, content["head"], path, f"a projection of {trained}")
-    return ProjectedEncoder(encoder, head)
+    return ProjectedEncoder(encoder, head, projected)
 
 
 def read_encoder_state(path: str, encoder: nn.Module, name: str, log: RunLog) -> dict[str, Tensor]:

@@ -41,7 +41,8 @@ from engine.run import (
     add_output_arguments,
     describe_device,
 )
-from models.encoders import Encoder, add_encoder_arguments, weights_digest
+from models.encoders import Encoder, add_encoder_arguments, choose_levels, weights_digest
+from models.ridge import RidgeReadout
 from utils.arguments import ArgumentParser, add_ignored_arguments, ignored_notices
 from utils.errors import InputError
 from utils.files import write_text
@@ -192,18 +193,19 @@ def build_run(
 ) -> tuple[Run, Encoding]:
     """Return the fit that is asked for, not begun, and what it wants to see of images."""
     digest, notes = weights_digest(encoder), train_set.checkpoint_notes()
-    channels = encoder.feature_channels(settings.layer, settings.use_hypercol)
+    levels = choose_levels(encoder, settings.layer, settings.use_hypercol)
+    channels = encoder.feature_channels(levels.numbers)
     side, landmarks = train_set.side, train_set.num_landmarks
     if settings.regressor == "finetune":
         notes = {**notes, **train_set.noted_colours()}
         tuned = FinetuneRun(settings, task, encoder, landmarks, side, device, digest, notes)
         return tuned, Pixels(encoder)
-    encoding = Encoding(encoder, digest, settings.layer, settings.use_hypercol)
+    encoding = Encoding(encoder, digest, levels)
     if settings.regressor == "ridge":
         groups = train_set.item_groups()
-        ridge = RidgeRun(settings, task, channels, landmarks, side, device, digest, notes, groups)
-        return ridge, encoding
-    regressor = build_regressor(channels, landmarks).to(device)
+        readout = RidgeReadout(channels, landmarks, side, levels.shape)
+        return RidgeRun(settings, task, readout, device, digest, notes, groups), encoding
+    regressor = build_regressor(channels, landmarks, levels.shape).to(device)
     return RegressorRun(settings, task, regressor, digest, notes), encoding
 
 

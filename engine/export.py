@@ -73,8 +73,7 @@ def export_network(path: Path, predictor: Predictor, frame: Frame) -> str:
     network = ExportedNetwork(
         predictor.encoder,
         predictor.readout,
-        predictor.layer,
-        predictor.use_hypercol,
+        predictor.levels,
         frame.crop,
         frame.mean,
         frame.std,

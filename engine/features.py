@@ -4,7 +4,7 @@ Letters: N images of the data set, M distinct ones among them, A landmarks, C ch
 rows and columns of a map.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -32,7 +32,6 @@ from engine.feature_cache import (
     features_key,
     in_bytes,
 )
-from models.encoders import Features, as_maps
 from models.timm_encoder import timm_encoders
 from utils.collectives import broadcast_from_first, gather_rows, split_over_ranks
 from utils.locks import find_or_build
@@ -83,7 +82,12 @@ def encode_dataset(
     needed = sum(level.nbytes for level in like.maps)
     key = None
     if cache.may_hold() or cache.place(needed) == "disk":  # else no need to read all images for it
-        how: dict[str, object] = {"layer": encoding.layer, "use_hypercol": encoding.use_hypercol}
+        numbers, shape = encoding.levels
+        # As the flags say it, by which features on disk have always been found.
+        how: dict[str, object] = {
+            "layer": numbers[0] if shape is None else len(numbers),
+            "use_hypercol": shape is not None,
+        }
         for network in timm_encoders(encoding.encoder):
             how["timm"] = network.version
         key = features_key(dataset, chosen, encoding.digest, **how, device=encoding.device.type)
@@ -91,13 +95,12 @@ def encode_dataset(
     if stored is None:
         loader = load(items, shuffle=shuffle, shared=False)
         return StreamedImages(encoding, dataset, loader)
-    is_dense = isinstance(blank, Tensor)
-    return StoredImages(stored, rows, sampler, batch_size, is_dense, encoding.device)
+    return StoredImages(stored, rows, sampler, batch_size, encoding.device)
 
 
-def shapes_of(blank: Features, count: int, landmarks: int) -> Stored:
+def shapes_of(blank: Sequence[Tensor], count: int, landmarks: int) -> Stored:
     """Return tensors without data, of the shapes and types that the features of M images have."""
-    maps = [level.permute(0, 2, 3, 1).to("meta") for level in as_maps(blank)]
+    maps = [level.permute(0, 2, 3, 1).to("meta") for level in blank]
     return Stored(
         # Channels last, as the regressor's products want them.
         [level.new_empty(count, *level.shape[1:]) for level in maps],  # (M, h, w, C)
@@ -161,7 +164,7 @@ def encode_into(
     """
     for first, item in zip(range(0, count, batch_size), progress(loader, "encoding"), strict=True):
         batch_split = split_over_ranks(min(batch_size, count - first))
-        maps = [level.permute(0, 2, 3, 1) for level in as_maps(encoding(item.image))]
+        maps = [level.permute(0, 2, 3, 1) for level in encoding(item.image)]
         parts = [*maps, item.points_norm, item.visible]
         parts = [gather_rows(part, batch_split) for part in parts]
         if stored is not None:

@@ -19,7 +19,7 @@ from data_loader.unannotated import ImageFiles, ImageSource, VideoFrames
 from engine.page import PageRecord, write_page
 from engine.part_file import Found, least_certain
 from engine.prediction import PredictionRun
-from models.encoders import as_maps, encode
+from models.encoders import encode
 from models.suggestion import suggest
 from utils.drawing import draw_named, save_png
 from utils.errors import InputError
@@ -196,5 +196,5 @@ def looks_of(run: PredictionRun, source: ImageFiles, indices: Sequence[int]) -> 
     device = next(predictor.parameters()).device
     for batch in progress(run.loader(source, indices), "comparing"):
         images = batch.image.to(device)
-        maps = as_maps(encode(predictor.encoder, images, predictor.layer, predictor.use_hypercol))
+        maps = encode(predictor.encoder, images, predictor.levels)
         yield adaptive_avg_pool2d(maps[0].float(), LOOK_GRID).flatten(1).cpu()

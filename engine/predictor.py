@@ -21,8 +21,8 @@ from engine.regressor_training import KINDS, build_readout, find_entry
 from engine.run import Settings
 from models.calibration import Calibration, from_entry
 from models.confidence import read_with_confidence
-from models.encoders import encode, weights_digest
-from models.heatmap_head import head_layers
+from models.encoders import Levels, choose_levels, encode, weights_digest
+from models.heatmap_head import head_levels
 from models.keypoint_prediction import IntermediateKeypointPredictor
 from models.projection import STAGES
 from utils.checkpoint import load_checkpoint, load_weights
@@ -104,8 +104,7 @@ class Predictor(nn.Module):
     Args:
         encoder: frozen.
         readout: of one of `KINDS`.
-        layer: see `models.resnet`, as for the next.
-        use_hypercol: whether the readout takes a hypercolumn.
+        levels: numbers of the maps that the readout takes, deepest first.
         calibration: of the confidence, if there is one.
     """
 
@@ -113,29 +112,27 @@ class Predictor(nn.Module):
         self,
         encoder: nn.Module,
         readout: nn.Module,
-        layer: int,
-        use_hypercol: bool,
+        levels: Sequence[int],
         calibration: Calibration | None = None,
     ) -> None:
         super().__init__()
         self.encoder, self.readout = encoder, readout
-        self.layer, self.use_hypercol, self.calibration = layer, use_hypercol, calibration
+        self.levels, self.calibration = levels, calibration
 
     @torch.no_grad()
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Return landmarks (B, A, 2) in [-1, 1] and confidence (B, A) for images (B, 3, W, W)."""
-        features = encode(self.encoder, images, self.layer, self.use_hypercol)
-        points, confidence = read_features(self.readout, features)
+        points, confidence = read_features(self.readout, encode(self.encoder, images, self.levels))
         if self.calibration is not None:
             confidence = self.calibration(confidence)
         return points, confidence
 
 
-def read_features(readout: nn.Module, features: Any) -> tuple[Tensor, Tensor]:
+def read_features(readout: nn.Module, maps: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
     """Return landmarks (B, A, 2) and a readout's own confidence (B, A) in each."""
     if isinstance(readout, IntermediateKeypointPredictor):
-        return read_with_confidence(readout, features)
-    return readout(features)
+        return read_with_confidence(readout, maps)
+    return readout(maps)
 
 
 @dataclass(frozen=True)
@@ -174,12 +171,12 @@ def load_predictor(settings: PredictorSettings, log: RunLog) -> Loaded:
     frame_side = opt.image_size - 2 * opt.image_crop
     encoder_settings = choose_encoder(settings, path, opt, KINDS[entry], log)
     encoder = load_frozen_encoder(encoder_settings, frame_side, log)
-    layers = encoder_settings.layer, encoder_settings.use_hypercol
+    levels = choose_levels(encoder, encoder_settings.layer, encoder_settings.use_hypercol)
     if KINDS[entry] == "finetune":
-        layers = head_layers(encoder, content[entry])
+        levels = Levels(head_levels(encoder, content[entry]), None)
     landmarks = count_landmarks(path, content[entry], entry)
-    channels = encoder.feature_channels(*layers)
-    readout = build_readout(KINDS[entry], channels, landmarks, frame_side)
+    channels = encoder.feature_channels(levels.numbers)
+    readout = build_readout(KINDS[entry], channels, landmarks, frame_side, levels.shape)
     load_weights(readout, content[entry], path, encoder_settings.hint)
     noted = content.get("encoder_digest")
     if KINDS[entry] != "finetune" and noted not in (None, weights_digest(encoder)):
@@ -193,7 +190,7 @@ def load_predictor(settings: PredictorSettings, log: RunLog) -> Loaded:
         mean, std = colours or default_colours(opt.dataset)
         frame = frame._replace(mean=mean, std=std)
     calibration = read_calibration(path, content.get("calibration"), landmarks, log)
-    predictor = Predictor(encoder, readout.requires_grad_(False), *layers, calibration)
+    predictor = Predictor(encoder, readout.requires_grad_(False), levels.numbers, calibration)
     return Loaded(predictor.eval(), frame, opt)
 
 

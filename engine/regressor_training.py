@@ -155,20 +155,27 @@ def add_finetune_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def build_regressor(channels: int, landmarks: int) -> IntermediateKeypointPredictor:
-    """Return a fresh regressor for features of so many channels."""
+def build_regressor(
+    channels: int, landmarks: int, map_shape: tuple[int, int] | None
+) -> IntermediateKeypointPredictor:
+    """Return a fresh regressor for maps of so many channels together."""
     return IntermediateKeypointPredictor(
-        channels, landmarks, INTERMEDIATE_POINTS, softargmax_mul=SOFTARGMAX_MUL
+        channels, landmarks, INTERMEDIATE_POINTS, SOFTARGMAX_MUL, map_shape
     )
 
 
-def build_readout(kind: str, channels: int, landmarks: int, side: int) -> nn.Module:
-    """Return a fresh readout of one of `KINDS` for images of ``side`` pixels."""
+def build_readout(
+    kind: str, channels: int, landmarks: int, side: int, map_shape: tuple[int, int] | None
+) -> nn.Module:
+    """Return a fresh readout of one of `KINDS` for images of ``side`` pixels.
+
+    See `models.encoders.Levels` for ``map_shape``, which a fine-tuned one has no use for.
+    """
     if kind == "ridge":
-        return RidgeReadout(channels, landmarks, side)
+        return RidgeReadout(channels, landmarks, side, map_shape)
     if kind == "finetune":
         return HeatmapHead(channels, landmarks, side)
-    return build_regressor(channels, landmarks)
+    return build_regressor(channels, landmarks, map_shape)
 
 
 def build_optimizer(

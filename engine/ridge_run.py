@@ -19,7 +19,7 @@ from engine.encoded_images import EncodedImages
 from engine.regressor_run import EvaluationSettings, in_words
 from engine.regressor_training import Task, baseline, evaluate, judged_split, mean_shape
 from engine.resumption import save_current
-from models.encoders import Features, as_maps
+from models.hypercolumn import read_shape
 from models.ridge import (
     NormalEquations,
     RidgeReadout,
@@ -31,7 +31,6 @@ from utils.checkpoint import load_weights, save_checkpoint
 from utils.errors import InputError
 from utils.log import RunLog, Stopwatch, progress
 
-CELLS = 48  # n, as of the published hypercolumn
 WIDTHS = (0.04, 0.06, 0.1)  # standard deviations of heatmaps, in half sides of the image
 PENALTIES = (0.0001, 0.001, 0.01, 0.1, 0.5)
 SHARPNESSES = (40.0, 80.0, 160.0)
@@ -59,9 +58,7 @@ class RidgeRun:
     Args:
         settings: of the evaluation.
         task: metrics.
-        channels: C, of all maps together.
-        landmarks: A.
-        side: of the images, in pixels.
+        readout: not fitted.
         device: to compute on.
         encoder_digest: of the encoder's weights; checkpoints note it.
         notes: further entries of the checkpoints.
@@ -72,18 +69,15 @@ class RidgeRun:
         self,
         settings: EvaluationSettings,
         task: Task,
-        channels: int,
-        landmarks: int,
-        side: int,
+        readout: RidgeReadout,
         device: torch.device,
         encoder_digest: str,
         notes: Mapping[str, object] | None = None,
         groups: Sequence[str] | None = None,
     ) -> None:
         self.groups = groups
-        self.settings, self.task, self.device = settings, task, device
+        self.settings, self.task, self.readout, self.device = settings, task, readout, device
         self.encoder_digest, self.notes = encoder_digest, notes or {}
-        self.readout = RidgeReadout(channels, landmarks, side)
         self.done = 0
 
     def resume(self, path: Path, content: dict) -> None:
@@ -136,9 +130,8 @@ class RidgeRun:
 class Fold:
     """A part of the training images: its sums, its annotations, and features to judge by."""
 
-    def __init__(self, equations: NormalEquations, is_stack: bool) -> None:
+    def __init__(self, equations: NormalEquations) -> None:
         self.equations = equations
-        self.is_stack = is_stack  # whether features are the maps of a hypercolumn, not one map
         self.points: list[Tensor] = []  # (B, A, 2) each
         self.visible: list[Tensor] = []  # (B, A) each
         self.kept: list[list[Tensor]] = []  # the maps of the first images
@@ -157,12 +150,11 @@ class Fold:
         self.points.append(points.cpu())
         self.visible.append(visible.cpu())
 
-    def judged(self) -> tuple[Features, Tensor, Tensor]:
-        """Return the features that were kept, with their points and which of these are visible."""
-        maps = tuple(torch.cat(parts) for parts in zip(*self.kept, strict=True))
+    def judged(self) -> tuple[list[Tensor], Tensor, Tensor]:
+        """Return the maps that were kept, with their points and which of these are visible."""
+        maps = [torch.cat(parts) for parts in zip(*self.kept, strict=True)]
         count = len(maps[0])
-        features = maps if self.is_stack else maps[0]
-        return features, torch.cat(self.points)[:count], torch.cat(self.visible)[:count]
+        return maps, torch.cat(self.points)[:count], torch.cat(self.visible)[:count]
 
 
 def assign_folds(train: EncodedImages, count: int, groups: Sequence[str] | None = None) -> Tensor:
@@ -204,7 +196,7 @@ def fit_ridge(
         raise InputError(
             f"--regressor ridge: no training image shows landmark {int(seen.int().argmin()) + 1}"
         )
-    parts = sum_up(train, fold_of, readout.side)
+    parts = sum_up(train, fold_of, readout)
     everything = total(parts)
     shape = fit_shape_of(parts)
     choice = Choice()
@@ -229,21 +221,20 @@ def fit_ridge(
     return choice
 
 
-def sum_up(train: EncodedImages, fold_of: Tensor, side: int) -> list[Fold]:
+def sum_up(train: EncodedImages, fold_of: Tensor, readout: RidgeReadout) -> list[Fold]:
     """Return the folds of N images, in one pass over them; ``fold_of`` is `assign_folds`'s."""
     num_folds = int(fold_of.max()) + 1
     parts: list[Fold] = []
     first = 0
     for batch in progress(train.batches(epoch=0), "summing up"):
-        maps = as_maps(batch.features)
+        maps = batch.features
         if not parts:
-            is_stack = isinstance(batch.features, tuple)
-            cells = CELLS if is_stack else maps[0].shape[2]
+            cells, _ = read_shape(maps, readout.map_shape)
             heatmaps = len(WIDTHS) * batch.points.shape[1]
             sizes = [m.shape[1] for m in maps]
             offset = torch.cat([m.mean(dim=(0, 2, 3)) for m in maps]).cpu()  # (C,)
             parts = [
-                Fold(NormalEquations(sizes, heatmaps, cells, side, offset), is_stack)
+                Fold(NormalEquations(sizes, heatmaps, cells, readout.side, offset))
                 for _ in range(num_folds)
             ]
         numbers = fold_of[first : first + len(batch.points)]
@@ -304,7 +295,7 @@ def best_of(choices: Sequence[Choice], distances: Sequence[float]) -> Choice:
 @torch.no_grad()
 def mean_distances(
     readout: RidgeReadout,
-    judged: Sequence[tuple[Features, Tensor, Tensor]],
+    judged: Sequence[tuple[Sequence[Tensor], Tensor, Tensor]],
     candidates: Sequence[tuple[list[Solution], ShapePrior]],
     choices: Sequence[Choice],
 ) -> list[float]:
@@ -314,8 +305,7 @@ def mean_distances(
     heatmaps, which are computed once; all have the same coarse look.
     """
     distances: list[list[Tensor]] = [[] for _ in choices]  # of each fold
-    for (features, points, visible), (solutions, shape) in zip(judged, candidates, strict=True):
-        maps = as_maps(features)
+    for (maps, points, visible), (solutions, shape) in zip(judged, candidates, strict=True):
         readout.to(maps[0].device)
         expected: Tensor | None = None
         number = 0
@@ -324,7 +314,7 @@ def mean_distances(
             set_readout(readout, solutions[PENALTIES.index(penalty)], shape, same[0])
             if expected is None:
                 expected = readout.prior.expected(coarse_look(maps))  # (B, A, 2)
-            heat, places = readout.heatmaps(features)
+            heat, places = readout.heatmaps(maps)
             for choice in same:
                 readout.sharpness.fill_(choice.sharpness)
                 readout.noise.fill_(choice.noise)

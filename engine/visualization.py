@@ -3,7 +3,7 @@
 Letters: B images, C channels, h and w rows and columns of a map, P principal components.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -38,8 +38,15 @@ from engine.regressor_training import (
 )
 from engine.run import add_device_arguments, add_log_argument, choose_device
 from models.calibration import Calibration
-from models.encoders import Encoder, add_encoder_arguments, encode
-from models.heatmap_head import head_layers
+from models.encoders import (
+    Encoder,
+    Levels,
+    add_encoder_arguments,
+    choose_levels,
+    encode,
+    encode_dense,
+)
+from models.heatmap_head import head_levels
 from utils.arguments import ArgumentParser, add_ignored_arguments, ignored_notices
 from utils.checkpoint import load_checkpoint
 from utils.drawing import render_heatmap, render_rgb, save_png, sheet, to_pil
@@ -144,13 +151,13 @@ def run_visualization(
     settings = with_own_encoder(settings, log)
     encoder = load_frozen_encoder(settings, dataset.side, log).to(device)
     use_colours(encoder, dataset, noted_in=settings.trained_model_path)
-    layers = settings.layer, settings.use_hypercol
+    levels = choose_levels(encoder, settings.layer, settings.use_hypercol)
     log.line(*dataset.count_notice())
     if dataset.skip_bad:
         left_out = leave_out({"test": dataset}, settings.num_workers)
         log.line(*list_left_out(left_out, settings.vis_path))
     if settings.finds_landmarks:
-        read = read_layers(settings, encoder)
+        read = levels_to_read(settings, encoder)
         regressor = load_readout(settings, encoder, read, dataset, log).to(device).eval()
     loader = build_loader(
         Items(dataset, dataset.annotated_item),
@@ -163,14 +170,13 @@ def run_visualization(
     log.open(settings.log_path)
     if settings.vis_PCA:
         images = next(iter(loader)).image  # (B, 3, H, W)
-        with torch.no_grad():
-            maps = principal_maps(encoder(images.to(device), *layers))  # (B, P, h, w)
+        maps = principal_maps(encode_dense(encoder, images.to(device), levels))  # (B, P, h, w)
         path = draw_components(dataset.denormalize(images), maps, settings.vis_path)
         log.line(f"components of {len(images)} images: {path}")
     if settings.finds_landmarks:
         calibration = load_calibration(settings, dataset.num_landmarks, log)
         found = find_landmarks(
-            settings, encoder, read, regressor, loader, dataset, draw, calibration
+            settings, encoder, read.numbers, regressor, loader, dataset, draw, calibration
         )
         words = score(found.batches, torch.cat(found.own))
         show_landmarks(settings, dataset, found, words, legend, log)
@@ -193,7 +199,7 @@ class Found(NamedTuple):
 def find_landmarks(
     settings: VisualizationSettings,
     encoder: Encoder,
-    layers: tuple[int, bool],
+    levels: Sequence[int],
     regressor: nn.Module,
     loader: DataLoader,
     dataset: LandmarkDataset,
@@ -202,12 +208,12 @@ def find_landmarks(
 ) -> Found:
     """Return the landmarks of all images, of which the first ones are drawn if that is wished.
 
-    ``layers`` are those of `read_layers`.
+    ``levels`` are the numbers of `levels_to_read`.
     """
     found = Found([], [], [], [])
     device = next(encoder.parameters()).device
     for batch in progress(loader, "predicting"):
-        features = encode(encoder, batch.image.to(device), *layers)
+        features = encode(encoder, batch.image.to(device), levels)
         pred, own = read_landmarks(regressor(features))
         found.own.append(own)
         confidence = own
@@ -302,23 +308,26 @@ def with_own_encoder(settings: VisualizationSettings, log: RunLog) -> Visualizat
     return replace(settings, trained_model_path=path, random_network=False)
 
 
-def read_layers(settings: VisualizationSettings, encoder: Encoder) -> tuple[int, bool]:
-    """Return which features landmarks are read from: a layer, and whether it is a hypercolumn."""
+def levels_to_read(settings: VisualizationSettings, encoder: Encoder) -> Levels:
+    """Return which maps landmarks are read from."""
     if settings.regressor != "finetune":
-        return settings.layer, settings.use_hypercol
-    return head_layers(encoder, check_kind(str(settings.ckpt_path), "heatmaps")["heatmaps"])
+        return choose_levels(encoder, settings.layer, settings.use_hypercol)
+    weights = check_kind(str(settings.ckpt_path), "heatmaps")["heatmaps"]
+    return Levels(head_levels(encoder, weights), None)
 
 
 def load_readout(
     settings: VisualizationSettings,
     encoder: Encoder,
-    layers: tuple[int, bool],
+    levels: Levels,
     dataset: LandmarkDataset,
     log: RunLog,
 ) -> nn.Module:
     """Return the regressor of a checkpoint, or an untrained one; see `load_regressor`."""
-    channels = encoder.feature_channels(*layers)
-    regressor = build_readout(settings.regressor, channels, dataset.num_landmarks, dataset.side)
+    channels = encoder.feature_channels(levels.numbers)
+    regressor = build_readout(
+        settings.regressor, channels, dataset.num_landmarks, dataset.side, levels.shape
+    )
     frame = {"image_size": dataset.imwidth, "image_crop": dataset.crop}
     notices = load_regressor(settings.ckpt_path, regressor, encoder, settings.hint, frame)
     log.line(*notices)

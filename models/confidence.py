@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from models.hypercolumn import project_hypercolumn
+from models.hypercolumn import project_hypercolumn, read_shape
 from models.keypoint_prediction import IntermediateKeypointPredictor
 from models.ridge import PEAK_RADIUS
 
@@ -17,9 +17,7 @@ SCORES_AT_ONCE = 1 << 24  # numbers of score maps that are held together: 64 MiB
 
 
 def read_with_confidence(
-    regressor: IntermediateKeypointPredictor,
-    features: Tensor | Sequence[Tensor],
-    output_shape: tuple[int, int] = (48, 48),
+    regressor: IntermediateKeypointPredictor, maps: Sequence[Tensor]
 ) -> tuple[Tensor, Tensor]:
     """Return the landmarks (B, A, 2) of `IntermediateKeypointPredictor`, and the confidence (B, A).
 
@@ -30,30 +28,25 @@ def read_with_confidence(
 
     Args:
         regressor: trained.
-        features: (B, C, H, W), one dense map; or the native maps of a hypercolumn, deepest first.
-        output_shape: (H, W) of the hypercolumn.
+        maps: (B, C, h, w) each, deepest first.
     """
-    maps: Sequence[Tensor] = features if not isinstance(features, Tensor) else (features,)
-    if isinstance(features, Tensor):
-        output_shape = (features.shape[2], features.shape[3])
-    numbers = len(regressor.inner_conv.weight) * output_shape[0] * output_shape[1]
-    at_once = max(1, SCORES_AT_ONCE // numbers)
-    parts = [
-        read_few(regressor, batch, output_shape)
-        for batch in zip(*(m.split(at_once) for m in maps), strict=True)
-    ]
+    height, width = read_shape(maps, regressor.map_shape)
+    at_once = max(1, SCORES_AT_ONCE // (len(regressor.inner_conv.weight) * height * width))
+    batches = zip(*(m.split(at_once) for m in maps), strict=True)
+    parts = [read_few(regressor, batch) for batch in batches]
     points, confidence = zip(*parts, strict=True)
     return torch.cat(points), torch.cat(confidence)
 
 
 def read_few(
-    regressor: IntermediateKeypointPredictor, maps: Sequence[Tensor], output_shape: tuple[int, int]
+    regressor: IntermediateKeypointPredictor, maps: Sequence[Tensor]
 ) -> tuple[Tensor, Tensor]:
     """Return landmarks and confidence of all images at once; see `read_with_confidence`."""
+    shape = read_shape(maps, regressor.map_shape)
     landmarks = regressor.num_annotated_points
     weight = regressor.inner_conv.weight.flatten(1) * regressor.softargmax_mul  # (A * I, C)
-    scores = project_hypercolumn(maps, weight, output_shape)  # (B, A * I, H, W)
-    heat = scores.flatten(2).softmax(dim=2).unflatten(2, output_shape)
+    scores = project_hypercolumn(maps, weight, shape)  # (B, A * I, H, W)
+    heat = scores.flatten(2).softmax(dim=2).unflatten(2, shape)
     (x, x_variance), (y, y_variance) = (marginal_moments(heat.sum(dim=axis)) for axis in (2, 3))
     points = torch.stack([x, y], dim=2)  # (B, A * I, 2)
     found = regressor.reg_conv(points.flatten(1)[:, :, None, None])  # (B, 2 * A, 1, 1)

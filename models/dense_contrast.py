@@ -8,7 +8,6 @@ are the outer edges of the first and the last cell.
 
 from collections.abc import Sequence
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -40,17 +39,16 @@ class DenseEmbedding(nn.Module):
     def __init__(self, encoder: Trainable, dimensions: int, frozen: bool = False) -> None:
         super().__init__()
         self.encoder, self.frozen = encoder, frozen
-        self.count = min(STAGES, encoder.map_count)
+        self.levels = encoder.levels[:STAGES]
         if frozen:
             freeze(encoder)  # nothing in it wants a gradient, so autograd keeps none of its maps
         else:
-            for parameter in encoder.unused_parameters(self.count):
+            for parameter in encoder.unused_parameters(self.levels):
                 parameter.requires_grad_(False)
-        # Of the first map, of the first two, and so on.
-        channels = [encoder.feature_channels(n + 1, True) for n in range(self.count)]
-        self.head = nn.Linear(channels[-1], dimensions)  # of each place: a 1x1 convolution
+        channels = [encoder.feature_channels([level]) for level in self.levels]
+        self.head = nn.Linear(sum(channels), dimensions)  # of each place: a 1x1 convolution
         # As if each map had its own: a shallow one, of few channels, then counts as much as others.
-        for part in self.head.weight.split(np.diff(channels, prepend=0).tolist(), dim=1):
+        for part in self.head.weight.split(channels, dim=1):
             nn.init.uniform_(part, -(part.shape[1] ** -0.5), part.shape[1] ** -0.5)
 
     def train(self, mode: bool = True) -> "DenseEmbedding":
@@ -61,7 +59,7 @@ class DenseEmbedding(nn.Module):
 
     def forward(self, views: Tensor) -> Tensor:
         """Embed views (B, 3, H, W) as unit vectors (B, D, H / 4, W / 4)."""
-        maps = self.encoder(views, self.count, True, None)
+        maps = self.encoder(views, levels=self.levels)
         return self.project(maps, (views.shape[2] // STRIDE, views.shape[3] // STRIDE))
 
     def project(self, maps: Sequence[Tensor], shape: tuple[int, int]) -> Tensor:

@@ -5,13 +5,16 @@ import hashlib
 import re
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from models.hourglass import HourglassNet
+from models.hypercolumn import SHAPE, hypercolumn
 from models.projection import ProjectedEncoder
 from models.resnet import (
+    PIXELS,
     InsResNet,
     InsResNet18,
     InsResNet34,
@@ -36,8 +39,19 @@ STRIDE = 32  # of a ResNet's last stage; the hourglass halves its input as often
 LAST_MAP = 5  # deeper layers are vectors
 
 Encoder = InsResNet | HourglassNet | TimmEncoder | ProjectedEncoder
-Features = Tensor | tuple[Tensor, ...]
-"""A dense map (B, C, H, W), or the native maps of a hypercolumn, deepest first."""
+
+
+class Levels(NamedTuple):
+    """Which of an encoder's maps are wanted, and how they are read.
+
+    Args:
+        numbers: of the maps, deepest first, as ``--layer`` counts them.
+        shape: rows and columns that the maps are brought to; None for a single one that is read
+            at its own size.
+    """
+
+    numbers: tuple[int, ...]
+    shape: tuple[int, int] | None
 
 
 def add_encoder_arguments(
@@ -155,10 +169,35 @@ def freeze(encoder: Encoder) -> Encoder:
     return encoder.eval().requires_grad_(False)
 
 
+def choose_levels(encoder: Encoder, layer: int, use_hypercol: bool) -> Levels:
+    """Return what the flags ask of an encoder, at most layer `LAST_MAP`.
+
+    Raises:
+        InputError: if the encoder hasn't got these maps.
+    """
+    if isinstance(encoder, HourglassNet | ProjectedEncoder):
+        return Levels(encoder.levels, None)  # one map, whatever is asked for
+    if layer <= PIXELS:
+        return Levels((PIXELS,), None)
+    if use_hypercol and layer <= len(encoder.levels):
+        return Levels(encoder.levels[:layer], SHAPE)
+    if not use_hypercol and layer in encoder.levels:
+        return Levels((layer,), None)
+    wanted = f"--layer {layer}{' --use_hypercol' if use_hypercol else ''}"
+    count, held = len(encoder.levels), ", ".join(map(str, encoder.levels[::-1]))
+    raise InputError(f"{wanted}: this network of timm has {count} maps, layers {held}")
+
+
 @torch.no_grad()
-def encode(encoder: nn.Module, images: Tensor, layer: int, use_hypercol: bool) -> Features:
-    """Return the features of images (B, 3, H, W); of a hypercolumn its native maps."""
-    return encoder(images, layer, use_hypercol, None)
+def encode(encoder: nn.Module, images: Tensor, levels: Sequence[int]) -> list[Tensor]:
+    """Return maps (B, C, h, w) of images (B, 3, H, W), deepest first, by their numbers."""
+    return encoder(images, levels=levels)
+
+
+def encode_dense(encoder: nn.Module, images: Tensor, levels: Levels) -> Tensor:
+    """Return one map (B, C, h, w): the hypercolumn, or the single map at its own size."""
+    maps = encode(encoder, images, levels.numbers)
+    return maps[0] if levels.shape is None else hypercolumn(maps, levels.shape)
 
 
 def weights_digest(module: nn.Module) -> str:
@@ -174,8 +213,3 @@ def weights_digest(module: nn.Module) -> str:
         digest.update(name.encode())
         digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()
-
-
-def as_maps(features: Features) -> Sequence[Tensor]:
-    """Return the maps of features as a sequence, of one for a dense map."""
-    return (features,) if isinstance(features, Tensor) else features

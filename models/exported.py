@@ -12,13 +12,9 @@ from torch import Tensor, nn
 
 from models.calibration import CLIP, Calibration
 from models.confidence import read_few
-from models.encoders import as_maps
-from models.heatmap_head import HeatmapHead
 from models.keypoint_prediction import IntermediateKeypointPredictor
 from models.ridge import Inference, RidgeReadout
 from models.shape_prior import GRID
-
-SHAPE = (48, 48)  # of a hypercolumn
 
 
 def pool_matrix(size: int) -> Tensor:
@@ -39,9 +35,9 @@ class ExportedRidge(nn.Module):
         for name, value in readout.inference()._asdict().items():
             self.register_buffer(name, value)
 
-    def forward(self, maps: Sequence[Tensor], is_stack: bool) -> tuple[Tensor, Tensor]:
+    def forward(self, maps: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """Return landmarks (B, A, 2) in [-1, 1] and confidence (B, A) of maps, deepest first."""
-        heat, places = self.readout.heatmaps(maps if is_stack else maps[0], SHAPE)
+        heat, places = self.readout.heatmaps(maps)
         # int(): what is traced is a constant then, and not how it is made.
         pools = [[pool_matrix(int(size)) for size in m.shape[2:]] for m in maps]
         looks = [
@@ -62,8 +58,7 @@ class ExportedNetwork(nn.Module):
     Args:
         encoder: frozen, in eval mode.
         readout: of one of the three kinds.
-        layer: see `models.resnet`, as for the next.
-        use_hypercol: whether the readout takes a hypercolumn.
+        levels: numbers of the maps that the readout takes, deepest first.
         crop: pixels that the network input lacks of the square on each side.
         mean: of each colour, in [0, 1].
         std: of each colour.
@@ -77,15 +72,14 @@ class ExportedNetwork(nn.Module):
         self,
         encoder: nn.Module,
         readout: nn.Module,
-        layer: int,
-        use_hypercol: bool,
+        levels: Sequence[int],
         crop: int,
         mean: Sequence[float],
         std: Sequence[float],
         calibration: Calibration | None,
     ) -> None:
         super().__init__()
-        self.encoder, self.layer, self.use_hypercol = encoder, layer, use_hypercol
+        self.encoder, self.levels = encoder, levels
         self.readout = ExportedRidge(readout) if isinstance(readout, RidgeReadout) else readout
         self.crop, self.calibration = crop, calibration
         self.register_buffer("mean", torch.tensor(mean)[:, None, None])
@@ -96,20 +90,16 @@ class ExportedNetwork(nn.Module):
         side = squares.shape[3]
         inside = slice(self.crop, side - self.crop)
         images = (squares[:, :, inside, inside] - self.mean) / self.std
-        features = self.encoder(images, self.layer, self.use_hypercol, None)
-        points, confidence = self.read(as_maps(features), isinstance(features, tuple))
+        points, confidence = self.read(self.encoder(images, levels=self.levels))
         if self.calibration is not None:
             confidence = calibrated(self.calibration, confidence)
         return (points + 1) * ((side - 2 * self.crop - 1) / 2) + self.crop, confidence
 
-    def read(self, maps: Sequence[Tensor], is_stack: bool) -> tuple[Tensor, Tensor]:
+    def read(self, maps: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """Return landmarks in [-1, 1] and a readout's own confidence."""
         if isinstance(self.readout, IntermediateKeypointPredictor):
-            shape = SHAPE if is_stack else (maps[0].shape[2], maps[0].shape[3])
-            return read_few(self.readout, maps, shape)
-        if isinstance(self.readout, HeatmapHead):
-            return self.readout(maps)
-        return self.readout(maps, is_stack)
+            return read_few(self.readout, maps)
+        return self.readout(maps)
 
 
 def calibrated(calibration: Calibration, confidence: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.encoders import Encoder, as_maps
+from models.encoders import Encoder
 from models.projection import project
 from models.ridge import PEAK_RADIUS, cell_places
 
@@ -57,17 +57,17 @@ class HeatmapHead(nn.Module):
         return scores.float().log_softmax(dim=2), places
 
 
-def head_layers(encoder: Encoder, weights: Mapping[str, object] | None = None) -> tuple[int, bool]:
-    """Return which features a head takes, as ``layer`` and ``use_hypercol``: all of the maps.
+def head_levels(encoder: Encoder, weights: Mapping[str, object] | None = None) -> tuple[int, ...]:
+    """Return the numbers of the maps that a head takes: all of them.
 
     Of a head whose ``weights`` are given, it is as many of the deepest maps as fit these: a head
     of an earlier version takes the four stages alone.
     """
     lateral = (weights or {}).get("lateral.weight")
     channels = lateral.shape[-1] if isinstance(lateral, Tensor) and lateral.dim() else None
-    counts = range(1, encoder.map_count + 1)
-    fits = (n for n in counts if encoder.feature_channels(n, True) == channels)
-    return next(fits, encoder.every_map), True
+    deepest = (encoder.levels[: n + 1] for n in range(len(encoder.levels)))
+    fits = (levels for levels in deepest if encoder.feature_channels(levels) == channels)
+    return next(fits, encoder.levels)
 
 
 class HeatmapNetwork(nn.Module):
@@ -76,20 +76,20 @@ class HeatmapNetwork(nn.Module):
     def __init__(self, encoder: Encoder, landmarks: int, side: int) -> None:
         super().__init__()
         self.encoder = encoder
-        self.layers = head_layers(encoder)
-        self.head = HeatmapHead(encoder.feature_channels(*self.layers), landmarks, side)
+        self.levels = head_levels(encoder)
+        self.head = HeatmapHead(encoder.feature_channels(self.levels), landmarks, side)
 
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Return landmarks and confidence for images (B, 3, H, W); see `HeatmapHead.forward`."""
-        return self.head(self.maps(images))
+    def forward(self, maps: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """Return landmarks and confidence for images (B, 3, H, W); see `HeatmapHead.forward`.
+
+        They come as other readouts' maps do: as a list, of the pixels alone.
+        """
+        (images,) = maps
+        return self.head(self.encoder(images, levels=self.levels))
 
     def heatmaps(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Return log probabilities (B, A, P) and the places (P, 2) of their cells."""
-        return self.head.heatmaps(self.maps(images))
-
-    def maps(self, images: Tensor) -> Sequence[Tensor]:
-        """Return the encoder's maps, deepest first."""
-        return as_maps(self.encoder(images, *self.layers, None))
+        return self.head.heatmaps(self.encoder(images, levels=self.levels))
 
 
 def find_peak(probability: Tensor, places: Tensor) -> tuple[Tensor, Tensor]:

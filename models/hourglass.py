@@ -3,6 +3,8 @@
 Letters: B images, H and W input rows and columns (multiples of 32).
 """
 
+from collections.abc import Sequence
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -76,7 +78,7 @@ class HourglassNet(nn.Module):
     """DVE's encoder: one hourglass on a stride-2 stem, a 64-channel map out."""
 
     in_channels = 3
-    map_count = every_map = 1  # of a hypercolumn, whatever is asked for
+    levels = (1,)  # its map, whatever is asked for
 
     def __init__(self) -> None:
         super().__init__()
@@ -96,16 +98,22 @@ class HourglassNet(nn.Module):
         self.output_layers = nn.ModuleList([head])
 
     def forward(
-        self, x: Tensor, *_layer_arguments: object, **_hypercolumn_arguments: object
-    ) -> Tensor:
+        self,
+        x: Tensor,
+        *_layer_arguments: object,
+        levels: Sequence[int] | None = None,
+        **_hypercolumn_arguments: object,
+    ) -> Tensor | list[Tensor]:
         """Map images (B, 3, H, W) to features (B, 64, H / 2, W / 2).
 
-        The ResNets' layer and hypercolumn arguments are taken and ignored [spec 3].
+        The ResNets' layer and hypercolumn arguments are taken and ignored [spec 3]. With
+        ``levels``, the features are a list of one map.
         """
         out = F.relu(self.bn1(self.conv1(x)))
         out = self.layer3(self.layer2(self.layer1(out)))
-        return self.output_layers[0](self.hg[0](out))
+        features = self.output_layers[0](self.hg[0](out))
+        return features if levels is None else [features]
 
-    def feature_channels(self, layer: int, use_hypercol: bool) -> int:
-        """Return 64, whatever the layer."""
+    def feature_channels(self, levels: Sequence[int]) -> int:
+        """Return 64."""
         return OUT_CHANNELS

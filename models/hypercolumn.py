@@ -15,6 +15,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+SHAPE = (48, 48)  # rows and columns of the published hypercolumn
+
+
+def read_shape(maps: Sequence[Tensor], map_shape: tuple[int, int] | None) -> tuple[int, int]:
+    """Return the rows and columns that maps are read at; without any, a single map's own."""
+    return map_shape or (maps[0].shape[2], maps[0].shape[3])
+
 
 def hypercolumn(maps: Sequence[Tensor], output_shape: tuple[int, int]) -> Tensor:
     """Resize maps bilinearly (corners not aligned) and stack their channels.

@@ -8,10 +8,9 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from models.hypercolumn import project_hypercolumn
+from models.hypercolumn import SHAPE, project_hypercolumn
 
 STAGES = 4  # of an encoder, whose maps are projected
-SHAPE = (48, 48)  # of the published hypercolumn, whose place the projection takes
 
 
 def project(maps: Sequence[Tensor], head: nn.Linear, output_shape: tuple[int, int]) -> Tensor:
@@ -27,31 +26,21 @@ class ProjectedEncoder(nn.Module):
     encoder and of the projection.
 
     Args:
-        encoder: returns native maps where it is asked for no shape.
+        encoder: whose maps are projected.
         head: from C to D channels.
+        projected: numbers of the maps, deepest first.
     """
 
-    map_count = every_map = 1  # of a hypercolumn, which isn't one here
+    levels = (1,)  # its map, whatever is asked for
 
-    def __init__(self, encoder: nn.Module, head: nn.Linear) -> None:
+    def __init__(self, encoder: nn.Module, head: nn.Linear, projected: Sequence[int]) -> None:
         super().__init__()
-        self.encoder, self.head = encoder, head
+        self.encoder, self.head, self.projected = encoder, head, projected
 
-    def forward(
-        self,
-        x: Tensor,
-        layer: int = STAGES,
-        use_hypercol: bool = True,
-        output_shape: tuple[int, int] | None = None,
-    ) -> Tensor:
-        """Map images (B, 3, H, W) to (B, D, 48, 48), or to another shape.
+    def forward(self, x: Tensor, *, levels: Sequence[int]) -> list[Tensor]:
+        """Map images (B, 3, H, W) to a list of one map (B, D, 48, 48)."""
+        return [project(self.encoder(x, levels=self.projected), self.head, SHAPE)]
 
-        Layer and hypercolumn are those that the projection was trained on, and have no other
-        values.
-        """
-        maps = self.encoder(x, layer, use_hypercol, None)
-        return project(maps, self.head, output_shape or SHAPE)
-
-    def feature_channels(self, layer: int, use_hypercol: bool) -> int:
+    def feature_channels(self, levels: Sequence[int]) -> int:
         """Return D."""
         return self.head.out_features

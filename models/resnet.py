@@ -2,8 +2,8 @@
 
 [spec 2; He et al. 2016 for the network; Cheng et al. 2020, Sec. 3.2 for the hypercolumn.]
 Letters: B images, C channels, H and W rows and columns. Layer numbers are those of ``--layer``:
-1 the max pool, 2 to 5 the four stages, 6 the pooled vector, 7 the unit embedding. `EVERY_MAP`,
-which is ours, stacks the maps of layers 1 to 5 and the stem, of which the max pool is taken.
+0 the pixels, 1 the max pool, 2 to 5 the four stages, 6 the pooled vector, 7 the unit embedding.
+`STEM`, which no flag names, is the map that the max pool is taken of.
 """
 
 import math
@@ -13,12 +13,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.hypercolumn import hypercolumn
+from models.hypercolumn import SHAPE, hypercolumn
 from models.parallel import DataParallel
 from models.rematerialization import rematerialized
 
-EMBEDDING_LAYER = 7
-EVERY_MAP = 8  # with ``use_hypercol`` alone, where 5 to 7 all mean layers 1 to 5
+STEM, PIXELS = -1, 0
+MAPS = (5, 4, 3, 2, 1)  # that the published hypercolumn is made of
+VECTOR_LAYER, EMBEDDING_LAYER = 6, 7
 
 
 def conv3x3(in_channels: int, out_channels: int, stride: int = 1) -> nn.Conv2d:
@@ -115,8 +116,7 @@ class ResNet(nn.Module):
         self.layer1, self.layer2, self.layer3, self.layer4 = stages
         self.avgpool = nn.AvgPool2d(pool_size, stride=1)
         self.fc = nn.Linear(out_channels[3], low_dim)
-        self.map_channels = (64, *out_channels)  # of layers 1 to 5
-        self.in_channels = in_channel
+        self.channels = {STEM: 64, PIXELS: in_channel, 1: 64, **dict(enumerate(out_channels, 2))}
         self.saves_memory = False  # where gradients are wanted, keep one map a block alone
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
@@ -128,36 +128,45 @@ class ResNet(nn.Module):
         x: Tensor,
         layer: int = EMBEDDING_LAYER,
         use_hypercol: bool = False,
-        output_shape: tuple[int, int] | None = (48, 48),
-    ) -> Tensor | tuple[Tensor, ...]:
-        """Return a layer's output, or the hypercolumn of the top ``layer`` maps.
+        output_shape: tuple[int, int] = SHAPE,
+        *,
+        levels: Sequence[int] | None = None,
+    ) -> Tensor | list[Tensor]:
+        """Return the outputs of some layers; or, as published, of one, or a hypercolumn.
 
         Args:
             x: (B, 3, H, W), normalised images.
             layer: see the module; 0 or less returns ``x`` itself.
-            use_hypercol: stack the first ``layer`` of the stages 4, 3, 2, 1 and the max pool, and
-                for `EVERY_MAP` the stem.
-            output_shape: rows and columns of the hypercolumn; None leaves each map as it is and
-                returns them as a tuple, deepest first.
+            use_hypercol: stack the first ``layer`` of `MAPS`.
+            output_shape: rows and columns of the hypercolumn.
+            levels: the layers, deepest first, each of whose outputs is wanted as it is. The three
+                arguments above have no part in it.
         """
+        if levels is not None:
+            return self.compute(x, levels)
         if layer <= 0:
             return x
-        stem = self.relu(self.bn1(self.conv1(x)))
-        maps = [self.maxpool(stem)]
-        for number, stage in enumerate((self.layer1, self.layer2, self.layer3, self.layer4), 2):
-            if not use_hypercol and layer < number:
-                return maps[-1]
-            maps.append(self._run(stage, maps[-1]))
         if use_hypercol:
-            pyramid = tuple(maps[::-1][:layer])
-            if layer == EVERY_MAP:
-                pyramid = (*pyramid, stem)
-            return pyramid if output_shape is None else hypercolumn(pyramid, output_shape)
-        if layer == 5:
-            return maps[-1]
-        pooled = self.avgpool(maps[-1]).flatten(1)  # (B, C)
-        if layer == 6:
-            return pooled
+            return hypercolumn(self.compute(x, MAPS[:layer]), output_shape)
+        return self.compute(x, (layer,))[0]
+
+    def compute(self, x: Tensor, levels: Sequence[int]) -> list[Tensor]:
+        """Return the outputs of layers, given deepest first; nothing deeper is computed."""
+        deepest = levels[0]
+        if deepest == PIXELS:
+            return [x]
+        stem = self.relu(self.bn1(self.conv1(x)))
+        found = {STEM: stem, 1: self.maxpool(stem)}
+        for level, stage in enumerate((self.layer1, self.layer2, self.layer3, self.layer4), 2):
+            if level <= deepest:
+                found[level] = self._run(stage, found[level - 1])
+        if deepest >= VECTOR_LAYER:
+            found[VECTOR_LAYER] = self.avgpool(found[5]).flatten(1)  # (B, C)
+        if deepest >= EMBEDDING_LAYER:
+            found[EMBEDDING_LAYER] = self._embed(found[VECTOR_LAYER])
+        return [found[level] for level in levels]
+
+    def _embed(self, pooled: Tensor) -> Tensor:
         embedding = self.fc(pooled)
         if embedding.dtype in (torch.float16, torch.bfloat16):
             embedding = embedding.float()  # under autocast: a unit vector to float32's accuracy
@@ -191,7 +200,7 @@ class InsResNet(nn.Module):
 
     block: type[BasicBlock] | type[Bottleneck]
     layers: tuple[int, int, int, int]
-    every_map = EVERY_MAP  # the ``layer`` by which a hypercolumn has all maps, the stem's too
+    levels = (*MAPS, STEM)  # all maps
 
     def __init__(self, width: float = 1, pool_size: int = 7) -> None:
         super().__init__()
@@ -203,27 +212,18 @@ class InsResNet(nn.Module):
         x: Tensor,
         layer: int = EMBEDDING_LAYER,
         use_hypercol: bool = False,
-        output_shape: tuple[int, int] | None = (48, 48),
-    ) -> Tensor | tuple[Tensor, ...]:
+        output_shape: tuple[int, int] = SHAPE,
+        *,
+        levels: Sequence[int] | None = None,
+    ) -> Tensor | list[Tensor]:
         """See `ResNet.forward`."""
-        return self.encoder(x, layer, use_hypercol, output_shape)
+        return self.encoder(x, layer, use_hypercol, output_shape, levels=levels)
 
-    def feature_channels(self, layer: int, use_hypercol: bool) -> int:
-        """Return how many channels ``forward(x, layer, use_hypercol)`` has, if these are maps."""
-        resnet = self.encoder.module
-        if layer <= 0:
-            return resnet.in_channels
-        if use_hypercol:
-            stem = resnet.conv1.out_channels if layer == EVERY_MAP else 0
-            return sum(resnet.map_channels[::-1][:layer]) + stem
-        return resnet.map_channels[layer - 1]
+    def feature_channels(self, levels: Sequence[int]) -> int:
+        """Return how many channels these maps have together."""
+        return sum(self.encoder.module.channels[level] for level in levels)
 
-    @property
-    def map_count(self) -> int:
-        """How many maps a hypercolumn can have."""
-        return len(self.encoder.module.map_channels)
-
-    def unused_parameters(self, count: int) -> list[nn.Parameter]:
+    def unused_parameters(self, levels: Sequence[int]) -> list[nn.Parameter]:
         """Return the parameters on which no map depends: those of the vector head."""
         return list(self.encoder.module.fc.parameters())
 

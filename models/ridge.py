@@ -14,7 +14,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from models.hypercolumn import project_hypercolumn, resize_matrix
+from models.hypercolumn import project_hypercolumn, read_shape, resize_matrix
 from models.shape_prior import GRID, ShapePrior, coarse_look
 from utils.errors import InputError
 
@@ -194,6 +194,8 @@ class RidgeReadout(nn.Module):
         channels: C.
         landmarks: A.
         side: of the images, in pixels.
+        map_shape: rows and columns of the hypercolumn of the maps that are given; None for a
+            single map, which is read at its own size.
     """
 
     weight: Tensor
@@ -205,9 +207,11 @@ class RidgeReadout(nn.Module):
     sharpness: Tensor
     noise: Tensor
 
-    def __init__(self, channels: int, landmarks: int, side: int) -> None:
+    def __init__(
+        self, channels: int, landmarks: int, side: int, map_shape: tuple[int, int] | None
+    ) -> None:
         super().__init__()
-        self.side = side
+        self.side, self.map_shape = side, map_shape
         self.register_buffer("weight", torch.zeros(landmarks, channels))
         self.register_buffer("bias", torch.zeros(landmarks))
         looks = channels * GRID**2
@@ -218,18 +222,13 @@ class RidgeReadout(nn.Module):
         self.register_buffer("sharpness", torch.tensor(80.0))  # of a heatmap, as log probability
         self.register_buffer("noise", torch.tensor(0.01))  # variance of a place that was found
 
-    def forward(
-        self, features: Tensor | Sequence[Tensor], output_shape: tuple[int, int] = (48, 48)
-    ) -> tuple[Tensor, Tensor]:
+    def forward(self, maps: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """Return the landmarks (B, A, 2) in [-1, 1] and the confidence (B, A) in [0, 1] in each.
 
         Args:
-            features: (B, C, H, W), one dense map; or the native maps of a hypercolumn, deepest
-                first.
-            output_shape: (H, W) of the hypercolumn.
+            maps: L tensors (B, C, h, w), deepest first.
         """
-        heat, places = self.heatmaps(features, output_shape)
-        maps = (features,) if isinstance(features, Tensor) else features
+        heat, places = self.heatmaps(maps)
         return self.read(heat, places, self.prior.expected(coarse_look(maps)))
 
     @property
@@ -237,15 +236,11 @@ class RidgeReadout(nn.Module):
         """Of shapes."""
         return ShapePrior(self.shape_weight, self.shape_centre, self.mean, self.covariance)
 
-    def heatmaps(
-        self, features: Tensor | Sequence[Tensor], output_shape: tuple[int, int] = (48, 48)
-    ) -> tuple[Tensor, Tensor]:
+    def heatmaps(self, maps: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """Return heatmaps (B, A, P) and the places (P, 2) of their cells; see `forward`."""
-        maps: Sequence[Tensor] = features if not isinstance(features, Tensor) else (features,)
-        if isinstance(features, Tensor):
-            output_shape = (features.shape[2], features.shape[3])
-        heat = project_hypercolumn(maps, self.weight, output_shape)  # (B, A, n, n)
-        places = cell_places(output_shape, self.side, heat)
+        shape = read_shape(maps, self.map_shape)
+        heat = project_hypercolumn(maps, self.weight, shape)  # (B, A, n, n)
+        places = cell_places(shape, self.side, heat)
         return (heat + self.bias[:, None, None]).flatten(2), places
 
     def read(self, heat: Tensor, places: Tensor, expected: Tensor) -> tuple[Tensor, Tensor]:

@@ -6,15 +6,15 @@ map. Whoever asks for such an encoder needs timm; nothing else imports it.
 """
 
 import difflib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from types import ModuleType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from models.hypercolumn import hypercolumn
 from models.parallel import DataParallel
+from models.resnet import PIXELS
 from utils.errors import InputError
 from utils.files import reason
 
@@ -27,7 +27,7 @@ Colours = tuple[float, float, float]
 
 
 class TimmMaps(nn.Module):
-    """A network of timm that returns any of its maps, or their hypercolumn.
+    """A network of timm that returns any of its maps.
 
     Args:
         network: without its classifier.
@@ -63,7 +63,8 @@ class TimmMaps(nn.Module):
             self.places = {STRIDES[s]: i for i, s in enumerate(strides) if s in STRIDES}
         if not self.places or any(m.dim() != 4 for m in maps):
             raise InputError(f"has no maps of a stride of 2 to 32 pixels; strides: {strides}")
-        self.channels = {layer: maps[place].shape[1] for layer, place in self.places.items()}
+        channels = {layer: maps[place].shape[1] for layer, place in self.places.items()}
+        self.channels = {**channels, PIXELS: 3}
 
     def run(self, x: Tensor, places: list[int]) -> list[Tensor]:
         """Return the maps (B, C, H, W) at ascending places; class and register tokens aren't in."""
@@ -72,50 +73,23 @@ class TimmMaps(nn.Module):
             x, indices=places, norm=self.has_norm, stop_early=True, intermediates_only=True
         )
 
-    def chosen(self, layer: int, use_hypercol: bool) -> list[int]:
-        """Return the layers, deepest first, whose maps `forward` returns.
-
-        Raises:
-            InputError: if the network hasn't got them.
-        """
-        layers = sorted(self.places, reverse=True)
-        if use_hypercol and layer <= len(layers):
-            return layers[:layer]
-        if not use_hypercol and layer in layers:
-            return [layer]
-        held = ", ".join(map(str, layers[::-1]))
-        wanted = f"--layer {layer}{' --use_hypercol' if use_hypercol else ''}"
-        raise InputError(f"{wanted}: this network of timm has {len(layers)} maps, layers {held}")
-
-    def forward(
-        self,
-        x: Tensor,
-        layer: int = DEEPEST,
-        use_hypercol: bool = False,
-        output_shape: tuple[int, int] | None = (48, 48),
-    ) -> Tensor | tuple[Tensor, ...]:
-        """Return a layer's map, or the hypercolumn of the deepest ``layer`` maps.
+    def forward(self, x: Tensor, levels: Sequence[int]) -> list[Tensor]:
+        """Return the maps (B, C, h, w) of some layers, deepest first, or the pixels.
 
         Args:
             x: (B, 3, H, W), standardised by the network's own mean and standard deviation.
-            layer: see the module; 0 or less returns ``x`` itself.
-            use_hypercol: stack the ``layer`` deepest maps.
-            output_shape: rows and columns of the hypercolumn; None leaves each map as it is and
-                returns them as a tuple, deepest first.
+            levels: the layers; see the module.
         """
-        if layer <= 0:
-            return x
-        places = [self.places[k] for k in self.chosen(layer, use_hypercol)]
+        if levels[0] == PIXELS:
+            return [x]
+        places = [self.places[level] for level in levels]
         ascending = sorted(set(places))
         found = dict(zip(ascending, self.run(x, ascending), strict=True))
-        maps = tuple(found[place] for place in places)
-        if not use_hypercol:
-            return maps[0]
-        return maps if output_shape is None else hypercolumn(maps, output_shape)
+        return [found[place] for place in places]
 
 
 class TimmEncoder(nn.Module):
-    """A network of timm behind `DataParallel`, with the interface of `models.resnet.InsResNet`.
+    """A network of timm behind `DataParallel`.
 
     Its weights are ``encoder.module.network.`` and their names in timm.
 
@@ -135,41 +109,23 @@ class TimmEncoder(nn.Module):
         self.identity, self.mean, self.std, self.version = identity, mean, std, version
 
     @property
-    def map_count(self) -> int:
-        """How many maps there are."""
-        return len(self.encoder.module.places)
+    def levels(self) -> tuple[int, ...]:
+        """All maps, deepest first."""
+        return tuple(sorted(self.encoder.module.places, reverse=True))
 
-    @property
-    def every_map(self) -> int:
-        """The ``layer`` by which a hypercolumn has all maps."""
-        return self.map_count
-
-    def forward(
-        self,
-        x: Tensor,
-        layer: int = DEEPEST,
-        use_hypercol: bool = False,
-        output_shape: tuple[int, int] | None = (48, 48),
-    ) -> Tensor | tuple[Tensor, ...]:
+    def forward(self, x: Tensor, *, levels: Sequence[int]) -> list[Tensor]:
         """See `TimmMaps.forward`."""
-        return self.encoder(x, layer, use_hypercol, output_shape)
+        return self.encoder(x, levels=levels)
 
-    def feature_channels(self, layer: int, use_hypercol: bool) -> int:
-        """Return how many channels ``forward(x, layer, use_hypercol)`` has.
+    def feature_channels(self, levels: Sequence[int]) -> int:
+        """Return how many channels these maps have together."""
+        return sum(self.encoder.module.channels[level] for level in levels)
 
-        Raises:
-            InputError: if the network hasn't got these maps.
-        """
-        maps = self.encoder.module
-        if layer <= 0:
-            return 3
-        return sum(maps.channels[k] for k in maps.chosen(layer, use_hypercol))
-
-    def unused_parameters(self, count: int) -> list[nn.Parameter]:
-        """Return the parameters on which none of the ``count`` deepest maps depends."""
+    def unused_parameters(self, levels: Sequence[int]) -> list[nn.Parameter]:
+        """Return the parameters on which none of these maps depends."""
         maps, was_training = self.encoder.module, self.training
         blank = torch.zeros(1, 3, maps.side, maps.side, device=next(self.parameters()).device)
-        total = sum(m.sum() for m in self.eval()(blank, count, True, None))
+        total = sum(m.sum() for m in self.eval()(blank, levels=levels))
         self.train(was_training)
         parameters = list(self.parameters())
         gradients = torch.autograd.grad(total, parameters, allow_unused=True)

@@ -26,7 +26,7 @@ def test_squares_and_centres(tmp_path, monkeypatch, room):
     assert batches[0].visible[0].tolist() == [True, False, True]
     centre = next(squares.centres(numbers, torch.device("cpu")))
     item = dataset.annotated_item(0)
-    assert torch.equal(centre.features[1], item.image)
+    assert torch.equal(centre.features[0][1], item.image)
     assert torch.allclose(centre.points[1], item.points_norm, atol=1e-6)
     for found, expected in zip(squares.annotations(), dataset.annotation_tensors(), strict=True):
         assert torch.allclose(found.float(), expected.float(), atol=1e-6)

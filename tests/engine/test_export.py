@@ -15,7 +15,7 @@ from engine.export import check_export, export, metadata
 from engine.predictor import Frame, Predictor
 from engine.regressor_training import build_readout
 from models.calibration import Calibration
-from models.encoders import build_random_encoder, freeze
+from models.encoders import build_random_encoder, choose_levels, freeze
 from models.exported import pool_matrix
 from tests.data_loader.layouts import complaint
 from tests.recipes import ROOT, fill
@@ -31,8 +31,9 @@ def predictor(kind, model="resnet18", layer=4, use_hypercol=True, calibrated=Fal
     """Return a network whose readout has weights, of which none is 0."""
     torch.manual_seed(1)
     encoder = freeze(build_random_encoder(model, SIDE - 2 * CROP, 0))
-    channels = encoder.feature_channels(layer, use_hypercol)
-    readout = build_readout(kind, channels, LANDMARKS, SIDE - 2 * CROP).eval()
+    levels = choose_levels(encoder, layer, use_hypercol)
+    channels = encoder.feature_channels(levels.numbers)
+    readout = build_readout(kind, channels, LANDMARKS, SIDE - 2 * CROP, levels.shape).eval()
     if kind == "finetune":
         readout.load_state_dict(fill(readout.state_dict()))
     if kind == "ridge":
@@ -42,9 +43,7 @@ def predictor(kind, model="resnet18", layer=4, use_hypercol=True, calibrated=Fal
         readout.mean.uniform_(-0.5, 0.5)
         readout.covariance.copy_(shape @ shape.t() + 0.02 * torch.eye(2 * LANDMARKS))
     calibration = Calibration((0.5, 0.3), [0.1, -0.2, 0.3], 0.05, 99) if calibrated else None
-    return Predictor(
-        encoder, readout.requires_grad_(False), layer, use_hypercol, calibration
-    ).eval()
+    return Predictor(encoder, readout.requires_grad_(False), levels.numbers, calibration).eval()
 
 
 def session(path):

@@ -12,7 +12,7 @@ from engine import feature_cache
 from engine.encoded_images import StoredImages, StreamedImages, find_distinct
 from engine.feature_cache import FeatureCache, Stored, features_key
 from engine.features import store_features
-from models.encoders import as_maps, build_random_encoder, encode, freeze
+from models.encoders import build_random_encoder, encode, freeze
 from tests.utils.dots import Dots, encoded
 from utils.errors import InputError
 from utils.log import RunLog
@@ -37,7 +37,7 @@ def encoder():
 def flat(images, epoch=1):
     """Return an epoch's maps, points and seconds, each over all images."""
     batches = list(images.batches(epoch))
-    maps = [torch.cat(level) for level in zip(*(as_maps(f) for f, _, _ in batches), strict=True)]
+    maps = [torch.cat(level) for level in zip(*(f for f, _, _ in batches), strict=True)]
     return [*maps, torch.cat([p for _, p, _ in batches]), torch.cat([s for _, _, s in batches])]
 
 
@@ -56,7 +56,7 @@ def test_stored_features_are_those_of_the_items(tmp_path, encoder):
     assert sorted(order) == list(range(10)) != order and len(images) == 3
     for place, index in enumerate(order):
         data, points_px, points_norm, _ = dataset[index]
-        for level, wanted in zip(found, encode(encoder, data[None], 4, True), strict=False):
+        for level, wanted in zip(found, encode(encoder, data[None], (5, 4, 3, 2)), strict=False):
             assert torch.allclose(level[place], wanted[0], rtol=1e-3, atol=1e-4)
         assert torch.equal(found[-2][place], points_norm)
         assert found[-1][place].all() and found[-1].dtype == torch.bool
@@ -70,11 +70,11 @@ def test_on_disk_and_in_memory_are_the_same_bits(tmp_path, encoder):
     assert same(kept[0], kept[1]) and same(kept[0], found)
 
 
-def test_dense_features_stay_dense(tmp_path, encoder):
+def test_pixels_are_the_only_map(tmp_path, encoder):
     dataset = Dots(tmp_path, 3)
-    (features, _, _) = next(encoded(dataset, encoder, layer=0).batches(1))
-    assert isinstance(features, torch.Tensor) and features.shape == (3, 3, 64, 64)
-    assert torch.equal(features[1], dataset[1][0])
+    (pixels,), _, _ = next(encoded(dataset, encoder, layer=0).batches(1))
+    assert pixels.shape == (3, 3, 64, 64)
+    assert torch.equal(pixels[1], dataset[1][0])
 
 
 def test_warped_batches_are_the_data_sets_own_items(tmp_path, encoder):

@@ -10,6 +10,7 @@ from engine.regressor_run import EvaluationSettings, RegressorRun
 from engine.regressor_training import REGRESSOR_KEYS, build_regressor
 from eval_face import face_task
 from models.encoders import build_random_encoder, freeze
+from models.hypercolumn import SHAPE
 from tests.utils.dots import Dots, encoded
 from utils.arguments import ArgumentParser
 from utils.checkpoint import load_checkpoint
@@ -34,7 +35,7 @@ def start(settings, digest="a"):
     """Return a run that begins from the same weights whenever it is called."""
     torch.manual_seed(1)
     encoder = build_random_encoder("resnet18", 64, seed=0)
-    regressor = build_regressor(encoder.feature_channels(4, True), 3)
+    regressor = build_regressor(encoder.feature_channels((5, 4, 3, 2)), 3, SHAPE)
     return RegressorRun(settings, face_task((0, 1)), regressor, digest)
 
 

@@ -19,6 +19,7 @@ from engine.regressor_training import (
 from eval_animal import animal_task
 from eval_face import face_task
 from models.encoders import build_random_encoder, freeze, weights_digest
+from models.hypercolumn import SHAPE
 from tests.utils.dots import Dots, encoded
 from utils.errors import InputError
 from utils.log import RunLog
@@ -31,7 +32,7 @@ def encoder():
 
 def fresh(encoder):
     torch.manual_seed(1)
-    regressor = build_regressor(encoder.feature_channels(4, True), 3)
+    regressor = build_regressor(encoder.feature_channels((5, 4, 3, 2)), 3, SHAPE)
     optimizer = build_optimizer(
         regressor,
         learning_rate=0.01,
@@ -89,7 +90,7 @@ def test_coloured_dots_are_found_in_the_pixels(tmp_path, encoder):
     dataset, task = Dots(tmp_path, 24), face_task((0, 1))
     images = encoded(dataset, encoder, layer=0, shuffle=True)
     torch.manual_seed(1)
-    regressor = build_regressor(encoder.feature_channels(0, False), 3)
+    regressor = build_regressor(encoder.feature_channels((0,)), 3, None)
     optimizer = torch.optim.Adam(regressor.parameters(), lr=0.002, betas=(0.5, 0.999))
     for epoch in range(1, 21):
         train_one_epoch(regressor, optimizer, task, images, epoch, RunLog(), 100)
@@ -103,7 +104,7 @@ def test_evaluation_weighs_batches_by_their_size(tmp_path, encoder):
     regressor, _ = fresh(encoder)
     task = face_task((0, 1))
     found = evaluate(regressor, task, images)
-    features = tuple(m.permute(0, 3, 1, 2) for m in images.stored.maps)
+    features = [m.permute(0, 3, 1, 2) for m in images.stored.maps]
     with torch.no_grad():
         pred = regressor(features)[0]
     points = images.stored.points
@@ -123,7 +124,7 @@ class Annotated:
     """Held-out images as batches of points and visibility, without features."""
 
     def __init__(self, *batches):
-        self.parts = [Batch(torch.zeros(0), points, visible) for points, visible in batches]
+        self.parts = [Batch([], points, visible) for points, visible in batches]
 
     def batches(self, epoch):
         return iter(self.parts)

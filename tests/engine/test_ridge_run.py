@@ -26,7 +26,8 @@ from engine.ridge_run import (
     total,
 )
 from eval_face import face_task
-from models.encoders import as_maps, build_random_encoder, freeze, weights_digest
+from models.encoders import build_random_encoder, freeze, weights_digest
+from models.hypercolumn import SHAPE
 from models.ridge import RidgeReadout
 from tests.utils.dots import Dots, encoded
 from utils.arguments import ArgumentParser
@@ -48,7 +49,7 @@ def images(encoder, tmp_path_factory):
 
 
 def fitted(images, count=40):
-    readout = RidgeReadout(960, 3, SIDE)
+    readout = RidgeReadout(960, 3, SIDE, SHAPE)
     return readout, fit_ridge(
         readout,
         images,
@@ -74,7 +75,7 @@ def test_it_finds_dots_that_it_never_saw(images, encoder, tmp_path):
 
 
 def test_solutions_without_a_fold_are_those_of_the_other_folds(images):
-    folds = sum_up(images, assign_folds(images, 40), SIDE)
+    folds = sum_up(images, assign_folds(images, 40), RidgeReadout(960, 3, SIDE, SHAPE))
     assert len(folds) == 5 and sum(len(p) for fold in folds for p in fold.points) == 40
     solutions, shape = solve_without(folds[2], folds, total(folds))
     others = [fold for fold in folds if fold is not folds[2]]
@@ -88,27 +89,27 @@ def test_solutions_without_a_fold_are_those_of_the_other_folds(images):
 
 
 def test_folds_hold_each_image_once_with_its_own_features(images):
-    folds = sum_up(images, assign_folds(images, 40), SIDE)
+    folds = sum_up(images, assign_folds(images, 40), RidgeReadout(960, 3, SIDE, SHAPE))
     first = next(images.batches(0))
     maps, points, _ = folds[0].judged()
     assert len(points) == 8 <= JUDGED_IMAGES
-    assert torch.equal(maps[0][0], as_maps(first.features)[0][0])
+    assert torch.equal(maps[0][0], first.features[0][0])
     assert torch.equal(points[0], first.points[0])
 
 
 def test_choices_are_judged_as_readouts_that_are_applied_to_the_images(images, monkeypatch):
-    folds = sum_up(images, assign_folds(images, 40), SIDE)
+    folds = sum_up(images, assign_folds(images, 40), RidgeReadout(960, 3, SIDE, SHAPE))
     everything = total(folds)
     judged = [fold.judged() for fold in folds]
     candidates = [solve_without(fold, folds, everything) for fold in folds]
     choices = [Choice(width, penalty) for width in WIDTHS for penalty in PENALTIES[::2]]
     choices += [Choice(sharpness=s, noise=n) for s in SHARPNESSES for n in NOISES]
-    readout, expected = RidgeReadout(960, 3, SIDE), []
+    readout, expected = RidgeReadout(960, 3, SIDE, SHAPE), []
     for choice in choices:
         parts = []
-        for (features, points, visible), (solutions, shape) in zip(judged, candidates, strict=True):
+        for (maps, points, visible), (solutions, shape) in zip(judged, candidates, strict=True):
             set_readout(readout, solutions[PENALTIES.index(choice.penalty)], shape, choice)
-            parts.append((readout(features)[0] - points).norm(dim=2)[visible])
+            parts.append((readout(maps)[0] - points).norm(dim=2)[visible])
         expected.append(float(torch.cat(parts).mean()))
     calls, heatmaps = [], RidgeReadout.heatmaps
     monkeypatch.setattr(RidgeReadout, "heatmaps", lambda *a: calls.append(1) or heatmaps(*a))
@@ -146,12 +147,15 @@ def test_a_landmark_that_one_image_alone_shows_is_no_obstacle(images, encoder, t
     assert distance(readout, images) < 40
 
 
-def test_a_hypercolumn_of_one_map_is_judged_as_it_is_fitted(encoder, tmp_path):
+@pytest.mark.parametrize(("shape", "cells"), [(SHAPE, 48), (None, 2)])
+def test_one_map_is_judged_as_it_is_fitted(encoder, tmp_path, shape, cells):
+    """A hypercolumn of it has 48 rows and columns, the map itself its own."""
     images = encoded(Dots(tmp_path, 10), encoder, layer=1)
-    features, _, _ = sum_up(images, assign_folds(images, 10), SIDE)[0].judged()
-    assert isinstance(features, tuple) and len(features) == 1
-    readout = RidgeReadout(512, 3, SIDE)
-    assert readout.heatmaps(features)[0].shape[2] == 48 * 48
+    readout = RidgeReadout(512, 3, SIDE, shape)
+    fold = sum_up(images, assign_folds(images, 10), readout)[0]
+    maps, _, _ = fold.judged()
+    assert fold.equations.cells == cells
+    assert readout.heatmaps(maps)[0].shape[2] == cells**2
 
 
 def test_few_images_leave_the_defaults(encoder, tmp_path):
@@ -189,7 +193,8 @@ def test_a_run_saves_what_it_fitted_and_resumes_it(images, encoder, settings):
 
     def start():
         cpu = torch.device("cpu")
-        return RidgeRun(settings, face_task((0, 1)), 960, 3, SIDE, cpu, digest)
+        readout = RidgeReadout(960, 3, SIDE, SHAPE)
+        return RidgeRun(settings, face_task((0, 1)), readout, cpu, digest)
 
     first = start()
     result = first.fit(images, {"Test": images}, RunLog())
@@ -199,10 +204,10 @@ def test_a_run_saves_what_it_fitted_and_resumes_it(images, encoder, settings):
     again.resume(path, load_checkpoint(path, RIDGE_KEYS))
     assert again.fit(images, {"Test": images}, RunLog())["last"] == result["last"]
     # As vis_*.py loads it.
-    loaded = RidgeReadout(960, 3, SIDE)
+    loaded = RidgeReadout(960, 3, SIDE, SHAPE)
     assert load_regressor(str(path), loaded, encoder, "") == []
     assert distance(loaded, images) == pytest.approx(distance(first.readout, images), abs=1e-6)
     other = freeze(build_random_encoder("resnet18", SIDE, seed=1))
     assert "another encoder" in load_regressor(str(path), loaded, other, "")[0]
     with pytest.raises(InputError, match="of --regressor ridge, not published"):
-        load_regressor(str(path), build_regressor(960, 3), encoder, "")
+        load_regressor(str(path), build_regressor(960, 3, SHAPE), encoder, "")

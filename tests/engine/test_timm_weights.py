@@ -81,10 +81,10 @@ def test_a_resnet_takes_torchvisions_weights_and_ours():
     x = theirs.maxpool(theirs.relu(theirs.bn1(theirs.conv1(images))))
     for layer, stage in enumerate((theirs.layer1, theirs.layer2, theirs.layer3, theirs.layer4), 2):
         x = stage(x)
-        torch.testing.assert_close(encoder(images, layer), x)
+        torch.testing.assert_close(encoder(images, levels=(layer,)), [x])
     ours = build_random_encoder("resnet18", 64, 5).eval()
     load(encoder, ours.state_dict())
-    torch.testing.assert_close(encoder(images, 4), ours(images, 4))
+    torch.testing.assert_close(encoder(images, levels=(4,)), ours(images, levels=(4,)))
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import io
 import tarfile
 import zipfile
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -250,7 +250,7 @@ def read_regressor(folder: Path) -> None:
 
 
 def write_ridge(folder: Path) -> Path:
-    state = RidgeReadout(4, 2, 32).state_dict()
+    state = RidgeReadout(4, 2, 32, None).state_dict()
     content = {"opt": argparse.Namespace(), "epoch": 1, "ridge": state, "encoder_digest": "0a"}
     torch.save(content, folder / "c.pth")
     return folder / "c.pth"
@@ -258,7 +258,7 @@ def write_ridge(folder: Path) -> Path:
 
 def read_ridge(folder: Path) -> None:
     load_regressor(
-        str(folder / "c.pth"), RidgeReadout(4, 2, 32), torch.nn.Linear(2, 3), "--layer 4"
+        str(folder / "c.pth"), RidgeReadout(4, 2, 32, None), torch.nn.Linear(2, 3), "--layer 4"
     )
 
 
@@ -313,7 +313,9 @@ def read_dve(folder: Path) -> None:
 
 
 class TinyEncoder(torch.nn.Linear):
-    def feature_channels(self, layer: int, use_hypercol: bool) -> int:
+    levels = (5, 4, 3, 2)
+
+    def feature_channels(self, levels: Sequence[int]) -> int:
         return 4
 
 

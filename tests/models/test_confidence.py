@@ -31,10 +31,12 @@ def test_points_are_the_regressors_and_confidence_is_how_narrow_its_softmaxes_ar
     regressor = IntermediateKeypointPredictor(7, 2, 3, softargmax_mul=5.0).eval()
     maps = [torch.rand(4, 4, 3, 3), torch.rand(4, 3, 6, 6)]
     with torch.no_grad():
-        for features, dense in (
-            (maps, hypercolumn(maps, (48, 48))),
-            (maps[0].repeat(1, 2, 1, 1)[:, :7], maps[0].repeat(1, 2, 1, 1)[:, :7]),
+        single = maps[0].repeat(1, 2, 1, 1)[:, :7]
+        for features, shape, dense in (
+            (maps, (48, 48), hypercolumn(maps, (48, 48))),
+            ([single], None, single),
         ):
+            regressor.map_shape = shape
             points, confidence = read_with_confidence(regressor, features)
             assert torch.allclose(points, regressor(features)[0], atol=1e-5)
             assert torch.allclose(confidence, literal(regressor, dense), atol=1e-4)
@@ -42,7 +44,7 @@ def test_points_are_the_regressors_and_confidence_is_how_narrow_its_softmaxes_ar
 
 
 def test_a_batch_is_read_in_parts(monkeypatch):
-    regressor = IntermediateKeypointPredictor(4, 2, 3).eval()
+    regressor = IntermediateKeypointPredictor(4, 2, 3, map_shape=(48, 48)).eval()
     maps = [torch.rand(5, 4, 3, 3)]
     with torch.no_grad():
         whole = read_with_confidence(regressor, maps)

@@ -109,7 +109,7 @@ def test_the_head_is_a_convolution_of_each_resized_stage():
     embedding = DenseEmbedding(encoder, 8).eval()
     views = torch.randn(2, 3, 64, 64)
     with torch.no_grad():
-        maps = encoder(views, 4, True, None)
+        maps = encoder(views, levels=(5, 4, 3, 2))
         stacked = torch.cat(
             [F.interpolate(m, size=16, mode="bilinear", align_corners=False) for m in maps], dim=1
         )
@@ -137,7 +137,7 @@ def test_a_frozen_encoder_stays_as_it_is_and_keeps_no_graph():
     head = embedding.head.weight.detach().clone()
     embedding(views).sum().backward()
     optimizer.step()
-    assert not any(m.requires_grad for m in encoder(views, 4, True, None))
+    assert not any(m.requires_grad for m in encoder(views, levels=(5, 4, 3, 2)))
     assert weights_digest(encoder) == before
     assert not torch.equal(embedding.head.weight, head)
 

@@ -6,55 +6,66 @@ from torch import nn
 
 from models.encoders import (
     RESNETS,
-    as_maps,
     build_encoder,
     build_random_encoder,
+    choose_levels,
     encode,
+    encode_dense,
     freeze,
     weights_digest,
 )
+from models.hypercolumn import hypercolumn
 from models.keypoint_prediction import IntermediateKeypointPredictor
 from models.parallel import keep_autocast
 
 
 @pytest.mark.parametrize("name", [*RESNETS, "hourglass"])
 @pytest.mark.parametrize("use_hypercol", [False, True])
-def test_feature_channels_are_those_of_the_features(name, use_hypercol):
+def test_what_flags_ask_for_is_the_published_call_in_maps(name, use_hypercol):
     with torch.device("meta"):
         encoder, images = freeze(build_encoder(name, 64)), torch.empty(1, 3, 64, 64)
-        for layer in range(-1, 6):
-            features = encoder(images, layer, use_hypercol, (48, 48))
-            assert encoder.feature_channels(layer, use_hypercol) == features.shape[1]
+        for layer in range(6):
+            levels = choose_levels(encoder, layer, use_hypercol)
+            published = encoder(images, layer, use_hypercol, (48, 48))
+            assert encode_dense(encoder, images, levels).shape == published.shape
+            assert encoder.feature_channels(levels.numbers) == published.shape[1]
+            assert (levels.shape is None) == (not use_hypercol or layer == 0 or name == "hourglass")
 
 
 @pytest.mark.parametrize("layer", [1, 2, 3, 4, 5])
 def test_native_maps_make_the_same_landmarks_as_the_dense_hypercolumn(layer):
     encoder = freeze(build_encoder("resnet18", 64))
     images = torch.randn(2, 3, 64, 64)
-    regressor = IntermediateKeypointPredictor(encoder.feature_channels(layer, True), 3, 4, 1.0)
-    native = encode(encoder, images, layer, True)
+    levels = choose_levels(encoder, layer, use_hypercol=True)
+    channels = encoder.feature_channels(levels.numbers)
+    regressor = IntermediateKeypointPredictor(channels, 3, 4, 1.0, levels.shape)
+    native = encode(encoder, images, levels.numbers)
     assert len(native) == layer
     dense = encoder(images, layer, True)
     torch.testing.assert_close(regressor(native)[0], regressor(dense)[0], rtol=1e-4, atol=1e-5)
 
 
-def test_the_stem_is_stacked_by_a_number_of_its_own():
+def test_maps_are_the_published_layers_and_the_stem():
     encoder = build_random_encoder("resnet18", 64, seed=0).eval()
     images, resnet = torch.randn(2, 3, 64, 64), encoder.encoder.module
-    *maps, stem = encoder(images, encoder.every_map, True, None)
+    *maps, stem = encoder(images, levels=encoder.levels)
     assert torch.equal(stem, resnet.bn1(resnet.conv1(images)).relu())
-    assert encoder.feature_channels(encoder.every_map, True) == 960 + 64 + 64
-    for layer in (5, 6, 7):  # whose meaning is the published one
-        published = encoder(images, layer, True, None)
-        assert len(published) == 5
-        assert all(torch.equal(a, b) for a, b in zip(maps, published, strict=True))
+    assert encoder.feature_channels(encoder.levels) == 960 + 64 + 64
+    for layer, found in zip((5, 4, 3, 2, 1), maps, strict=True):
+        assert torch.equal(found, encoder(images, layer))
+        (alone,) = encoder(images, levels=(layer,))
+        assert torch.equal(found, alone)
+    for layer in (5, 6, 7):  # there are no more than five in the published hypercolumn
+        assert torch.equal(encoder(images, layer, True), hypercolumn(maps, (48, 48)))
 
 
 def test_layer_zero_is_the_pixels():
     images = torch.randn(2, 3, 64, 64)
     encoder = freeze(build_encoder("resnet18", 64))
-    assert encoder(images, 0, True) is images
-    assert len(as_maps(encode(encoder, images, 0, False))) == 1
+    assert encoder(images, 0, True) is encoder(images, -1) is images
+    for use_hypercol in (False, True):
+        levels = choose_levels(encoder, 0, use_hypercol)
+        assert levels.shape is None and encode(encoder, images, levels.numbers) == [images]
 
 
 def test_embedding_is_of_unit_length():

@@ -75,13 +75,13 @@ def test_hourglass():
 )
 def test_regressor_forward_and_gradients(name, channels, points, side):
     arrays = golden("regressor.npz")
-    regressor = IntermediateKeypointPredictor(channels, points, 50, softargmax_mul=100.0)
+    regressor = IntermediateKeypointPredictor(channels, points, 50, 100.0, (side, side))
     regressor.load_state_dict(fill(regressor.state_dict()))
     features = 0.1 * arr(3, 2, channels, side, side)
-    # A pyramid of one map at its own size is the same hypercolumn.
-    for given in (features, (features,)):
+    # A list of one map at its own size is the same hypercolumn.
+    for given in (features, [features]):
         regressor.zero_grad()
-        pred, intermediate = regressor(given, (side, side))
+        pred, intermediate = regressor(given)
         loss = regression_loss(pred, torch.tanh(arr(4, 2, points, 2)), alpha=10.0)
         loss.backward()
         assert relative(pred.detach(), arrays[f"{name}/pred"]) < 2e-5

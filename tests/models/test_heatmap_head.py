@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 
 from models.encoders import build_random_encoder
-from models.heatmap_head import HeatmapHead, HeatmapNetwork, find_peak, head_layers
+from models.heatmap_head import HeatmapHead, HeatmapNetwork, find_peak, head_levels
 from models.hypercolumn import hypercolumn
 
 SIDE = 64
@@ -37,14 +37,14 @@ def test_a_head_sees_the_stem_unless_its_weights_say_otherwise():
     network = HeatmapNetwork(encoder, 3, SIDE).eval()
     _, places = network.heatmaps(torch.randn(1, 3, SIDE, SIDE))
     assert len(places) == (SIDE // 2) ** 2  # its stride is 2
-    assert head_layers(encoder, network.head.state_dict()) == head_layers(encoder)
-    stages = HeatmapHead(encoder.feature_channels(4, True), 3, SIDE)  # as in the first version
-    assert head_layers(encoder, stages.state_dict()) == (4, True)
+    assert head_levels(encoder, network.head.state_dict()) == head_levels(encoder) == encoder.levels
+    stages = HeatmapHead(encoder.feature_channels((5, 4, 3, 2)), 3, SIDE)  # the first version's
+    assert head_levels(encoder, stages.state_dict()) == (5, 4, 3, 2)
 
 
 def test_a_network_trains_its_encoder_too():
     network = HeatmapNetwork(build_random_encoder("resnet18", SIDE, seed=0), 3, SIDE).train()
-    points, confidence = network(torch.randn(4, 3, SIDE, SIDE))
+    points, confidence = network([torch.randn(4, 3, SIDE, SIDE)])
     assert points.shape == (4, 3, 2) and confidence.shape == (4, 3)
     assert (confidence > 0).all() and (confidence <= 1 + 1e-6).all()
     log_probability, _ = network.heatmaps(torch.randn(4, 3, SIDE, SIDE))

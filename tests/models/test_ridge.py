@@ -124,7 +124,7 @@ def test_a_penalty_within_the_rounding_of_the_sums_is_raised():
 def readout(landmarks=3):
     """Return a readout with a random shape, whose landmarks depend on each other."""
     torch.manual_seed(3)
-    made = RidgeReadout(4, landmarks, SIDE)
+    made = RidgeReadout(4, landmarks, SIDE, None)
     root = torch.randn(2 * landmarks, 2 * landmarks) * 0.2
     made.covariance.copy_(root @ root.t() + 0.01 * torch.eye(2 * landmarks))
     made.mean.copy_(torch.rand(landmarks, 2) - 0.5)
@@ -166,7 +166,7 @@ def test_a_clear_heatmap_is_read_to_a_fraction_of_a_cell():
 
 def test_of_two_equal_peaks_the_others_decide():
     """Three landmarks in a row, a fixed distance apart: where two are sure, so is the third."""
-    made = RidgeReadout(4, 3, SIDE)
+    made = RidgeReadout(4, 3, SIDE, None)
     made.mean.copy_(torch.tensor([[-0.5, 0.0], [0.0, 0.0], [0.5, 0.0]]))
     # All move together, by about 0.3, and by 0.03 each.
     together = torch.kron(torch.ones(3, 3), torch.eye(2))
@@ -186,7 +186,7 @@ def test_of_two_equal_peaks_the_others_decide():
 
 
 def test_confidence_tells_clear_peaks_from_doubtful_ones_however_sharply_they_are_read():
-    readout = RidgeReadout(4, 1, 48)
+    readout = RidgeReadout(4, 1, 48, None)
     readout.sharpness.fill_(160.0)
     readout.covariance.mul_(1e6)  # a prior that says nothing
     places = cell_places((8, 8), 48, torch.zeros(()))

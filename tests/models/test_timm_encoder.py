@@ -7,7 +7,14 @@ import torch
 from torch import nn
 
 from models.dense_contrast import DenseEmbedding
-from models.encoders import build_encoder, build_random_encoder, freeze, weights_digest
+from models.encoders import (
+    build_encoder,
+    build_random_encoder,
+    choose_levels,
+    encode_dense,
+    freeze,
+    weights_digest,
+)
 from models.hypercolumn import hypercolumn
 from models.timm_encoder import TimmMaps, build_timm_encoder
 from utils.errors import InputError
@@ -53,7 +60,7 @@ def test_a_transformers_maps_are_its_normed_patches_at_quarters_of_its_depth(nam
     maps, images = small(name, TRANSFORMERS[name])
     blocks = list(maps.network.blocks)
     assert len(blocks) == 6
-    found = maps(images, 4, True, None)
+    found = maps(images, (5, 4, 3, 2))
     prefix, patch = maps.network.num_prefix_tokens, maps.network.patch_embed.patch_size[0]
     assert prefix == (1 if name == "test_vit" else 5)  # class token, and four registers
     rows = images.shape[2] // patch
@@ -63,7 +70,7 @@ def test_a_transformers_maps_are_its_normed_patches_at_quarters_of_its_depth(nam
         grid = maps.network.norm(tokens[block])[:, prefix:].unflatten(1, (rows, rows))
         torch.testing.assert_close(m, grid.permute(0, 3, 1, 2))
     for layer in (2, 3, 4, 5):
-        assert torch.equal(maps(images, layer), found[5 - layer])
+        assert torch.equal(maps(images, (layer,))[0], found[5 - layer])
 
 
 @pytest.mark.parametrize("name", PYRAMIDS)
@@ -75,7 +82,7 @@ def test_a_pyramids_layers_are_its_stages_by_stride(name):
         kept = [stage.permute(0, 3, 1, 2) for stage in kept]
     for layer in range(6 - len(kept), 6):
         assert kept[layer - 6].shape[2] == SIDE // 2**layer
-        torch.testing.assert_close(maps(images, layer), kept[layer - 6])
+        torch.testing.assert_close(maps(images, (layer,)), [kept[layer - 6]])
     assert (
         len(maps.places) == len(kept) == (5 if name in ("test_resnet", "test_efficientnet") else 4)
     )
@@ -88,19 +95,23 @@ def test_maps_are_those_of_forward_intermediates(name, options):
     norm = name in TRANSFORMERS
     theirs = network.forward_intermediates(images, norm=norm, intermediates_only=True)
     for layer, place in maps.places.items():
-        torch.testing.assert_close(maps(images, layer), theirs[place])
+        torch.testing.assert_close(maps(images, (layer,)), [theirs[place]])
 
 
 @pytest.mark.parametrize("name", ["timm:test_vit", "timm:test_resnet"])
 def test_a_hypercolumn_stacks_the_deepest_maps(name):
     encoder = freeze(build_random_encoder(name, SIDE, seed=0))
     images = torch.randn(2, 3, SIDE, SIDE)
-    native = encoder(images, 3, True, None)
-    assert [m.shape[1] for m in native] == [encoder.feature_channels(k, False) for k in (5, 4, 3)]
-    column = encoder(images, 3, True)
-    assert column.shape == (2, encoder.feature_channels(3, True), 48, 48)
+    levels = choose_levels(encoder, 3, use_hypercol=True)
+    assert levels == ((5, 4, 3), (48, 48))
+    native = encoder(images, levels=levels.numbers)
+    assert [m.shape[1] for m in native] == [encoder.feature_channels([k]) for k in (5, 4, 3)]
+    column = encode_dense(encoder, images, levels)
+    assert column.shape == (2, encoder.feature_channels(levels.numbers), 48, 48)
     assert torch.equal(column, hypercolumn(native, (48, 48)))
-    assert encoder(images, 0, True) is images and encoder.feature_channels(0, False) == 3
+    pixels = choose_levels(encoder, 0, use_hypercol=True)
+    assert encode_dense(encoder, images, pixels) is images
+    assert encoder.feature_channels(pixels.numbers) == 3
 
 
 def test_a_frame_of_its_own_resamples_the_position_embeddings():
@@ -108,7 +119,7 @@ def test_a_frame_of_its_own_resamples_the_position_embeddings():
     encoders = [build_timm_encoder("timm:test_vit", side) for side in (64, 96)]
     shapes = [{k: v.shape for k, v in e.state_dict().items()} for e in encoders]
     assert shapes[0] == shapes[1]
-    assert encoders[1](torch.randn(1, 3, 96, 96)).shape[2:] == (6, 6)
+    assert encoders[1](torch.randn(1, 3, 96, 96), levels=(5,))[0].shape[2:] == (6, 6)
 
 
 def test_mean_and_standard_deviation_are_the_networks_own():
@@ -161,9 +172,9 @@ def test_what_cannot_be_built_is_one_line(name, side, said):
 def test_layers_that_a_network_lacks_are_named():
     encoder = build_timm_encoder("timm:test_convnext", SIDE)
     with pytest.raises(InputError, match="--layer 1: .* has 4 maps, layers 2, 3, 4, 5"):
-        encoder.feature_channels(1, False)
+        choose_levels(encoder, 1, use_hypercol=False)
     with pytest.raises(InputError, match="--layer 5 --use_hypercol: .* has 4 maps"):
-        encoder.feature_channels(5, True)
+        choose_levels(encoder, 5, use_hypercol=True)
 
 
 def test_without_timm_the_command_that_installs_it_is_named(monkeypatch):

@@ -8,7 +8,7 @@ from data_loader.landmark_dataset import LandmarkDataset
 from engine.encoded_images import Encoding
 from engine.feature_cache import FeatureCache
 from engine.features import encode_dataset
-from models.encoders import weights_digest
+from models.encoders import choose_levels, weights_digest
 from utils.log import RunLog
 
 
@@ -39,9 +39,19 @@ class Dots(LandmarkDataset):
         return image, points_orig
 
 
-def encoded(dataset, encoder, *, layer=4, mode="memory", shuffle=False, log=None, budget=None):
+def encoded(
+    dataset,
+    encoder,
+    *,
+    layer=4,
+    use_hypercol=True,
+    mode="memory",
+    shuffle=False,
+    log=None,
+    budget=None,
+):
     return encode_dataset(
-        Encoding(encoder, weights_digest(encoder), layer, True),
+        Encoding(encoder, weights_digest(encoder), choose_levels(encoder, layer, use_hypercol)),
         dataset,
         batch_size=4,
         num_workers=0,
