@@ -25,9 +25,6 @@ from torch import Tensor
 from data_loader.data_loaders_animal import add_animal_arguments, build_animal_dataset
 from data_loader.splits import group_names
 from engine.annotation_curve import CurveSettings, add_curve_arguments, run_curve
-from engine.automatic_choice import choose_readout
-from engine.calibration import calibrate_run
-from engine.evaluation import add_evaluation_arguments, run_evaluation
 from engine.keypoint_scores import (
     ScoreSettings,
     add_score_arguments,
@@ -41,8 +38,11 @@ from engine.keypoint_sets import (
     keypoint_splits,
     refuse_keypoint_flags,
 )
-from engine.regressor_run import EvaluationSettings
-from engine.regressor_training import Task
+from engine.readouts.automatic import choose_readout
+from engine.readouts.calibration import calibrate_run
+from engine.readouts.evaluation import add_evaluation_arguments, run_evaluation
+from engine.readouts.readout import EvaluationSettings
+from engine.readouts.task import Task
 from engine.run import choose_device
 from models.loss import selected_regression_loss
 from models.metric import calc_pck, pck_points, side_error

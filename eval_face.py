@@ -15,10 +15,10 @@ The published run on AFLW_M, and the one with 50 annotated images:
 from torch import Tensor
 
 from data_loader.data_loaders_face import add_face_arguments, build_face_dataset
-from engine.automatic_choice import choose_readout
-from engine.evaluation import add_evaluation_arguments, run_evaluation
-from engine.regressor_run import EvaluationSettings
-from engine.regressor_training import Task
+from engine.readouts.automatic import choose_readout
+from engine.readouts.evaluation import add_evaluation_arguments, run_evaluation
+from engine.readouts.readout import EvaluationSettings
+from engine.readouts.task import Task
 from engine.run import choose_device
 from models.loss import selected_regression_loss
 from models.metric import inter_ocular_error, inter_ocular_points

@@ -37,7 +37,7 @@ from engine.prediction_windows import (
     write_windows,
 )
 from engine.predictor import Frame, PredictorSettings, Trained, load_predictor
-from engine.regressor_training import add_readout_argument
+from engine.readouts.kinds import add_readout_argument
 from engine.run import (
     add_device_argument,
     add_gpu_argument,

@@ -38,7 +38,7 @@ from engine.keypoint_sets import (
     keypoint_splits,
     refuse_keypoint_flags,
 )
-from engine.regressor_training import WeightedMean, judged_split
+from engine.readouts.task import WeightedMean, judged_split
 from engine.visualization import (
     VisualizationSettings,
     add_visualization_arguments,

@@ -15,8 +15,8 @@ from benchmarks.regressor import LAYER, with_optimizer
 from data_loader.loaders import SeededSampler
 from engine.encoded_images import StoredImages
 from engine.feature_cache import Stored
-from engine.regressor_training import build_regressor, train_one_epoch
-from engine.ridge_run import assign_folds, fit_ridge
+from engine.readouts.published import PublishedReadout, train_one_epoch
+from engine.readouts.ridge_fit import assign_folds, fit_ridge
 from eval_face import face_task
 from models.encoders import build_random_encoder, choose_levels, encode, freeze
 from models.ridge import RidgeReadout
@@ -44,10 +44,11 @@ def cost_of_readout(kind: str, count: int, model: str) -> Cost:
     before, begun = highest_memory(), time.perf_counter()
     if kind == "ridge":
         readout = RidgeReadout(channels, LANDMARKS, SIDE, levels.shape)
-        visible = images.annotations()[1]
-        fit_ridge(readout, images, visible, assign_folds(images, count), RunLog())
+        fit_ridge(readout, images, assign_folds(images, count), RunLog())
     else:
-        regressor, optimizer = with_optimizer(build_regressor(channels, LANDMARKS, levels.shape))
+        regressor, optimizer = with_optimizer(
+            PublishedReadout.build(channels, LANDMARKS, SIDE, levels.shape)
+        )
         train_one_epoch(regressor, optimizer, face_task((0, 1)), images, 1, RunLog(), 10**9)
     peak = highest_memory()
     return Cost(time.perf_counter() - begun, peak, peak - before)

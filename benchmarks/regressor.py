@@ -32,7 +32,8 @@ from data_loader.loaders import build_loader
 from engine.encoded_images import EncodedImages, Encoding
 from engine.feature_cache import FeatureCache
 from engine.features import encode_dataset
-from engine.regressor_training import Task, build_optimizer, build_regressor, train_one_epoch
+from engine.readouts.published import PublishedReadout, train_one_epoch
+from engine.readouts.task import Task
 from eval_face import face_task
 from models.encoders import build_random_encoder, choose_levels, freeze
 from models.keypoint_prediction import IntermediateKeypointPredictor
@@ -101,7 +102,9 @@ class Setting:
         torch.manual_seed(0)
         self.levels = choose_levels(self.encoder, LAYER, use_hypercol=True)
         channels = self.encoder.feature_channels(self.levels.numbers)
-        regressor = build_regressor(channels, self.dataset.num_landmarks, self.levels.shape)
+        regressor = PublishedReadout.build(
+            channels, self.dataset.num_landmarks, self.dataset.side, self.levels.shape
+        )
         self.literal_side = with_optimizer(regressor)
         self.our_side = with_optimizer(copy.deepcopy(regressor))
         self.epochs = itertools.count(1)
@@ -168,9 +171,10 @@ def with_optimizer(
     regressor: IntermediateKeypointPredictor,
 ) -> tuple[IntermediateKeypointPredictor, torch.optim.Optimizer]:
     """Return a regressor and the optimizer of the published command."""
-    rates: dict[str, Any] = {"learning_rate": 0.001, "momentum": 0.9, "weight_decay": 0.0005}
-    adam: dict[str, Any] = {"adam": True, "amsgrad": False, "betas": (0.5, 0.999)}
-    return regressor, build_optimizer(regressor, **rates, **adam)
+    adam = torch.optim.Adam(
+        regressor.parameters(), lr=0.001, betas=(0.5, 0.999), weight_decay=0.0005
+    )
+    return regressor, adam
 
 
 def two_steps(name: str, root: str, model: str, batch_size: int, literally: bool) -> Iterator[None]:

@@ -12,8 +12,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
 from engine.keypoint_scores import write_csv
-from engine.regressor_run import EvaluationSettings
-from engine.regressor_training import judged_split
+from engine.readouts.readout import EvaluationSettings
+from engine.readouts.task import judged_split
 from engine.run import Settings
 from utils.arguments import allow_change, integer, positive_int
 from utils.errors import InputError

@@ -72,8 +72,8 @@ def export_network(path: Path, predictor: Predictor, frame: Frame) -> str:
     runtime = import_runtime(path)
     network = ExportedNetwork(
         predictor.encoder,
-        predictor.readout,
-        predictor.levels,
+        predictor.find.exportable(),
+        predictor.find.levels.numbers,
         frame.crop,
         frame.mean,
         frame.std,

@@ -26,8 +26,8 @@ from engine.point_errors import (
     percentage_right,
     point_distances,
 )
-from engine.regressor_training import Landmarks
 from engine.run import Settings
+from models.landmarks import Landmarks
 from utils.arguments import allow_change
 from utils.errors import InputError
 from utils.files import printable, write_text

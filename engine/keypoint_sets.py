@@ -364,18 +364,7 @@ def build(
     )
     if is_training:
         dataset.notices = [*table.notices, *dataset.notices]
-        dataset.mirror = mirror_kind(settings, dataset)
-        if dataset.flip_order is None and dataset.mirror != "off":
+        if dataset.flip_order is None and settings.mirror == "on":
             dataset.flip_order = np.arange(dataset.num_landmarks)
             dataset.notices.append("--mirror on: no pairs are known, each point is its own mirror")
     return dataset
-
-
-def mirror_kind(settings: KeypointSettings, dataset: Keypoints) -> str:
-    """Return what of the training images is mirrored; see `Keypoints`."""
-    is_finetuning = settings.regressor == "finetune"
-    if settings.mirror == "off":
-        return "off"
-    if settings.mirror == "auto" and not (is_finetuning and dataset.flip_order is not None):
-        return "off"
-    return "views" if is_finetuning else "copies"

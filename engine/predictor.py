@@ -5,7 +5,7 @@ Letters: B images, A landmarks, W the side of the network input.
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,26 +17,22 @@ from data_loader.data_loaders_animal import CUB
 from data_loader.framing import FITS, Framing
 from data_loader.image_set import Colours, ImageSet, as_colours
 from engine.encoder_loading import EncoderSettings, colours_of, load_frozen_encoder
-from engine.regressor_training import KINDS, build_readout, find_entry
+from engine.readouts.kinds import (
+    build_readout,
+    count_landmarks,
+    is_fitted_to,
+    read_readout,
+    with_own_encoder,
+)
+from engine.readouts.readout import Readout
 from engine.run import Settings
 from models.calibration import Calibration, from_entry
-from models.confidence import read_with_confidence
-from models.encoders import Levels, choose_levels, encode, weights_digest
-from models.heatmap_head import head_levels
-from models.keypoint_prediction import IntermediateKeypointPredictor
+from models.encoders import encode
 from models.projection import STAGES
-from utils.checkpoint import load_checkpoint, load_weights
 from utils.errors import InputError
 from utils.log import RunLog
 
 OWN = "Keypoints"  # the data set whose readouts note how images are framed
-MOST_LANDMARKS = 10_000  # a file that claims more isn't believed
-# The entry of a readout, to the weight whose first size, divided, is the number of landmarks.
-COUNTED = {
-    "regressor": ("reg_conv.weight", 2),
-    "ridge": ("bias", 1),
-    "heatmaps": ("output.bias", 1),
-}
 
 
 class Trained(NamedTuple):
@@ -102,37 +98,23 @@ class Predictor(nn.Module):
     """Normalised images to landmarks and confidence.
 
     Args:
-        encoder: frozen.
-        readout: of one of `KINDS`.
-        levels: numbers of the maps that the readout takes, deepest first.
+        readout: on its encoder, both as checkpoints have them.
         calibration: of the confidence, if there is one.
     """
 
-    def __init__(
-        self,
-        encoder: nn.Module,
-        readout: nn.Module,
-        levels: Sequence[int],
-        calibration: Calibration | None = None,
-    ) -> None:
+    def __init__(self, readout: Readout, calibration: Calibration | None = None) -> None:
         super().__init__()
-        self.encoder, self.readout = encoder, readout
-        self.levels, self.calibration = levels, calibration
+        self.calibration, self.find = calibration, readout
+        self.encoder, self.readout = readout.encoder, readout.module  # so that they are moved
 
     @torch.no_grad()
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Return landmarks (B, A, 2) in [-1, 1] and confidence (B, A) for images (B, 3, W, W)."""
-        points, confidence = read_features(self.readout, encode(self.encoder, images, self.levels))
+        features = encode(self.encoder, images, self.find.sees)
+        points, confidence = self.find.with_confidence(features)
         if self.calibration is not None:
             confidence = self.calibration(confidence)
         return points, confidence
-
-
-def read_features(readout: nn.Module, maps: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-    """Return landmarks (B, A, 2) and a readout's own confidence (B, A) in each."""
-    if isinstance(readout, IntermediateKeypointPredictor):
-        return read_with_confidence(readout, maps)
-    return readout(maps)
 
 
 @dataclass(frozen=True)
@@ -164,22 +146,15 @@ def load_predictor(settings: PredictorSettings, log: RunLog) -> Loaded:
     path = settings.ckpt_path
     if path is None:
         raise InputError("give the checkpoint of a readout by --ckpt_path FILE")
-    content = load_checkpoint(path, ("opt",))
-    entry = find_entry(path, content)
-    content = load_checkpoint(path, ("opt", entry))
+    kind, content = read_readout(path)
     opt = read_options(path, vars(content["opt"]))
-    frame_side = opt.image_size - 2 * opt.image_crop
-    encoder_settings = choose_encoder(settings, path, opt, KINDS[entry], log)
-    encoder = load_frozen_encoder(encoder_settings, frame_side, log)
-    levels = choose_levels(encoder, encoder_settings.layer, encoder_settings.use_hypercol)
-    if KINDS[entry] == "finetune":
-        levels = Levels(head_levels(encoder, content[entry]), None)
-    landmarks = count_landmarks(path, content[entry], entry)
-    channels = encoder.feature_channels(levels.numbers)
-    readout = build_readout(KINDS[entry], channels, landmarks, frame_side, levels.shape)
-    load_weights(readout, content[entry], path, encoder_settings.hint)
-    noted = content.get("encoder_digest")
-    if KINDS[entry] != "finetune" and noted not in (None, weights_digest(encoder)):
+    side = opt.image_size - 2 * opt.image_crop
+    encoder_settings = choose_encoder(settings, path, opt, kind, log)
+    encoder = load_frozen_encoder(encoder_settings, side, log)
+    landmarks = count_landmarks(path, kind, content)
+    readout = build_readout(kind, encoder, encoder_settings, landmarks, side, content)
+    readout.load(path, content, encoder_settings.hint)
+    if not is_fitted_to(kind, content, encoder):
         raise InputError(
             f"{path}: belongs to another encoder than "
             f"{encoder_settings.trained_model_path or '--random_network'}"
@@ -190,8 +165,8 @@ def load_predictor(settings: PredictorSettings, log: RunLog) -> Loaded:
         mean, std = colours or default_colours(opt.dataset)
         frame = frame._replace(mean=mean, std=std)
     calibration = read_calibration(path, content.get("calibration"), landmarks, log)
-    predictor = Predictor(encoder, readout.requires_grad_(False), levels.numbers, calibration)
-    return Loaded(predictor.eval(), frame, opt)
+    predictor = Predictor(readout, calibration).eval().requires_grad_(False)
+    return Loaded(predictor, frame, opt)
 
 
 def read_options(path: str, options: Mapping[str, Any]) -> Trained:
@@ -210,53 +185,38 @@ def read_options(path: str, options: Mapping[str, Any]) -> Trained:
 
 
 def choose_encoder(
-    settings: PredictorSettings, path: str, opt: Trained, kind: str, log: RunLog
+    settings: PredictorSettings, path: str, opt: Trained, kind: type[Readout], log: RunLog
 ) -> EncoderSettings:
     """Return which encoder a readout is used on: the given one, its own, or the one it names.
 
     Raises:
         InputError: if none is given and the one it names isn't there.
     """
-    given = settings.trained_model_path is not None or settings.random_network
-    weights: str | None = settings.trained_model_path
-    random, layer, use_hypercol = settings.random_network, opt.layer, opt.use_hypercol
-    if kind == "finetune":
-        if given or settings.projection:
-            log.line(f"the encoder is that of {path}, which was fine-tuned")
-        weights, random, layer, use_hypercol = path, False, STAGES, True
-    elif not given:
-        weights, random = opt.trained_model_path or None, opt.random_network
-        if weights is not None and not os.path.isfile(weights):
-            raise InputError(
-                f"give the encoder of {path} by --trained_model_path; it was {weights}"
-            )
-        log.line(f"the encoder is what {path} names: {weights or 'an untrained one'}")
-    projection = None if kind == "finetune" else settings.projection or opt.projection or None
-    return EncoderSettings(
+    chosen = EncoderSettings(
         options=settings.options,
         dataset=opt.dataset,
         model=opt.model,
-        trained_model_path=weights,
-        random_network=random,
-        layer=layer,
-        use_hypercol=use_hypercol,
-        projection=projection,
+        trained_model_path=settings.trained_model_path,
+        random_network=settings.random_network,
+        layer=opt.layer,
+        use_hypercol=opt.use_hypercol,
+        projection=settings.projection,
         seed=opt.seed,
         batch_size=1,
         num_workers=0,
         gpu=None,
         log_path=Path(os.devnull),
     )
-
-
-def count_landmarks(path: str, state: dict, entry: str) -> int:
-    """Return how many landmarks a readout's weights find."""
-    key, divisor = COUNTED[entry]
-    weight = state.get(key)
-    count = len(weight) // divisor if isinstance(weight, Tensor) and weight.dim() else 0
-    if not 0 < count <= MOST_LANDMARKS:
-        raise InputError(f"{path}: its readout finds {count} landmarks, expected 1 or more")
-    return count
+    if kind.trains_encoder:
+        return replace(with_own_encoder(chosen, path, log), layer=STAGES, use_hypercol=True)
+    chosen = replace(chosen, projection=settings.projection or opt.projection or None)
+    if settings.trained_model_path is not None or settings.random_network:
+        return chosen
+    weights = opt.trained_model_path or None
+    if weights is not None and not os.path.isfile(weights):
+        raise InputError(f"give the encoder of {path} by --trained_model_path; it was {weights}")
+    log.line(f"the encoder is what {path} names: {weights or 'an untrained one'}")
+    return replace(chosen, trained_model_path=weights, random_network=opt.random_network)
 
 
 def default_colours(dataset: str) -> tuple[Colours, Colours]:

@@ -3,8 +3,8 @@
 Letters: B images, C channels, h and w rows and columns of a map, P principal components.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from PIL import Image
 from sklearn.decomposition import PCA
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.data import DataLoader
 
 from data_loader.bad_images import leave_out, list_left_out
@@ -20,37 +20,36 @@ from data_loader.items import Items
 from data_loader.landmark_dataset import LandmarkDataset
 from data_loader.loaders import add_loader_arguments, build_loader, worker_notice
 from engine.encoder_loading import EncoderSettings, load_frozen_encoder, use_colours
-from engine.evaluation import add_evaluation_arguments
 from engine.page import add_page_argument, check_page, write_page
 from engine.page_records import dataset_records, landmark_names
-from engine.predictor import read_calibration, read_features
-from engine.regressor_training import (
+from engine.predictor import read_calibration
+from engine.readouts.evaluation import add_evaluation_arguments
+from engine.readouts.kinds import (
     AUTO,
-    KINDS,
+    READOUTS,
     add_kind_argument,
     add_readout_argument,
     build_readout,
-    check_kind,
     check_own_maps,
-    find_entry,
-    load_regressor,
-    read_landmarks,
+    is_fitted_to,
+    read_readout,
+    with_own_encoder,
 )
+from engine.readouts.published import PublishedReadout
+from engine.readouts.readout import Readout
 from engine.run import add_device_arguments, add_log_argument, choose_device
 from models.calibration import Calibration
 from models.encoders import (
     Encoder,
-    Levels,
     add_encoder_arguments,
     choose_levels,
     encode,
     encode_dense,
 )
-from models.heatmap_head import head_levels
 from utils.arguments import ArgumentParser, add_ignored_arguments, ignored_notices
-from utils.checkpoint import load_checkpoint
 from utils.drawing import render_heatmap, render_rgb, save_png, sheet, to_pil
 from utils.errors import InputError
+from utils.files import excerpt
 from utils.log import RunLog, progress
 from utils.randomness import seed_everything
 
@@ -141,24 +140,24 @@ def run_visualization(
     ``draw`` writes one image's landmarks, ``score`` puts the whole set's score into words, the
     legend is that of the contact sheet.
     """
-    settings = with_found_kind(settings)
     check_wishes(settings)
     device = choose_device(settings.device, settings.gpu)
     seed_everything(settings.seed)
     log = RunLog()
     log.line(*worker_notice(settings.num_workers))
     log.line(*ignored_notices(settings.options, **training_flags()))
-    settings = with_own_encoder(settings, log)
+    kind, content = find_readout(settings)
+    if kind.trains_encoder:
+        settings = with_own_encoder(settings, str(settings.ckpt_path), log)
     encoder = load_frozen_encoder(settings, dataset.side, log).to(device)
     use_colours(encoder, dataset, noted_in=settings.trained_model_path)
-    levels = choose_levels(encoder, settings.layer, settings.use_hypercol)
     log.line(*dataset.count_notice())
     if dataset.skip_bad:
         left_out = leave_out({"test": dataset}, settings.num_workers)
         log.line(*list_left_out(left_out, settings.vis_path))
     if settings.finds_landmarks:
-        read = levels_to_read(settings, encoder)
-        regressor = load_readout(settings, encoder, read, dataset, log).to(device).eval()
+        readout = load_readout(settings, kind, content, encoder, dataset, log)
+        readout.network.to(device).eval()
     loader = build_loader(
         Items(dataset, dataset.annotated_item),
         batch_size=settings.batch_size,
@@ -170,14 +169,16 @@ def run_visualization(
     log.open(settings.log_path)
     if settings.vis_PCA:
         images = next(iter(loader)).image  # (B, 3, H, W)
+        levels = choose_levels(encoder, settings.layer, settings.use_hypercol)
         maps = principal_maps(encode_dense(encoder, images.to(device), levels))  # (B, P, h, w)
         path = draw_components(dataset.denormalize(images), maps, settings.vis_path)
         log.line(f"components of {len(images)} images: {path}")
     if settings.finds_landmarks:
-        calibration = load_calibration(settings, dataset.num_landmarks, log)
-        found = find_landmarks(
-            settings, encoder, read.numbers, regressor, loader, dataset, draw, calibration
-        )
+        calibration = None
+        if settings.page is not None and content is not None:
+            entry, landmarks = content.get("calibration"), dataset.num_landmarks
+            calibration = read_calibration(str(settings.ckpt_path), entry, landmarks, log)
+        found = find_landmarks(settings, readout, loader, dataset, draw, calibration)
         words = score(found.batches, torch.cat(found.own))
         show_landmarks(settings, dataset, found, words, legend, log)
 
@@ -198,29 +199,24 @@ class Found(NamedTuple):
 @torch.no_grad()
 def find_landmarks(
     settings: VisualizationSettings,
-    encoder: Encoder,
-    levels: Sequence[int],
-    regressor: nn.Module,
+    readout: Readout,
     loader: DataLoader,
     dataset: LandmarkDataset,
     draw: Draw,
     calibration: Calibration | None,
 ) -> Found:
-    """Return the landmarks of all images, of which the first ones are drawn if that is wished.
-
-    ``levels`` are the numbers of `levels_to_read`.
-    """
+    """Return the landmarks of all images, of which the first ones are drawn if that is wished."""
     found = Found([], [], [], [])
-    device = next(encoder.parameters()).device
+    device = next(readout.encoder.parameters()).device
     for batch in progress(loader, "predicting"):
-        features = encode(encoder, batch.image.to(device), levels)
-        pred, own = read_landmarks(regressor(features))
+        features = encode(readout.encoder, batch.image.to(device), readout.sees)
+        pred, own = (part.cpu() for part in readout(features))
         found.own.append(own)
         confidence = own
         if calibration is not None:
-            is_published = bool(own.isnan().all())  # which has confidence by another way alone
-            certain = read_features(regressor, features)[1].cpu() if is_published else own
-            confidence = calibration(certain)
+            if own.isnan().all():  # the readout tells it by another way alone
+                confidence = readout.with_confidence(features).confidence.cpu()
+            confidence = calibration(confidence)
         found.batches.append((pred, batch.points_norm, batch.visible))
         found.confidence.append(confidence)
         if settings.vis_keypoints and len(found.batches) <= DRAWN_BATCHES:
@@ -267,17 +263,6 @@ def write_dataset_page(
     log.line(f"page of {page.records} images: {page.path}")
 
 
-def with_found_kind(settings: VisualizationSettings) -> VisualizationSettings:
-    """Return settings that name the kind of readout, for ``auto`` the one of the checkpoint."""
-    if settings.regressor != AUTO:
-        return settings
-    path = settings.ckpt_path
-    if path is None:
-        return replace(settings, regressor="published")
-    entry = find_entry(path, load_checkpoint(path, ("opt", "epoch")))
-    return replace(settings, regressor=KINDS[entry])
-
-
 def check_wishes(settings: VisualizationSettings) -> None:
     """Raise an `InputError` if there is nothing to draw, or nothing to draw it with."""
     if not settings.needs_network:
@@ -285,63 +270,56 @@ def check_wishes(settings: VisualizationSettings) -> None:
     if settings.page is not None:
         check_page(settings.page)
     if settings.ckpt_path is None:
-        if settings.regressor == "finetune":
-            raise InputError("--regressor finetune: give its checkpoint by --ckpt_path FILE")
+        if settings.regressor != AUTO and READOUTS[settings.regressor].trains_encoder:
+            flag = f"--regressor {settings.regressor}"
+            raise InputError(f"{flag}: give its checkpoint by --ckpt_path FILE")
         if settings.finds_landmarks and not settings.random_network:
             flag = "--vis_keypoints" if settings.vis_keypoints else "--page"
             raise InputError(f"{flag} needs the regressor: give --ckpt_path FILE")
 
 
-def with_own_encoder(settings: VisualizationSettings, log: RunLog) -> VisualizationSettings:
-    """Return settings by which the encoder of a fine-tuned regressor is in its checkpoint.
+def find_readout(settings: VisualizationSettings) -> tuple[type[Readout], dict | None]:
+    """Return the kind of readout, for ``auto`` the checkpoint's, and what the checkpoint holds.
 
     Raises:
-        InputError: if it isn't there, or its features are to be projected.
+        InputError: if it holds another kind, or its encoder's features are to be projected.
     """
-    if settings.regressor != "finetune":
-        return settings
-    check_own_maps(settings.projection)
-    path = settings.ckpt_path
-    check_kind(str(path), "heatmaps")
-    if settings.trained_model_path is not None or settings.random_network:
-        log.line(f"the encoder is that of {path}, which was fine-tuned")
-    return replace(settings, trained_model_path=path, random_network=False)
-
-
-def levels_to_read(settings: VisualizationSettings, encoder: Encoder) -> Levels:
-    """Return which maps landmarks are read from."""
-    if settings.regressor != "finetune":
-        return choose_levels(encoder, settings.layer, settings.use_hypercol)
-    weights = check_kind(str(settings.ckpt_path), "heatmaps")["heatmaps"]
-    return Levels(head_levels(encoder, weights), None)
+    kind = None if settings.regressor == AUTO else READOUTS[settings.regressor]
+    if settings.ckpt_path is None:
+        return kind or PublishedReadout, None
+    kind, content = read_readout(settings.ckpt_path, kind)
+    check_own_maps(kind, settings.projection)
+    return kind, content
 
 
 def load_readout(
     settings: VisualizationSettings,
+    kind: type[Readout],
+    content: dict | None,
     encoder: Encoder,
-    levels: Levels,
     dataset: LandmarkDataset,
     log: RunLog,
-) -> nn.Module:
-    """Return the regressor of a checkpoint, or an untrained one; see `load_regressor`."""
-    channels = encoder.feature_channels(levels.numbers)
-    regressor = build_readout(
-        settings.regressor, channels, dataset.num_landmarks, dataset.side, levels.shape
-    )
+) -> Readout:
+    """Return the readout of a checkpoint, or an untrained one.
+
+    Raises:
+        InputError: if the checkpoint doesn't fit.
+    """
+    readout = build_readout(kind, encoder, settings, dataset.num_landmarks, dataset.side, content)
+    path = settings.ckpt_path
+    if path is None or content is None:
+        log.line("no --ckpt_path: the regressor is untrained too, its landmarks are noise")
+        return readout
+    readout.load(path, content, settings.hint)
+    held = vars(content["opt"])
     frame = {"image_size": dataset.imwidth, "image_crop": dataset.crop}
-    notices = load_regressor(settings.ckpt_path, regressor, encoder, settings.hint, frame)
-    log.line(*notices)
-    return regressor
-
-
-def load_calibration(
-    settings: VisualizationSettings, landmarks: int, log: RunLog
-) -> Calibration | None:
-    """Return what the confidence of a page is worth, if the readout's checkpoint notes that."""
-    if settings.page is None or settings.ckpt_path is None:
-        return None
-    content = load_checkpoint(settings.ckpt_path, ("opt", "epoch"))
-    return read_calibration(settings.ckpt_path, content.get("calibration"), landmarks, log)
+    other = [name for name, value in frame.items() if held.get(name, value) != value]
+    if other:
+        flags = " ".join(f"--{name} {excerpt(str(held[name]))}" for name in other)
+        log.line(f"warning: {path} was trained with {flags}")
+    if not is_fitted_to(kind, content, encoder):
+        log.line(f"warning: {path} was trained on the features of another encoder than this one")
+    return readout
 
 
 def principal_maps(features: Tensor, components: int = COMPONENTS) -> np.ndarray:

@@ -7,7 +7,7 @@ columns of the map that the soft-argmax runs on.
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from models.hypercolumn import project_hypercolumn, read_shape
 from models.keypoint_prediction import IntermediateKeypointPredictor
@@ -36,6 +36,18 @@ def read_with_confidence(
     parts = [read_few(regressor, batch) for batch in batches]
     points, confidence = zip(*parts, strict=True)
     return torch.cat(points), torch.cat(confidence)
+
+
+class ConfidentRegressor(nn.Module):
+    """The regressor as a module that returns confidence, too; see `read_with_confidence`."""
+
+    def __init__(self, regressor: IntermediateKeypointPredictor) -> None:
+        super().__init__()
+        self.regressor = regressor
+
+    def forward(self, maps: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """Return the landmarks (B, A, 2) and confidence (B, A) of maps, deepest first."""
+        return read_few(self.regressor, maps)
 
 
 def read_few(

@@ -11,8 +11,6 @@ import torch
 from torch import Tensor, nn
 
 from models.calibration import CLIP, Calibration
-from models.confidence import read_few
-from models.keypoint_prediction import IntermediateKeypointPredictor
 from models.ridge import Inference, RidgeReadout
 from models.shape_prior import GRID
 
@@ -57,7 +55,7 @@ class ExportedNetwork(nn.Module):
 
     Args:
         encoder: frozen, in eval mode.
-        readout: of one of the three kinds.
+        readout: maps to landmarks and confidence, of plain operations.
         levels: numbers of the maps that the readout takes, deepest first.
         crop: pixels that the network input lacks of the square on each side.
         mean: of each colour, in [0, 1].
@@ -80,8 +78,7 @@ class ExportedNetwork(nn.Module):
     ) -> None:
         super().__init__()
         self.encoder, self.levels = encoder, levels
-        self.readout = ExportedRidge(readout) if isinstance(readout, RidgeReadout) else readout
-        self.crop, self.calibration = crop, calibration
+        self.readout, self.crop, self.calibration = readout, crop, calibration
         self.register_buffer("mean", torch.tensor(mean)[:, None, None])
         self.register_buffer("std", torch.tensor(std)[:, None, None])
 
@@ -90,16 +87,10 @@ class ExportedNetwork(nn.Module):
         side = squares.shape[3]
         inside = slice(self.crop, side - self.crop)
         images = (squares[:, :, inside, inside] - self.mean) / self.std
-        points, confidence = self.read(self.encoder(images, levels=self.levels))
+        points, confidence = self.readout(self.encoder(images, levels=self.levels))
         if self.calibration is not None:
             confidence = calibrated(self.calibration, confidence)
         return (points + 1) * ((side - 2 * self.crop - 1) / 2) + self.crop, confidence
-
-    def read(self, maps: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-        """Return landmarks in [-1, 1] and a readout's own confidence."""
-        if isinstance(self.readout, IntermediateKeypointPredictor):
-            return read_few(self.readout, maps)
-        return self.readout(maps)
 
 
 def calibrated(calibration: Calibration, confidence: Tensor) -> Tensor:

@@ -71,20 +71,14 @@ def head_levels(encoder: Encoder, weights: Mapping[str, object] | None = None) -
 
 
 class HeatmapNetwork(nn.Module):
-    """An encoder and a `HeatmapHead` on all of its maps."""
+    """An encoder and a `HeatmapHead` on its maps of these numbers, to be trained as one."""
 
-    def __init__(self, encoder: Encoder, landmarks: int, side: int) -> None:
+    def __init__(self, encoder: Encoder, head: HeatmapHead, levels: Sequence[int]) -> None:
         super().__init__()
-        self.encoder = encoder
-        self.levels = head_levels(encoder)
-        self.head = HeatmapHead(encoder.feature_channels(self.levels), landmarks, side)
+        self.encoder, self.head, self.levels = encoder, head, levels
 
-    def forward(self, maps: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-        """Return landmarks and confidence for images (B, 3, H, W); see `HeatmapHead.forward`.
-
-        They come as other readouts' maps do: as a list, of the pixels alone.
-        """
-        (images,) = maps
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Return landmarks and confidence for images (B, 3, H, W); see `HeatmapHead.forward`."""
         return self.head(self.encoder(images, levels=self.levels))
 
     def heatmaps(self, images: Tensor) -> tuple[Tensor, Tensor]:

@@ -13,9 +13,9 @@ from PIL import Image
 from data_loader.framing import Framing
 from engine.export import check_export, export, metadata
 from engine.predictor import Frame, Predictor
-from engine.regressor_training import build_readout
+from engine.readouts.kinds import READOUTS
 from models.calibration import Calibration
-from models.encoders import build_random_encoder, choose_levels, freeze
+from models.encoders import build_random_encoder, freeze
 from models.exported import pool_matrix
 from tests.data_loader.layouts import complaint
 from tests.recipes import ROOT, fill
@@ -31,19 +31,19 @@ def predictor(kind, model="resnet18", layer=4, use_hypercol=True, calibrated=Fal
     """Return a network whose readout has weights, of which none is 0."""
     torch.manual_seed(1)
     encoder = freeze(build_random_encoder(model, SIDE - 2 * CROP, 0))
-    levels = choose_levels(encoder, layer, use_hypercol)
-    channels = encoder.feature_channels(levels.numbers)
-    readout = build_readout(kind, channels, LANDMARKS, SIDE - 2 * CROP, levels.shape).eval()
+    levels = READOUTS[kind].choose_levels(encoder, layer, use_hypercol, {})
+    readout = READOUTS[kind](encoder, levels, LANDMARKS, SIDE - 2 * CROP)
+    module = readout.module.eval()
     if kind == "finetune":
-        readout.load_state_dict(fill(readout.state_dict()))
+        module.load_state_dict(fill(module.state_dict()))
     if kind == "ridge":
         shape = 0.1 * torch.randn(2 * LANDMARKS, 2 * LANDMARKS)
-        readout.weight.normal_(0, 0.05)
-        readout.shape_weight.normal_(0, 1e-4)
-        readout.mean.uniform_(-0.5, 0.5)
-        readout.covariance.copy_(shape @ shape.t() + 0.02 * torch.eye(2 * LANDMARKS))
+        module.weight.normal_(0, 0.05)
+        module.shape_weight.normal_(0, 1e-4)
+        module.mean.uniform_(-0.5, 0.5)
+        module.covariance.copy_(shape @ shape.t() + 0.02 * torch.eye(2 * LANDMARKS))
     calibration = Calibration((0.5, 0.3), [0.1, -0.2, 0.3], 0.05, 99) if calibrated else None
-    return Predictor(encoder, readout.requires_grad_(False), levels.numbers, calibration).eval()
+    return Predictor(readout, calibration).eval().requires_grad_(False)
 
 
 def session(path):

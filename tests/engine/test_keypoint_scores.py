@@ -20,7 +20,7 @@ from engine.keypoint_scores import (
     score_splits,
     to_original,
 )
-from engine.regressor_training import Landmarks
+from models.landmarks import Landmarks
 from tests.data_loader.own_tables import NAMES, write_dots
 from utils.errors import InputError
 from utils.log import RunLog

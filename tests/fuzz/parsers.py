@@ -32,7 +32,8 @@ from data_loader.storage.shards import images as shard_images
 from datasets.fetching.archives import unpack
 from engine.encoder_loading import load_projection, read_encoder_state
 from engine.pretraining_state import DenseState, Position, restore, save_run
-from engine.regressor_training import load_regressor
+from engine.readouts.kinds import read_readout
+from engine.readouts.ridge import Ridge
 from engine.resumption import open_checkpoint
 from engine.run import RunSettings
 from models.keypoint_prediction import IntermediateKeypointPredictor
@@ -257,9 +258,9 @@ def write_ridge(folder: Path) -> Path:
 
 
 def read_ridge(folder: Path) -> None:
-    load_regressor(
-        str(folder / "c.pth"), RidgeReadout(4, 2, 32, None), torch.nn.Linear(2, 3), "--layer 4"
-    )
+    path = str(folder / "c.pth")
+    _, content = read_readout(path, Ridge)
+    load_weights(RidgeReadout(4, 2, 32, None), content["ridge"], path, "--layer 4")
 
 
 class TinyDense(torch.nn.Module):

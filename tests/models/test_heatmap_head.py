@@ -32,9 +32,15 @@ def test_a_peak_is_read_without_what_is_far_from_it():
     assert torch.allclose(confidence, torch.tensor([[0.7]]))
 
 
+def network_of(encoder):
+    levels = head_levels(encoder)
+    head = HeatmapHead(encoder.feature_channels(levels), 3, SIDE)
+    return HeatmapNetwork(encoder, head, levels)
+
+
 def test_a_head_sees_the_stem_unless_its_weights_say_otherwise():
     encoder = build_random_encoder("resnet18", SIDE, seed=0)
-    network = HeatmapNetwork(encoder, 3, SIDE).eval()
+    network = network_of(encoder).eval()
     _, places = network.heatmaps(torch.randn(1, 3, SIDE, SIDE))
     assert len(places) == (SIDE // 2) ** 2  # its stride is 2
     assert head_levels(encoder, network.head.state_dict()) == head_levels(encoder) == encoder.levels
@@ -43,8 +49,8 @@ def test_a_head_sees_the_stem_unless_its_weights_say_otherwise():
 
 
 def test_a_network_trains_its_encoder_too():
-    network = HeatmapNetwork(build_random_encoder("resnet18", SIDE, seed=0), 3, SIDE).train()
-    points, confidence = network([torch.randn(4, 3, SIDE, SIDE)])
+    network = network_of(build_random_encoder("resnet18", SIDE, seed=0)).train()
+    points, confidence = network(torch.randn(4, 3, SIDE, SIDE))
     assert points.shape == (4, 3, 2) and confidence.shape == (4, 3)
     assert (confidence > 0).all() and (confidence <= 1 + 1e-6).all()
     log_probability, _ = network.heatmaps(torch.randn(4, 3, SIDE, SIDE))

@@ -6,20 +6,11 @@ import pytest
 import torch
 
 from engine.encoded_images import Batch, StoredImages, StreamedImages, WarpedImages
-from engine.regressor_training import (
-    WeightedMean,
-    baseline,
-    build_optimizer,
-    build_regressor,
-    check_judged,
-    evaluate,
-    mean_shape,
-    train_one_epoch,
-)
+from engine.readouts.published import PublishedReadout, train_one_epoch
+from engine.readouts.task import WeightedMean, baseline, check_judged, evaluate, mean_shape
 from eval_animal import animal_task
 from eval_face import face_task
-from models.encoders import build_random_encoder, freeze, weights_digest
-from models.hypercolumn import SHAPE
+from models.encoders import build_random_encoder, choose_levels, freeze, weights_digest
 from tests.utils.dots import Dots, encoded
 from utils.errors import InputError
 from utils.log import RunLog
@@ -30,19 +21,10 @@ def encoder():
     return freeze(build_random_encoder("resnet18", 64, seed=0))
 
 
-def fresh(encoder):
+def fresh(encoder, layer=4, use_hypercol=True, lr=0.01):
     torch.manual_seed(1)
-    regressor = build_regressor(encoder.feature_channels((5, 4, 3, 2)), 3, SHAPE)
-    optimizer = build_optimizer(
-        regressor,
-        learning_rate=0.01,
-        momentum=0.9,
-        weight_decay=5e-4,
-        adam=True,
-        amsgrad=False,
-        betas=(0.5, 0.999),
-    )
-    return regressor, optimizer
+    readout = PublishedReadout(encoder, choose_levels(encoder, layer, use_hypercol), 3, 64)
+    return readout, torch.optim.Adam(readout.module.parameters(), lr=lr, betas=(0.5, 0.999))
 
 
 def test_stored_features_give_the_same_training_as_encoding_each_batch(tmp_path, encoder):
@@ -51,12 +33,12 @@ def test_stored_features_give_the_same_training_as_encoding_each_batch(tmp_path,
     for mode, kind in (("memory", StoredImages), ("off", StreamedImages)):
         images = encoded(dataset, encoder, mode=mode, shuffle=True)
         assert type(images) is kind
-        regressor, optimizer = fresh(encoder)
+        readout, optimizer = fresh(encoder)
         scores = [
-            train_one_epoch(regressor, optimizer, task, images, epoch, RunLog(), 100)
+            train_one_epoch(readout.module, optimizer, task, images, epoch, RunLog(), 100)
             for epoch in (1, 2)
         ]
-        results.append((scores, evaluate(regressor, task, images)))
+        results.append((scores, evaluate(readout, task, images)))
     flat = [
         [*(v for s in scores for v in s.values()), *final.values()] for scores, final in results
     ]
@@ -67,7 +49,8 @@ def test_stored_features_give_the_same_training_as_encoding_each_batch(tmp_path,
 def test_the_encoder_stays_frozen(tmp_path, encoder):
     before = weights_digest(encoder)
     images = encoded(Dots(tmp_path, 6, warp=True), encoder)
-    regressor, optimizer = fresh(encoder)
+    readout, optimizer = fresh(encoder)
+    regressor = readout.module
     weight = regressor.inner_conv.weight.clone()
     train_one_epoch(regressor, optimizer, face_task((0, 1)), images, 1, RunLog(), 100)
     assert not torch.equal(weight, regressor.inner_conv.weight)
@@ -77,7 +60,8 @@ def test_the_encoder_stays_frozen(tmp_path, encoder):
 
 
 def test_parameters_without_part_stay_as_they_are(tmp_path, encoder):
-    regressor, optimizer = fresh(encoder)
+    readout, optimizer = fresh(encoder)
+    regressor = readout.module
     kept = {n: p.clone() for n, p in regressor.named_parameters() if "conv" not in n}
     images = encoded(Dots(tmp_path, 4), encoder)
     train_one_epoch(regressor, optimizer, face_task((0, 1)), images, 1, RunLog(), 100)
@@ -89,24 +73,22 @@ def test_coloured_dots_are_found_in_the_pixels(tmp_path, encoder):
     """With the pixels as features a soft-argmax can find each dot, and the fit has to."""
     dataset, task = Dots(tmp_path, 24), face_task((0, 1))
     images = encoded(dataset, encoder, layer=0, shuffle=True)
-    torch.manual_seed(1)
-    regressor = build_regressor(encoder.feature_channels((0,)), 3, None)
-    optimizer = torch.optim.Adam(regressor.parameters(), lr=0.002, betas=(0.5, 0.999))
+    readout, optimizer = fresh(encoder, 0, False, lr=0.002)
     for epoch in range(1, 21):
-        train_one_epoch(regressor, optimizer, task, images, epoch, RunLog(), 100)
-    error = evaluate(regressor, task, images)["InterOcularError"]
+        train_one_epoch(readout.module, optimizer, task, images, epoch, RunLog(), 100)
+    error = evaluate(readout, task, images)["InterOcularError"]
     shape_error = baseline(task, mean_shape(*images.annotations()), images)["InterOcularError"]
     assert error < 0.05 * shape_error
 
 
 def test_evaluation_weighs_batches_by_their_size(tmp_path, encoder):
     images = encoded(Dots(tmp_path, 6), encoder)  # batches of 4 and 2
-    regressor, _ = fresh(encoder)
+    readout, _ = fresh(encoder)
     task = face_task((0, 1))
-    found = evaluate(regressor, task, images)
+    found = evaluate(readout, task, images)
     features = [m.permute(0, 3, 1, 2) for m in images.stored.maps]
     with torch.no_grad():
-        pred = regressor(features)[0]
+        pred = readout.module(features)[0]
     points = images.stored.points
     distance = (points[:, 0] - points[:, 1]).norm(dim=-1)
     per_image = (pred - points).norm(dim=-1).mean(dim=1) / distance

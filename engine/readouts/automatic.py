@@ -15,9 +15,10 @@ import torch
 from data_loader.few_shot import restrict
 from data_loader.landmark_dataset import LandmarkDataset
 from data_loader.splits import folds
-from engine.evaluation import run_evaluation
-from engine.regressor_run import EvaluationSettings
-from engine.regressor_training import AUTO, Task
+from engine.readouts.evaluation import run_evaluation
+from engine.readouts.kinds import AUTO, READOUTS
+from engine.readouts.readout import EvaluationSettings
+from engine.readouts.task import Task
 from engine.run import as_json, find_held
 from utils.arguments import changeable_options
 from utils.errors import InputError
@@ -44,7 +45,7 @@ class Candidate(NamedTuple):
     @property
     def usually_mirrored(self) -> bool:
         """Whether mirrored images are used unless tried otherwise: see ``--mirror``."""
-        return self.regressor == "finetune"
+        return READOUTS[self.regressor].trains_encoder
 
     @property
     def name(self) -> str:
@@ -60,35 +61,26 @@ def has_choice(settings: EvaluationSettings, images: LandmarkDataset) -> bool:
     return images.flip_order is not None and getattr(settings.options, "mirror", "off") == "auto"
 
 
-def use_mirror(
-    settings: EvaluationSettings, candidate: Candidate, images: LandmarkDataset
-) -> EvaluationSettings:
-    """Let images be mirrored as a candidate wants it; return the settings that say so."""
-    wanted = getattr(settings.options, "mirror", "off") == "on"
-    if candidate.mirrored is not None:
-        wanted = candidate.mirrored
-        settings = settings.recording(mirror="on" if wanted else "off")
-    kind = "views" if candidate.regressor == "finetune" else "copies"
-    images.mirror = kind if wanted and images.flip_order is not None else "off"
-    return settings
+def use_mirror(settings: EvaluationSettings, candidate: Candidate) -> EvaluationSettings:
+    """Return settings by which images are mirrored as a candidate wants it."""
+    if candidate.mirrored is None:
+        return settings
+    return settings.recording(mirror="on" if candidate.mirrored else "off")
 
 
 def list_candidates(settings: EvaluationSettings, mirror: bool) -> list[Candidate]:
     """Return what is tried: all kinds of readout on the encoder; training an untrained one, too.
 
-    ``mirror`` is `has_choice`'s.
+    A frozen untrained encoder needn't be tried: it has not been the best of any data. ``mirror``
+    is `has_choice`'s.
     """
-    found = _list_readouts(settings)
+    kinds = [  # training the encoder on would change what a projection belongs to
+        kind for kind in READOUTS.values() if not (kind.trains_encoder and settings.projection)
+    ]
+    found = [Candidate(kind.kind, settings.random_network) for kind in kinds]
+    if not settings.random_network:
+        found += [Candidate(kind.kind, True) for kind in kinds if kind.trains_encoder]
     return [one._replace(mirrored=one.usually_mirrored) for one in found] if mirror else found
-
-
-def _list_readouts(settings: EvaluationSettings) -> list[Candidate]:
-    given = [Candidate(kind, settings.random_network) for kind in ("ridge", "published")]
-    if settings.projection is not None:  # fine-tuning would change what it belongs to
-        return given
-    given.append(Candidate("finetune", settings.random_network))
-    # A frozen untrained encoder needn't be tried: it has not been the best of any data.
-    return given if settings.random_network else [*given, Candidate("finetune", True)]
 
 
 def choose_readout(
@@ -100,8 +92,8 @@ def choose_readout(
 ) -> EvaluationSettings:
     """Return the settings of the readout that finds the annotated images' landmarks best.
 
-    Settings that name a readout are returned as they are. The training images are mirrored
-    afterwards as is found best.
+    Settings that name a readout are returned as they are. The others say also whether mirrored
+    images are learnt from, as is found best.
 
     Its scores and those of the others are written to ``choice.json`` in the run's folder. A run
     that resumes takes up the candidates where it stopped.
@@ -151,7 +143,7 @@ def choose_readout(
     by_name = {candidate.name: score for candidate, score in scores.items()}
     text = json.dumps({**record, "scores": by_name}, indent=1)
     write_text(settings.folder / CHOICE, f"{text}\n")
-    settings = use_mirror(settings, best, train_set)
+    settings = use_mirror(settings, best)
     return settings.with_options(regressor=best.regressor, **encoder_of(settings, best))
 
 
@@ -169,7 +161,7 @@ def cross_validate(
     ``parts`` holds the places of each fold's images; see `choose_readout` for the others.
     """
     metric, of_folds = next(iter(task.metrics)), []
-    settings = use_mirror(settings, candidate, images)
+    settings = use_mirror(settings, candidate)
     for number, fold in enumerate(parts, 1):
         own = settings_of(settings, candidate, number)
         if (score := read_score(own, metric)) is None:

@@ -5,12 +5,11 @@ from dataclasses import replace
 import pytest
 import torch
 
-from engine.evaluation import add_evaluation_arguments
-from engine.regressor_run import EvaluationSettings, RegressorRun
-from engine.regressor_training import REGRESSOR_KEYS, build_regressor
+from engine.readouts.evaluation import add_evaluation_arguments
+from engine.readouts.published import PublishedReadout
+from engine.readouts.readout import EvaluationSettings, Fitting
 from eval_face import face_task
-from models.encoders import build_random_encoder, freeze
-from models.hypercolumn import SHAPE
+from models.encoders import build_random_encoder, choose_levels, freeze
 from tests.utils.dots import Dots, encoded
 from utils.arguments import ArgumentParser
 from utils.checkpoint import load_checkpoint
@@ -31,12 +30,14 @@ def settings(tmp_path):
     return settings
 
 
-def start(settings, digest="a"):
-    """Return a run that begins from the same weights whenever it is called."""
+def start(settings, digest="a", found=None):
+    """Return a fit that begins from the same weights whenever it is called."""
     torch.manual_seed(1)
     encoder = build_random_encoder("resnet18", 64, seed=0)
-    regressor = build_regressor(encoder.feature_channels((5, 4, 3, 2)), 3, SHAPE)
-    return RegressorRun(settings, face_task((0, 1)), regressor, digest)
+    readout = PublishedReadout(encoder, choose_levels(encoder, 4, True), 3, 64)
+    cpu = torch.device("cpu")
+    readout.begin(Fitting(settings, face_task((0, 1)), cpu, digest, {}, None), found)
+    return readout
 
 
 def test_a_resumed_fit_is_bitwise_the_uninterrupted_one(tmp_path, settings):
@@ -48,28 +49,25 @@ def test_a_resumed_fit_is_bitwise_the_uninterrupted_one(tmp_path, settings):
     assert written == [
         "ckpt_epoch_2.pth", "ckpt_epoch_4.pth", "current.pth", "previous_1.pth", "resnet50.pth"
     ]  # fmt: skip
-    resumed = start(settings)
-    for parameter in resumed.regressor.parameters():
-        parameter.data.zero_()
     path = settings.folder / "ckpt_epoch_2.pth"
-    resumed.resume(path, load_checkpoint(path, REGRESSOR_KEYS))
+    resumed = start(settings, found=(path, load_checkpoint(path, PublishedReadout.keys)))
     assert resumed.done == 2 and set(resumed.best) == {"best_error", "best_epoch"}
     assert resumed.best["best_epoch"] in (1, 2)
     assert resumed.fit(images, {"Test": images}, RunLog()) == result
-    for name, value in whole.regressor.state_dict().items():
-        assert torch.equal(value, resumed.regressor.state_dict()[name]), name
+    for name, value in whole.module.state_dict().items():
+        assert torch.equal(value, resumed.module.state_dict()[name]), name
 
 
 def test_a_checkpoint_of_another_encoder_is_resumed_only_if_insisted_on(settings):
     run = start(settings)
-    run.save(1, improved=False)
+    run.done = 1
+    run.save(improved=False)
     path = settings.folder / "current.pth"
-    content = load_checkpoint(path, REGRESSOR_KEYS)
-    with pytest.raises(InputError, match="features of another encoder"):
-        start(settings, "b").resume(path, content)
-    insisting = start(replace(settings, override=True), "b")
-    insisting.resume(path, content)
-    assert insisting.done == 1
+    content = load_checkpoint(path, PublishedReadout.keys)
+    with pytest.raises(InputError, match="belongs to another encoder"):
+        start(settings, "b", (path, content))
+    settings = replace(settings, override=True)
+    assert start(settings, "b", (path, content)).done == 1
     content["optimizer"]["param_groups"] = []
     with pytest.raises(InputError, match="the optimizer's state doesn't fit"):
-        insisting.resume(path, content)
+        start(settings, "b", (path, content))

@@ -4,14 +4,14 @@ import numpy as np
 import pytest
 import torch
 
-import engine.annotated_squares
-from engine.annotated_squares import AnnotatedSquares
+import engine.readouts.annotated_squares
+from engine.readouts.annotated_squares import AnnotatedSquares
 from tests.utils.dots import Dots
 
 
 @pytest.mark.parametrize("room", [0, 1 << 30])
 def test_squares_and_centres(tmp_path, monkeypatch, room):
-    monkeypatch.setattr(engine.annotated_squares, "KEPT_BYTES", room)
+    monkeypatch.setattr(engine.readouts.annotated_squares, "KEPT_BYTES", room)
     dataset = Dots(tmp_path, 6)
     dataset.annotations["visible"] = np.ones((6, 3), bool)
     dataset.annotations["visible"][4, 1] = False

@@ -11,38 +11,29 @@ from data_loader.bad_images import LeftOut, leave_out, list_left_out
 from data_loader.few_shot import add_few_shot_arguments, restrict, save_picks
 from data_loader.landmark_dataset import LandmarkDataset
 from data_loader.loaders import add_loader_arguments, check_same_images, worker_notice
-from engine.annotated_squares import AnnotatedSquares
 from engine.encoded_images import EncodedImages, Encoding, Pixels
 from engine.encoder_loading import load_frozen_encoder, use_colours
 from engine.feature_cache import FeatureCache, add_feature_cache_arguments
 from engine.features import encode_dataset
-from engine.finetune_run import FinetuneRun
-from engine.regressor_run import EvaluationSettings, RegressorRun
-from engine.regressor_training import (
-    FINETUNE_KEYS,
-    KINDS,
-    REGRESSOR_KEYS,
-    RIDGE_KEYS,
-    Landmarks,
-    Task,
-    add_finetune_arguments,
-    add_regressor_arguments,
-    build_regressor,
-    check_judged,
+from engine.readouts.annotated_squares import AnnotatedSquares
+from engine.readouts.kinds import (
+    READOUTS,
+    add_kind_argument,
+    build_readout,
     check_own_maps,
-    predict_landmarks,
     refuse_other_kind,
 )
+from engine.readouts.readout import EvaluationSettings, Fitting, Readout
+from engine.readouts.task import Task, check_judged, find_landmarks
 from engine.resumption import find_checkpoint, open_checkpoint, start_run
-from engine.ridge_run import RidgeRun
 from engine.run import (
     add_device_arguments,
     add_log_argument,
     add_output_arguments,
     describe_device,
 )
-from models.encoders import Encoder, add_encoder_arguments, choose_levels, weights_digest
-from models.ridge import RidgeReadout
+from models.encoders import add_encoder_arguments, weights_digest
+from models.landmarks import Landmarks
 from utils.arguments import ArgumentParser, add_ignored_arguments, ignored_notices
 from utils.errors import InputError
 from utils.files import write_text
@@ -51,11 +42,8 @@ from utils.process_group import leave_process_group
 from utils.randomness import seed_everything
 
 IGNORED = {"bn": False, "crop": 0.2, "tb_freq": 500}
-ENTRIES = {kind: entry for entry, kind in KINDS.items()}
 Score = Callable[[dict[str, Landmarks], Path, RunLog], dict[str, object]]
-Run = RidgeRun | RegressorRun | FinetuneRun
-Calibrate = Callable[[Run, dict[str, EncodedImages], RunLog], None]
-KEYS = {"published": REGRESSOR_KEYS, "ridge": RIDGE_KEYS, "finetune": FINETUNE_KEYS}
+Calibrate = Callable[[Readout, dict[str, EncodedImages], RunLog], None]
 
 
 def add_evaluation_arguments(
@@ -65,36 +53,33 @@ def add_evaluation_arguments(
     add_loader_arguments(parser, batch_size=batch_size, num_workers=num_workers)
     add_encoder_arguments(parser, layer=3)
     add_feature_cache_arguments(parser)
-    add_regressor_arguments(parser)
-    add_finetune_arguments(parser)
+    add_readout_arguments(parser)
     add_few_shot_arguments(parser)
     add_log_argument(add_output_arguments(parser, save_freq=save_freq))
     add_device_arguments(parser)
     add_ignored_arguments(parser, **IGNORED)
 
 
-def readout_notices(settings: EvaluationSettings) -> list[str]:
+def add_readout_arguments(parser: ArgumentParser) -> None:
+    """Declare the kind of readout, and the options of all kinds' fits."""
+    add_kind_argument(parser.add_argument_group("readout"))
+    for kind in READOUTS.values():
+        kind.add_arguments(parser)
+
+
+def flags_without_effect(settings: EvaluationSettings, kind: type[Readout]) -> list[str]:
     """Return a line for each flag that is set and that the kind of readout ignores.
 
     Raises:
         InputError: for a flag that it can't be used with.
     """
-    kind = settings.regressor
-    if kind == "published":
-        return []
-    if kind == "finetune":
-        check_own_maps(settings.projection)
-    names = (
-        "epochs learning_rate lr_decay_epochs lr_decay_rate cosine multistep momentum weight_decay "
-        "adam amsgrad beta1 beta2 repeat num_per_epoch"
-    )
-    names += " TPS_aug" if kind == "finetune" else ""  # ridge is fitted to one warp of an image
+    check_own_maps(kind, settings.projection)
     parser = ArgumentParser("")
-    add_regressor_arguments(parser)
+    add_readout_arguments(parser)
     add_few_shot_arguments(parser)
     defaults = vars(parser.parse_args([]))
-    ignored = {name: defaults[name] for name in names.split()}
-    return ignored_notices(settings.options, f"with --regressor {kind}", **ignored)
+    ignored = {name: defaults[name] for name in kind.ignored}
+    return ignored_notices(settings.options, f"with --regressor {kind.kind}", **ignored)
 
 
 def run_evaluation(
@@ -122,50 +107,48 @@ def run_evaluation(
         What ``result.json`` holds, in the first rank.
     """
     seed_everything(settings.seed)
-    log = RunLog()
-    log.line(*ignored_notices(settings.options, **IGNORED), *readout_notices(settings))
+    log, kind = RunLog(), READOUTS[settings.regressor]
+    log.line(*ignored_notices(settings.options, **IGNORED), *flags_without_effect(settings, kind))
 
-    # ---- data sets, encoder, regressor ----
+    # ---- data sets, encoder, readout ----
     left_out = check_images(settings, task, train_set, held_out_sets, log)
-    kind = settings.regressor
-    found = open_readout(settings, log)
+    found = open_readout(settings, kind, log)
     picks = restrict(
         train_set,
         settings.restrict_annos,
-        repeat=settings.repeat and kind == "published",  # the others see to it themselves
+        repeat=settings.repeat and "repeat" not in kind.ignored,
         num_per_epoch=settings.num_per_epoch,
         seed=settings.seed,
         noted_in=found[0].parent if found else None,
     )
+    train_set.mirror = choose_mirror(settings, kind, train_set)
     train_set.add_copies()
     encoder = load_frozen_encoder(settings, train_set.side, log).to(device)
     use_colours(encoder, train_set, *held_out_sets.values(), noted_in=settings.trained_model_path)
-    run, encoding = build_run(settings, task, train_set, encoder, device)
-    digest = run.encoder_digest
-    if found is not None:
-        run.resume(*found)
+    readout = build_readout(kind, encoder, settings, train_set.num_landmarks, train_set.side)
+    readout.begin(prepare_fit(settings, task, device, readout, train_set), found)
+    digest = readout.fitting.encoder_digest
 
     # ---- the run's folder, log and result ----
     where = describe_device(device, settings.gpu)
     counts = {"training": len(train_set), **{k: len(v) for k, v in held_out_sets.items()}}
     heading = f"{describe_run(settings, counts, train_set.side)} on {where}; to {settings.folder}"
-    start_run(settings, {"encoder_digest": digest}, run.done, log, settings.log_path, heading)
+    derived = {"encoder_digest": digest}
+    start_run(settings, derived, readout.done, log, settings.log_path, heading)
     save_picks(settings.folder, picks)
     log.line(*list_left_out(left_out, settings.folder))
-    to_encode = None if isinstance(run, FinetuneRun) else train_set
-    train, held_out = encode_splits(settings, encoding, to_encode, held_out_sets, log)
+    encode = partial(encode_split, settings, readout, log)
+    encoded = {split: encode(images) for split, images in held_out_sets.items()}
+    train = None if kind.trains_encoder else encode(train_set, shuffle=True)
     if not leave_process_group():
         return None  # the rest is done by the first rank
-    if isinstance(run, FinetuneRun):
-        fitted = run.fit(AnnotatedSquares(train_set, settings.num_workers), held_out, log)
-    else:
-        assert train is not None  # in the first rank
-        fitted = run.fit(train, held_out, log)
+    held_out = {split: images for split, images in encoded.items() if images is not None}
+    fitted = readout.fit(train or AnnotatedSquares(train_set, settings.num_workers), held_out, log)
     if score is not None:
-        predicted = {s: predict_landmarks(run.readout, images) for s, images in held_out.items()}
+        predicted = {split: find_landmarks(readout, images) for split, images in held_out.items()}
         fitted |= score(predicted, settings.folder, log)
     if calibrate is not None:
-        calibrate(run, held_out, log)
+        calibrate(readout, held_out, log)
     result = {
         "dataset": settings.dataset,
         "unit": task.unit,
@@ -177,6 +160,33 @@ def run_evaluation(
     return result
 
 
+def prepare_fit(
+    settings: EvaluationSettings,
+    task: Task,
+    device: torch.device,
+    readout: Readout,
+    train_set: LandmarkDataset,
+) -> Fitting:
+    """Return what a readout is fitted for."""
+    notes = train_set.checkpoint_notes()
+    if readout.trains_encoder:
+        notes = {**notes, **train_set.noted_colours()}
+    digest = weights_digest(readout.encoder)
+    return Fitting(settings, task, device, digest, notes, train_set.item_groups())
+
+
+def choose_mirror(
+    settings: EvaluationSettings, kind: type[Readout], train_set: LandmarkDataset
+) -> str:
+    """Return what of the training images is mirrored, as ``--mirror`` says; see `Keypoints`."""
+    asked = getattr(settings.options, "mirror", "off")
+    if asked == "auto":
+        asked = "on" if kind.trains_encoder else "off"
+    if asked == "off" or train_set.flip_order is None:
+        return "off"
+    return "views" if kind.trains_encoder else "copies"
+
+
 def describe_run(settings: EvaluationSettings, counts: Mapping[str, int], side: int) -> str:
     """Return in words which images, so many of each split, which encoder sees."""
     splits = ", ".join(f"{count} {split}" for split, count in counts.items())
@@ -184,40 +194,16 @@ def describe_run(settings: EvaluationSettings, counts: Mapping[str, int], side: 
     return f"{settings.dataset}: {splits} images of {side} px; {settings.model}{untrained}"
 
 
-def build_run(
-    settings: EvaluationSettings,
-    task: Task,
-    train_set: LandmarkDataset,
-    encoder: Encoder,
-    device: torch.device,
-) -> tuple[Run, Encoding]:
-    """Return the fit that is asked for, not begun, and what it wants to see of images."""
-    digest, notes = weights_digest(encoder), train_set.checkpoint_notes()
-    levels = choose_levels(encoder, settings.layer, settings.use_hypercol)
-    channels = encoder.feature_channels(levels.numbers)
-    side, landmarks = train_set.side, train_set.num_landmarks
-    if settings.regressor == "finetune":
-        notes = {**notes, **train_set.noted_colours()}
-        tuned = FinetuneRun(settings, task, encoder, landmarks, side, device, digest, notes)
-        return tuned, Pixels(encoder)
-    encoding = Encoding(encoder, digest, levels)
-    if settings.regressor == "ridge":
-        groups = train_set.item_groups()
-        readout = RidgeReadout(channels, landmarks, side, levels.shape)
-        return RidgeRun(settings, task, readout, device, digest, notes, groups), encoding
-    regressor = build_regressor(channels, landmarks, levels.shape).to(device)
-    return RegressorRun(settings, task, regressor, digest, notes), encoding
-
-
-def open_readout(settings: EvaluationSettings, log: RunLog) -> tuple[Path, dict] | None:
+def open_readout(
+    settings: EvaluationSettings, kind: type[Readout], log: RunLog
+) -> tuple[Path, dict] | None:
     """Return the checkpoint to resume, see `open_checkpoint`; one of another kind is named so."""
-    kind = settings.regressor
     try:
-        return open_checkpoint(settings, KEYS[kind], log)
+        return open_checkpoint(settings, kind.keys, log)
     except InputError:
         any_kind = find_checkpoint(settings.resume, settings.folder, ("opt", "epoch"), log)
         if any_kind is not None:
-            refuse_other_kind(*any_kind, ENTRIES[kind])
+            refuse_other_kind(*any_kind, kind)
         raise
 
 
@@ -242,28 +228,28 @@ def check_images(
     return left_out
 
 
-def encode_splits(
+def encode_split(
     settings: EvaluationSettings,
-    encoding: Encoding,
-    train_set: LandmarkDataset | None,
-    held_out_sets: Mapping[str, LandmarkDataset],
+    readout: Readout,
     log: RunLog,
-) -> tuple[EncodedImages | None, dict[str, EncodedImages]]:
-    """Return the training images, in a new order each epoch, and the others as features.
+    dataset: LandmarkDataset,
+    shuffle: bool = False,
+) -> EncodedImages | None:
+    """Return the images of a split as the maps that a readout sees, shuffled for training.
 
-    All ranks encode; the first one has the features then, the others None and nothing. Without
-    training images, there are None of them.
+    All ranks encode; the first one has the features then, the others None.
     """
+    encoding = Encoding(readout.encoder, readout.fitting.encoder_digest, readout.levels)
+    if readout.trains_encoder:  # its maps change
+        encoding = Pixels(readout.encoder)
     folder = settings.cache_folder or Path(f"{settings.model_path}_cache")
-    encoded = partial(
-        encode_dataset,
+    return encode_dataset(
         encoding,
+        dataset,
         batch_size=settings.batch_size,
         num_workers=settings.num_workers,
         seed=settings.seed,
+        shuffle=shuffle,
         cache=FeatureCache(settings.feature_cache, folder, settings.cache_gb, encoding.device),
         log=log,
     )
-    held_out = {split: encoded(images, shuffle=False) for split, images in held_out_sets.items()}
-    train = None if train_set is None else encoded(train_set, shuffle=True)
-    return train, {split: images for split, images in held_out.items() if images is not None}

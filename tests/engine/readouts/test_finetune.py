@@ -8,14 +8,13 @@ import pytest
 import torch
 
 from data_loader.views.dense_views import DenseViews
-from engine.annotated_squares import AnnotatedSquares
 from engine.encoded_images import Pixels
-from engine.evaluation import add_evaluation_arguments
 from engine.feature_cache import FeatureCache
 from engine.features import encode_dataset
-from engine.finetune_run import JUDGED_FROM, FinetuneRun, shuffled, split
-from engine.regressor_run import EvaluationSettings
-from engine.regressor_training import FINETUNE_KEYS
+from engine.readouts.annotated_squares import AnnotatedSquares
+from engine.readouts.evaluation import add_evaluation_arguments
+from engine.readouts.finetune import JUDGED_FROM, Finetune, shuffled, split
+from engine.readouts.readout import EvaluationSettings, Fitting
 from eval_face import face_task
 from models.encoders import build_random_encoder, weights_digest
 from tests.utils.dots import Dots
@@ -45,11 +44,14 @@ def squares(tmp_path):
     return AnnotatedSquares(Dots(tmp_path, 8), num_workers=0)
 
 
-def start(settings, seed=0):
-    """Return a run that begins from the same weights whenever it is called."""
+def start(settings, seed=0, found=None):
+    """Return a fit that begins from the same weights whenever it is called."""
     torch.manual_seed(1)
     encoder = build_random_encoder("resnet18", SIDE, seed)
-    return FinetuneRun(settings, face_task((0, 1)), encoder, 3, SIDE, CPU, weights_digest(encoder))
+    readout = Finetune(encoder, Finetune.choose_levels(encoder, 3, False, {}), 3, SIDE)
+    task, digest = face_task((0, 1)), weights_digest(encoder)
+    readout.begin(Fitting(settings, task, CPU, digest, {}, None), found)
+    return readout
 
 
 def pixels(squares, encoder):
@@ -61,13 +63,13 @@ def pixels(squares, encoder):
 def distance(run, images):
     run.network.eval()
     with torch.no_grad():
-        off = [(run.network(b.features)[0] - b.points).norm(dim=2) for b in images.batches(0)]
+        off = [(run(b.features).points - b.points).norm(dim=2) for b in images.batches(0)]
     return float(torch.cat(off).mean()) * (SIDE - 1) / 2
 
 
 def test_it_learns_to_find_dots(squares, settings):
     run = start(replace(settings, finetune_steps=30, finetune_batch=4))
-    images = pixels(squares, run.network.encoder)
+    images = pixels(squares, run.encoder)
     before = distance(run, images)
     run.fit(squares, {"Test": images}, RunLog())
     # Dots are 5 pixels wide; guessing is some 12 pixels off.
@@ -82,7 +84,7 @@ def test_views_vary_as_far_as_was_asked(squares, settings, monkeypatch):
             seen.append(super().__call__(images, generator).maps)
             return DenseViews.__call__(self, images, generator)
 
-    monkeypatch.setattr("engine.finetune_run.DenseViews", Views)
+    monkeypatch.setattr("engine.readouts.finetune.DenseViews", Views)
     numbers = torch.arange(len(squares))
     for factor in (0.0, 0.5):
         start(replace(settings, finetune_spread=factor)).train_round(1, squares, numbers)
@@ -95,19 +97,18 @@ def test_views_vary_as_far_as_was_asked(squares, settings, monkeypatch):
 
 
 def test_a_resumed_run_ends_in_the_same_bits(squares, settings, monkeypatch):
-    monkeypatch.setattr("engine.finetune_run.ROUND_STEPS", 2)
-    monkeypatch.setattr("engine.finetune_run.JUDGED_FROM", 4)
-    monkeypatch.setattr("engine.finetune_run.JUDGED_FRACTION", 0.3)
+    monkeypatch.setattr("engine.readouts.finetune.ROUND_STEPS", 2)
+    monkeypatch.setattr("engine.readouts.finetune.JUDGED_FROM", 4)
+    monkeypatch.setattr("engine.readouts.finetune.JUDGED_FRACTION", 0.3)
     whole = start(settings)
-    images = pixels(squares, whole.network.encoder)
+    images = pixels(squares, whole.encoder)
     result = whole.fit(squares, {"Test": images}, RunLog())
     assert result["epochs"] == 2 and result["finetune"]["held_out"] == 2
     written = sorted(path.name for path in settings.folder.glob("*.pth"))
     names = ["ckpt_epoch_1.pth", "ckpt_epoch_2.pth", "current.pth", "previous_1.pth"]
     assert written == [*names, "resnet18.pth"]
-    again = start(settings)
     path = settings.folder / "ckpt_epoch_1.pth"
-    again.resume(path, load_checkpoint(path, FINETUNE_KEYS))
+    again = start(settings, found=(path, load_checkpoint(path, Finetune.keys)))
     assert again.done == 1 and again.best_round == 1 and math.isfinite(again.best_px)
     assert again.fit(squares, {"Test": images}, RunLog()) == result
     for name, value in whole.network.state_dict().items():
@@ -116,23 +117,23 @@ def test_a_resumed_run_ends_in_the_same_bits(squares, settings, monkeypatch):
     chosen = load_checkpoint(settings.folder / "resnet18.pth", ("model", "heatmaps"))
     assert chosen["epoch"] == result["finetune"]["best_round"]
     for name, value in chosen["model"].items():
-        assert torch.equal(value, whole.network.encoder.state_dict()[name]), name
+        assert torch.equal(value, whole.encoder.state_dict()[name]), name
 
 
 def test_what_does_not_fit_is_refused(squares, settings):
     run = start(settings)
-    run.best, run.done = run.weights(), 1
+    run.best, run.done = run.state(), 1
     run.save(finished=False)
     path = settings.folder / "current.pth"
-    content = load_checkpoint(path, FINETUNE_KEYS)
-    with pytest.raises(InputError, match="began with another encoder"):
-        start(settings, seed=1).resume(path, content)
+    content = load_checkpoint(path, Finetune.keys)
+    with pytest.raises(InputError, match="belongs to another encoder"):
+        start(settings, 1, (path, content))
     content["optimizer"]["param_groups"] = []
     with pytest.raises(InputError, match="the optimizer's state doesn't fit"):
-        start(settings).resume(path, content)
+        start(settings, found=(path, content))
     del content["heatmaps"]["output.bias"]
     with pytest.raises(InputError, match=r"output\.bias is missing"):
-        start(settings).resume(path, content)
+        start(settings, found=(path, content))
 
 
 def test_a_landmark_that_no_image_shows_is_refused(squares, settings):
@@ -143,8 +144,8 @@ def test_a_landmark_that_no_image_shows_is_refused(squares, settings):
 
 def test_a_loss_that_is_not_finite_is_not_saved(squares, settings):
     run = start(settings)
-    run.network.head.output.bias.data.fill_(math.nan)
-    images = pixels(squares, run.network.encoder)
+    run.module.output.bias.data.fill_(math.nan)
+    images = pixels(squares, run.encoder)
     with pytest.raises(InputError, match="not saved; try a smaller --finetune_rate"):
         run.fit(squares, {"Test": images}, RunLog())
     assert not list(settings.folder.glob("*.pth"))

@@ -1,14 +1,13 @@
-"""The ridge readout as a run: sums over the training images, cross-validation, checkpoint.
+"""The fit of the ridge readout: sums over the training images, and cross-validation.
 
 [spec 12.] Letters: B images of a batch, A landmarks, N training images, n rows and columns of a
 heatmap.
 """
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 from operator import attrgetter
-from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -16,9 +15,6 @@ from torch import Tensor
 
 from data_loader.splits import folds
 from engine.encoded_images import EncodedImages
-from engine.regressor_run import EvaluationSettings, in_words
-from engine.regressor_training import Task, baseline, evaluate, judged_split, mean_shape
-from engine.resumption import save_current
 from models.hypercolumn import read_shape
 from models.ridge import (
     NormalEquations,
@@ -27,9 +23,7 @@ from models.ridge import (
     gaussian_profiles,
 )
 from models.shape_prior import ShapePrior, coarse_look, fit_shape
-from utils.checkpoint import load_weights, save_checkpoint
-from utils.errors import InputError
-from utils.log import RunLog, Stopwatch, progress
+from utils.log import RunLog, progress
 
 WIDTHS = (0.04, 0.06, 0.1)  # standard deviations of heatmaps, in half sides of the image
 PENALTIES = (0.0001, 0.001, 0.01, 0.1, 0.5)
@@ -50,81 +44,6 @@ class Choice(NamedTuple):
 
 
 Solution = tuple[Tensor, Tensor]  # weights (K, C) and biases (K,) of all widths' heatmaps
-
-
-class RidgeRun:
-    """A ridge readout, and whether it has been fitted.
-
-    Args:
-        settings: of the evaluation.
-        task: metrics.
-        readout: not fitted.
-        device: to compute on.
-        encoder_digest: of the encoder's weights; checkpoints note it.
-        notes: further entries of the checkpoints.
-        groups: of the training images; those of one group are in one fold of the cross-validation.
-    """
-
-    def __init__(
-        self,
-        settings: EvaluationSettings,
-        task: Task,
-        readout: RidgeReadout,
-        device: torch.device,
-        encoder_digest: str,
-        notes: Mapping[str, object] | None = None,
-        groups: Sequence[str] | None = None,
-    ) -> None:
-        self.groups = groups
-        self.settings, self.task, self.readout, self.device = settings, task, readout, device
-        self.encoder_digest, self.notes = encoder_digest, notes or {}
-        self.done = 0
-
-    def resume(self, path: Path, content: dict) -> None:
-        """Restore what a checkpoint holds: nothing is left to be fitted then.
-
-        Raises:
-            InputError: if it doesn't fit, or belongs to another encoder.
-        """
-        digest = content.get("encoder_digest")
-        if digest != self.encoder_digest and not self.settings.override:
-            raise InputError(
-                f"{path}: was fitted to the features of another encoder; --override to insist"
-            )
-        load_weights(self.readout, content["ridge"], path, self.settings.hint)
-        self.done = 1
-
-    def fit(
-        self, train: EncodedImages, held_out: dict[str, EncodedImages], log: RunLog
-    ) -> dict[str, object]:
-        """Fit, evaluate and save; return what ``result.json`` holds of it."""
-        points, visible = train.annotations()
-        split, judged = judged_split(held_out)
-        shape = baseline(self.task, mean_shape(points, visible), judged)
-        log.line(f"mean shape: {in_words(self.task, {split: shape})}")
-        watch, result = Stopwatch(), {"epochs": 1, "mean_shape": shape}
-        if not self.done:
-            fold_of = assign_folds(train, len(points), self.groups)
-            result["ridge"] = fit_ridge(self.readout, train, visible, fold_of, log)._asdict()
-            log.line(f"fitted to {len(points)} images in {watch.seconds():.1f} s")
-        self.readout.to(self.device)
-        scores = {s: evaluate(self.readout, self.task, images) for s, images in held_out.items()}
-        log.line(in_words(self.task, scores))
-        self.save()
-        return {**result, "last": scores}
-
-    def save(self) -> None:
-        """Write ``current.pth`` and the file named after the encoder."""
-        settings = self.settings
-        content = {
-            "opt": settings.options,
-            "encoder_digest": self.encoder_digest,
-            "epoch": 1,
-            "ridge": {name: value.cpu() for name, value in self.readout.state_dict().items()},
-            **self.notes,
-        }
-        save_checkpoint(settings.best_path, content)
-        save_current(settings.folder, content, settings.keep_last)
 
 
 class Fold:
@@ -175,27 +94,17 @@ def assign_folds(train: EncodedImages, count: int, groups: Sequence[str] | None 
     return torch.from_numpy(folds(groups, num_folds, seed=0))[train.order(epoch=0)]
 
 
-def fit_ridge(
-    readout: RidgeReadout, train: EncodedImages, visible: Tensor, fold_of: Tensor, log: RunLog
-) -> Choice:
+def fit_ridge(readout: RidgeReadout, train: EncodedImages, fold_of: Tensor, log: RunLog) -> Choice:
     """Fit a readout in place; return what cross-validation chose.
 
-    ``visible`` (N, A) says which landmarks the images show, ``fold_of`` is `assign_folds`'s.
+    Each landmark is visible in some image; ``fold_of`` is `assign_folds`'s.
 
     One pass over the images sums up what a ridge regression needs, apart for each fold. Candidates
     are fitted to all folds but one and judged by the mean distance on some images of that one:
     first the heatmaps' width and the penalty, then the sharpness and the noise of the reading.
     The pass takes C^2 products for each cell of the native maps, a solution C^3 / 3, of which
     there are one for each fold and penalty; memory is C^2 numbers for each fold.
-
-    Raises:
-        InputError: if a landmark is visible in no image.
     """
-    seen = visible.any(dim=0)  # (A,)
-    if not seen.all():
-        raise InputError(
-            f"--regressor ridge: no training image shows landmark {int(seen.int().argmin()) + 1}"
-        )
     parts = sum_up(train, fold_of, readout)
     everything = total(parts)
     shape = fit_shape_of(parts)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from engine.automatic_choice import FOLDS, split
+from engine.readouts.automatic import FOLDS, split
 from tests.data_loader.layouts import complaint
 
 

@@ -1,12 +1,14 @@
-"""Fine-tuning as a run: steps on random views, scores of held-out images, checkpoints [spec 14].
+"""Fine-tuning: a head that reads heatmaps, and the encoder, trained on random views [spec 14].
 
 Letters: N training images, B views of a step, A landmarks, S the side of an image's square, W that
 of a view.
 """
 
+import argparse
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,16 +16,20 @@ from torch import Tensor
 from data_loader.splits import split_off
 from data_loader.views.dense_views import DenseViews, points_in_views, swap_pairs
 from data_loader.views.similarity import Spread
-from engine.annotated_squares import AnnotatedSquares
 from engine.encoded_images import EncodedImages
-from engine.regressor_run import EvaluationSettings, in_words
-from engine.regressor_training import Task, baseline, evaluate, judged_split, mean_shape
+from engine.readouts.annotated_squares import AnnotatedSquares
+from engine.readouts.published import OPTIMIZATION, load_optimizer
+from engine.readouts.readout import Readout
+from engine.readouts.task import evaluate
 from engine.resumption import save_current
-from models.encoders import Encoder
-from models.heatmap_head import HeatmapNetwork
+from models.encoders import Encoder, Levels
+from models.heatmap_head import HeatmapHead, HeatmapNetwork, head_levels
+from models.landmarks import Landmarks
 from models.loss import heatmap_loss
+from models.resnet import PIXELS
+from utils.arguments import integer, positive_float, positive_int, unit_interval
 from utils.checkpoint import load_weights, save_checkpoint
-from utils.errors import InputError, check_finite
+from utils.errors import check_finite
 from utils.interruption import Interruption
 from utils.log import RunLog, Stopwatch, progress
 from utils.schedule import set_learning_rate, warm_up_cosine_lr
@@ -38,108 +44,130 @@ JUDGED_FROM, JUDGED_FRACTION, MOST_JUDGED = 100, 0.1, 100
 Weights = dict[str, dict[str, Tensor]]  # of encoder and head
 
 
-class FinetuneRun:
-    """A network with its optimizer, the rounds done and the best weights.
+class Finetune(Readout):
+    """A `HeatmapHead` on all maps, trained together with the encoder.
 
-    Args:
-        settings: of the evaluation.
-        task: metrics.
-        encoder: is trained on.
-        landmarks: A.
-        side: W.
-        device: to compute on.
-        encoder_digest: of the encoder's weights at the start; checkpoints note it.
-        notes: further entries of the checkpoints.
+    An epoch of its checkpoints is a round of steps; the weights kept are the best round's.
     """
 
-    def __init__(
-        self,
-        settings: EvaluationSettings,
-        task: Task,
-        encoder: Encoder,
-        landmarks: int,
-        side: int,
-        device: torch.device,
-        encoder_digest: str,
-        notes: Mapping[str, object] | None = None,
-    ) -> None:
-        self.settings, self.task, self.device = settings, task, device
-        self.encoder_digest, self.notes = encoder_digest, notes or {}
-        network = HeatmapNetwork(encoder.requires_grad_(True), landmarks, side)
-        self.network = network.to(device).to(memory_format=torch.channels_last)
-        self.optimizer = torch.optim.AdamW(
-            network.parameters(), settings.finetune_rate, weight_decay=WEIGHT_DECAY, fused=True
+    kind, entry = "finetune", "heatmaps"
+    keys = ("opt", "epoch", "model", "heatmaps", "optimizer", "best", "best_epoch", "best_px")
+    counted = ("output.bias", 1)
+    ignored = (*OPTIMIZATION, "repeat", "num_per_epoch", "TPS_aug")
+    trains_encoder = True
+    module: HeatmapHead
+    optimizer: torch.optim.Optimizer
+
+    def __init__(self, encoder: Encoder, levels: Levels, landmarks: int, side: int) -> None:
+        super().__init__(encoder, levels, landmarks, side)
+        self.network: HeatmapNetwork = HeatmapNetwork(encoder, self.module, levels.numbers)
+        self.sees = (PIXELS,)
+        self.best_round, self.best_px, self.best = 0, math.inf, Weights()
+
+    @staticmethod
+    def add_arguments(parser: argparse.ArgumentParser) -> None:
+        """Declare the options of ``--regressor finetune``."""
+        group = parser.add_argument_group(
+            "fine-tuning (--regressor finetune), in place of those above"
         )
-        self.round_steps = max(ROUND_STEPS, -(-settings.finetune_steps // MOST_ROUNDS))
-        self.done, self.best_round, self.best_px = 0, 0, math.inf
-        self.best: Weights = {}
+        group.add_argument(
+            "--finetune_steps",
+            type=positive_int,
+            default=300,
+            help="steps; the learning rate rises over 20 of them and falls to 0 along a half "
+            "cosine",
+        )
+        group.add_argument(
+            "--finetune_batch",
+            type=integer(2, 10_000),
+            default=16,
+            help="random views a step, of images in a random order",
+        )
+        group.add_argument(
+            "--finetune_rate", type=positive_float, default=0.001, help="AdamW's learning rate"
+        )
+        group.add_argument(
+            "--finetune_spread",
+            type=unit_interval,
+            default=1.0,
+            metavar="FACTOR",
+            help="multiplies how far views are turned (30 degrees), scaled, shifted and "
+            "stretched: less than 1 for objects that are all posed alike, such as 0.4 for mounted "
+            "wings",
+        )
 
-    def resume(self, path: Path, content: dict) -> None:
-        """Restore what a checkpoint holds.
+    @staticmethod
+    def build(
+        channels: int, landmarks: int, side: int, shape: tuple[int, int] | None
+    ) -> HeatmapHead:
+        """Return a fresh head; see `Readout.build`."""
+        return HeatmapHead(channels, landmarks, side)
 
-        Raises:
-            InputError: if it doesn't fit, or began with another encoder.
-        """
-        settings = self.settings
-        if content.get("encoder_digest") != self.encoder_digest and not settings.override:
-            raise InputError(f"{path}: began with another encoder; --override to insist")
-        for weights in (content["best"], content):  # the former are checked alone
-            self.load(weights, path)
-        try:
-            self.optimizer.load_state_dict(content["optimizer"])
-        except (ValueError, KeyError, TypeError) as error:
-            raise InputError(f"{path}: the optimizer's state doesn't fit ({error})") from None
-        self.done, self.best = content["epoch"], content["best"]
-        self.best_round, self.best_px = int(content["best_epoch"]), float(content["best_px"])
+    @classmethod
+    def choose_levels(
+        cls, encoder: Encoder, layer: int, use_hypercol: bool, state: Mapping[str, Any]
+    ) -> Levels:
+        """Return all maps, whatever flags say, or those that a head's weights fit."""
+        return Levels(head_levels(encoder, state), None)
 
-    @property
-    def readout(self) -> HeatmapNetwork:
-        """The network as it is: after the fit, of the best round."""
-        return self.network
+    def __call__(self, features: Sequence[Tensor]) -> Landmarks:
+        """Return the landmarks in the pixels of images (B, 3, W, W)."""
+        (images,) = features
+        return Landmarks(*self.network(images))
 
-    def load(self, weights: Mapping[str, dict], path: Path) -> None:
-        """Set the network to weights; the path is for messages."""
-        for module, name in ((self.network.encoder, "model"), (self.network.head, "heatmaps")):
-            load_weights(module, weights.get(name, {}), path, self.settings.hint)
-
-    def weights(self) -> Weights:
+    def state(self) -> Weights:
         """Return a copy of the network's weights on the CPU."""
-        parts = {"model": self.network.encoder, "heatmaps": self.network.head}
+        parts = {"model": self.encoder, self.entry: self.module}
         return {
             name: {key: value.cpu().clone() for key, value in part.state_dict().items()}
             for name, part in parts.items()
         }
 
+    def load(self, path: str | Path, content: Mapping[str, Any], hint: str) -> None:
+        """Take the weights of encoder and head; see `Readout.load`."""
+        load_weights(self.encoder, content.get("model", {}), path, hint)
+        load_weights(self.module, content.get(self.entry, {}), path, hint)
+
+    def prepare(self) -> None:
+        """Make the optimizer of encoder and head."""
+        self.encoder.requires_grad_(True)
+        self.network.to(memory_format=torch.channels_last)
+        settings = self.fitting.settings
+        self.optimizer = torch.optim.AdamW(
+            self.network.parameters(), settings.finetune_rate, weight_decay=WEIGHT_DECAY, fused=True
+        )
+        self.round_steps = max(ROUND_STEPS, -(-settings.finetune_steps // MOST_ROUNDS))
+
+    def resume(self, path: Path, content: dict) -> None:
+        """Restore network, optimizer and the best round; see `Readout.resume`."""
+        self.load(path, content["best"], self.fitting.settings.hint)  # so that they fit, too
+        super().resume(path, content)
+        load_optimizer(self.optimizer, path, content)
+        self.best, self.best_round = content["best"], int(content["best_epoch"])
+        self.best_px = float(content["best_px"])
+
     def fit(
         self, train: AnnotatedSquares, held_out: dict[str, EncodedImages], log: RunLog
     ) -> dict[str, object]:
-        """Train, save round by round and evaluate; return what ``result.json`` holds of it.
-
-        Raises:
-            InputError: if the loss isn't finite, or there is nothing to learn a landmark from.
-        """
+        """Train, save round by round and evaluate; see `Readout.fit`."""
+        fitting, settings = self.fitting, self.fitting.settings
         points, visible = train.annotations()
-        groups = train.dataset.item_groups()
-        learnt, judged = split(len(train), self.settings.seed, groups)
-        seen = visible[learnt].any(dim=0)  # (A,)
-        if not seen.all():
-            missing = int(seen.int().argmin()) + 1
-            raise InputError(f"--regressor finetune: no training image shows landmark {missing}")
-        name, judged_set = judged_split(held_out)
-        shape = baseline(self.task, mean_shape(points, visible), judged_set)
-        log.line(f"mean shape: {in_words(self.task, {name: shape})}")
-        rounds = -(-self.settings.finetune_steps // self.round_steps)
+        learnt, judged = split(len(train), settings.seed, fitting.groups)
+        self.check_shown(visible[learnt])
+        shape = self.score_mean_shape(points, visible, held_out, log)
+        rounds = -(-settings.finetune_steps // self.round_steps)
         with Interruption() as interruption:
             for number in range(self.done + 1, rounds + 1):
                 self.run_round(number, rounds, train, learnt, judged, log)
                 if interruption.received:
                     interruption.leave(interruption.received)
-        self.load(self.best, self.settings.folder)
-        scores = {s: evaluate(self.network, self.task, images) for s, images in held_out.items()}
+        self.load(settings.folder, self.best, settings.hint)
+        self.network.eval()
+        scores = {s: evaluate(self, fitting.task, images) for s, images in held_out.items()}
         chosen = f"chosen on {len(judged)} held-out training images" if len(judged) else "the last"
-        log.line(f"round {self.best_round}, {chosen}: {in_words(self.task, scores)}")
+        log.line(f"round {self.best_round}, {chosen}: {fitting.task.in_words(scores)}")
         best = {"best_round": self.best_round, "held_out": len(judged)}
-        best["steps"] = self.settings.finetune_steps
+        best["steps"] = settings.finetune_steps
         return {"epochs": rounds, "mean_shape": shape, "finetune": best, "last": scores}
 
     def run_round(
@@ -157,7 +185,7 @@ class FinetuneRun:
         check_finite("the loss", loss, number, flag="--finetune_rate")
         distance_px = self.mean_distance(train, judged) if len(judged) else None
         if distance_px is None or distance_px < self.best_px or not self.best:
-            self.best, self.best_round = self.weights(), number
+            self.best, self.best_round = self.state(), number
             self.best_px = math.inf if distance_px is None else distance_px
         lr = self.optimizer.param_groups[0]["lr"]
         scalars = {} if distance_px is None else {"held_out_px": distance_px}
@@ -172,24 +200,25 @@ class FinetuneRun:
 
     def train_round(self, number: int, train: AnnotatedSquares, learnt: Tensor) -> float:
         """Take a round's steps, which depend on seed and number alone; return the mean loss."""
-        settings, dataset = self.settings, train.dataset
+        settings, dataset = self.fitting.settings, train.dataset
         first = (number - 1) * self.round_steps
         steps = range(first, min(first + self.round_steps, settings.finetune_steps))
         generator = torch.Generator().manual_seed((settings.seed * 1_000_003 + number) % 2**63)
         batches = learnt[shuffled(len(learnt), len(steps) * settings.finetune_batch, generator)]
         order = dataset.flip_order if dataset.mirror == "views" else None
         frame, colours = (dataset.imwidth, dataset.crop), (dataset.mean, dataset.std)
-        spread = Spread(*(self.settings.finetune_spread * largest for largest in SPREAD))
+        spread = Spread(*(settings.finetune_spread * largest for largest in SPREAD))
         views = DenseViews(*frame, *colours, spread, mirrored=order is not None)
-        total = torch.zeros((), device=self.device)
+        device = self.fitting.device
+        total = torch.zeros((), device=device)
         self.network.train()
         squares = train.batches(batches.split(settings.finetune_batch))
         for step, batch in zip(progress(steps, f"round {number}"), squares, strict=True):
-            images, maps = views(batch.images.to(self.device), generator)
+            images, maps = views(batch.images.to(device), generator)
             points, shown = points_in_views(
-                maps, batch.points_px.to(self.device), views.side, views.width
+                maps, batch.points_px.to(device), views.side, views.width
             )
-            visible = shown & batch.visible.to(self.device)
+            visible = shown & batch.visible.to(device)
             if order is not None:
                 points, visible = swap_pairs(maps, points, visible, order)
             lr = warm_up_cosine_lr(settings.finetune_rate, WARM_UP, settings.finetune_steps, step)
@@ -208,33 +237,23 @@ class FinetuneRun:
         """Return the mean distance, in pixels of the network input, of the images' landmarks."""
         self.network.eval()
         distances = []
-        for batch in train.centres(judged.split(self.settings.finetune_batch), self.device):
-            found, _ = self.network(batch.features)  # (B, A, 2)
+        batches = judged.split(self.fitting.settings.finetune_batch)
+        for batch in train.centres(batches, self.fitting.device):
+            found = self(batch.features).points  # (B, A, 2)
             distances.append((found - batch.points).norm(dim=2)[batch.visible])
         return float(torch.cat(distances).mean()) * (train.dataset.side - 1) / 2
 
     def save(self, finished: bool) -> None:
         """Write ``current.pth`` and, of the best round alone, the file named after the encoder."""
-        settings = self.settings
-        content = {
-            "opt": settings.options,
-            "encoder_digest": self.encoder_digest,
-            **self.notes,
-        }
+        settings = self.fitting.settings
+        best = {"best_epoch": self.best_round, "best_px": self.best_px}
         # The same tensors twice take no more room in a file than once.
-        weights = self.best if self.best_round == self.done else self.weights()
-        state = {
-            **content,
-            "epoch": self.done,
-            "best_epoch": self.best_round,
-            "best_px": self.best_px,
-            **weights,
-            "best": self.best,
-            "optimizer": self.optimizer.state_dict(),
-        }
+        weights = self.best if self.best_round == self.done else self.state()
+        state = self.checkpoint(
+            self.done, **best, **weights, best=self.best, optimizer=self.optimizer.state_dict()
+        )
         if self.best_round == self.done or finished:
-            best = {**content, "epoch": self.best_round, **self.best}
-            save_checkpoint(settings.best_path, best)
+            save_checkpoint(settings.best_path, self.checkpoint(self.best_round, **self.best))
         if self.done % settings.save_freq == 0 or finished:
             save_checkpoint(settings.folder / f"ckpt_epoch_{self.done}.pth", state)
         save_current(settings.folder, state, settings.keep_last)

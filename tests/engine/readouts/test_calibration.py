@@ -9,7 +9,7 @@ import torch
 from data_loader.keypoints import Keypoints
 from data_loader.readers.annotation_files import read_lines
 from datasets.synthetic import generate
-from engine.calibration import judge
+from engine.readouts.calibration import judge
 from tests.data_loader.own_tables import write_dots
 from tests.scripts.running import run_inside
 

@@ -5,17 +5,16 @@ import pytest
 import torch
 
 from data_loader.few_shot import restrict
-from engine.evaluation import add_evaluation_arguments
-from engine.regressor_run import EvaluationSettings
-from engine.regressor_training import RIDGE_KEYS, build_regressor, load_regressor
-from engine.ridge_run import (
+from engine.readouts.evaluation import add_evaluation_arguments
+from engine.readouts.readout import EvaluationSettings, Fitting
+from engine.readouts.ridge import Ridge
+from engine.readouts.ridge_fit import (
     JUDGED_IMAGES,
     NOISES,
     PENALTIES,
     SHARPNESSES,
     WIDTHS,
     Choice,
-    RidgeRun,
     assign_folds,
     fit_ridge,
     fit_shape_of,
@@ -26,7 +25,7 @@ from engine.ridge_run import (
     total,
 )
 from eval_face import face_task
-from models.encoders import build_random_encoder, freeze, weights_digest
+from models.encoders import build_random_encoder, choose_levels, freeze, weights_digest
 from models.hypercolumn import SHAPE
 from models.ridge import RidgeReadout
 from tests.utils.dots import Dots, encoded
@@ -53,7 +52,6 @@ def fitted(images, count=40):
     return readout, fit_ridge(
         readout,
         images,
-        images.annotations()[1],
         assign_folds(images, len(images.annotations()[0])),
         RunLog(),
     )
@@ -167,15 +165,6 @@ def test_few_images_leave_the_defaults(encoder, tmp_path):
         assert all(buffer.isfinite().all() for buffer in readout.buffers())
 
 
-def test_a_landmark_that_no_image_shows_is_refused(images, monkeypatch):
-    points, visible = images.annotations()
-    visible = visible.clone()
-    visible[:, 1] = False
-    monkeypatch.setattr(images, "annotations", lambda: (points, visible))
-    with pytest.raises(InputError, match="no training image shows landmark 2"):
-        fitted(images)
-
-
 @pytest.fixture
 def settings(tmp_path):
     parser = ArgumentParser("")
@@ -188,26 +177,32 @@ def settings(tmp_path):
     return settings
 
 
+def start(settings, encoder, found=None):
+    readout = Ridge(encoder, choose_levels(encoder, 4, True), 3, SIDE)
+    task, digest = face_task((0, 1)), weights_digest(encoder)
+    readout.begin(Fitting(settings, task, torch.device("cpu"), digest, {}, None), found)
+    return readout
+
+
+def test_a_landmark_that_no_image_shows_is_refused(images, encoder, settings, monkeypatch):
+    points, visible = images.annotations()
+    visible = visible.clone()
+    visible[:, 1] = False
+    monkeypatch.setattr(images, "annotations", lambda: (points, visible))
+    with pytest.raises(InputError, match="no training image shows landmark 2"):
+        start(settings, encoder).fit(images, {"Test": images}, RunLog())
+
+
 def test_a_run_saves_what_it_fitted_and_resumes_it(images, encoder, settings):
-    digest = weights_digest(encoder)
-
-    def start():
-        cpu = torch.device("cpu")
-        readout = RidgeReadout(960, 3, SIDE, SHAPE)
-        return RidgeRun(settings, face_task((0, 1)), readout, cpu, digest)
-
-    first = start()
+    first = start(settings, encoder)
     result = first.fit(images, {"Test": images}, RunLog())
     assert set(result["ridge"]) == set(Choice._fields)
     path = settings.folder / "current.pth"
-    again = start()
-    again.resume(path, load_checkpoint(path, RIDGE_KEYS))
-    assert again.fit(images, {"Test": images}, RunLog())["last"] == result["last"]
-    # As vis_*.py loads it.
-    loaded = RidgeReadout(960, 3, SIDE, SHAPE)
-    assert load_regressor(str(path), loaded, encoder, "") == []
-    assert distance(loaded, images) == pytest.approx(distance(first.readout, images), abs=1e-6)
+    found = path, load_checkpoint(path, Ridge.keys)
+    again = start(settings, encoder, found)
+    resumed = again.fit(images, {"Test": images}, RunLog())
+    assert resumed["last"] == result["last"] and "ridge" not in resumed
+    assert distance(again.module, images) == distance(first.module, images)
     other = freeze(build_random_encoder("resnet18", SIDE, seed=1))
-    assert "another encoder" in load_regressor(str(path), loaded, other, "")[0]
-    with pytest.raises(InputError, match="of --regressor ridge, not published"):
-        load_regressor(str(path), build_regressor(960, 3, SHAPE), encoder, "")
+    with pytest.raises(InputError, match="belongs to another encoder"):
+        start(settings, other, found)
