@@ -24,14 +24,14 @@ from torch import Tensor
 
 from data_loader.data_loaders_animal import add_animal_arguments, build_animal_dataset
 from data_loader.splits import group_names
-from engine.annotation_curve import CurveSettings, add_curve_arguments, run_curve
-from engine.keypoint_scores import (
+from engine.points.curve import CurveSettings, add_curve_arguments, run_curve
+from engine.points.scores import (
     ScoreSettings,
     add_score_arguments,
     score_splits,
     sum_up_folds,
 )
-from engine.keypoint_sets import (
+from engine.points.splits import (
     KeypointSettings,
     Splits,
     add_keypoint_arguments,

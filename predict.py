@@ -18,10 +18,9 @@ from typing import Any, NamedTuple
 from data_loader.folder import add_boxes_argument, add_fit_argument, add_margin_argument
 from data_loader.loaders import add_loader_arguments, worker_notice
 from data_loader.unannotated import ImageFiles, ImageSource, annotated_images, open_source
-from engine.export import check_export, export
-from engine.page import add_page_argument, check_page
-from engine.prediction import PredictionRun, PredictionSettings, bad_list
-from engine.prediction_pictures import (
+from engine.pages.page import add_page_argument, check_page
+from engine.prediction.export import check_export, export
+from engine.prediction.pictures import (
     check_suggestion,
     check_video,
     draw_least_certain,
@@ -29,14 +28,15 @@ from engine.prediction_pictures import (
     suggest_images,
     write_prediction_page,
 )
-from engine.prediction_windows import (
+from engine.prediction.predictor import Frame, PredictorSettings, Trained, load_predictor
+from engine.prediction.run import PredictionRun, PredictionSettings, bad_list
+from engine.prediction.windows import (
     add_window_arguments,
     box_notices,
     check_windows,
     window_side,
     write_windows,
 )
-from engine.predictor import Frame, PredictorSettings, Trained, load_predictor
 from engine.readouts.kinds import add_readout_argument
 from engine.run import (
     add_device_argument,

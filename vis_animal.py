@@ -31,19 +31,19 @@ from torch import Tensor
 from data_loader.data_loaders_animal import add_animal_arguments, build_animal_dataset
 from data_loader.geometry import denormalize_points
 from data_loader.keypoints import Keypoints
-from engine.keypoint_scores import in_words, score_split, to_original
-from engine.keypoint_sets import (
+from engine.pages.visualization import (
+    VisualizationSettings,
+    add_visualization_arguments,
+    run_visualization,
+)
+from engine.points.scores import in_words, score_split, to_original
+from engine.points.splits import (
     KeypointSettings,
     add_keypoint_arguments,
     keypoint_splits,
     refuse_keypoint_flags,
 )
 from engine.readouts.task import WeightedMean, judged_split
-from engine.visualization import (
-    VisualizationSettings,
-    add_visualization_arguments,
-    run_visualization,
-)
 from eval_animal import animal_task
 from utils.arguments import ArgumentParser
 from utils.drawing import draw_names, draw_parts, save_png, sheet

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from data_loader.data_loaders_face import add_face_arguments, build_face_dataset
 from data_loader.geometry import denormalize_points
-from engine.visualization import (
+from engine.pages.visualization import (
     VisualizationSettings,
     add_visualization_arguments,
     run_visualization,

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from data_loader.keypoints import Keypoints
 from engine.encoded_images import EncodedImages
-from engine.keypoint_scores import diagonals, to_original
+from engine.points.scores import diagonals, to_original
 from engine.readouts.readout import Readout
 from engine.readouts.task import find_landmarks
 from engine.resumption import CURRENT

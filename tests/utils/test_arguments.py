@@ -11,7 +11,7 @@ import train_moco
 import vis_animal
 import vis_face
 from datasets import download, synthetic
-from engine.visualization import training_flags
+from engine.pages.visualization import training_flags
 from utils.arguments import ArgumentParser, ignored_notices
 
 RUN = ["--model_path", "m", "--model_name", "n"]

@@ -3,8 +3,8 @@
 import numpy as np
 
 from data_loader.framing import Framing
-from engine.prediction_windows import ENLARGED, box_notices, place_window, window_side
-from engine.predictor import Frame, Seen
+from engine.prediction.predictor import Frame, Seen
+from engine.prediction.windows import ENLARGED, box_notices, place_window, window_side
 from tests.data_loader.layouts import complaint
 
 POINTS = np.array([(100, 60), (120, 60), (110, 70)], dtype=float)

@@ -11,7 +11,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
-from engine.keypoint_scores import write_csv
+from engine.points.scores import write_csv
 from engine.readouts.readout import EvaluationSettings
 from engine.readouts.task import judged_split
 from engine.run import Settings

@@ -1,8 +1,8 @@
 """Which images may be suggested for annotation."""
 
-import engine.prediction_pictures as pictures
+import engine.prediction.pictures as pictures
 from data_loader.unannotated import ImageFiles, Shown
-from engine.part_file import Found
+from engine.prediction.part_file import Found
 
 
 def entry(index, confidence, reason="") -> Found:

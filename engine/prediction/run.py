@@ -23,8 +23,8 @@ from data_loader.readers.prediction_files import (
     write_predictions,
 )
 from data_loader.unannotated import ImageSource, InputItem, Preparation
-from engine.part_file import SUFFIX, Found, PartFile
-from engine.predictor import Frame, Predictor
+from engine.prediction.part_file import SUFFIX, Found, PartFile
+from engine.prediction.predictor import Frame, Predictor
 from models.encoders import weights_digest
 from utils.errors import InputError
 from utils.files import check_output, write_text, writing

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from data_loader.keypoints import Cutting, Keypoints
-from engine.keypoint_scores import (
+from engine.points.scores import (
     ScoreSettings,
     diagonals,
     distance_between,

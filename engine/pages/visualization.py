@@ -20,9 +20,9 @@ from data_loader.items import Items
 from data_loader.landmark_dataset import LandmarkDataset
 from data_loader.loaders import add_loader_arguments, build_loader, worker_notice
 from engine.encoder_loading import EncoderSettings, load_frozen_encoder, use_colours
-from engine.page import add_page_argument, check_page, write_page
-from engine.page_records import dataset_records, landmark_names
-from engine.predictor import read_calibration
+from engine.pages.page import add_page_argument, check_page, write_page
+from engine.pages.records import dataset_records, landmark_names
+from engine.prediction.predictor import read_calibration
 from engine.readouts.evaluation import add_evaluation_arguments
 from engine.readouts.kinds import (
     AUTO,

@@ -16,9 +16,9 @@ from torch.nn.functional import adaptive_avg_pool2d
 from data_loader.framing import Framing
 from data_loader.readers.videos import frame_rate, write_video
 from data_loader.unannotated import ImageFiles, ImageSource, VideoFrames
-from engine.page import PageRecord, write_page
-from engine.part_file import Found, least_certain
-from engine.prediction import PredictionRun
+from engine.pages.page import PageRecord, write_page
+from engine.prediction.part_file import Found, least_certain
+from engine.prediction.run import PredictionRun
 from models.encoders import encode
 from models.suggestion import suggest
 from utils.drawing import draw_named, save_png

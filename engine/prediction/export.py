@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from engine.predictor import Frame, Predictor
+from engine.prediction.predictor import Frame, Predictor
 from models.exported import ExportedNetwork
 from models.resnet import InsResNet
 from utils.checkpoint import save_checkpoint

@@ -7,8 +7,8 @@ from data_loader.data_loaders_animal import CUB
 from data_loader.geometry import denormalize_points, normalize_points
 from data_loader.keypoints import Cutting, Keypoints
 from data_loader.readers.keypoint_table import KeypointTable
-from engine.page import write_page
-from engine.page_records import dataset_records, landmark_names
+from engine.pages.page import write_page
+from engine.pages.records import dataset_records, landmark_names
 from tests.data_loader.layouts import write_cub
 
 

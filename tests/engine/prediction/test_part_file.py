@@ -2,7 +2,7 @@
 
 import pytest
 
-from engine.part_file import Found, PartFile, least_certain
+from engine.prediction.part_file import Found, PartFile, least_certain
 from tests.data_loader.layouts import complaint
 
 IDENTITY = {"checkpoint": "1", "images": "2"}

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import pytest
 from PIL import Image
 
-from engine.annotation_curve import COLUMNS, CurveSettings, draw_curve, run_curve, write_curve
+from engine.points.curve import COLUMNS, CurveSettings, draw_curve, run_curve, write_curve
 from engine.run import Settings
 from utils.errors import InputError
 

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from data_loader.keypoints import Keypoints
 from data_loader.splits import group_names
-from engine.point_errors import (
+from engine.points.errors import (
     OKS_LEVELS,
     average_precision,
     mean_and_median,

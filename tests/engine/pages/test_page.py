@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from engine.page import (
+from engine.pages.page import (
     ENLARGED,
     THUMBNAIL,
     PageRecord,
@@ -80,7 +80,7 @@ def test_records_are_written_as_they_are(tmp_path):
 
 
 def test_records_are_taken_one_by_one_and_paged(tmp_path, monkeypatch):
-    monkeypatch.setattr("engine.page.PAGE_SIZE", 30)
+    monkeypatch.setattr("engine.pages.page.PAGE_SIZE", 30)
     alive = []
 
     def stream():
@@ -502,7 +502,7 @@ def test_without_truth_or_confidence_the_page_says_nothing_of_them(reader, tmp_p
 
 
 def test_of_many_images_only_those_in_sight_are_in_the_document(reader, tmp_path, monkeypatch):
-    monkeypatch.setattr("engine.page.PAGE_SIZE", 90)
+    monkeypatch.setattr("engine.pages.page.PAGE_SIZE", 90)
     pixel = Image.new("RGB", (4, 3))
     count = 307
     records = (record(n, side=(4, 3), image=pixel) for n in range(count))

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from engine.point_errors import (
+from engine.points.errors import (
     INTERVAL,
     OKS_LEVELS,
     RESAMPLES,

@@ -12,8 +12,8 @@ import numpy as np
 from data_loader.framing import Box
 from data_loader.readers.prediction_files import Prediction, prediction_format, write_predictions
 from data_loader.unannotated import ImageFiles, ImageSource
-from engine.prediction import PredictionRun, as_predictions
-from engine.predictor import Frame
+from engine.prediction.predictor import Frame
+from engine.prediction.run import PredictionRun, as_predictions
 from utils.arguments import positive_int
 from utils.errors import InputError
 from utils.files import check_output

@@ -147,7 +147,6 @@ class KeypointSettings(Settings):
     flip_pairs: list[tuple[str, str]] | None
     mirror: str
     calibrate_at: float
-    regressor: str
     seed: int
     image_size: int
     image_crop: int

@@ -11,8 +11,8 @@ import torch
 from PIL import Image
 
 from data_loader.framing import Framing
-from engine.export import check_export, export, metadata
-from engine.predictor import Frame, Predictor
+from engine.prediction.export import check_export, export, metadata
+from engine.prediction.predictor import Frame, Predictor
 from engine.readouts.kinds import READOUTS
 from models.calibration import Calibration
 from models.encoders import build_random_encoder, freeze
@@ -125,7 +125,7 @@ def test_what_cant_be_exported_is_said(tmp_path, monkeypatch):
     ):
         assert words in complaint(check_export, tmp_path / name, False)
     check_export(tmp_path / "a.onnx", True)
-    monkeypatch.setattr("engine.export.TOLERANCE", 0.0)
+    monkeypatch.setattr("engine.prediction.export.TOLERANCE", 0.0)
     said = complaint(export, tmp_path / "b.onnx", predictor("finetune"), FRAME)
     assert "ONNX Runtime's results differ by" in said and not (tmp_path / "b.onnx").exists()
 

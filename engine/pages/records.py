@@ -12,7 +12,7 @@ from torch import Tensor
 from data_loader.geometry import denormalize_points
 from data_loader.keypoints import Keypoints
 from data_loader.landmark_dataset import LandmarkDataset
-from engine.page import PageRecord
+from engine.pages.page import PageRecord
 
 
 def landmark_names(dataset: LandmarkDataset) -> list[str]:

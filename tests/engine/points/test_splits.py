@@ -1,13 +1,12 @@
 """Which of one's own annotated images are trained on, and which are held out."""
 
 from dataclasses import replace
-from functools import partial
 
 import numpy as np
 import pytest
 
-import engine.keypoint_sets
-from engine.keypoint_sets import KeypointSettings, add_keypoint_arguments, keypoint_splits
+import engine.points.splits
+from engine.points.splits import KeypointSettings, add_keypoint_arguments, keypoint_splits
 from tests.data_loader.layouts import complaint
 from tests.data_loader.own_tables import NAMES, write_dots
 from tests.recipes import SHARED
@@ -19,7 +18,7 @@ def tables(tmp_path, monkeypatch):
     """The tables that annotation files of some names hold: 9 instances, 3 in each of 3 folders."""
     held = {"all": write_dots(tmp_path, 9)}
     monkeypatch.setattr(
-        engine.keypoint_sets, "read_keypoints", lambda path, folder, **_: held[path.name]
+        engine.points.splits, "read_keypoints", lambda path, folder, **_: held[path.name]
     )
     return held
 
@@ -34,7 +33,7 @@ def settings_of(*flags) -> KeypointSettings:
     add_keypoint_arguments(parser)
     options = parser.parse_args(list(flags))
     for name, value in {
-        **{"data_folder": None, "regressor": "ridge", "seed": 0, "imagelist": None},
+        **{"data_folder": None, "seed": 0, "imagelist": None},
         **{"image_size": 32, "image_crop": 0, "on_bad_image": "stop"},
     }.items():
         setattr(options, name, value)
@@ -52,7 +51,7 @@ def only(settings, **changes):
 
 
 def part(table, rows):
-    return engine.keypoint_sets.select(table, np.isin(np.arange(len(table.images)), rows))
+    return engine.points.splits.select(table, np.isin(np.arange(len(table.images)), rows))
 
 
 def test_three_tenths_are_tested_on_unless_something_else_is_said(settings, tables):
@@ -146,20 +145,16 @@ def test_one_annotated_image_cant_be_split(settings, tables):
     assert len(only(settings, test_share=0.0).train) == 1
 
 
-def test_what_is_mirrored(settings, tables):
-    def mirror(**changes):
+def test_which_points_a_mirror_swaps(settings, tables):
+    def flip_order(**changes):
         train = only(settings, **changes).train
-        return train.mirror, None if train.flip_order is None else train.flip_order.tolist()
+        return None if train.flip_order is None else train.flip_order.tolist()
 
-    finetune = partial(mirror, regressor="finetune")
-    assert mirror() == ("off", [0, 2, 1])
-    assert mirror(mirror="on") == ("copies", [0, 2, 1])
-    assert finetune() == ("views", [0, 2, 1])
-    assert finetune(mirror="off") == ("off", [0, 2, 1])
-    assert finetune(flip_pairs=[("nose", "left_eye")]) == ("views", [1, 0, 2])
+    assert flip_order() == flip_order(mirror="off") == [0, 2, 1]
+    assert flip_order(flip_pairs=[("nose", "left_eye")]) == [1, 0, 2]
     tables["all"] = tables["all"]._replace(flip_pairs=[])
-    assert finetune() == ("off", None)
-    assert finetune(mirror="on") == ("views", [0, 1, 2])
+    assert flip_order() is None
+    assert flip_order(mirror="on") == [0, 1, 2]
 
 
 def test_the_readers_lines_are_handed_on(settings):

@@ -1,6 +1,6 @@
 """A page to look through landmarks with: one folder of files that a browser opens, no server.
 
-The folder holds ``index.html`` with its style and script (those of ``engine/page_files``), the
+The folder holds ``index.html`` with its style and script (those of ``engine/pages/files``), the
 records as ``data/*.js``, `PAGE_SIZE` a file, and the images as JPEGs whose names are numbers.
 Letters: N records, A named points.
 """
@@ -22,7 +22,7 @@ from utils.drawing import part_colours
 from utils.errors import ImageError, InputError
 from utils.files import UNFINISHED, printable, write_text, writing
 
-FILES = Path(__file__).parent / "page_files"
+FILES = Path(__file__).parent / "files"
 PAGE_SIZE = 500  # records of a data file: few enough to be read while the page is alive
 FOLDER_SIZE = 1000  # images of a folder: file managers show more only slowly
 THUMBNAIL, ENLARGED = 240, 960  # longer sides of an image, in pixels
