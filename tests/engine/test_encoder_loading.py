@@ -176,3 +176,20 @@ def test_noted_colours_that_are_none_name_the_file(tmp_path, colours):
     torch.save({"colours": colours}, path)
     with pytest.raises(InputError, match="its colours are no mean"):
         use_colours(build_random_encoder("resnet18", 32, 0), ImageSet(32, 0), noted_in=str(path))
+
+
+class Squares(ImageSet):
+    """No images, but the colours that they are standardised by."""
+
+    def __init__(self):
+        super().__init__(64, 0)
+
+
+def test_measured_colours_stay_and_others_are_the_checkpoints(tmp_path):
+    path, noted = tmp_path / "c.pth", ((0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
+    torch.save({"colours": {"mean": list(noted[0]), "std": list(noted[1])}}, path)
+    measured, usual = Squares(), Squares()
+    own = (0.5, 0.5, 0.5), (0.2, 0.2, 0.2)
+    measured.standardise_by(*own)
+    use_colours(torch.nn.Linear(1, 1), measured, usual, noted_in=str(path))
+    assert (measured.mean, measured.std) == own and (usual.mean, usual.std) == noted

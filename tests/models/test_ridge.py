@@ -11,6 +11,7 @@ from models.ridge import (
     RidgeReadout,
     cell_axis,
     cell_places,
+    find_peak,
     gaussian_profiles,
 )
 from utils.errors import InputError
@@ -199,3 +200,12 @@ def test_confidence_tells_clear_peaks_from_doubtful_ones_however_sharply_they_ar
     others = 62 + (30 * torch.tensor([0.1, 0.6, 0.8])).exp()
     peak = torch.tensor(30 * 0.9).exp()
     assert torch.allclose(confidence[:, 0], peak / (peak + others), rtol=1e-3)
+
+
+def test_a_peak_is_the_mean_of_the_cells_above_half_of_it():
+    """Weighted by what they have above half; cells far away and lower ones have no part in it."""
+    places = torch.tensor([[0.0, 0.0], [0.1, 0.0], [0.0, 0.1], [0.9, 0.9]])
+    heat = torch.tensor([[[1.0, 0.75, 0.45, 0.9]]])
+    points, near = find_peak(heat, heat, places)
+    assert torch.allclose(points, torch.tensor([[[0.1 * 0.25 / 0.75, 0.0]]]), atol=1e-6)
+    assert near.tolist() == [[[True, True, True, False]]]

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import engine.points.splits
+from data_loader.splits import split_off
 from engine.points.splits import KeypointSettings, add_keypoint_arguments, keypoint_splits
 from tests.data_loader.layouts import complaint
 from tests.data_loader.own_tables import NAMES, write_dots
@@ -214,3 +215,13 @@ def test_points_of_real_files_lie_in_their_squares(monkeypatch, name, fit):
         light.append(float(grey[row, column].mean() / grey[24:72, 24:72].mean()))
     if name.startswith(("wings", "mouse")):  # veins and the mouse are dark, backgrounds aren't
         assert np.mean(light) < 0.85
+
+
+def test_validation_images_are_drawn_apart_from_the_test_images(settings, tables):
+    """A run that is repeated has to find the same ones: their seed is one more than the tests'."""
+    found = images_of(only(settings, test_share=0.3, val_share=0.3, seed=4))
+    names = np.array(tables["all"].images)
+    test = split_off(names, 0.3, 4)
+    rest = names[~test]
+    assert found["Test"] == names[test].tolist()
+    assert found["Val"] == rest[split_off(rest, 0.3 * len(names) / len(rest), 5)].tolist()

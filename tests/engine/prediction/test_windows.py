@@ -63,3 +63,13 @@ def test_boxes_unlike_those_of_training_are_told():
     assert box_notices(frame(boxed), Boxes(box)) == []
     assert "median" in box_notices(frame(boxed), Boxes((0, 0, 10, 20)))[0]
     assert "median" in box_notices(frame(boxed), Boxes((0, 0, 10, 90)))[0]
+
+
+def test_points_count_as_long_as_they_reach_no_further_than_most_of_the_window():
+    """1.2 / 1.75 of it: as the readout was trained, with the rest around the points."""
+    sure = np.array([0.9, 0.8])
+    for reach, counts in ((27, True), (28, False)):
+        left, *_ = place_window(
+            np.array([(100.0, 60.0), (100.0 + reach, 60.0)]), sure, (640, 480), 40
+        )
+        assert left == (100 + (reach if counts else 0) / 2 - 20 + 1) // 1 - 0.5

@@ -1,6 +1,8 @@
 """Confidence on drawn faces of other people: what it promises is what happens."""
 
 import csv
+from argparse import Namespace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,9 +11,13 @@ import torch
 from data_loader.keypoints import Keypoints
 from data_loader.readers.annotation_files import read_lines
 from datasets.synthetic import generate
+from engine.readouts import calibration
 from engine.readouts.calibration import judge
+from models.landmarks import Landmarks
 from tests.data_loader.own_tables import write_dots
 from tests.scripts.running import run_inside
+from utils.checkpoint import load_checkpoint, save_checkpoint
+from utils.log import RunLog
 
 NAMES = ["left_eye", "right_eye", "nose", "left_mouth", "right_mouth"]
 FIT = ["--model", "resnet18", "--random_network", "--layer", "4", "--use_hypercol"]
@@ -88,3 +94,28 @@ def reliability(found, truth):
             told.append(float(row[f"{name}_confidence"]))
             hits.append(np.hypot(*off) <= DISTANCE * np.hypot(178, 218))
     return np.array(told), np.array(hits, dtype=float)
+
+
+@pytest.mark.parametrize("count", [9, 10])
+def test_fewer_than_ten_points_calibrate_nothing(tmp_path, monkeypatch, count):
+    dataset = Keypoints(write_dots(tmp_path, 4), tmp_path, "test", imwidth=32)
+    dataset.annotations["visible"][:] = False
+    dataset.annotations["visible"].reshape(-1)[:count] = True
+    path = tmp_path / "current.pth"
+    save_checkpoint(path, {"opt": Namespace(), "epoch": 1})
+    readout = SimpleNamespace(
+        fitting=SimpleNamespace(
+            settings=SimpleNamespace(folder=tmp_path, best_path=tmp_path / "x", hint="")
+        ),
+        done=1,
+        network=torch.nn.Linear(1, 1),
+        load=lambda *_: None,
+        with_confidence=None,
+    )
+    found = Landmarks(torch.zeros(4, 3, 2), torch.rand(4, 3))
+    monkeypatch.setattr(calibration, "find_landmarks", lambda *_: found)
+    log = RunLog()
+    calibration.calibrate_run({"Test": dataset}, 0.05, readout, {"Test": None}, log)
+    said = log.kept[0]
+    assert ("too few" in said) == (count < 10)
+    assert ("calibration" in load_checkpoint(path, ())) == (count >= 10)

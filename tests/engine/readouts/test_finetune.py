@@ -175,3 +175,28 @@ def test_every_image_is_shown_equally_often():
     order = shuffled(5, 12, torch.Generator())
     assert np.bincount(order.numpy()).max() == 3 and len(order) == 12
     assert all(sorted(part.tolist()) == [0, 1, 2, 3, 4] for part in order[:10].split(5))
+
+
+def test_the_round_with_the_least_distance_is_kept(squares, settings, monkeypatch):
+    monkeypatch.setattr("engine.readouts.finetune.ROUND_STEPS", 1)
+    monkeypatch.setattr("engine.readouts.finetune.JUDGED_FROM", 4)
+    monkeypatch.setattr("engine.readouts.finetune.JUDGED_FRACTION", 0.3)
+    distances = iter([5.0, 3.0, 4.0, 3.0])
+    monkeypatch.setattr(Finetune, "mean_distance", lambda *_: next(distances))
+    run = start(settings)
+    result = run.fit(squares, {"Test": pixels(squares, run.encoder)}, RunLog())
+    assert result["finetune"]["best_round"] == 2 and run.best_px == 3
+    best, second = (
+        load_checkpoint(settings.folder / name, Finetune.keys[:4])
+        for name in ("resnet18.pth", "ckpt_epoch_2.pth")
+    )
+    for entry in ("model", "heatmaps"):
+        for name, value in second[entry].items():
+            assert torch.equal(best[entry][name], value), name
+
+
+def test_without_held_out_images_the_last_round_is_kept(squares, settings, monkeypatch):
+    monkeypatch.setattr("engine.readouts.finetune.ROUND_STEPS", 1)
+    run = start(settings)
+    result = run.fit(squares, {"Test": pixels(squares, run.encoder)}, RunLog())
+    assert result["finetune"] == {"best_round": 4, "held_out": 0, "steps": 4}
