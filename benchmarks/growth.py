@@ -29,7 +29,7 @@ from benchmarks.growth_pretraining import cost_of_pretraining
 from benchmarks.growth_readouts import SIDE, cost_of_prediction, cost_of_readout
 from benchmarks.measure import Cost, in_fresh_process, machine, spread
 from benchmarks.regressor import LAYER
-from data_loader.data_loaders_animal import find_images
+from data_loader.readers.image_names import find_images
 from datasets.synthetic import generate
 from utils.arguments import ArgumentParser, positive_int
 

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from data_loader.bad_images import add_bad_image_argument
-from data_loader.geometry import Square, celeba_square, face_window, resize_square
+from data_loader.geometry import FaceWindow, celeba_points, celeba_square, resize_square
 from data_loader.image_set import ImageSet
 from data_loader.landmark_dataset import LandmarkDataset, add_image_arguments
 from data_loader.readers.annotation_files import (
@@ -44,9 +44,9 @@ class AlignedFaces(ImageSet):
 
     file_size = CELEBA_SIZE
 
-    def square(self, image: Image.Image, points_orig: np.ndarray, index: int) -> Square:
+    def square(self, image: Image.Image, index: int) -> Image.Image:
         """See `celeba_square`."""
-        return celeba_square(image, points_orig, self.imwidth)
+        return celeba_square(image, self.imwidth)
 
 
 class CelebA(AlignedFaces, FaceDataset):
@@ -56,13 +56,17 @@ class CelebA(AlignedFaces, FaceDataset):
     annotation_file = "Anno/list_landmarks_align_celeba.txt"
 
     def read(self, root: Path, train: bool) -> tuple[Path, list[str], dict[str, np.ndarray]]:
-        """See `LandmarkDataset.read`."""
+        """See `NamedImages.read`."""
         names, keypoints = read_celeba_landmarks(root / self.annotation_file)
         rows = self.split(root, names, train)
         folder, filenames = root / self.image_folder, [names[row] for row in rows]
         filenames = self.check_listed(folder, filenames, root / self.annotation_file)
         check_points(root / self.annotation_file, filenames, keypoints[rows], CELEBA_SIZE)
         return folder, filenames, {"keypoints": keypoints[rows]}
+
+    def square_points(self, size: tuple[int, int], index: int) -> np.ndarray:
+        """See `celeba_points`."""
+        return celeba_points(super().square_points(size, index), self.imwidth)
 
     def split(self, root: Path, names: list[str], train: bool) -> list[int]:
         """Return the rows of the annotation file that belong to the split."""
@@ -139,7 +143,7 @@ class AFLW(FaceDataset):
     published_counts = {"train": 10_122, "test": 2_991}
 
     def read(self, root: Path, train: bool) -> tuple[Path, list[str], dict[str, np.ndarray]]:
-        """See `LandmarkDataset.read`."""
+        """See `NamedImages.read`."""
         split = "train" if train else "test"
         list_path = root / f"aflw_{split}_images.txt"
         names = read_names(list_path)
@@ -154,13 +158,16 @@ class AFLW(FaceDataset):
         check_unique(mat_path, [name for name, _ in faces])  # with other points, that is
         return root / "output", names, {"keypoints": keypoints, "hw": mat["hw"]}
 
-    def square(self, image: Image.Image, points_orig: np.ndarray, index: int) -> Square:
-        """Resize to a square; see `LandmarkDataset.square`."""
-        points = points_orig * (self.imwidth / np.array(image.size))
-        return resize_square(image, self.imwidth), points
+    def square(self, image: Image.Image, index: int) -> Image.Image:
+        """Resize to a square."""
+        return resize_square(image, self.imwidth)
+
+    def square_points(self, size: tuple[int, int], index: int) -> np.ndarray:
+        """See `LandmarkDataset.square_points`."""
+        return super().square_points(size, index) * (self.imwidth / np.array(size))
 
     def expected_size(self, index: int) -> tuple[int, int]:
-        """See `LandmarkDataset.expected_size`; the file of the points has it."""
+        """See `NamedImages.expected_size`; the file of the points has it."""
         height, width = self.annotations["hw"][index].tolist()
         return width, height
 
@@ -172,7 +179,7 @@ class AFLW_MTFL(FaceDataset):  # noqa: N801 (published name)
     file_size = MTFL_SIZE
 
     def read(self, root: Path, train: bool) -> tuple[Path, list[str], dict[str, np.ndarray]]:
-        """See `LandmarkDataset.read`; an image both trained and tested on is an error."""
+        """See `NamedImages.read`; an image both trained and tested on is an error."""
         csv_path, test_path = root / "aflw_cropped/facedata_cropped.csv", root / "MTFL/testing.txt"
         test_names, test_points = parse_table(
             test_path, read_lines(test_path), 10, 1, parse_coordinate
@@ -191,10 +198,13 @@ class AFLW_MTFL(FaceDataset):  # noqa: N801 (published name)
         check_points(csv_path, crops, keypoints, MTFL_SIZE)
         return root / "aflw_cropped", crops, {"keypoints": keypoints}
 
-    def square(self, image: Image.Image, points_orig: np.ndarray, index: int) -> Square:
-        """Resize to a square; points are 1-based in a 150x150 image."""
-        points = (points_orig - 1) * (self.imwidth / MTFL_SIZE[0])
-        return resize_square(image, self.imwidth), points
+    def square(self, image: Image.Image, index: int) -> Image.Image:
+        """Resize to a square."""
+        return resize_square(image, self.imwidth)
+
+    def square_points(self, size: tuple[int, int], index: int) -> np.ndarray:
+        """See `LandmarkDataset.square_points`; points are 1-based in a 150x150 image."""
+        return (super().square_points(size, index) - 1) * (self.imwidth / MTFL_SIZE[0])
 
 
 def read_aflw_crops(path: Path) -> tuple[list[str], list[str], np.ndarray]:
@@ -237,7 +247,7 @@ class ThreeHundredW(FaceDataset):
     test_parts = (("helen/testset", ""), ("lfpw/testset", ""), ("ibug", "image"))
 
     def read(self, root: Path, train: bool) -> tuple[Path, list[str], dict[str, np.ndarray]]:
-        """See `LandmarkDataset.read`; the lists of face boxes say which images there are."""
+        """See `NamedImages.read`; the lists of face boxes say which images there are."""
         filenames: list[str] = []
         boxes: list[np.ndarray] = []
         for folder, start in self.train_parts if train else self.test_parts:
@@ -248,12 +258,21 @@ class ThreeHundredW(FaceDataset):
         points = [read_pts((root / name).with_suffix(".pts"), 68) for name in filenames]
         return root, filenames, {"keypoints": np.array(points), "face_box": np.array(boxes)}
 
-    def square(self, image: Image.Image, points_orig: np.ndarray, index: int) -> Square:
-        """See `face_window`; points or a box far outside their image are an error."""
-        path, box = self.folder / self.filenames[index], self.annotations["face_box"][index]
-        check_points(path.with_suffix(".pts"), [path.name], points_orig[None], image.size)
-        check_face_box(path, box, image.size)
-        return face_window(image, points_orig, box, self.imwidth)
+    def window(self, size: tuple[int, int], index: int) -> FaceWindow:
+        """Return what of an image becomes the square; a box far outside the image is an error."""
+        box = self.annotations["face_box"][index]
+        check_face_box(self.path(index), box, size)
+        return FaceWindow(box, self.imwidth)
+
+    def square(self, image: Image.Image, index: int) -> Image.Image:
+        """See `FaceWindow`."""
+        return self.window(image.size, index).cut_out(image)
+
+    def square_points(self, size: tuple[int, int], index: int) -> np.ndarray:
+        """See `LandmarkDataset.square_points`; points far outside the image are an error."""
+        path, points = self.path(index), super().square_points(size, index)
+        check_points(path.with_suffix(".pts"), [path.name], points[None], size)
+        return self.window(size, index)(points)
 
 
 # Name of --dataset to the class and its default root [spec 8].

@@ -8,11 +8,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from data_loader.data_loaders_animal import InatAve
 from data_loader.framing import FITS, Box, Framing
-from data_loader.geometry import Square
 from data_loader.image_set import Colours, ImageSet, as_colours
 from data_loader.instances import box_or_none
+from data_loader.named_images import UnlabelledImages
 from data_loader.readers.coco_keypoints import read_coco_boxes
 from data_loader.readers.images import oriented_size
 from data_loader.readers.keypoint_images import locate
@@ -45,25 +44,23 @@ class OwnImages(ImageSet):
         """Return the part of an image that is shown, in its pixels; None for all of it."""
         return None
 
-    def square(self, image: Image.Image, points_orig: np.ndarray, index: int) -> Square:
-        """Frame an image; points are pixels of it, the centre of the first one being 0."""
-        box = self.box(index)
+    def square(self, image: Image.Image, index: int) -> Image.Image:
+        """Frame an image."""
         try:
-            square, affine = self.framing.to_square(image, box)
+            return self.framing.to_square(image, self.box(index))[0]
         except ImageError as error:  # of a box beside its image, which doesn't know the file
             raise ImageError(f"{self.path(index)}: {error}") from None
-        return square, affine(points_orig)
 
 
-class Folder(OwnImages, InatAve):
+class Folder(OwnImages, UnlabelledImages):
     """Images of one's own without annotation: all below a folder, or those of a list or of boxes.
 
     Args:
-        root: see `InatAve`.
+        root: see `UnlabelledImages`.
         fit: see `Framing`.
         boxes: a COCO file; each of its boxes is an image of its own.
         margin: around a box, see `Framing`.
-        options: the other arguments of `InatAve`.
+        options: the other arguments of `UnlabelledImages`.
     """
 
     def __init__(
@@ -78,7 +75,7 @@ class Folder(OwnImages, InatAve):
         super().__init__(root, **options)
 
     def read(self, root: Path, train: bool) -> tuple[Path, Sequence[str], dict[str, np.ndarray]]:
-        """See `InatAve.read`; ``boxes`` (N, 4) are in pixels."""
+        """See `NamedImages.read`; ``boxes`` (N, 4) are in pixels."""
         if self.boxes is not None:
             folder, (filenames, annotations) = root, self._read_boxes(root, Path(self.boxes))
         else:
@@ -94,14 +91,14 @@ class Folder(OwnImages, InatAve):
         names, boxes, _ = read_coco_boxes(path)
         names, notices = locate(path, root, names)
         self.notices += notices
-        return names, {"keypoints": np.empty((len(names), 0, 2)), "boxes": boxes}
+        return names, {"boxes": boxes}
 
     def box(self, index: int) -> Box | None:
         """See `OwnImages.box`."""
         return None if self.boxes is None else box_or_none(self.annotations["boxes"][index])
 
     def digested(self, facts: object) -> object:
-        """See `LandmarkDataset.digested`; the framing counts, too."""
+        """See `NamedImages.digested`; the framing counts, too."""
         return [self.framing, facts]
 
 

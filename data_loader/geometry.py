@@ -13,7 +13,6 @@ from PIL import Image
 from torch import Tensor
 
 Points = TypeVar("Points", np.ndarray, Tensor)
-Square = tuple[Image.Image, np.ndarray]  # an (S, S) image, and its points (A, 2) in its pixels
 
 # [spec 6] CelebA's rows above and below this square show background.
 CELEBA_TOP, CELEBA_SIDE = 30, 178
@@ -26,33 +25,43 @@ def resize_square(image: Image.Image, side: int) -> Image.Image:
     return image.resize((side, side), Image.Resampling.BILINEAR)
 
 
-def celeba_square(image: Image.Image, points_orig: np.ndarray, side: int) -> Square:
-    """Cut CelebA's rows 30 to 208 and resize the 178x178 square and its points (A, 2)."""
+def celeba_square(image: Image.Image, side: int) -> Image.Image:
+    """Cut CelebA's rows 30 to 208 and resize the 178x178 square."""
     box = (0, CELEBA_TOP, CELEBA_SIDE, CELEBA_TOP + CELEBA_SIDE)
-    points = (points_orig - (0, CELEBA_TOP)) * (side / CELEBA_SIDE)
-    return resize_square(image.crop(box), side), points
+    return resize_square(image.crop(box), side)
 
 
-def face_window(
-    image: Image.Image, points_orig: np.ndarray, face_box: np.ndarray, side: int
-) -> Square:
-    """Cut 300-W's window around the face and resize it to (side, side).
+def celeba_points(points_orig: np.ndarray, side: int) -> np.ndarray:
+    """Return points (A, 2) of CelebA's images in pixels of `celeba_square`."""
+    return (points_orig - (0, CELEBA_TOP)) * (side / CELEBA_SIDE)
 
-    The arithmetic is MATLAB's, with the roundings of the published files [spec 6]; the points
-    (A, 2) and the face box (xmin, ymin, xmax, ymax) are 1-based.
+
+class FaceWindow:
+    """300-W's window around a face, resized to (side, side).
+
+    The arithmetic is MATLAB's, with the roundings of the published files [spec 6]; the face box
+    (xmin, ymin, xmax, ymax) and points are 1-based.
     """
-    xmin, ymin, xmax, ymax = (float(v) for v in face_box)
-    factor = WINDOW_FACE / (xmax - xmin + 1)
-    centre_x = np.floor(factor * (xmin + (xmax - xmin + 2) / 2))
-    centre_y = np.floor(factor * (ymin + (ymax - ymin + 2) / 2))
-    half, margin = WINDOW_FACE / 2, (WINDOW_SIDE - WINDOW_FACE) / 2
-    x0, x1 = int(centre_x - half + 1 - margin), int(centre_x + half + margin)
-    y0, y1 = int(centre_y - half + 1 - margin - 2), int(centre_y + half + margin - 2)
-    scaled = image.resize((int(image.width * factor), int(image.height * factor)))
-    # Pillow's crop fills with zeros what lies outside, as the recipe wants.
-    window = scaled.crop((x0 - 1, y0 - 1, x1, y1))
-    points = (factor * points_orig - (x0 - 1, y0 - 1) - 1) * (side / WINDOW_SIDE)
-    return resize_square(window, side), points
+
+    def __init__(self, face_box: np.ndarray, side: int) -> None:
+        xmin, ymin, xmax, ymax = (float(v) for v in face_box)
+        self.side, self.factor = side, WINDOW_FACE / (xmax - xmin + 1)
+        centre_x = np.floor(self.factor * (xmin + (xmax - xmin + 2) / 2))
+        centre_y = np.floor(self.factor * (ymin + (ymax - ymin + 2) / 2))
+        half, margin = WINDOW_FACE / 2, (WINDOW_SIDE - WINDOW_FACE) / 2
+        x0, x1 = int(centre_x - half + 1 - margin), int(centre_x + half + margin)
+        y0, y1 = int(centre_y - half + 1 - margin - 2), int(centre_y + half + margin - 2)
+        self.box = x0 - 1, y0 - 1, x1, y1  # of the scaled image, 0-based
+
+    def cut_out(self, image: Image.Image) -> Image.Image:
+        """Return the window of an image as a square."""
+        scaled = image.resize((int(image.width * self.factor), int(image.height * self.factor)))
+        # Pillow's crop fills with zeros what lies outside, as the recipe wants.
+        return resize_square(scaled.crop(self.box), self.side)
+
+    def __call__(self, points_orig: np.ndarray) -> np.ndarray:
+        """Return points (A, 2) of the image in pixels of the square."""
+        return (self.factor * points_orig - self.box[:2] - 1) * (self.side / WINDOW_SIDE)
 
 
 def centre_crop(image: Tensor, crop: int) -> Tensor:

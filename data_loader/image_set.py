@@ -1,4 +1,4 @@
-"""Images as squares and as views of them: what annotated sets and shards have in common.
+"""Images as squares and as views of them: what files and shards have in common.
 
 Letters: S the side of the square that an image becomes (``imwidth``), W the side of the network
 input, S - 2 * crop.
@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from data_loader.geometry import Square, centre_crop
+from data_loader.geometry import centre_crop
 from data_loader.items import PairItem, SquareItem
 from data_loader.views.random_view import FACE_MEAN, FACE_STD, RandomView, channels
 from utils.errors import ImageError, InputError
@@ -64,12 +64,12 @@ class ImageSet(Dataset):
         """Return where an image lies."""
         raise NotImplementedError
 
-    def square(self, image: Image.Image, points_orig: np.ndarray, index: int) -> Square:
-        """Return an image, of the expected size, and its points as a square."""
+    def square(self, image: Image.Image, index: int) -> Image.Image:
+        """Return an image, of the expected size, as a square (S, S)."""
         raise NotImplementedError
 
-    def base_item(self, index: int) -> Square:
-        """Return what isn't random about an item, or raise an `ImageError` if it can't be read."""
+    def read_square(self, index: int) -> Image.Image:
+        """Return an image's square (S, S), or raise an `ImageError` if it can't be read."""
         raise NotImplementedError
 
     def count_notice(self) -> list[str]:
@@ -123,7 +123,7 @@ class ImageSet(Dataset):
         places = np.linspace(0, len(self) - 1, min(count, len(self)), dtype=int)
         for index in places.tolist():
             try:
-                yield self.base_item(index)[0]
+                yield self.read_square(index)
             except ImageError:
                 if not self.skip_bad:
                     raise

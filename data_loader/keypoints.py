@@ -15,7 +15,7 @@ from torch import Tensor
 
 from data_loader.folder import OwnImages, count_turned
 from data_loader.framing import Box
-from data_loader.geometry import Square, denormalize_points
+from data_loader.geometry import denormalize_points
 from data_loader.instances import box_or_none, boxes_of, flip_order, spans_of
 from data_loader.landmark_dataset import LandmarkDataset
 from data_loader.readers.images import oriented_size
@@ -99,7 +99,7 @@ class Keypoints(OwnImages, LandmarkDataset):
         )
 
     def read(self, root: Path, train: bool) -> tuple[Path, list[str], dict[str, np.ndarray]]:
-        """See `LandmarkDataset.read`; the table is read already."""
+        """See `NamedImages.read`; the table is read already."""
         table, visible = self.table, ~np.isnan(self.table.points).any(axis=-1)  # (N, A)
         kept = np.flatnonzero(visible.any(axis=1))
         if not len(kept):
@@ -207,14 +207,21 @@ class Keypoints(OwnImages, LandmarkDataset):
         """See `OwnImages.box`."""
         return box_or_none(self.annotations["boxes"][index])
 
-    def square(self, image: Image.Image, points_orig: np.ndarray, index: int) -> Square:
-        """See `OwnImages.square`; mirrored copies are mirrored here, their pairs swapped."""
-        square, points = super().square(image, points_orig, index)
+    def square(self, image: Image.Image, index: int) -> Image.Image:
+        """See `OwnImages.square`; mirrored copies are mirrored here."""
+        square = super().square(image, index)
         if not self.annotations["mirrored"][index]:
-            return square, points
+            return square
+        return square.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+
+    def square_points(self, size: tuple[int, int], index: int) -> np.ndarray:
+        """See `LandmarkDataset.square_points`; of mirrored copies, pairs are swapped here."""
+        affine = self.framing.affine(size, self.box(index))
+        points = affine(super().square_points(size, index))
+        if not self.annotations["mirrored"][index]:
+            return points
         assert self.flip_order is not None  # else there is no copy
-        mirrored = (self.imwidth - 1, 0) + points * (-1, 1)
-        return square.transpose(Image.Transpose.FLIP_LEFT_RIGHT), mirrored[self.flip_order]
+        return ((self.imwidth - 1, 0) + points * (-1, 1))[self.flip_order]
 
     def to_original(self, points_norm: np.ndarray | Tensor, index: int) -> np.ndarray:
         """Return points (..., A, 2) in [-1, 1] of an instance's input in its image's pixels."""
@@ -273,5 +280,5 @@ class Keypoints(OwnImages, LandmarkDataset):
         }
 
     def digested(self, facts: object) -> object:
-        """See `LandmarkDataset.digested`; the framing and the points' names count, too."""
+        """See `NamedImages.digested`; the framing and the points' names count, too."""
         return [self.framing, self.point_names, facts]

@@ -14,12 +14,12 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset, IterableDataset
 
-from data_loader.data_loaders_animal import find_images, resolve_listed
 from data_loader.framing import Box, Framing
 from data_loader.geometry import centre_crop
 from data_loader.instances import with_boxes
 from data_loader.readers.annotation_files import read_lines, replace_backslashes
 from data_loader.readers.coco_keypoints import read_coco_boxes
+from data_loader.readers.image_names import find_images, resolve_listed
 from data_loader.readers.images import SUFFIXES, open_image
 from data_loader.readers.keypoint_files import read_keypoints
 from data_loader.readers.videos import VIDEOS, read_frames
@@ -253,8 +253,8 @@ def annotated_images(
 
 
 def open_list(path: Path) -> ImageFiles:
-    """Return the images of a list, which may be absent; see `InatAve` for where they are sought."""
+    """Return the images of a list, which may be absent; see `resolve_listed`."""
     near = path.absolute().parent
-    paths = resolve_listed(path, [Path(), near, *near.parents[:2]], near)
+    paths = resolve_listed(path, near, may_be_absent=True)
     names = [line.replace("\\", "/") for line in read_lines(path)]
     return ImageFiles(near, [Shown(name) for name in names], paths)

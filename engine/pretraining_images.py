@@ -24,8 +24,9 @@ from data_loader.folder import (
     measure_colours,
 )
 from data_loader.items import Items, PairItem, SquareItem, SubstitutedItem
-from data_loader.landmark_dataset import LandmarkDataset, add_image_arguments
+from data_loader.landmark_dataset import add_image_arguments
 from data_loader.loaders import build_loader
+from data_loader.named_images import NamedImages
 from data_loader.storage.image_cache import cache_images
 from data_loader.storage.sharded_images import (
     ShardedCelebA,
@@ -44,7 +45,7 @@ from utils.errors import InputError
 from utils.log import RunLog
 from utils.process_group import rank, world_size
 
-UnlabelledSet = LandmarkDataset | ShardedSet
+UnlabelledSet = NamedImages | ShardedSet
 SHARDED: dict[str, type[ShardedSet]] = {"InatAve": ShardedInatAve, "Folder": ShardedFolder}
 PUBLISHED_CROP = 15  # pixels, of --image_crop [spec 8]
 Batch = PairItem | SquareItem | SubstitutedItem  # each field stacked over b images
@@ -193,7 +194,7 @@ def keep_squares(
         num_workers: processes that fill it.
         log: receives lines.
     """
-    if image_cache is not None and isinstance(dataset, LandmarkDataset):
+    if image_cache is not None and isinstance(dataset, NamedImages):
         folder = Path(image_cache or f"{runs}_cache")
         log.line(cache_images(dataset, folder, num_workers, log.line))
 

@@ -1,12 +1,12 @@
 """The decoded squares of a data set in one file, read by all worker processes and later runs.
 
-A folder ``images-KEY`` holds ``images.npy`` (N, S, S, 3), uint8, and ``points.npy`` (N, A, 2),
-both mapped into memory, and ``manifest.json`` with their sizes. If some images couldn't be read
-(`bad_images`), ``bad.json`` lists which and why; their rows are zeros. It is written elsewhere
-and renamed when whole. The key changes with all that the squares depend on, so an old
-cache is never taken for a new one, and any of these folders may be deleted.
+A folder ``images-KEY`` holds ``images.npy`` (N, S, S, 3), uint8, mapped into memory, and
+``manifest.json`` with its size. If some images couldn't be read (`bad_images`), ``bad.json`` lists
+which and why; their rows are zeros. It is written elsewhere and renamed when whole. The key
+changes with all that the squares depend on, so an old cache is never taken for a new one, and any
+of these folders may be deleted.
 
-Letters: N images, A landmarks, S the side of a square.
+Letters: N images, S the side of a square.
 """
 
 import json
@@ -23,62 +23,54 @@ import torch
 from torch import Tensor
 
 from data_loader.bad_images import check_few, reason_of
-from data_loader.landmark_dataset import LandmarkDataset
 from data_loader.loaders import read_all
+from data_loader.named_images import NamedImages
 from utils.errors import ImageError, InputError
 from utils.files import fsync
 from utils.locks import find_or_build
 from utils.log import Stopwatch
 
-FORMAT = 1  # to be raised when an image's square comes out otherwise, or the files do
-IMAGES, POINTS, MANIFEST, BAD = "images.npy", "points.npy", "manifest.json", "bad.json"
+FORMAT = 2  # to be raised when an image's square comes out otherwise, or the files do
+IMAGES, MANIFEST, BAD = "images.npy", "manifest.json", "bad.json"
 
 
 class ImageCache:
-    """The squares and points in a folder; a copy in another process maps the same memory.
+    """The squares (N, S, S, 3) in a folder; a copy in another process maps the same memory.
 
-    ``bad`` maps the places of images that couldn't be read to the reason; see
-    `LandmarkDataset.cached`.
+    ``bad`` maps the places of images that couldn't be read to the reason.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        # As plain arrays: indexing NumPy's memmap class takes longer.
+        # As a plain array: indexing NumPy's memmap class takes longer.
         self.images = np.asarray(np.load(folder / IMAGES, mmap_mode="r"))
-        self.points = np.asarray(np.load(folder / POINTS, mmap_mode="r"))
         listed = json.loads((folder / BAD).read_text()) if (folder / BAD).exists() else {}
         self.bad = {int(place): reason for place, reason in listed.items()}
-
-    def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return a square (S, S, 3), read-only, and its points (A, 2)."""
-        return self.images[index], np.array(self.points[index])
 
     def __reduce__(self) -> tuple:
         return ImageCache, (self.folder,)  # else the images would be pickled
 
     def manifest(self) -> dict:
         """Return what the manifest must say."""
-        sizes = {name: (self.folder / name).stat().st_size for name in (IMAGES, POINTS)}
-        shapes = {IMAGES: list(self.images.shape), POINTS: list(self.points.shape)}
-        facts = {"format": FORMAT, "shapes": shapes, "bytes": sizes}
+        size, shape = (self.folder / IMAGES).stat().st_size, list(self.images.shape)
+        facts = {"format": FORMAT, "shapes": {IMAGES: shape}, "bytes": {IMAGES: size}}
         if self.bad:
             facts["bad"] = {str(place): reason for place, reason in self.bad.items()}
         return facts
 
 
-def marked_item(dataset: LandmarkDataset, index: int) -> tuple[Tensor, Tensor, str]:
-    """Return `LandmarkDataset.base_tensors`, and why an image can't be read: "" if it can.
+def marked_square(dataset: NamedImages, index: int) -> tuple[Tensor, str]:
+    """Return a square (S, S, 3), uint8, and why its image can't be read: "" if it can.
 
     A bad image raises, or is zeros if the data set skips them.
     """
     try:
-        return *dataset.base_tensors(index), ""
+        return torch.from_numpy(np.array(dataset.read_square(index))), ""
     except ImageError as error:
         if not dataset.skip_bad:
             raise
         blank = torch.zeros(dataset.imwidth, dataset.imwidth, 3, dtype=torch.uint8)
-        points = torch.zeros(dataset.annotations["keypoints"].shape[1:], dtype=torch.float64)
-        return blank, points, reason_of(error, dataset, index)
+        return blank, reason_of(error, dataset, index)
 
 
 @contextmanager
@@ -90,7 +82,7 @@ def synced(path: Path) -> Iterator[BinaryIO]:
 
 
 def cache_images(
-    dataset: LandmarkDataset,
+    dataset: NamedImages,
     folder: Path,
     num_workers: int,
     log_line: Callable[[str], None] = print,
@@ -98,7 +90,7 @@ def cache_images(
     """Let a data set read its squares from a cache, built if need be; return a line for the log.
 
     Args:
-        dataset: its `base_item` reads the cache from now on, until `select` picks other images.
+        dataset: its `read_square` reads the cache from now on, until `select` picks other images.
         folder: of all caches.
         num_workers: see `read_all`.
         log_line: logs, at once, that another run is building this cache.
@@ -110,7 +102,6 @@ def cache_images(
     """
     dataset.image_cache = None
     path, watch = folder / f"images-{cache_key(dataset)}", Stopwatch()
-    points = int(np.prod(dataset.annotations["keypoints"].shape[1:]))  # numbers of an image
 
     def write(unfinished: Path) -> None:
         write_arrays(unfinished, dataset, num_workers)
@@ -120,7 +111,7 @@ def cache_images(
     dataset.image_cache, built = find_or_build(
         path,
         "the image cache",
-        len(dataset) * (dataset.imwidth**2 * 3 + points * 8),
+        len(dataset) * dataset.imwidth**2 * 3,
         lambda: open_cache(path, dataset),
         write,
         log_line,
@@ -131,8 +122,8 @@ def cache_images(
     return f"image cache: {how} {len(dataset):,} images{unread}, {size:.1f} GB{took}: {path}"
 
 
-def cache_key(dataset: LandmarkDataset) -> str:
-    """Return a name for all that the squares and points of a data set depend on.
+def cache_key(dataset: NamedImages) -> str:
+    """Return a name for all that the squares of a data set depend on.
 
     Of an image that is its place, size and time of change: reading 200,000 images to digest
     their content would take as long as building the cache.
@@ -152,7 +143,7 @@ def cache_key(dataset: LandmarkDataset) -> str:
     return dataset.digest(facts, describe_file=size_and_time)[:20]
 
 
-def open_cache(path: Path, dataset: LandmarkDataset) -> ImageCache | None:
+def open_cache(path: Path, dataset: NamedImages) -> ImageCache | None:
     """Return the cache in a folder; None if it is absent, damaged or of other images."""
     try:
         cache = ImageCache(path)
@@ -160,29 +151,24 @@ def open_cache(path: Path, dataset: LandmarkDataset) -> ImageCache | None:
     except Exception:  # NumPy raises whatever a damaged file makes it
         return None
     fits = cache.images.shape == (len(dataset), dataset.imwidth, dataset.imwidth, 3)
-    fits &= cache.images.dtype == np.uint8 and len(cache.points) == len(dataset)
-    return cache if whole and fits and cache.points.dtype == np.float64 else None
+    return cache if whole and fits and cache.images.dtype == np.uint8 else None
 
 
-def write_arrays(folder: Path, dataset: LandmarkDataset, num_workers: int) -> None:
-    """Write the squares and points in their order, however many processes decode."""
-    batches = read_all(dataset, partial(marked_item, dataset), num_workers, "image cache")
+def write_arrays(folder: Path, dataset: NamedImages, num_workers: int) -> None:
+    """Write the squares in their order, however many processes decode."""
+    batches = read_all(dataset, partial(marked_square, dataset), num_workers, "image cache")
     shape = (len(dataset), dataset.imwidth, dataset.imwidth, 3)
-    all_points: list[np.ndarray] = []
     bad: dict[int, str] = {}
     # Not by way of a memory map: on a full disk, writing into one ends the process.
     with synced(folder / IMAGES) as file:
         header = {"descr": "|u1", "fortran_order": False, "shape": shape}
         np.lib.format.write_array_header_1_0(file, header)
         first = 0  # place of a batch
-        for images, points, reasons in batches:
+        for images, reasons in batches:
             file.write(images.numpy().data)
-            all_points.append(points.numpy())
             bad |= {place: reason for place, reason in enumerate(reasons, first) if reason}
             check_few(dataset, bad)
             first += len(images)
-    with synced(folder / POINTS) as file:
-        np.save(file, np.concatenate(all_points))
     if bad:
         with synced(folder / BAD) as file:
             file.write(json.dumps(bad).encode())

@@ -33,7 +33,6 @@ from data_loader.bad_images import first_good
 from data_loader.data_loaders_animal import Birds
 from data_loader.data_loaders_face import AlignedFaces
 from data_loader.folder import OwnImages
-from data_loader.geometry import Square
 from data_loader.image_set import ImageSet
 from data_loader.items import PairItem, SquareItem, SubstitutedItem
 from data_loader.loaders import own_workers, persistent_loader, seeded
@@ -67,7 +66,7 @@ class ShardedSet(ImageSet):
         """Return an image's square (S, S)."""
         image = open_image(*found, oriented=self.oriented)
         check_size(found.path, image.size, self.file_size)
-        return self.square(image, np.empty((0, 2)), index)[0]
+        return self.square(image, index)
 
     def __len__(self) -> int:
         return self.starts[-1]
@@ -82,9 +81,9 @@ class ShardedSet(ImageSet):
         """See `ImageSet.path`: the shard's, and the member's name below it."""
         return self.image(index).path
 
-    def base_item(self, index: int) -> Square:
-        """See `ImageSet.base_item`; there are no points."""
-        return self.open_square(self.image(index), index), np.empty((0, 2))
+    def read_square(self, index: int) -> Image.Image:
+        """See `ImageSet.read_square`."""
+        return self.open_square(self.image(index), index)
 
     def some_squares(self, count: int) -> Iterator[Image.Image]:
         """See `ImageSet.some_squares`: the first images of shards from all over the set."""

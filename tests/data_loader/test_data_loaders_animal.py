@@ -32,65 +32,34 @@ from tests.recipes import FACES, SHARED, needs_faces, sub
 
 # ---- iNaturalist ----
 
-SPECIES = ["b species/2.jpg", "b species/10.jpg", "a/z.jpg", "a-b/1.jpg", "a/k.jpg"]
 
-
-def write_inat(root, names=SPECIES, size=(64, 40)):
+def write_inat(root, names, size=(64, 40)):
     for name in names:
         save_image(root / name, dot_image(size, (20, 30)))
 
 
-def test_inat_takes_the_published_layout_in_the_order_of_its_paths(tmp_path):
-    write_inat(tmp_path)
-    dataset = InatAve(tmp_path)
-    # As strings: "-" comes before "/" and "1" before "2".
-    wanted = ["a-b/1.jpg", "a/k.jpg", "a/z.jpg", "b species/10.jpg", "b species/2.jpg"]
-    assert dataset.filenames == wanted
-    assert dataset.count_notice() == []
+def test_inat_takes_a_folder_or_a_list_that_needs_none(tmp_path, monkeypatch):
+    write_inat(tmp_path, ["s/2.jpg", "s/1.jpg"])
+    write_text(tmp_path / "list.txt", "s/2.jpg", "s/1.jpg", "s/2.jpg")
+    dataset = InatAve(str(tmp_path))
+    assert dataset.filenames == ["s/1.jpg", "s/2.jpg"]
+    assert dataset.count_notice() == [f"{tmp_path}: 1 files or folders left out: 1 *.txt"]
+    for path in (tmp_path / "list.txt", str(tmp_path / "list.txt")):
+        dataset = InatAve(tmp_path / "absent", imagelist=path, imwidth=32)
+        assert dataset.filenames == [str(tmp_path / f"s/{i}.jpg") for i in (2, 1, 2)]
+    # The names are absolute: another working directory doesn't change what is read.
+    monkeypatch.chdir(tmp_path / "s")
+    assert dataset[1][0].shape == (6, 32, 32)
+    assert str(tmp_path / "gone") in complaint(InatAve, tmp_path / "gone")
 
 
-def test_images_are_in_the_order_of_their_paths_whatever_the_folders(tmp_path):
-    names = ["a/1.jpg", "a.jpg", "a0.jpg", "a-.jpg", "a/b/1.jpg", "a/b.jpg", "a b/1.jpg", "é/1.jpg"]
-    write_inat(tmp_path, names)
-    (tmp_path / "a/none/none").mkdir(parents=True)
-    assert InatAve(tmp_path).filenames == sorted(names)
-
-
-def test_listed_paths_are_written_plainly(tmp_path, monkeypatch):
-    write_inat(tmp_path, ["a/1.jpg", "a/.2.jpg", "3.jpg"])
-    (tmp_path / "list.txt").write_text(
-        f"./a//1.jpg\na/./.2.jpg\n{tmp_path}/3.jpg\n3.jpg/\na/../3.jpg\na\\1.jpg\n"
-    )
-    monkeypatch.chdir(tmp_path / "a")
-    dataset = InatAve(tmp_path, imagelist=str(tmp_path / "list.txt"))
-    wanted = ["a/1.jpg", "a/.2.jpg", "3.jpg", "3.jpg", "a/../3.jpg", "a/1.jpg"]
-    assert dataset.filenames == [str(tmp_path / name) for name in wanted]
-
-
-def test_inat_takes_all_kinds_at_any_depth_and_counts_the_rest(tmp_path):
-    taken = ["a/b/c/1.jpeg", "a/2.PNG", "a/3.webp", "4.JPG"]
-    write_inat(tmp_path, taken)
-    ignored = ["a/._1.jpg", ".DS_Store", "__MACOSX/a/._2.jpg", ".hidden/5.jpg", "a/n.txt", "b.TXT"]
-    write_inat(tmp_path, [*ignored, "README"])
-    (tmp_path / "empty").mkdir()
-    (tmp_path / "a/loop").symlink_to(tmp_path)
-    dataset = InatAve(tmp_path)
-    assert dataset.filenames == sorted(taken)
-    said = "7 files or folders left out: 4 hidden, 2 *.txt, 1 without suffix"
-    assert dataset.count_notice() == [f"{tmp_path}: {said}"]
-
-
-def test_inat_folders_without_images_name_the_accepted_suffixes(tmp_path):
-    write_inat(tmp_path, ["a/._1.jpg", "a/1.tif"])
-    message = complaint(InatAve, tmp_path)
-    assert message.startswith(f"{tmp_path}: holds no image") and "*.jpeg, *.jpg" in message
-
-
-def test_listed_paths_may_be_those_of_windows(tmp_path):
-    write_inat(tmp_path, ["a b/1 2.jpg", "a b/3.jpg"])
-    (tmp_path / "list.txt").write_bytes("a b\\1 2.jpg\r\na b/3.jpg\r\n".encode("utf-16"))
-    dataset = InatAve(tmp_path, imagelist=tmp_path / "list.txt")
-    assert dataset.filenames == [str(tmp_path / "a b" / name) for name in ("1 2.jpg", "3.jpg")]
+def test_an_image_without_points_can_be_one_view(tmp_path):
+    write_inat(tmp_path, ["a/1.jpg"])
+    options = {"imwidth": 40, "crop": 4, "do_augmentations": False}
+    pair, single = InatAve(tmp_path, **options), InatAve(tmp_path, pair_image=False, **options)
+    data, second, third, index = single[0]
+    assert torch.equal(data, pair[0][0][:3])
+    assert (int(second), int(third), index) == (-1, -1, 0)
 
 
 @pytest.mark.parametrize("native", [False, True])
@@ -137,58 +106,6 @@ def test_birds_are_standardised_by_imagenets_colours(tmp_path):
     assert torch.allclose(white[:, 0, 0], (1 - mean) / std)
     assert torch.allclose(black[:, 1, 1], -mean / std)
     assert (CUB.mean, CUB.std) == (InatAve.mean, InatAve.std)
-
-
-def test_inat_list_is_tried_as_given_then_under_the_root_then_beside_the_list(
-    tmp_path, monkeypatch
-):
-    here, root, beside = tmp_path / "here", tmp_path / "root", tmp_path / "lists"
-    for folder, names in {
-        here: ["s/1.jpg"],
-        root: ["s/1.jpg", "s/2.jpg"],
-        beside: ["s/1.jpg", "s/2.jpg", "s/3.jpg"],
-        tmp_path: ["abs/with space.jpg"],
-    }.items():
-        write_inat(folder, names)
-    monkeypatch.chdir(here)
-    lines = ["s/3.jpg", "s/1.jpg", "s/2.jpg", str(tmp_path / "abs/with space.jpg"), "s/1.jpg"]
-    write_text(beside / "list.txt", *lines)
-    wanted = [beside / lines[0], here / lines[1], root / lines[2], tmp_path / lines[3]]
-    wanted.append(here / lines[1])  # the list's order, repeats included
-    for folder in (root, str(root)):
-        dataset = InatAve(folder, imagelist=beside / "list.txt", imwidth=32)
-        assert dataset.filenames == [str(path) for path in wanted]
-    write_text(beside / "list.txt", *lines, end="\r\n")
-    assert InatAve(root, imagelist=str(beside / "list.txt")).filenames == dataset.filenames
-    # The names are absolute: another working directory doesn't change what is read.
-    monkeypatch.chdir(tmp_path)
-    assert dataset[1][0].shape == (6, 32, 32)
-
-
-def test_inat_with_a_list_needs_no_root(tmp_path):
-    write_inat(tmp_path, ["s/1.jpg"])
-    write_text(tmp_path / "list.txt", "s/1.jpg")
-    dataset = InatAve(tmp_path / "absent", imagelist=tmp_path / "list.txt")
-    assert dataset.filenames == [str(tmp_path / "s/1.jpg")]
-
-
-@pytest.mark.parametrize("line", ["s/9.jpg", "s", "", "x" * 5000, '{"info": {}, "images": []}'])
-def test_inat_names_the_line_without_an_image(tmp_path, line):
-    write_inat(tmp_path, ["s/1.jpg"])
-    write_text(tmp_path / "list.txt", "s/1.jpg", line, "s/1.jpg")
-    message = complaint(InatAve, tmp_path, imagelist=tmp_path / "list.txt")
-    assert f"{tmp_path / 'list.txt'}, line 2" in message
-    assert len(message) < 1000
-
-
-def test_inat_without_images_or_list(tmp_path):
-    assert str(tmp_path) in complaint(InatAve, tmp_path)
-    assert str(tmp_path / "gone") in complaint(InatAve, tmp_path / "gone")
-    message = complaint(InatAve, tmp_path, imagelist=tmp_path / "list.txt")
-    assert str(tmp_path / "list.txt") in message and "no such file" in message
-    (tmp_path / "list.txt").write_text("\n")
-    message = complaint(InatAve, tmp_path, imagelist=tmp_path / "list.txt")
-    assert str(tmp_path / "list.txt") in message and "empty" in message
 
 
 # ---- CUB ----
@@ -368,13 +285,3 @@ def test_images_of_inat_are_sorted():
     wanted = [f"{f}/{n}" for f in found for n in sorted(p.name for p in (FACES / f).iterdir())]
     assert [str(dataset.folder / name) for name in dataset.filenames] == wanted
     assert dataset[3][0].shape == (6, 32, 32)
-
-
-def test_a_list_may_be_relative_to_a_folder_above_it(tmp_path):
-    for place in ("inat/Aves/Species_0", "elsewhere"):
-        (tmp_path / place).mkdir(parents=True)
-    save_image(tmp_path / "inat/Aves/Species_0/0000.jpg", dot_image((20, 16), (5, 5)))
-    write_text(tmp_path / "inat/list.txt", "inat/Aves/Species_0/0000.jpg")
-    for root in ("elsewhere", "inat/Aves", "inat"):
-        birds = InatAve(tmp_path / root, imagelist=tmp_path / "inat/list.txt", imwidth=32)
-        assert birds.filenames == [str(tmp_path / "inat/Aves/Species_0/0000.jpg")]

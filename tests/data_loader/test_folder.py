@@ -59,7 +59,7 @@ def test_each_box_is_an_image(tmp_path):
     )
     path = write_boxes(path, [("a/1.png", (200, 0, 209, 9))])
     assert "1.png: the box 200, 0, 209, 9 shows nothing" in complaint(
-        Folder(tmp_path, boxes=path, **PLAIN).base_item, 0
+        Folder(tmp_path, boxes=path, **PLAIN).read_square, 0
     )
 
 
@@ -119,9 +119,9 @@ def test_shards_are_framed_and_measured_alike(tmp_path):
     pattern = shard_files.write_shards(tmp_path, [3, 2])
     shards = find_shards(pattern)
     dataset = ShardedFolder(shards, fit="pad", imwidth=24, crop=0)
-    square = np.asarray(dataset.base_item(1)[0])
+    square = np.asarray(dataset.read_square(1))
     assert square.shape == (24, 24, 3) and (square[:2] == 0).all()  # images of 24 x 20
-    pixels = np.stack([np.asarray(dataset.base_item(i)[0]) for i in range(5)]) / 255
+    pixels = np.stack([np.asarray(dataset.read_square(i)) for i in range(5)]) / 255
     mean, std = measure_colours(dataset)
     np.testing.assert_allclose(mean, pixels.mean(axis=(0, 1, 2)))
     np.testing.assert_allclose(std, np.maximum(pixels.std(axis=(0, 1, 2)), 0.01))

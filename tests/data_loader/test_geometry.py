@@ -8,10 +8,11 @@ import torch
 from PIL import Image
 
 from data_loader.geometry import (
+    FaceWindow,
+    celeba_points,
     celeba_square,
     centre_crop,
     denormalize_points,
-    face_window,
     normalize_points,
     resize_square,
 )
@@ -48,19 +49,21 @@ def test_centre_crop_cuts_each_side():
 
 
 def test_resizes_are_bilinear_to_a_square():
-    image = source_image(40, 23)
-    wanted = image.resize((17, 17), Image.Resampling.BILINEAR)
-    assert np.array_equal(np.asarray(resize_square(image, 17)), np.asarray(wanted))
+    values = np.zeros((4, 8, 3), np.uint8)
+    values[0, 3] = 160  # the only lit pixel
+    small = np.asarray(resize_square(Image.fromarray(values), 4))[..., 0]
+    # Of columns that are halved, 1/8, 3/8, 3/8 and 1/8 of four make one; rows stay as they are.
+    assert small.tolist() == [[0, 60, 20, 0], *[[0] * 4] * 3]
+    large = np.asarray(resize_square(Image.fromarray(values[:2, 2:4]), 4))
+    assert large[0, :, 0].tolist() == [0, 40, 120, 160]  # 1/4 and 3/4 of the way
 
 
 def test_celeba_square_by_hand():
     image, points = source_image(178, 218), np.array([[0.0, 30.0], [178.0, 208.0], [89.0, 30.0]])
-    square, moved = celeba_square(image, points, 178)
-    assert np.array_equal(np.asarray(square), np.asarray(image)[30:208])
-    assert moved.tolist() == [[0, 0], [178, 178], [89, 0]]
-    square, moved = celeba_square(image, points, 89)
-    assert square.size == (89, 89) and moved.tolist() == [[0, 0], [89, 89], [44.5, 0]]
-    assert points.tolist() == [[0, 30], [178, 208], [89, 30]]  # the caller's stay as they are
+    assert np.array_equal(np.asarray(celeba_square(image, 178)), np.asarray(image)[30:208])
+    assert celeba_points(points, 178).tolist() == [[0, 0], [178, 178], [89, 0]]
+    assert celeba_square(image, 89).size == (89, 89)
+    assert celeba_points(points, 89).tolist() == [[0, 0], [89, 89], [44.5, 0]]
 
 
 # ---- 300-W ----
@@ -104,24 +107,22 @@ BOXES = {
 
 
 @pytest.mark.parametrize("box", BOXES.values(), ids=BOXES)
-def test_face_window_is_matlabs(box):
+def test_face_windows_are_matlabs(box):
     image = source_image(180, 150)
     points = np.array([[1.0, 1.0], [90.5, 77.25], [180.0, 150.0], [box[0], box[1]]])
     wanted, moved = matlab_window(image, points, box)
-    window, found = face_window(image, points, np.array(box), 100)  # at 100 px nothing is resized
-    assert np.array_equal(np.asarray(window), wanted)
-    assert np.abs(found - moved).max() < 1e-9
-    window, found = face_window(image, points, np.array(box), 136)
+    window = FaceWindow(np.array(box), 100)  # at 100 px nothing is resized
+    assert np.array_equal(np.asarray(window.cut_out(image)), wanted)
+    assert np.abs(window(points) - moved).max() < 1e-9
+    window = FaceWindow(np.array(box), 136)
     resized = Image.fromarray(wanted).resize((136, 136), Image.Resampling.BILINEAR)
-    assert np.array_equal(np.asarray(window), np.asarray(resized))
-    assert np.abs(found - moved * 1.36).max() < 1e-9
+    assert np.array_equal(np.asarray(window.cut_out(image)), np.asarray(resized))
+    assert np.abs(window(points) - moved * 1.36).max() < 1e-9
 
 
 def test_the_boxes_above_stick_out_where_their_names_say():
     def empty_sides(name):
-        window = face_window(source_image(180, 150), np.zeros((1, 2)), np.array(BOXES[name]), 100)[
-            0
-        ]
+        window = FaceWindow(np.array(BOXES[name]), 100).cut_out(source_image(180, 150))
         lit = np.asarray(window).any(axis=2)
         lines = {"left": lit[:, 0], "top": lit[0], "right": lit[:, -1], "bottom": lit[-1]}
         return {side for side, line in lines.items() if not line.any()}
@@ -135,9 +136,7 @@ def test_the_boxes_above_stick_out_where_their_names_say():
 
 def test_face_window_by_hand():
     """A box of 52 px: nothing is scaled. Centre 80 + 53 / 2 = 106.5 -> 106; x0 = 106 - 49 = 57."""
-    image = source_image(180, 150)
-    point = np.array([[57.0, 50.0]])
-    window, moved = face_window(image, point, np.array([80, 70, 131, 119]), 100)
+    image, window = source_image(180, 150), FaceWindow(np.array([80, 70, 131, 119]), 100)
     # Column 57 of MATLAB is the window's first. Rows: 70 + 51 / 2 = 95.5 -> 95; y0 = 95 - 51 = 44.
-    assert moved.tolist() == [[0.0, 6.0]]
-    assert np.array_equal(np.asarray(window), np.asarray(image)[43:143, 56:156])
+    assert window(np.array([[57.0, 50.0]])).tolist() == [[0.0, 6.0]]
+    assert np.array_equal(np.asarray(window.cut_out(image)), np.asarray(image)[43:143, 56:156])

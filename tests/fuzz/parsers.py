@@ -24,6 +24,7 @@ from data_loader.data_loaders_face import (
     ThreeHundredW,
 )
 from data_loader.few_shot import load_picks
+from data_loader.landmark_dataset import LandmarkDataset
 from data_loader.readers.coco_keypoints import read_coco_boxes
 from data_loader.readers.images import image_size, open_image, oriented_size
 from data_loader.readers.keypoint_files import read_keypoints
@@ -127,8 +128,9 @@ def images() -> dict[str, Parser]:
 def read_all(build: Callable[[Path], object], folder: Path) -> None:
     """Build a data set, and read all its images and points."""
     dataset = build(folder)
-    dataset.annotation_tensors()
-    assert dataset[0][0].isfinite().all()
+    if isinstance(dataset, LandmarkDataset):
+        dataset.annotation_tensors()
+    assert all(dataset[index][0].isfinite().all() for index in range(len(dataset)))
 
 
 def layout(write: Callable, file: str, build: Callable, text: bool = True, **more) -> Parser:

@@ -35,8 +35,8 @@ class Dots(LandmarkDataset):
             Image.fromarray(image).save(root / names[-1])
         return root, names, {"keypoints": points}
 
-    def square(self, image, points_orig, index):
-        return image, points_orig
+    def square(self, image, index):
+        return image
 
 
 def encoded(

@@ -17,7 +17,6 @@ from data_loader import loaders
 from data_loader.data_loaders_animal import CUB, InatAve
 from data_loader.data_loaders_face import AFLW, CelebAPrunedAligned_MAFLVal
 from data_loader.items import Items
-from data_loader.loaders import build_loader
 from data_loader.storage import image_cache
 from data_loader.storage.image_cache import ImageCache, cache_images, cache_key
 from tests.data_loader.layouts import (
@@ -32,7 +31,6 @@ from tests.data_loader.layouts import (
 )
 
 PAIR = {"imwidth": 32, "crop": 4}
-SINGLE = {**PAIR, "pair_image": False, "do_augmentations": False}
 
 
 @pytest.fixture
@@ -54,7 +52,7 @@ def no_decoding(monkeypatch):
     def opened(path):
         raise AssertionError(f"{path} was opened")
 
-    return lambda: monkeypatch.setattr("data_loader.landmark_dataset.open_image", opened)
+    return lambda: monkeypatch.setattr("data_loader.named_images.open_image", opened)
 
 
 def celeba(root, **options):
@@ -107,54 +105,30 @@ def test_items_are_those_without_a_cache(root, folder, no_decoding, workers, mon
 
 @pytest.mark.parametrize("benchmark", ["AFLW", "CUB", "InatAve"])
 def test_all_kinds_of_data_sets_can_be_cached(tmp_path, folder, no_decoding, benchmark):
-    root = tmp_path / benchmark
+    root, options = tmp_path / benchmark, dict(PAIR)
     if benchmark == "AFLW":
         write_aflw(root)
-        options, kind = SINGLE | {"TPS_aug": True}, AFLW
+        kind = AFLW
     elif benchmark == "CUB":
         write_cub(root)
-        options, kind = PAIR | {"train": True}, CUB
+        options, kind = PAIR | {"train": True, "pair_image": True}, CUB
     else:
         for i in range(3):
             save_image(root / f"a/{i}.jpg", dot_image((50 + i, 40), (20, 10 * i)))
-        options, kind = PAIR, InatAve
+        kind = InatAve
     plain, cached = kind(root, **options), kind(root, **options)
-    wanted, wanted_points = items(plain), [plain.base_item(i)[1] for i in range(len(plain))]
+    wanted = items(plain)
     cache_images(cached, folder, 0)
     no_decoding()
     assert same(items(cached), wanted)
-    points = np.stack([cached.base_item(i)[1] for i in range(len(cached))])
-    assert points.dtype == np.float64 and np.array_equal(points, np.stack(wanted_points))
 
 
-def test_a_cached_data_sets_items_may_be_changed(root, folder):
-    dataset = celeba(root, **SINGLE)
+def test_a_cached_data_sets_squares_may_be_changed(root, folder):
+    dataset = celeba(root)
     cache_images(dataset, folder, 0)
     before = items(dataset)
-    image, points = dataset.base_item(0)
-    image.paste((0, 0, 0), (0, 0, 32, 32))
-    points += 100
+    dataset.read_square(0).paste((0, 0, 0), (0, 0, 32, 32))
     assert same(items(dataset), before)
-
-
-def test_batches_do_not_depend_on_cache_nor_workers(root, folder, no_decoding, monkeypatch):
-    monkeypatch.setattr(loaders, "available_cores", lambda: 2)
-    batches = []
-    for workers in (None, 0, 2):
-        dataset = celeba(root)
-        if workers is not None:
-            cache_images(dataset, folder, 0)
-            no_decoding()
-        loader = build_loader(
-            dataset,
-            batch_size=2,
-            num_workers=workers or 0,
-            seed=1,
-            shuffle=True,
-            device=torch.device("cpu"),
-        )
-        batches.append([tuple(batch) for batch in loader])
-    assert same(batches[1], batches[0]) and same(batches[2], batches[0])
 
 
 def test_other_images_are_not_read_from_the_cache(root, folder):
@@ -205,14 +179,14 @@ def test_base_images_are_the_squares_and_a_draw(root, folder, cached):
         image, draw, index = images[i]
         assert index == i
         assert image.dtype == torch.uint8 and image.is_contiguous()
-        wanted = torch.from_numpy(np.array(dataset.base_item(i)[0])).permute(2, 0, 1)
+        wanted = torch.from_numpy(np.array(dataset.read_square(i))).permute(2, 0, 1)
         assert image.shape == (3, 32, 32) and torch.equal(image, wanted)
         assert draw.shape == () and draw.dtype == torch.int64
         draws.append(draw.item())
     torch.manual_seed(3)
     assert draws == [torch.randint(2**62, ()).item() for _ in range(5)]
     image.zero_()
-    assert dataset.base_item(4)[0].getbbox() is not None
+    assert dataset.read_square(4).getbbox() is not None
 
 
 # ---- never stale ----
@@ -290,15 +264,6 @@ def test_annotations_change_the_key(root):
     assert cache_key(dataset) != key
 
 
-def test_a_changed_image_is_seen(root, folder):
-    old = celeba(root)
-    first = built(old, folder)
-    new = change_image(root, old)
-    assert built(new, folder) != first
-    assert same(items(new), items(celeba(root)))
-    assert not same(items(new), items(old))
-
-
 # ---- never half written ----
 
 
@@ -331,13 +296,11 @@ DAMAGES = {
     "partial": leave_partial,
     "images cut": cut("images.npy", 5 * 32 * 32 * 3),
     "images empty": cut("images.npy", 0),
-    "points cut": cut("points.npy", 300),
     "manifest cut": cut("manifest.json", 40),
     "manifest other": edit_manifest(bytes={}),
     "manifest format": edit_manifest(format=0),
     "no manifest": lambda path: (path / "manifest.json").unlink(),
     "no images": lambda path: (path / "images.npy").unlink(),
-    "no points": lambda path: (path / "points.npy").unlink(),
     "header": lambda path: (path / "images.npy").write_bytes(b"x" * (128 + 5 * 32 * 32 * 3)),
     "empty": lambda path: [file.unlink() for file in path.iterdir()],
     "other images": other_shape,
@@ -442,11 +405,11 @@ def test_too_little_space_is_said_before_anything_is_decoded(
     root, folder, no_decoding, monkeypatch
 ):
     usage = shutil.disk_usage(root)
-    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=15_759))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=15_359))
     no_decoding()
     message = complaint(cache_images, celeba(root), folder, 0)
-    # 5 squares of 32 x 32 x 3 and 5 x 2 float64 each.
-    assert str(folder) in message and "15,760 bytes" in message and "15,759 are free" in message
+    # 5 squares of 32 x 32 x 3.
+    assert str(folder) in message and "15,360 bytes" in message and "15,359 are free" in message
     assert names(folder) == []
 
 
@@ -459,7 +422,7 @@ def test_a_disk_that_turns_out_full_leaves_nothing(root, folder, monkeypatch, re
     monkeypatch.setattr(image_cache.os, "fsync", full)
     message = complaint(cache_images, dataset, folder, 0)
     assert str(folder) in message and os.strerror(reason) in message
-    assert "15,760 bytes" in message and "are free" in message
+    assert "15,360 bytes" in message and "are free" in message
     assert names(folder) == [] and dataset.image_cache is None
 
 
@@ -467,7 +430,7 @@ def test_a_folder_that_is_a_file(root, folder):
     folder.parent.mkdir()
     folder.write_text("")
     message = complaint(cache_images, celeba(root), folder, 0)
-    assert str(folder) in message and "15,760 bytes" in message
+    assert str(folder) in message and "15,360 bytes" in message
 
 
 def test_a_folder_that_cannot_be_written(root, folder, monkeypatch):

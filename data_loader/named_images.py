@@ -1,0 +1,220 @@
+"""Images in files that have names: read one by one, as a square or a pair of views [spec 6].
+
+Letters: N images; S the side of a square (``imwidth``), W that of the network input, S - 2 * crop.
+"""
+
+import hashlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from data_loader.image_set import ImageSet
+from data_loader.items import PairItem, SquareItem
+from data_loader.readers.annotation_files import check_images, replace_backslashes
+from data_loader.readers.image_names import find_images, resolve_listed
+from data_loader.readers.images import check_size, image_size, looks_dark, open_image, oriented_size
+from utils.errors import ImageError, InputError
+
+INSPECTED = 8  # images, spread over a data set, that are looked at when it is opened
+
+
+class NamedImages(ImageSet):
+    """Image files as (data, -1, -1, index); ``data`` is two views (6, W, W), or one.
+
+    Subclasses say in `read` which files there are.
+
+    Args:
+        root: the data set's folder.
+        train: its training split, else its test split.
+        pair_image: two views of an image, for contrastive training.
+        imwidth: as `crop`, `smallest_scale` and `skip_bad`, see `ImageSet`.
+        do_augmentations: the views are random.
+
+    Attributes:
+        annotations: what belongs to the images: arrays of N rows.
+
+    Raises:
+        InputError: if a file of the data set is absent or doesn't fit.
+    """
+
+    split_name = ""  # "train" or "test" if a subclass says nothing
+    image_cache: Any = None  # an `ImageCache`, see `image_cache.cache_images`
+
+    def __init__(
+        self,
+        root: str | Path,
+        train: bool = True,
+        pair_image: bool = True,
+        imwidth: int = 100,
+        crop: int = 15,
+        do_augmentations: bool = True,
+        smallest_scale: float = 0.2,
+        skip_bad: bool = False,
+    ) -> None:
+        super().__init__(imwidth, crop, smallest_scale if do_augmentations else None, skip_bad)
+        if not Path(root).is_dir():
+            raise InputError(f"{root}: no such folder; --data_folder names the benchmark's root")
+        self.pair_image, self.notices = pair_image, list[str]()
+        self.split_name = self.split_name or ("train" if train else "test")
+        self.filenames: Sequence[str]
+        self.folder, self.filenames, self.annotations = self.read(Path(root), train)
+        if not len(self.filenames):
+            raise InputError(f"{root}: the lists name no image for {type(self).__name__}")
+        self._inspect_some_files()
+
+    def read(self, root: Path, train: bool) -> tuple[Path, Sequence[str], dict[str, np.ndarray]]:
+        """Return the folder of the images, their N names in it, and `annotations`."""
+        raise NotImplementedError
+
+    def check_listed(self, folder: Path, filenames: list[str], source: Path) -> list[str]:
+        """Replace Windows' separators in names; unless bad images are skipped, all must exist."""
+        filenames = replace_backslashes(folder, filenames)
+        if not self.skip_bad:
+            check_images(folder, filenames, source)
+        return filenames
+
+    def _inspect_some_files(self) -> None:
+        """Check the size of some images, and note if 16-bit values make them nearly black."""
+        for index in dict.fromkeys(np.linspace(0, len(self) - 1, INSPECTED, dtype=int).tolist()):
+            path = self.path(index)
+            try:
+                check_size(path, self.size(index), self.expected_size(index))
+                if looks_dark(path):
+                    self.notices.append(
+                        f"{path}: its 16-bit values stay below 12 bits: nearly black, as the upper "
+                        "8 bits count; scale such images to the full range"
+                    )
+                    return
+            except ImageError:
+                continue  # said when the image is needed
+
+    def expected_size(self, index: int) -> tuple[int, int] | None:
+        """Return the width and height that an image must have; None if any will do."""
+        return self.file_size
+
+    def count_notice(self) -> list[str]:
+        """See `ImageSet.count_notice`."""
+        return self.notices
+
+    def __str__(self) -> str:
+        return f"{type(self).__name__} {self.split_name}"
+
+    def __len__(self) -> int:
+        return len(self.filenames)
+
+    def path(self, index: int) -> Path:
+        """Return where an image lies."""
+        return self.folder / self.filenames[index]
+
+    def size(self, index: int) -> tuple[int, int]:
+        """Return an image's width and height by its file's header."""
+        path = self.path(index)
+        return oriented_size(path)[0] if self.oriented else image_size(path)
+
+    def open(self, index: int) -> Image.Image:
+        """Return an image as it is in its file, or raise an `ImageError` if it can't be read."""
+        image = open_image(self.path(index), oriented=self.oriented)
+        check_size(self.path(index), image.size, self.expected_size(index))
+        return image
+
+    def read_square(self, index: int) -> Image.Image:
+        """See `ImageSet.read_square`; from the image cache if there is one."""
+        if self.image_cache is None:
+            return self.square(self.open(index), index)
+        return Image.frombytes("RGB", (self.imwidth, self.imwidth), self.cached(index))
+
+    def cached(self, index: int) -> np.ndarray:
+        """Return a square (S, S, 3) of the cache; raise the `ImageError` of a bad image."""
+        if index in self.image_cache.bad:
+            raise ImageError(f"{self.path(index)}: {self.image_cache.bad[index]}")
+        return self.image_cache.images[index]
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor, Tensor, int]:
+        nothing, image = torch.tensor(-1), self.read_square(index)
+        data = self.make_pair(image, index).views if self.pair_image else self.view(image)
+        return data, nothing, nothing, index
+
+    def pair_item(self, index: int) -> PairItem:
+        """Return two views of an image."""
+        return self.make_pair(self.read_square(index), index)
+
+    def square_item(self, index: int) -> SquareItem:
+        """Return an image's square."""
+        cached = self.image_cache is not None
+        pixels = self.cached(index) if cached else np.asarray(self.read_square(index))
+        return self.make_square(pixels, index)
+
+    def digested(self, facts: object) -> object:
+        """Return what `digest` hashes beside names and annotations: the facts that are given."""
+        return facts
+
+    def digest(
+        self,
+        facts: object = None,
+        places: Sequence[int] | None = None,
+        describe_file: Callable[[Path], bytes] = lambda path: b"",
+    ) -> str:
+        """Return a hash of images' names and annotations, and of what else is given.
+
+        Args:
+            facts: anything whose `repr` is to be hashed.
+            places: of the images; all if None.
+            describe_file: what to hash of an image's file, given its path.
+        """
+        chosen = list(range(len(self.filenames)) if places is None else places)
+        digest = hashlib.sha256(repr(self.digested(facts)).encode())
+        for name, rows in sorted(self.annotations.items()):
+            digest.update(f"{name} {rows.dtype} {len(chosen)} {rows.shape[1:]}\0".encode())
+            digest.update(np.ascontiguousarray(rows[chosen]).tobytes())
+        for place in chosen:
+            filename = self.filenames[place]
+            described = describe_file(self.folder / filename)
+            digest.update(f"{filename!r} {len(described)}\0".encode() + described)
+        return digest.hexdigest()
+
+    def select(self, indices: Sequence[int]) -> None:
+        """Keep the images at these places, in this order, repeats included."""
+        self.image_cache = None  # which holds the others too, in their old order
+        self.filenames = [self.filenames[i] for i in indices]
+        chosen = np.asarray(indices, dtype=np.int64)
+        self.annotations = {name: rows[chosen] for name, rows in self.annotations.items()}
+
+
+class UnlabelledImages(NamedImages):
+    """Images without annotation: all below a folder, or those of a list.
+
+    Args:
+        root: holds the images, at any depth; hidden files and folders, and macOS's, are ignored.
+        train: unused, there is one split.
+        pair_image: see `NamedImages`, also for the rest.
+        imagelist: a file with one path a line, see `resolve_listed`.
+    """
+
+    def __init__(
+        self,
+        root: str | Path,
+        train: bool = True,
+        pair_image: bool = True,
+        imwidth: int = 224,
+        crop: int = 0,
+        do_augmentations: bool = True,
+        imagelist: str | Path | None = None,
+        **options: Any,
+    ) -> None:
+        self.imagelist = imagelist
+        if imagelist is not None and not Path(root).is_dir():
+            root = Path(imagelist).parent  # a list of absolute paths needs no root
+        super().__init__(root, train, pair_image, imwidth, crop, do_augmentations, **options)
+
+    def read(self, root: Path, train: bool) -> tuple[Path, Sequence[str], dict[str, np.ndarray]]:
+        """See `NamedImages.read`."""
+        if self.imagelist is not None:
+            return root, resolve_listed(Path(self.imagelist), root, self.skip_bad), {}
+        filenames, notices = find_images(root)
+        self.notices += notices
+        return root, filenames, {}
