@@ -22,6 +22,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from data_loader.bad_images import image_options
 from data_loader.data_loaders_animal import add_animal_arguments, build_animal_dataset
 from data_loader.splits import group_names
 from engine.points.curve import CurveSettings, add_curve_arguments, run_curve
@@ -163,11 +164,7 @@ def main() -> None:
         evaluate_keypoints(settings, run, CurveSettings.from_options(args))
         return
     refuse_keypoint_flags(vars(args), add_score_arguments, add_curve_arguments)
-    frame = {
-        "image_size": args.image_size,
-        "image_crop": args.image_crop,
-        "skip_bad": args.on_bad_image == "skip",
-    }
+    frame = image_options(args.image_size, args.image_crop, args.on_bad_image)
     train_set = build_animal_dataset(
         args.data_folder, "train", imagelist=args.imagelist, TPS_aug=args.TPS_aug, **frame
     )

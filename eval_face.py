@@ -14,6 +14,7 @@ The published run on AFLW_M, and the one with 50 annotated images:
 
 from torch import Tensor
 
+from data_loader.bad_images import image_options
 from data_loader.data_loaders_face import add_face_arguments, build_face_dataset
 from engine.readouts.automatic import choose_readout
 from engine.readouts.evaluation import add_evaluation_arguments, run_evaluation
@@ -59,16 +60,10 @@ def main() -> None:
     args = build_parser().parse_args()
     device = choose_device(args.device, args.gpu)
     join_process_group(device)
-    frame = {
-        "image_size": args.image_size,
-        "image_crop": args.image_crop,
-        "skip_bad": args.on_bad_image == "skip",
-        "skip_unannotated": args.on_unannotated == "skip",
-    }
-    train_set = build_face_dataset(
-        args.dataset, args.data_folder, train=True, TPS_aug=args.TPS_aug, **frame
-    )
-    test_set = build_face_dataset(args.dataset, args.data_folder, train=False, **frame)
+    frame = image_options(args.image_size, args.image_crop, args.on_bad_image)
+    benchmark = args.dataset, args.data_folder, args.on_unannotated
+    train_set = build_face_dataset(*benchmark, train=True, TPS_aug=args.TPS_aug, **frame)
+    test_set = build_face_dataset(*benchmark, train=False, **frame)
     task = face_task(train_set.eyes)
     settings = choose_readout(EvaluationSettings.from_options(args), device, task, train_set)
     run_evaluation(settings, device, task, train_set, {"Test": test_set})

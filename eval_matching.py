@@ -9,7 +9,6 @@ point where it was; the first pairs to {out}/matches.png, the flags to {out}/opt
 [spec 13.] Letters: B pairs, A landmarks, C channels, H and W rows and columns of a feature map.
 """
 
-import argparse
 import json
 from collections.abc import Callable
 from functools import partial
@@ -19,7 +18,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from data_loader.bad_images import leave_out
+from data_loader.bad_images import image_options, leave_out
 from data_loader.data_loaders_face import FaceDataset, add_face_arguments, build_face_dataset
 from data_loader.geometry import denormalize_points
 from data_loader.items import AnnotatedItem, Items
@@ -73,7 +72,12 @@ def main() -> None:
     args = build_parser().parse_args()
     device = choose_device(args.device, args.gpu)
     seed_everything(args.seed)
-    upright, warped = (build_test_set(args, is_warped) for is_warped in (False, True))
+    frame = image_options(args.image_size, args.image_crop, args.on_bad_image)
+    benchmark = args.dataset, args.data_folder, args.on_unannotated
+    upright, warped = (
+        build_face_dataset(*benchmark, train=False, TPS_aug=is_warped, **frame)
+        for is_warped in (False, True)
+    )
     log = RunLog()
     log.line(*worker_notice(args.num_workers), *upright.count_notice())
     for dataset in (upright, warped):
@@ -112,20 +116,6 @@ def main() -> None:
                 drawings += draw_pairs(upright, source, target, found, shown)
     record = partial(record_options, args.out, plain_options(args), {"images": len(upright)})
     report(args.out, args.pairs, len(upright), distances, drawings, record, log)
-
-
-def build_test_set(args: argparse.Namespace, is_warped: bool) -> FaceDataset:
-    """Return the benchmark's test images, warped at random or not."""
-    return build_face_dataset(
-        args.dataset,
-        args.data_folder,
-        train=False,
-        image_size=args.image_size,
-        image_crop=args.image_crop,
-        TPS_aug=is_warped,
-        skip_bad=args.on_bad_image == "skip",
-        skip_unannotated=args.on_unannotated == "skip",
-    )
 
 
 class Pairs:

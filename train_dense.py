@@ -25,7 +25,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from data_loader.bad_images import count_bad_images
+from data_loader.bad_images import count_bad_images, image_options
 from data_loader.loaders import (
     add_loader_arguments,
     check_batch_size,
@@ -205,9 +205,7 @@ def main() -> None:
         image_cache=args.image_cache,
         cutout=Cutout(args.fit, args.boxes, args.box_margin),
         colours=args.colours,
-        imwidth=args.image_size,
-        crop=args.image_crop,
-        skip_bad=args.on_bad_image == "skip",
+        **image_options(args.image_size, args.image_crop, args.on_bad_image),
     )
     check_same_images(dataset)
     spread = Spread(args.rotation, args.scale, args.shift, args.aspect)

@@ -21,7 +21,7 @@ from functools import partial
 import torch
 from torch import nn
 
-from data_loader.bad_images import count_bad_images
+from data_loader.bad_images import count_bad_images, image_options
 from data_loader.loaders import (
     add_loader_arguments,
     check_batch_size,
@@ -156,10 +156,8 @@ def main() -> None:
         image_cache=args.image_cache,
         cutout=Cutout(args.fit, args.boxes, args.box_margin),
         colours=args.colours,
-        imwidth=args.image_size,
-        crop=args.image_crop,
         smallest_scale=args.crop,
-        skip_bad=args.on_bad_image == "skip",
+        **image_options(args.image_size, args.image_crop, args.on_bad_image),
     )
     check_same_images(dataset)
 

@@ -28,6 +28,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from data_loader.bad_images import image_options
 from data_loader.data_loaders_animal import add_animal_arguments, build_animal_dataset
 from data_loader.geometry import denormalize_points
 from data_loader.keypoints import Keypoints
@@ -143,13 +144,8 @@ def main() -> None:
         draw_own(settings, KeypointSettings.from_options(args), args.vis_annotations)
         return
     refuse_keypoint_flags(vars(args), add_look_argument)
-    dataset = build_animal_dataset(
-        args.data_folder,
-        "test",
-        image_size=args.image_size,
-        image_crop=args.image_crop,
-        skip_bad=args.on_bad_image == "skip",
-    )
+    frame = image_options(args.image_size, args.image_crop, args.on_bad_image)
+    dataset = build_animal_dataset(args.data_folder, "test", **frame)
     run_visualization(settings, dataset, draw, score, "prediction left, truth right")
 
 

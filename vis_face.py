@@ -18,6 +18,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from data_loader.bad_images import image_options
 from data_loader.data_loaders_face import add_face_arguments, build_face_dataset
 from data_loader.geometry import denormalize_points
 from engine.pages.visualization import (
@@ -62,14 +63,9 @@ def score(eyes: tuple[int, int], batches: list[tuple[Tensor, Tensor, Tensor]], _
 def main() -> None:
     """Draw landmarks, components or both."""
     args = build_parser().parse_args()
+    frame = image_options(args.image_size, args.image_crop, args.on_bad_image)
     dataset = build_face_dataset(
-        args.dataset,
-        args.data_folder,
-        train=False,
-        image_size=args.image_size,
-        image_crop=args.image_crop,
-        skip_bad=args.on_bad_image == "skip",
-        skip_unannotated=args.on_unannotated == "skip",
+        args.dataset, args.data_folder, args.on_unannotated, train=False, **frame
     )
     settings = VisualizationSettings.from_options(args)
     run_visualization(

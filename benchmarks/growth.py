@@ -116,7 +116,7 @@ def source_files(work: Path, data_folder: str | None) -> list[Path]:
     root = Path(data_folder) if data_folder else work / "drawn"
     if not root.exists():
         generate(root, images=LINKED, mafl_train=2, mafl_test=2, layouts=["folder"])
-    return [(root / name).resolve() for name in find_images(root)[0][:LINKED]]
+    return [(root / name).resolve() for name in islice(find_images(root)[0], LINKED)]
 
 
 def link_images(folder: Path, sources: list[Path], count: int) -> None:

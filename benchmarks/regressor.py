@@ -27,7 +27,7 @@ from benchmarks.measure import (
     machine,
     peak_memory,
 )
-from data_loader.data_loaders_face import FACE_BENCHMARKS, build_face_dataset
+from data_loader.data_loaders_face import FACE_BENCHMARKS
 from data_loader.loaders import build_loader
 from engine.encoded_images import EncodedImages, Encoding
 from engine.feature_cache import FeatureCache
@@ -90,9 +90,8 @@ class Setting:
     def __init__(
         self, name: str, root: str, model: str, images: int, batch_size: int, warped: bool
     ) -> None:
-        self.dataset = build_face_dataset(
-            name, root, train=True, TPS_aug=warped, image_size=136, image_crop=20
-        )
+        options = {"pair_image": False, "do_augmentations": False, "TPS_aug": warped}
+        self.dataset = FACE_BENCHMARKS[name][0](root, imwidth=136, crop=20, **options)
         self.dataset.select(range(min(images, len(self.dataset))))
         self.task: Task = face_task(self.dataset.eyes)
         self.loading: dict[str, Any] = dict(

@@ -8,18 +8,17 @@ Letters: B items of a batch.
 """
 
 import argparse
-import itertools
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
+from itertools import islice
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from data_loader.image_set import ImageSet
-from data_loader.items import Items, SubstitutedItem
+from data_loader.items import PairItem, SquareItem
 from data_loader.landmark_dataset import LandmarkDataset
 from data_loader.loaders import read_all
 from utils.arguments import allow_change
@@ -46,6 +45,11 @@ def add_bad_image_argument(parser: argparse._ActionsContainer) -> None:
         "in their place, all else goes without",
     )
     allow_change("on_bad_image", keeps_results=False)
+
+
+def image_options(image_size: int, image_crop: int, on_bad_image: str) -> dict[str, Any]:
+    """Return arguments of `ImageSet`, given the flags of those names."""
+    return {"imwidth": image_size, "crop": image_crop, "skip_bad": on_bad_image == "skip"}
 
 
 def allowed(total: int) -> int:
@@ -99,28 +103,24 @@ def write_list(path: Path, reasons: dict[str, str]) -> None:
 # ---- annotated sets: the bad images are found beforehand ----
 
 
-class LeftOut(NamedTuple):
-    """The bad images of a split: how many in words, and their list."""
-
-    line: str
-    reasons: dict[str, str]
-
-
 def complaints(dataset: ImageSet, num_workers: int) -> list[str]:
     """Return the `complaint` of each image."""
     batches = read_all(dataset, partial(complaint, dataset), num_workers, "checking")
     return [reason for batch in batches for reason in batch]
 
 
-def leave_out(splits: Mapping[str, LandmarkDataset], num_workers: int) -> list[LeftOut]:
+def leave_out(splits: Mapping[str, LandmarkDataset], num_workers: int) -> dict[str, dict[str, str]]:
     """Read all images of the data sets that skip bad ones, and remove those from them.
 
     The first rank reads, see `read_all`.
 
+    Returns:
+        For each split with bad ones a line that counts them, and their list.
+
     Raises:
         InputError: if a split has more bad ones than are allowed.
     """
-    left_out = []
+    left_out = {}
     for split, dataset in splits.items():
         if not dataset.skip_bad:
             continue
@@ -130,54 +130,52 @@ def leave_out(splits: Mapping[str, LandmarkDataset], num_workers: int) -> list[L
         if bad:
             count = f"{len(bad):,} of {len(dataset):,} {split.lower()} images"
             listed = {printable(dataset.path(i)): printable(bad[i]) for i in bad}
-            left_out.append(LeftOut(f"{count} can't be read, left out", listed))
+            left_out[f"{count} can't be read, left out"] = listed
             dataset.select([i for i, reason in enumerate(reasons) if not reason])
     return left_out
 
 
-def list_left_out(left_out: list[LeftOut], folder: Path) -> list[str]:
+def list_left_out(left_out: Mapping[str, dict[str, str]], folder: Path) -> list[str]:
     """List the images that were left out, in place of an earlier list; return lines for the log."""
-    write_list(folder / LIST, {k: v for part in left_out for k, v in part.reasons.items()})
-    return [f"{part.line}: listed in {folder / LIST}" for part in left_out]
+    write_list(folder / LIST, {k: v for listed in left_out.values() for k, v in listed.items()})
+    return [f"{line}: listed in {folder / LIST}" for line in left_out]
 
 
 # ---- pre-training: bad images are replaced where they are met ----
 
 
-def first_good(tries: Iterable[Callable[[], T]], total: int) -> tuple[T, int]:
+def first_good(dataset: ImageSet, tries: Iterable[Callable[[], T]]) -> tuple[T, int]:
     """Return the item of the first image that can be read, and how many before it can't be.
 
-    All get the same random numbers. If more than are allowed of ``total`` are bad, that is an
-    `InputError`.
+    All get the same random numbers.
+
+    Raises:
+        ImageError: at the first bad image, unless the data set skips them.
+        InputError: if more than are allowed are bad.
     """
-    state, first = torch.get_rng_state(), ""
-    for bad, make in enumerate(itertools.islice(tries, allowed(total) + 1)):
+    state, total, first = torch.get_rng_state(), len(dataset), ""
+    for bad, make in enumerate(islice(tries, allowed(total) + 1)):
         try:
             return make(), bad
         except ImageError as error:
+            dataset.forgive(error)
             first = first or str(error)
             torch.set_rng_state(state)
     raise too_many(bad + 1, total, first)
 
 
-class Replacing(Dataset):
-    """The items of a data set; for an image that can't be read, those after it are tried.
+def replacing(
+    dataset: ImageSet, make: Callable[[int], PairItem | SquareItem], index: int
+) -> PairItem | SquareItem:
+    """Return the item of an image; if it is bad and may be, that of the next good one.
 
-    The one that takes its place gets the random numbers that the bad one would have had. The
-    images count from the one asked for on, the first following the last.
+    The one that takes its place gets the random numbers that the bad one would have had. The first
+    image follows the last.
     """
-
-    def __init__(self, items: Items) -> None:
-        self.items = items
-
-    def __len__(self) -> int:
-        return len(self.items)
-
-    def __getitem__(self, index: int) -> SubstitutedItem:
-        total = len(self.items)
-        tries = (partial(self.items.__getitem__, place % total) for place in itertools.count(index))
-        item, bad = first_good(tries, total)
-        return SubstitutedItem(item, torch.tensor([index, bad]))
+    total = len(dataset)
+    tries = (partial(make, place % total) for place in range(index, index + total))
+    item, bad = first_good(dataset, tries)
+    return item._replace(index=index, bad=bad)
 
 
 class BadImages:
@@ -204,10 +202,10 @@ class BadImages:
         self._check()
         self.report()
 
-    def note(self, substituted: Tensor) -> None:
-        """Record what was replaced in a batch: (B, 2), see `SubstitutedItem`; few may be."""
+    def note(self, found: Tensor) -> None:
+        """Record what was replaced in a batch: ``index`` and ``bad`` of its items, (B, 2)."""
         total = len(self.dataset)
-        for first, count in substituted[substituted[:, 1] > 0].tolist():
+        for first, count in found[found[:, 1] > 0].tolist():
             for index in (place % total for place in range(first, first + count)):
                 if index not in self.met:
                     self.met.add(index)

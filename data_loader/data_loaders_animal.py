@@ -4,41 +4,32 @@
 """
 
 import argparse
+import math
 import re
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 from torch import Tensor
 
 from data_loader.bad_images import PASSED, add_bad_image_argument
-from data_loader.geometry import resize_square
-from data_loader.image_set import ImageSet
 from data_loader.landmark_dataset import LandmarkDataset, add_image_arguments
 from data_loader.named_images import UnlabelledImages
 from data_loader.readers.annotation_files import read_names
 from data_loader.readers.cub_annotations import PARTS, read_part_annotations
+from data_loader.readers.images import image_size
 from data_loader.views.random_view import BIRD_MEAN, BIRD_STD
 from utils.arguments import allow_change
 from utils.errors import ImageError
 
 
-class Birds(ImageSet):
-    """What all have: colour statistics, and a resize to a square."""
+class InatAve(UnlabelledImages):
+    """Images of birds without annotation."""
 
     mean, std = BIRD_MEAN, BIRD_STD
 
-    def square(self, image: Image.Image, index: int) -> Image.Image:
-        """Resize to a square."""
-        return resize_square(image, self.imwidth)
 
-
-class InatAve(Birds, UnlabelledImages):
-    """Images of birds without annotation."""
-
-
-class CUB(Birds, LandmarkDataset):
+class CUB(LandmarkDataset):
     """CUB-200-2011 with 15 parts, some of them invisible.
 
     Args:
@@ -50,6 +41,7 @@ class CUB(Birds, LandmarkDataset):
         pair_image: see `LandmarkDataset`, also for the rest.
     """
 
+    mean, std = BIRD_MEAN, BIRD_STD
     num_landmarks = PARTS
     published_counts: dict[str, int] | None = {"train": 1_241, "val": 382, "test": 383}
 
@@ -79,8 +71,16 @@ class CUB(Birds, LandmarkDataset):
         filenames = self.check_listed(root / "images", filenames, path)
         if self.imagelist is not None:
             self.published_counts = None  # a list of one's own may be of any length
-        keypoints, visible = read_part_annotations(root, filenames, self.skip_bad)
+        keypoints, visible = read_part_annotations(root, filenames, self.size_of)
         return root / "images", filenames, {"keypoints": keypoints, "visible": visible}
+
+    def size_of(self, path: Path) -> tuple[float, float]:
+        """Return an image's width and height; NaN if it is bad and may be."""
+        try:
+            return image_size(path)
+        except ImageError as error:
+            self.forgive(error)
+            return math.nan, math.nan
 
     def square_points(self, size: tuple[int, int], index: int) -> np.ndarray:
         """See `LandmarkDataset.square_points`; of a size that couldn't be read, they are NaN."""
@@ -129,11 +129,9 @@ def add_animal_arguments(parser: argparse.ArgumentParser) -> None:
     add_bad_image_argument(group)
 
 
-def build_animal_dataset(
-    root: str | None, split: str, *, image_size: int, image_crop: int, **options: Any
-) -> CUB:
+def build_animal_dataset(root: str | None, split: str, **options: Any) -> CUB:
     """Return images of a split, ``train``, ``val`` or ``test``; ``options`` are `CUB`'s."""
     if root is None:
         root = next((r for r in CUB_ROOTS if Path(r).is_dir()), CUB_ROOTS[0])
     options[split] = True
-    return CUB(root, imwidth=image_size, crop=image_crop, **options)
+    return CUB(root, **options)

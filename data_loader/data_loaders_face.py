@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from data_loader.bad_images import add_bad_image_argument
-from data_loader.geometry import FaceWindow, celeba_points, celeba_square, resize_square
+from data_loader.geometry import FaceWindow, celeba_points, celeba_square
 from data_loader.image_set import ImageSet
 from data_loader.landmark_dataset import LandmarkDataset, add_image_arguments
 from data_loader.readers.annotation_files import (
@@ -158,10 +158,6 @@ class AFLW(FaceDataset):
         check_unique(mat_path, [name for name, _ in faces])  # with other points, that is
         return root / "output", names, {"keypoints": keypoints, "hw": mat["hw"]}
 
-    def square(self, image: Image.Image, index: int) -> Image.Image:
-        """Resize to a square."""
-        return resize_square(image, self.imwidth)
-
     def square_points(self, size: tuple[int, int], index: int) -> np.ndarray:
         """See `LandmarkDataset.square_points`."""
         return super().square_points(size, index) * (self.imwidth / np.array(size))
@@ -197,10 +193,6 @@ class AFLW_MTFL(FaceDataset):  # noqa: N801 (published name)
         crops = self.check_listed(root / "aflw_cropped", crops, csv_path)
         check_points(csv_path, crops, keypoints, MTFL_SIZE)
         return root / "aflw_cropped", crops, {"keypoints": keypoints}
-
-    def square(self, image: Image.Image, index: int) -> Image.Image:
-        """Resize to a square."""
-        return resize_square(image, self.imwidth)
 
     def square_points(self, size: tuple[int, int], index: int) -> np.ndarray:
         """See `LandmarkDataset.square_points`; points are 1-based in a 150x150 image."""
@@ -311,16 +303,14 @@ def add_face_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def build_face_dataset(
-    name: str, root: str | None, *, train: bool, image_size: int, image_crop: int, **options: bool
+    name: str, root: str | None, on_unannotated: str, **options: Any
 ) -> FaceDataset:
     """Return a benchmark's annotated images, one by one; ``options`` are `LandmarkDataset`'s."""
     benchmark, default_root = FACE_BENCHMARKS[name]
     return benchmark(
         root or default_root,
-        train=train,
         pair_image=False,
-        imwidth=image_size,
-        crop=image_crop,
         do_augmentations=False,
+        skip_unannotated=on_unannotated == "skip",
         **options,
     )

@@ -114,19 +114,14 @@ def turned_notice(folder: Path, filenames: Sequence[str]) -> list[str]:
             turned += oriented_size(folder / filenames[place])[1]
         except ImageError:  # said when the image is needed
             continue
-    if len(places) == total or not turned:
-        return count_turned(turned, total)
-    return [
-        f"{turned:,} of {len(places):,} images looked at, of {total:,}, are turned as a note in "
-        "their file says (EXIF)"
-    ]
+    looked_at = "" if len(places) == total else f" looked at, of {total:,},"
+    return count_turned(turned, len(places), looked_at)
 
 
-def count_turned(turned: int, total: int) -> list[str]:
+def count_turned(turned: int, total: int, looked_at: str = "") -> list[str]:
     """Return a line on images that are turned, if any are."""
-    if not turned:
-        return []
-    return [f"{turned:,} of {total:,} images are turned as a note in their file says (EXIF)"]
+    how = "are turned as a note in their file says (EXIF)"
+    return [f"{turned:,} of {total:,} images{looked_at} {how}"] if turned else []
 
 
 def add_fit_argument(group: argparse._ActionsContainer, default: str | None = "stretch") -> None:

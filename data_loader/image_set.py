@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from data_loader.geometry import centre_crop
+from data_loader.geometry import centre_crop, resize_square
 from data_loader.items import PairItem, SquareItem
 from data_loader.views.random_view import FACE_MEAN, FACE_STD, RandomView, channels
 from utils.errors import ImageError, InputError
@@ -30,8 +30,8 @@ def as_colours(values: Iterable[float]) -> Colours:
 class ImageSet(Dataset):
     """Images that become squares, and views of these.
 
-    Subclasses read the files, say in `square` how an image becomes a square, and name its colour
-    statistics.
+    Subclasses read the files, may say in `square` how an image becomes a square, and name its
+    colour statistics.
 
     Args:
         imwidth: S.
@@ -65,8 +65,8 @@ class ImageSet(Dataset):
         raise NotImplementedError
 
     def square(self, image: Image.Image, index: int) -> Image.Image:
-        """Return an image, of the expected size, as a square (S, S)."""
-        raise NotImplementedError
+        """Return an image, of the expected size, as a square (S, S): resized as a rule."""
+        return resize_square(image, self.imwidth)
 
     def read_square(self, index: int) -> Image.Image:
         """Return an image's square (S, S), or raise an `ImageError` if it can't be read."""
@@ -111,6 +111,11 @@ class ImageSet(Dataset):
             scale = self.random_view.smallest_scale
             self.random_view = RandomView(self.imwidth, scale, self.crop, mean, std)
 
+    def forgive(self, error: ImageError) -> None:
+        """Raise the error of an image that can't be read, unless such images are skipped."""
+        if not self.skip_bad:
+            raise error
+
     def noted_colours(self) -> dict[str, dict[str, Colours]]:
         """Return the entry by which an encoder's checkpoint notes statistics that aren't known."""
         kind = type(self)
@@ -124,9 +129,8 @@ class ImageSet(Dataset):
         for index in places.tolist():
             try:
                 yield self.read_square(index)
-            except ImageError:
-                if not self.skip_bad:
-                    raise
+            except ImageError as error:
+                self.forgive(error)
 
     def normalize(self, image: Tensor) -> Tensor:
         """Standardise the colours of (..., 3, H, W) in [0, 1]."""

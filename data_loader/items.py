@@ -26,6 +26,7 @@ class PairItem(NamedTuple):
 
     views: Tensor  # (6, W, W), float32, normalised; the two views stacked on channels
     index: int  # type: ignore[assignment]
+    bad: int = 0  # so many images from this one on can't be read, and the next one is shown
 
 
 class SquareItem(NamedTuple):
@@ -34,14 +35,7 @@ class SquareItem(NamedTuple):
     image: Tensor  # (3, S, S), uint8
     seed: Tensor  # int64 scalar, of the views
     index: int  # type: ignore[assignment]
-
-
-class SubstitutedItem(NamedTuple):
-    """An item that may be another image's, because the one asked for can't be read."""
-
-    item: PairItem | SquareItem
-    # (2,), int64: the index asked for, and how many images from there on can't be read
-    substituted: Tensor
+    bad: int = 0  # as of `PairItem`
 
 
 class Items(Dataset):

@@ -7,7 +7,7 @@ the network input, S - 2 * crop.
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -25,24 +25,6 @@ from utils.errors import ImageError, InputError
 MIRRORS = ("off", "views", "copies")
 
 
-class Cutting(NamedTuple):
-    """Which part of an image is an instance's, and how it becomes a square.
-
-    Args:
-        fit: see `Framing`.
-        box: ``annotated`` boxes, and whole images where there is none; boxes around the annotated
-            ``points``; or always the whole ``image``.
-        margin: see `Framing`.
-    """
-
-    fit: str = "stretch"
-    box: str = "annotated"
-    margin: float = 0.1
-
-
-WHOLE = Cutting()
-
-
 class Keypoints(OwnImages, LandmarkDataset):
     """Annotated instances of one's own.
 
@@ -50,7 +32,10 @@ class Keypoints(OwnImages, LandmarkDataset):
         table: the instances.
         folder: of the images.
         split: ``train``, ``val``, ``test`` or ``all``.
-        cutting: see `Cutting`.
+        fit: see `Framing`.
+        box: ``annotated`` boxes, and whole images where there is none; boxes around the annotated
+            ``points``; or always the whole ``image``.
+        margin: see `Framing`.
         flip_pairs: names that a mirror swaps, in place of the table's.
         groups: what each instance belongs to; its image if not given.
         mirror: what of training images is mirrored: nothing (``off``), half of the ``views`` that
@@ -73,8 +58,10 @@ class Keypoints(OwnImages, LandmarkDataset):
         table: KeypointTable,
         folder: Path,
         split: str,
-        cutting: Cutting = WHOLE,
         *,
+        fit: str = "stretch",
+        box: str = "annotated",
+        margin: float = 0.1,
         flip_pairs: Sequence[tuple[str, str]] | None = None,
         groups: Sequence[str] | None = None,
         mirror: str = "off",
@@ -82,8 +69,8 @@ class Keypoints(OwnImages, LandmarkDataset):
         crop: int = 0,
         **options: Any,
     ) -> None:
-        self.table, self.cutting, self.mirror = table, cutting, mirror
-        self.fit, self.margin, self.split_name = cutting.fit, cutting.margin, split
+        self.table, self.box_kind, self.mirror = table, box, mirror
+        self.fit, self.margin, self.split_name = fit, margin, split
         self.point_names, self.num_landmarks = table.names, len(table.names)
         self.sigmas, self.groups = table.sigmas, table.images if groups is None else groups
         self.flip_pairs = list(table.flip_pairs if flip_pairs is None else flip_pairs)
@@ -115,7 +102,7 @@ class Keypoints(OwnImages, LandmarkDataset):
         annotations = {
             "keypoints": points,
             "visible": visible[kept],
-            "boxes": boxes_of(self.cutting.box, points, visible[kept], table.boxes[kept]),
+            "boxes": boxes_of(self.box_kind, points, visible[kept], table.boxes[kept]),
             "sizes": self._sizes(root, filenames, kept),
             "areas": np.asarray(table.areas, dtype=np.float64)[kept],
             "ids": np.array(table.ids)[kept],
@@ -174,11 +161,11 @@ class Keypoints(OwnImages, LandmarkDataset):
         """Return each image's width and height (N, 2), 0 if it is bad and to be skipped."""
         sizes, turned = self.table.sizes[kept], self.table.turned[kept]
         for row in np.flatnonzero(np.isnan(sizes).any(axis=1)).tolist():
-            sizes[row] = 0, 0
-            if not self.skip_bad:
-                sizes[row], turned[row] = oriented_size(
-                    root / filenames[row]
-                )  # or says what is wrong
+            try:
+                sizes[row], turned[row] = oriented_size(root / filenames[row])
+            except ImageError as error:
+                self.forgive(error)
+                sizes[row] = 0, 0
         of_images = dict(zip(filenames, turned.tolist(), strict=True))
         notices = count_turned(sum(of_images.values()), len(of_images))
         self.notices += [f"{self}: {line}" for line in notices]
@@ -255,7 +242,7 @@ class Keypoints(OwnImages, LandmarkDataset):
             "image_size": self.imwidth,
             "image_crop": self.crop,
             "margin": self.margin,
-            "box": self.cutting.box,
+            "box": self.box_kind,
             **self._noted_boxes(),
         }
         landmarks = {

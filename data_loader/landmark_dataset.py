@@ -89,7 +89,7 @@ class LandmarkDataset(NamedImages):
         if do_augmentations and not pair_image:
             raise ValueError("augmenting a single annotated image would leave its points behind")
         super().__init__(root, train, pair_image, imwidth, crop, do_augmentations, **options)
-        if "visible" not in self.annotations:
+        if "visible" not in self.annotations and not pair_image:  # whose points aren't used
             self._mask_missing(skip_unannotated)
         self.warper = WarperSingle(imwidth, imwidth) if TPS_aug and not pair_image else None
 
@@ -109,8 +109,6 @@ class LandmarkDataset(NamedImages):
         points = self.annotations["keypoints"]
         self.annotations["keypoints"] = np.where(visible[..., None], points, 0)
         self.annotations["visible"] = visible
-        if self.pair_image:  # points aren't used
-            return
         empty = np.logical_not(visible.any(axis=1))  # (N,)
         if empty.any():
             count = f"{empty.sum():,} of {len(empty):,} images have no annotated point"

@@ -122,17 +122,17 @@ class NamedImages(ImageSet):
         check_size(self.path(index), image.size, self.expected_size(index))
         return image
 
-    def read_square(self, index: int) -> Image.Image:
-        """See `ImageSet.read_square`; from the image cache if there is one."""
+    def pixels(self, index: int) -> np.ndarray:
+        """Return an image's square (S, S, 3), from the image cache if there is one."""
         if self.image_cache is None:
-            return self.square(self.open(index), index)
-        return Image.frombytes("RGB", (self.imwidth, self.imwidth), self.cached(index))
-
-    def cached(self, index: int) -> np.ndarray:
-        """Return a square (S, S, 3) of the cache; raise the `ImageError` of a bad image."""
+            return np.asarray(self.square(self.open(index), index))
         if index in self.image_cache.bad:
             raise ImageError(f"{self.path(index)}: {self.image_cache.bad[index]}")
         return self.image_cache.images[index]
+
+    def read_square(self, index: int) -> Image.Image:
+        """See `ImageSet.read_square`."""
+        return Image.fromarray(self.pixels(index))
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor, Tensor, int]:
         nothing, image = torch.tensor(-1), self.read_square(index)
@@ -145,9 +145,7 @@ class NamedImages(ImageSet):
 
     def square_item(self, index: int) -> SquareItem:
         """Return an image's square."""
-        cached = self.image_cache is not None
-        pixels = self.cached(index) if cached else np.asarray(self.read_square(index))
-        return self.make_square(pixels, index)
+        return self.make_square(self.pixels(index), index)
 
     def digested(self, facts: object) -> object:
         """Return what `digest` hashes beside names and annotations: the facts that are given."""

@@ -4,7 +4,6 @@ import os
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import accumulate, islice
-from typing import overload
 
 BLOCK = 2**12  # names that are joined
 
@@ -33,15 +32,7 @@ class Names(Sequence[str]):
     def __len__(self) -> int:
         return self._length
 
-    @overload
-    def __getitem__(self, index: int) -> str: ...
-
-    @overload
-    def __getitem__(self, index: slice) -> list[str]: ...
-
-    def __getitem__(self, index: int | slice) -> str | list[str]:
-        if isinstance(index, slice):
-            return [self[place] for place in range(*index.indices(len(self)))]
+    def __getitem__(self, index: int) -> str:  # type: ignore[override]  # no slices
         number, place = divmod(range(self._length)[index], BLOCK)  # or an IndexError
         begin, joined, ends = self._blocks[number]
         name = begin + joined[ends[place - 1] if place else 0 : ends[place]]
@@ -49,13 +40,3 @@ class Names(Sequence[str]):
 
     def __iter__(self) -> Iterator[str]:
         return (self[place] for place in range(len(self)))
-
-    def __eq__(self, other: object) -> bool:
-        if not isinstance(other, Sequence) or isinstance(other, str | bytes):
-            return NotImplemented
-        return len(self) == len(other) and all(a == b for a, b in zip(self, other, strict=True))
-
-    __hash__ = None  # type: ignore[assignment]  # as of a list
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({self[:]!r})"

@@ -5,18 +5,20 @@ Letters: W the side of the network input.
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import Dataset, IterableDataset
+from torch.utils.data import Dataset, IterableDataset, Subset
 
 from data_loader.framing import Box, Framing
 from data_loader.geometry import centre_crop
 from data_loader.instances import with_boxes
+from data_loader.items import Items
 from data_loader.readers.annotation_files import read_lines, replace_backslashes
 from data_loader.readers.coco_keypoints import read_coco_boxes
 from data_loader.readers.image_names import find_images, resolve_listed
@@ -57,24 +59,6 @@ class InputItem(NamedTuple):
 Prepare = Callable[[Image.Image, Box | None], tuple[Tensor, Tensor]]
 
 
-class ImageSource(Protocol):
-    """Images by number, in an order that doesn't change."""
-
-    count: int | None  # None if it isn't known
-
-    def shown(self, index: int) -> Shown:
-        """Return which image, and what of it."""
-
-    def items(self, prepare: Prepare, side: int, first: int) -> Dataset:
-        """Return a data set of `InputItem` from one image on."""
-
-    def open(self, indices: list[int]) -> Iterator[tuple[int, Image.Image]]:
-        """Yield the images of ascending numbers, those that can be read, with their numbers."""
-
-    def identity(self) -> list[str]:
-        """Return what tells these images from others."""
-
-
 class Preparation:
     """How an image becomes what the network sees.
 
@@ -94,14 +78,6 @@ class Preparation:
         return self.normalize(pixels), torch.tensor(affine, dtype=torch.float64)
 
 
-def unreadable(side: int, index: int, reason: str) -> InputItem:
-    """Return the item of an image that can't be read."""
-    blank = torch.zeros(3, side, side)
-    return InputItem(
-        blank, torch.ones(2, 2, dtype=torch.float64), torch.ones(2).long(), index, reason
-    )
-
-
 class ImageFiles:
     """Image files.
 
@@ -118,7 +94,7 @@ class ImageFiles:
         self.count: int | None = len(shown_images)
 
     def shown(self, index: int) -> Shown:
-        """See `ImageSource`."""
+        """Return which image, and what of it."""
         return self._shown[index]
 
     def path(self, index: int) -> Path:
@@ -128,11 +104,24 @@ class ImageFiles:
         )
 
     def items(self, prepare: Prepare, side: int, first: int) -> Dataset:
-        """See `ImageSource`."""
-        return _FileItems(self, prepare, side, first)
+        """Return a data set of `InputItem` from one image on."""
+        items = Items(self._shown, partial(self._item, prepare, side))
+        return Subset(items, range(first, len(items)))
+
+    def _item(self, prepare: Prepare, side: int, index: int) -> InputItem:
+        path, reason = self.path(index), ""
+        size, affine = torch.ones(2).long(), torch.ones(2, 2, dtype=torch.float64)
+        pixels = torch.zeros(3, side, side)
+        try:
+            image = open_image(path, oriented=True)
+            pixels, affine = prepare(image, self._shown[index].box)
+            size = torch.tensor(image.size)
+        except ImageError as error:
+            reason = printable(str(error).removeprefix(f"{path}: "))
+        return InputItem(pixels, affine, size, index, reason)
 
     def open(self, indices: list[int]) -> Iterator[tuple[int, Image.Image]]:
-        """See `ImageSource`."""
+        """Yield the images of ascending numbers, those that can be read, with their numbers."""
         for index in indices:
             try:
                 yield index, open_image(self.path(index), oriented=True)
@@ -140,47 +129,28 @@ class ImageFiles:
                 continue
 
     def identity(self) -> list[str]:
-        """See `ImageSource`."""
+        """Return what tells these images from others."""
         return [repr(tuple(entry)) for entry in self._shown]
-
-
-class _FileItems(Dataset):
-    def __init__(self, source: ImageFiles, prepare: Prepare, side: int, first: int) -> None:
-        self.source, self.prepare, self.side, self.first = source, prepare, side, first
-
-    def __len__(self) -> int:
-        return (self.source.count or 0) - self.first
-
-    def __getitem__(self, place: int) -> InputItem:
-        index = self.first + place
-        path, box = self.source.path(index), self.source.shown(index).box
-        try:
-            image = open_image(path, oriented=True)
-            pixels, affine = self.prepare(image, box)
-        except ImageError as error:
-            reason = printable(str(error).removeprefix(f"{path}: "))
-            return unreadable(self.side, index, reason)
-        return InputItem(pixels, affine, torch.tensor(image.size), index, "")
 
 
 class VideoFrames:
     """The frames of a video, which are named after it and their number, from 0."""
 
-    count: int | None = None
+    count: int | None = None  # not known
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
     def shown(self, index: int) -> Shown:
-        """See `ImageSource`."""
+        """See `ImageFiles`."""
         return Shown(f"{self.path.name}/{index:06d}")
 
     def items(self, prepare: Prepare, side: int, first: int) -> Dataset:
-        """See `ImageSource`."""
+        """See `ImageFiles`."""
         return _FrameItems(self.path, prepare, first)
 
     def open(self, indices: list[int]) -> Iterator[tuple[int, Image.Image]]:
-        """See `ImageSource`."""
+        """See `ImageFiles`."""
         wanted = set(indices)
         for index, image in enumerate(read_frames(self.path)):
             if index in wanted:
@@ -190,7 +160,7 @@ class VideoFrames:
                 return
 
     def identity(self) -> list[str]:
-        """See `ImageSource`."""
+        """See `ImageFiles`."""
         return [self.path.name, str(self.path.stat().st_size)]
 
 
@@ -206,7 +176,10 @@ class _FrameItems(IterableDataset):
                 yield InputItem(pixels, affine, torch.tensor(image.size), index, "")
 
 
-def open_source(images: Path, boxes: Path | None) -> ImageFiles | VideoFrames:
+ImageSource = ImageFiles | VideoFrames  # images by number, in an order that doesn't change
+
+
+def open_source(images: Path, boxes: Path | None) -> ImageSource:
     """Return the images that a path leads to.
 
     Args:

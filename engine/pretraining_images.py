@@ -1,6 +1,7 @@
 """The unlabelled images of pre-training, and what makes their random views [spec 6]."""
 
 import argparse
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,8 +11,8 @@ from torch.utils.data import DataLoader
 
 from data_loader.bad_images import (
     BadImages,
-    Replacing,
     add_bad_image_argument,
+    replacing,
 )
 from data_loader.data_loaders_animal import InatAve
 from data_loader.data_loaders_face import CelebAPrunedAligned_MAFLVal
@@ -23,7 +24,7 @@ from data_loader.folder import (
     add_margin_argument,
     measure_colours,
 )
-from data_loader.items import Items, PairItem, SquareItem, SubstitutedItem
+from data_loader.items import Items, PairItem, SquareItem
 from data_loader.landmark_dataset import add_image_arguments
 from data_loader.loaders import build_loader
 from data_loader.named_images import NamedImages
@@ -48,7 +49,7 @@ from utils.process_group import rank, world_size
 UnlabelledSet = NamedImages | ShardedSet
 SHARDED: dict[str, type[ShardedSet]] = {"InatAve": ShardedInatAve, "Folder": ShardedFolder}
 PUBLISHED_CROP = 15  # pixels, of --image_crop [spec 8]
-Batch = PairItem | SquareItem | SubstitutedItem  # each field stacked over b images
+Batch = PairItem | SquareItem  # each field stacked over b images
 
 
 class Cutout(NamedTuple):
@@ -212,9 +213,8 @@ class PairLoader(NamedTuple):
 
     def pair(self, batch: Batch, device: torch.device) -> tuple[Tensor, Tensor]:
         """Return two random views of a batch's images, (b, 3, H, W) each, on a device."""
-        items = batch.item if isinstance(batch, SubstitutedItem) else batch
-        if isinstance(items, PairItem):
-            view1, view2 = items.views.to(device, non_blocking=True).split(3, dim=1)
+        if isinstance(batch, PairItem):
+            view1, view2 = batch.views.to(device, non_blocking=True).split(3, dim=1)
         else:
             assert isinstance(self.augment, BatchViews)
             images, generator = self.squares(batch, device)
@@ -231,15 +231,15 @@ class PairLoader(NamedTuple):
 
     def squares(self, batch: Batch, device: torch.device) -> tuple[Tensor, torch.Generator]:
         """Return a batch's images (b, 3, S, S), uint8, and a generator that belongs to them."""
-        items = batch.item if isinstance(batch, SubstitutedItem) else batch
-        assert isinstance(items, SquareItem)
-        generator = torch.Generator().manual_seed(int(items.seed[0]))
-        return items.image.to(device, non_blocking=True), generator
+        assert isinstance(batch, SquareItem)
+        generator = torch.Generator().manual_seed(int(batch.seed[0]))
+        return batch.image.to(device, non_blocking=True), generator
 
     def note_bad_images(self, batch: Batch, batch_split: BatchSplit) -> None:
         """Take down what was replaced in the batches of all ranks: see `BadImages`."""
-        if self.bad_images is not None and isinstance(batch, SubstitutedItem):
-            self.bad_images.note(all_gather_rows(batch.substituted, batch_split))
+        if self.bad_images is not None:
+            found = torch.stack([torch.as_tensor(batch.index), torch.as_tensor(batch.bad)], dim=1)
+            self.bad_images.note(all_gather_rows(found, batch_split))
 
 
 def as_channels_last(images: Tensor) -> Tensor:
@@ -279,9 +279,9 @@ def build_pair_loader(
         )
         loader = build_sharded_loader(images, num_workers=num_workers, device=device)
         return PairLoader(loader, augment, bad_images)
-    items = Items(dataset, dataset.square_item if augment else dataset.pair_item)
+    make = dataset.square_item if augment else dataset.pair_item
     loader = build_loader(
-        Replacing(items) if bad_images else items,
+        Items(dataset, partial(replacing, dataset, make)),
         batch_size=batch_size,
         num_workers=num_workers,
         seed=seed,

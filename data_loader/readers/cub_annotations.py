@@ -6,6 +6,7 @@ Letters: N images, A = 15 parts. Points are (x, y) as fractions of the image's s
 """
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -18,20 +19,20 @@ from data_loader.readers.annotation_files import (
 )
 from data_loader.readers.images import image_size
 from data_loader.readers.torch7 import read_torch7
-from utils.errors import ImageError, InputError
+from utils.errors import InputError
 from utils.files import check_is_file, reason
 
 PARTS = 15
 
 
 def read_part_annotations(
-    root: Path, filenames: list[str], skip_bad: bool = False
+    root: Path, filenames: list[str], size_of: Callable[[Path], tuple[float, float]] = image_size
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the points (N, A, 2) and visibility (N, A) bool of the named images.
 
     Reads ``anno/train.dat`` and ``anno/val.dat`` (which holds the test images too) where they
-    exist, else ``images.txt`` and ``parts/part_locs.txt``. With ``skip_bad``, an image whose
-    points need its size, and which can't be read, gets NaN.
+    exist, else ``images.txt`` and ``parts/part_locs.txt``, whose points need the images' sizes;
+    ``size_of`` a path returns width and height.
     """
     dat_files = [root / "anno" / name for name in ("train.dat", "val.dat")]
     if any(path.is_file() for path in dat_files):
@@ -39,7 +40,7 @@ def read_part_annotations(
         annotated = [rows.get(Path(name).name) for name in filenames]
         source = root / "anno"
     elif (root / "parts/part_locs.txt").is_file():
-        rows = read_part_locations(root, set(filenames), skip_bad)
+        rows = read_part_locations(root, set(filenames), size_of)
         annotated = [rows.get(name) for name in filenames]
         source = root / "parts/part_locs.txt"
     else:
@@ -83,11 +84,12 @@ def part_numbers(parts: dict, part: int) -> list[float]:
     return [x, y, visible]
 
 
-def read_part_locations(root: Path, wanted: set[str], skip_bad: bool) -> dict[str, np.ndarray]:
+def read_part_locations(
+    root: Path, wanted: set[str], size_of: Callable[[Path], tuple[float, float]]
+) -> dict[str, np.ndarray]:
     """Return image's path below ``images`` to (A, 3), x, y, visible, of CUB's own files.
 
-    CUB gives pixels, so each wanted image's header is read for its size; x and y are NaN if it
-    can't be, and ``skip_bad`` is set.
+    CUB gives pixels, so each wanted image's size is asked for.
     """
     names = read_image_ids(root / "images.txt")
     path, rows = root / "parts/part_locs.txt", dict[str, np.ndarray]()
@@ -109,12 +111,7 @@ def read_part_locations(root: Path, wanted: set[str], skip_bad: bool) -> dict[st
         if name in wanted:
             rows.setdefault(name, np.zeros((PARTS, 3)))[part - 1] = x, y, visible
     for name, row in rows.items():
-        try:
-            row[:, :2] /= image_size(root / "images" / name)
-        except ImageError:
-            if not skip_bad:
-                raise
-            row[:, :2] = math.nan
+        row[:, :2] /= size_of(root / "images" / name)
     return rows
 
 

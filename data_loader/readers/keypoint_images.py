@@ -82,14 +82,11 @@ def read_sizes(folder: Path, images: list[str]) -> tuple[np.ndarray, np.ndarray]
 
     NaN where an image can't be read; that is said when the image is needed. The second is (N,).
     """
-    sizes: dict[str, tuple[float, float]] = {}
-    turned: dict[str, bool] = {}
+    read: dict[str, tuple[tuple[float, float], bool]] = {}
     for name in progress(list(dict.fromkeys(images)), "reading headers"):
         try:
-            sizes[name], turned[name] = oriented_size(folder / name)
+            read[name] = oriented_size(folder / name)
         except ImageError:
-            sizes[name], turned[name] = (np.nan, np.nan), False
-    return (
-        np.array([sizes[name] for name in images], dtype=np.float64),
-        np.array([turned[name] for name in images], dtype=bool),
-    )
+            read[name] = (np.nan, np.nan), False
+    sizes, turned = zip(*(read[name] for name in images), strict=True)
+    return np.array(sizes, dtype=np.float64), np.array(turned, dtype=bool)

@@ -25,7 +25,7 @@ from torch import Tensor
 from data_loader.bad_images import check_few, reason_of
 from data_loader.loaders import read_all
 from data_loader.named_images import NamedImages
-from utils.errors import ImageError, InputError
+from utils.errors import ImageError
 from utils.files import fsync
 from utils.locks import find_or_build
 from utils.log import Stopwatch
@@ -65,10 +65,9 @@ def marked_square(dataset: NamedImages, index: int) -> tuple[Tensor, str]:
     A bad image raises, or is zeros if the data set skips them.
     """
     try:
-        return torch.from_numpy(np.array(dataset.read_square(index))), ""
+        return torch.from_numpy(np.array(dataset.pixels(index))), ""
     except ImageError as error:
-        if not dataset.skip_bad:
-            raise
+        dataset.forgive(error)
         blank = torch.zeros(dataset.imwidth, dataset.imwidth, 3, dtype=torch.uint8)
         return blank, reason_of(error, dataset, index)
 
@@ -90,7 +89,7 @@ def cache_images(
     """Let a data set read its squares from a cache, built if need be; return a line for the log.
 
     Args:
-        dataset: its `read_square` reads the cache from now on, until `select` picks other images.
+        dataset: its `pixels` reads the cache from now on, until `select` picks other images.
         folder: of all caches.
         num_workers: see `read_all`.
         log_line: logs, at once, that another run is building this cache.
@@ -133,8 +132,7 @@ def cache_key(dataset: NamedImages) -> str:
         try:
             file = os.stat(path)
         except OSError:
-            if not dataset.skip_bad:
-                raise InputError(f"{path}: no such image") from None
+            dataset.forgive(ImageError(f"{path}: no such image"))
             return b"absent"
         return f"{file.st_size} {file.st_mtime_ns}".encode()
 

@@ -30,19 +30,18 @@ from PIL import Image
 from torch.utils.data import DataLoader, IterableDataset, default_collate, get_worker_info
 
 from data_loader.bad_images import first_good
-from data_loader.data_loaders_animal import Birds
 from data_loader.data_loaders_face import AlignedFaces
 from data_loader.folder import OwnImages
 from data_loader.image_set import ImageSet
-from data_loader.items import PairItem, SquareItem, SubstitutedItem
+from data_loader.items import PairItem, SquareItem
 from data_loader.loaders import own_workers, persistent_loader, seeded
 from data_loader.readers.images import check_size, open_image
 from data_loader.storage.shards import Shard, ShardImage, images
+from data_loader.views.random_view import BIRD_MEAN, BIRD_STD
 from utils.collectives import chunk_size
 from utils.errors import ImageError, InputError
 from utils.process_group import world_size
 
-Item = PairItem | SquareItem | SubstitutedItem
 LANES = 12  # of a rank; 1, 2, 3, 4, 6 or 12 workers can share them
 BLOCK = 512  # places in random order; their files' bytes are held in memory, for each lane
 
@@ -93,9 +92,8 @@ class ShardedSet(ImageSet):
             for found in images(shard, 0, min(shard.count, -(-count // len(places)))):
                 try:
                     yield self.open_square(found, place)
-                except ImageError:
-                    if not self.skip_bad:
-                        raise
+                except ImageError as error:
+                    self.forgive(error)
 
     def digest(self) -> str:
         """Return a hash of the shards' names and counts."""
@@ -110,8 +108,10 @@ class ShardedSet(ImageSet):
         )
 
 
-class ShardedInatAve(Birds, ShardedSet):
+class ShardedInatAve(ShardedSet):
     """Images of birds."""
+
+    mean, std = BIRD_MEAN, BIRD_STD
 
 
 class ShardedFolder(OwnImages, ShardedSet):
@@ -184,8 +184,8 @@ class ShardedImages(IterableDataset):
     take the step with the others.
 
     If the data set skips bad images, the next good one of the block takes their place and their
-    random samples (after the last one the first, and then those of the first shard). Items are
-    those of `bad_images.Replacing`: with the place asked for, and 1 if its image is bad.
+    random samples (after the last one the first, and then those of the first shard). ``bad`` of
+    an item is 1 then.
 
     Args:
         dataset: makes the items.
@@ -246,7 +246,7 @@ class ShardedImages(IterableDataset):
             items = list(islice(lanes[lane], self.lanes.chunk(self.rank, step)))
             yield default_collate(items or [self.item(epoch, [next(self.spares())])])
 
-    def lane_items(self, epoch: int, lane: int, step: int) -> Iterator[Item]:
+    def lane_items(self, epoch: int, lane: int, step: int) -> Iterator[PairItem | SquareItem]:
         """Yield the items of a lane, but for those of the steps before one."""
         first, end = self.lanes.bounds(self.rank, lane)
         skip = self.lanes.taken(self.rank, lane, step)
@@ -272,15 +272,12 @@ class ShardedImages(IterableDataset):
             yield from enumerate(images(self.shards[shard], *span), start)
             first = stop
 
-    def item(self, epoch: int, candidates: list[tuple[int, ShardImage]]) -> Item:
+    def item(self, epoch: int, candidates: list[tuple[int, ShardImage]]) -> PairItem | SquareItem:
         """Return the item of the first image; or, if bad ones are skipped, of the next good one."""
-        index, image = candidates[0]
-        if not self.dataset.skip_bad:
-            return self.make(epoch, index, image)
-        tried = chain(candidates, self.spares())
+        index, tried = candidates[0][0], chain(candidates, self.spares())
         tries = (partial(self.make, epoch, index, image) for _, image in tried)
-        item, bad = first_good(tries, len(self.dataset))
-        return SubstitutedItem(item, torch.tensor([index, min(bad, 1)]))
+        item, bad = first_good(self.dataset, tries)
+        return item._replace(bad=min(bad, 1))
 
     def make(self, epoch: int, index: int, image: ShardImage) -> PairItem | SquareItem:
         """Return an image as the item of a place, whose random samples it gets."""

@@ -8,9 +8,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from data_loader.bad_images import image_options
 from data_loader.folder import add_boxes_argument, add_fit_argument, add_margin_argument
 from data_loader.instances import BOXES, with_boxes
-from data_loader.keypoints import Cutting, Keypoints
+from data_loader.keypoints import Keypoints
 from data_loader.readers.keypoint_files import read_keypoints
 from data_loader.readers.keypoint_table import KeypointTable
 from data_loader.splits import check_share, folds, group_names, split_off
@@ -210,7 +211,7 @@ class Splits(NamedTuple):
 def keypoint_splits(settings: KeypointSettings, **options: Any) -> Iterator[Splits]:
     """Yield the splits of one's own annotated images: one, or one for each fold.
 
-    ``options`` are `TPS_aug` and `skip_bad` of the training images, the latter of the others, too.
+    ``options`` are `TPS_aug` of the training images.
 
     Raises:
         InputError: if the files can't be read, don't fit each other, or can't be split.
@@ -353,12 +354,12 @@ def build(
         table,
         settings.folder,
         split.lower(),
-        Cutting(settings.fit, settings.box, settings.box_margin),
+        fit=settings.fit,
+        box=settings.box,
+        margin=settings.box_margin,
         flip_pairs=pairs,
         groups=group_names(table.images, settings.group_by) if is_training else None,
-        imwidth=settings.image_size,
-        crop=settings.image_crop,
-        skip_bad=settings.on_bad_image == "skip",
+        **image_options(settings.image_size, settings.image_crop, settings.on_bad_image),
         **(options if is_training else {}),
     )
     if is_training:

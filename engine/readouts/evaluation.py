@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from data_loader.bad_images import LeftOut, leave_out, list_left_out
+from data_loader.bad_images import leave_out, list_left_out
 from data_loader.few_shot import add_few_shot_arguments, restrict, save_picks
 from data_loader.landmark_dataset import LandmarkDataset
 from data_loader.loaders import add_loader_arguments, check_same_images, worker_notice
@@ -213,8 +213,8 @@ def check_images(
     train_set: LandmarkDataset,
     held_out_sets: Mapping[str, LandmarkDataset],
     log: RunLog,
-) -> list[LeftOut]:
-    """Take unreadable images out of the data sets where that is asked for; return them.
+) -> dict[str, dict[str, str]]:
+    """Take unreadable images out of the data sets where that is asked for; see `leave_out`.
 
     Raises:
         InputError: if a split can't be read or judged.

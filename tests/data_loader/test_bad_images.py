@@ -13,15 +13,16 @@ from torch.utils.data import DataLoader
 from data_loader import loaders
 from data_loader.bad_images import (
     BadImages,
-    Replacing,
     count_bad_images,
     leave_out,
     list_left_out,
+    replacing,
 )
 from data_loader.data_loaders_animal import CUB, InatAve
 from data_loader.data_loaders_face import AFLW, AFLW_MTFL, CelebAPrunedAligned_MAFLVal, MAFLAligned
 from data_loader.data_loaders_face import ThreeHundredW as W300
-from data_loader.items import Items
+from data_loader.image_set import ImageSet
+from data_loader.items import Items, PairItem
 from data_loader.loaders import SeededItems, build_loader
 from data_loader.readers.images import open_image
 from data_loader.storage.image_cache import cache_images
@@ -123,6 +124,12 @@ def same(batches, others) -> bool:
     return all(torch.equal(torch.as_tensor(a), torch.as_tensor(b)) for a, b in pairs)
 
 
+def replaced(dataset, squares=False):
+    """The items of pre-training."""
+    make = dataset.square_item if squares else dataset.pair_item
+    return Items(dataset, lambda index: replacing(dataset, make, index))
+
+
 def leaves(parts) -> list:
     """Return what tuples and lists hold, at any depth."""
     if not isinstance(parts, tuple | list):
@@ -155,6 +162,18 @@ def test_bad_images_of_all_kinds_are_left_out_and_listed(root, tmp_path, workers
             shutil.copy(name(root, 50), name(root, place))
 
 
+def test_points_stay_with_their_images_when_some_are_left_out(tmp_path):
+    write_aflw(tmp_path, [(20 + i, 40) for i in range(100)])
+    whole, dataset = (AFLW(tmp_path, **SINGLE) for _ in range(2))
+    dataset.path(3).write_bytes(b"no image")
+    leave_out({"training": dataset}, 0)
+    assert len(dataset) == 99
+    for place in (2, 3, 98):
+        data, points, _, _ = dataset[place]
+        other = place + (place >= 3)
+        assert torch.equal(data, whole[other][0]) and torch.equal(points, whole[other][1])
+
+
 def test_nothing_bad_leaves_the_set_alone_and_takes_an_old_list_away(root, tmp_path):
     (tmp_path / "bad_images.txt").write_text("old\n")
     dataset = birds(root, count=5)
@@ -166,7 +185,7 @@ def test_nothing_bad_leaves_the_set_alone_and_takes_an_old_list_away(root, tmp_p
 def test_one_in_a_hundred_may_be_bad_and_no_more(root):
     damage(root, 250, 30, 140)
     dataset = birds(root)
-    assert len(leave_out({"Test": dataset}, 0)[0].reasons) == 3 and len(dataset) == 297
+    assert len(next(iter(leave_out({"Test": dataset}, 0).values()))) == 3 and len(dataset) == 297
     message = complaint(leave_out, {"training": birds(root, count=299)}, 0)
     assert message == (
         "3 of 299 training images can't be read, where --on_bad_image skip allows 2 (1 in 100); "
@@ -178,9 +197,9 @@ def test_one_in_a_hundred_may_be_bad_and_no_more(root):
 def test_each_split_has_its_own_limit_and_stop_reads_nothing(root, monkeypatch):
     damage(root, 30)
     splits = {"a": birds(root, count=200), "b": birds(root, count=20)}
-    assert [part.line.split()[3] for part in leave_out(splits, 0)] == ["a"]
+    assert [line.split()[3] for line in leave_out(splits, 0)] == ["a"]
     monkeypatch.setattr("data_loader.named_images.open_image", None)
-    assert leave_out({"a": birds(root, skip_bad=False)}, 0) == []
+    assert leave_out({"a": birds(root, skip_bad=False)}, 0) == {}
 
 
 @pytest.mark.parametrize("benchmark", ["MAFL", "CelebA", "AFLW", "MTFL", "300W", "CUB", "native"])
@@ -208,7 +227,7 @@ def test_listed_images_may_be_absent_or_damaged_in_all_benchmarks(tmp_path, benc
         assert dataset.filenames == whole.filenames
         assert f"1 of {len(whole)} test" in complaint(leave_out, {"Test": dataset}, 0)
         dataset.select([0, *range(2, len(whole))])
-        assert leave_out({"Test": dataset}, 0) == []
+        assert leave_out({"Test": dataset}, 0) == {}
     options["skip_bad"] = False
     assert f"{path}: no such image" in complaint(lambda: kinds[benchmark](tmp_path, **options))
 
@@ -254,28 +273,26 @@ def test_the_next_good_one_takes_the_place_bit_for_bit(root, squares):
     damage(root, 5, kind="cut")
     damage(root, 299, 0, kind="absent")
     dataset = birds(root)
-    items = SeededItems(
-        Replacing(Items(dataset, dataset.square_item if squares else dataset.pair_item))
-    )
-    replaced = {5: (6, 1), 299: (1, 2), 0: (1, 1), 6: (6, 0), 200: (200, 0)}
-    for place, (taken, bad) in replaced.items():
-        item, note = items[place, 77]
-        assert same([item], [expected[taken]]) and note.tolist() == [place, bad]
+    items = SeededItems(replaced(dataset, squares))
+    wanted = {5: (6, 1), 299: (1, 2), 0: (1, 1), 6: (6, 0), 200: (200, 0)}
+    for place, (taken, bad) in wanted.items():
+        assert same([items[place, 77]], [expected[taken]._replace(index=place, bad=bad)])
 
 
 def test_what_was_drawn_before_the_failure_is_drawn_again():
-    class Late:
+    class Late(ImageSet):
         def __len__(self):
             return 100
 
-        def __getitem__(self, index):
+        def item(self, index):
             drawn = torch.randn(2)
             if index == 4:
                 raise ImageError("4: bad")
-            return drawn, torch.randn(2)
+            return PairItem(torch.stack([drawn, torch.randn(2)]), index)
 
-    items = SeededItems(Replacing(Late()))
-    assert same([items[4, 9].item], [items[5, 9].item])
+    dataset = Late(16, 2, skip_bad=True)
+    items = SeededItems(Items(dataset, lambda index: replacing(dataset, dataset.item, index)))
+    assert torch.equal(items[4, 9].views, items[5, 9].views)
 
 
 def test_batches_do_not_depend_on_workers_cache_nor_where_they_start(root, tmp_path):
@@ -287,21 +304,21 @@ def test_batches_do_not_depend_on_workers_cache_nor_where_they_start(root, tmp_p
             dataset = birds(root)
             if cached:
                 cache_images(dataset, tmp_path / "cache", workers)
-            items = Replacing(Items(dataset, dataset.square_item if squares else dataset.pair_item))
+            items = replaced(dataset, squares)
             runs.append(loaded(items, workers, (1, 2)))
             assert same(runs[-1], runs[0])
-        assert [len(batch[-1]) for batch in runs[0]] == 2 * [64, 64, 64, 64, 44]
+        assert [len(batch.index) for batch in runs[0]] == 2 * [64, 64, 64, 64, 44]
         assert same(loaded(items, epochs=(2,), skip=128), runs[0][7:])
-        notes = torch.cat([batch.substituted for batch in runs[0][:5]])
+        notes = torch.cat([torch.stack([b.index, b.bad], dim=1) for b in runs[0][:5]])
         assert sorted(notes[notes[:, 1] > 0].tolist()) == [[10, 3], [11, 2], [12, 1]]
 
 
 def test_without_bad_images_nothing_changes(root, tmp_path):
     dataset = birds(root)
     count_bad_images(dataset, tmp_path, False, print)
-    items, plain = Items(dataset, dataset.pair_item), birds(root, skip_bad=False)
-    found = [batch.item for batch in loaded(Replacing(items))]
-    assert same(found, loaded(Items(plain, plain.pair_item)))
+    plain = birds(root, skip_bad=False)
+    assert same(loaded(replaced(dataset)), loaded(Items(plain, plain.pair_item)))
+    assert same(loaded(replaced(plain)), loaded(Items(plain, plain.pair_item)))
     assert count_bad_images(birds(root, skip_bad=False), tmp_path, False, print) is None
     assert lines(tmp_path) == []
 
@@ -309,9 +326,9 @@ def test_without_bad_images_nothing_changes(root, tmp_path):
 def test_more_in_a_row_than_are_allowed_end_the_run(root):
     damage(root, 20, 21, 22)
     dataset = birds(root)
-    assert Replacing(dataset)[20][-1].tolist() == [20, 3]
+    assert replaced(dataset)[20].bad == 3
     damage(root, 23)
-    message = complaint(lambda: Replacing(dataset)[20])
+    message = complaint(lambda: replaced(dataset)[20])
     assert message.startswith("4 of 300 images can't be read, where --on_bad_image skip allows 3")
     assert f"the first: {name(root, 20)}: not an image" in message
 

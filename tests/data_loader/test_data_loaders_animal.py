@@ -7,6 +7,7 @@ import pytest
 import torch
 import torchfile
 
+from data_loader.bad_images import image_options
 from data_loader.data_loaders_animal import (
     CUB,
     InatAve,
@@ -42,11 +43,11 @@ def test_inat_takes_a_folder_or_a_list_that_needs_none(tmp_path, monkeypatch):
     write_inat(tmp_path, ["s/2.jpg", "s/1.jpg"])
     write_text(tmp_path / "list.txt", "s/2.jpg", "s/1.jpg", "s/2.jpg")
     dataset = InatAve(str(tmp_path))
-    assert dataset.filenames == ["s/1.jpg", "s/2.jpg"]
+    assert list(dataset.filenames) == ["s/1.jpg", "s/2.jpg"]
     assert dataset.count_notice() == [f"{tmp_path}: 1 files or folders left out: 1 *.txt"]
     for path in (tmp_path / "list.txt", str(tmp_path / "list.txt")):
         dataset = InatAve(tmp_path / "absent", imagelist=path, imwidth=32)
-        assert dataset.filenames == [str(tmp_path / f"s/{i}.jpg") for i in (2, 1, 2)]
+        assert list(dataset.filenames) == [str(tmp_path / f"s/{i}.jpg") for i in (2, 1, 2)]
     # The names are absolute: another working directory doesn't change what is read.
     monkeypatch.chdir(tmp_path / "s")
     assert dataset[1][0].shape == (6, 32, 32)
@@ -184,21 +185,20 @@ def test_cub_from_the_command_line(cub, monkeypatch):
     args = parser.parse_args([])
     assert (args.dataset, args.data_folder, args.imagelist) == ("CUB", None, None)
     assert (args.image_size, args.image_crop) == (96, 0)
-    frame = {"image_size": 40, "image_crop": 3}
     write_text(root / "few.txt", CUB_NAMES[1])
+    options = {**image_options(40, 3, "skip"), "imagelist": root / "few.txt"}
     for split, rows in CUB_SPLITS.items():
-        dataset = build_animal_dataset(str(root), split, **frame, imagelist=root / "few.txt")
+        dataset = build_animal_dataset(str(root), split, **options)
         rows = [1] if split == "train" else rows
         assert dataset.filenames == [CUB_NAMES[i] for i in rows]
-        assert dataset[0][0].shape == (3, 34, 34) and dataset.warper is None
+        assert dataset[0][0].shape == (3, 34, 34) and dataset.warper is None and dataset.skip_bad
     # Without a root, either spelling of the folder, the first one first.
     monkeypatch.chdir(root)
-    assert "datasets/CUB_200_2011" in complaint(build_animal_dataset, None, "val", **frame)
+    assert "datasets/CUB_200_2011" in complaint(build_animal_dataset, None, "val")
     (root / "datasets").mkdir()
     for name in ("CUB-200-2011", "CUB_200_2011"):
         (root / "datasets" / name).symlink_to(root)
-        dataset = build_animal_dataset(None, "val", **frame)
-        assert str(dataset.folder) == f"datasets/{name}/images"
+        assert str(build_animal_dataset(None, "val").folder) == f"datasets/{name}/images"
 
 
 def test_cub_pairs_have_no_parts(cub):

@@ -1,7 +1,5 @@
 """The face benchmarks, on tiny ones written here and on the photographs where they are."""
 
-import argparse
-
 import numpy as np
 import pytest
 import scipy.io
@@ -9,6 +7,7 @@ import torch
 from PIL import Image
 
 from data_loader import data_loaders_face as faces
+from data_loader.bad_images import image_options
 from data_loader.data_loaders_face import (
     AFLW,
     AFLW_MTFL,
@@ -188,18 +187,6 @@ def test_celeba_dot_under_its_point(tmp_path, side, crop):
     assert torch.allclose(dataset[2][1][3], expected.float(), atol=1e-4)
 
 
-def test_celeba_square_is_rows_30_to_208_of_the_image(tmp_path):
-    write_celeba(tmp_path, {"a.jpg": 0})
-    rows = np.arange(218, dtype=np.uint8)[:, None, None]
-    columns = np.arange(178, dtype=np.uint8)[None, :, None]
-    image = np.concatenate([np.broadcast_to(v, (218, 178, 1)) for v in (rows, columns, 0)], 2)
-    path = tmp_path / "Img/img_align_celeba_hq/a.jpg"
-    Image.fromarray(image.astype(np.uint8)).save(path, format="PNG")
-    dataset = CelebAPrunedAligned_MAFLVal(tmp_path, **SINGLE | {"imwidth": 178, "crop": 0})
-    square, _ = dataset.base_item(0)  # at 178 px the resize changes nothing
-    assert np.array_equal(np.asarray(square), image[30:208])
-
-
 def test_aflw_dot_under_its_point_though_the_images_are_no_squares(tmp_path):
     write_aflw(tmp_path)
     for train in (True, False):
@@ -249,17 +236,6 @@ def test_300w_dot_under_its_point(tmp_path):
         # int(w * f) rounds the first resize: at most 1 in 100 of a place within 100 px.
         assert max(spread.values()) < 0.5
         assert spread[0] < 0.05  # f = 1: nothing is rounded
-
-
-@pytest.mark.parametrize(("cls", "eyes"), [(MAFLAligned, (0, 1)), (AFLW, (0, 1))])
-def test_eyes_of_five_points(cls, eyes):
-    assert cls.eyes == CelebAPrunedAligned_MAFLVal.eyes == AFLW_MTFL.eyes == eyes
-    assert cls.num_landmarks == AFLW_MTFL.num_landmarks == 5
-
-
-def test_eyes_of_300w_are_the_outer_corners():
-    assert ThreeHundredW.eyes == (36, 45)
-    assert ThreeHundredW.num_landmarks == 68
 
 
 # ---- files that are wrong ----
@@ -484,28 +460,24 @@ def test_benchmarks_by_name_with_the_published_roots():
         "AFLW": (AFLW, "datasets/face_datasets/aflw/aflw_release-2"),
         "ThreeHundredW": (ThreeHundredW, "datasets/face_datasets/300w/300w"),
     }
-    parser = argparse.ArgumentParser()
-    faces.add_face_arguments(parser)
-    args = parser.parse_args([])
-    assert (args.dataset, args.data_folder) == ("MAFLAligned", None)
-    assert (args.image_size, args.image_crop) == (100, 15)
-    args = parser.parse_args(["--dataset", "ThreeHundredW", "--image_size", "136"])
-    assert (args.dataset, args.image_size) == ("ThreeHundredW", 136)
+    assert all(kind.eyes == (0, 1) for kind in (CelebAPrunedAligned_MAFLVal, AFLW, AFLW_MTFL))
+    assert ThreeHundredW.eyes == (36, 45)  # the outer corners
 
 
 def test_build_face_dataset_reads_the_default_root_or_the_given_one(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    options = {"train": True, "image_size": 50, "image_crop": 4}
+    options = {"on_unannotated": "skip", "train": True, **image_options(50, 4, "stop")}
     assert "datasets/celeba" in complaint(faces.build_face_dataset, "MAFLAligned", None, **options)
     write_celeba(tmp_path / "datasets/celeba", CELEBA_PARTS, **CELEBA_MAFL)
     dataset = faces.build_face_dataset("MAFLAligned", None, **options)
     assert dataset.filenames == ["000009.jpg", "000001.jpg"] and dataset.warper is None
     assert dataset[0][0].shape == (3, 42, 42) and dataset[0][1].shape == (5, 2)
+    assert not dataset.skip_bad
     write_aflw(tmp_path / "other")
-    dataset = faces.build_face_dataset(
-        "AFLW", tmp_path / "other", **options | {"train": False}, TPS_aug=True
-    )
+    options |= {"train": False, "TPS_aug": True, **image_options(50, 4, "skip")}
+    dataset = faces.build_face_dataset("AFLW", tmp_path / "other", **options)
     assert dataset.filenames[0] == "test_9.jpg" and dataset.warper is not None
+    assert dataset.skip_bad
 
 
 # ---- the photographs ----
@@ -705,9 +677,6 @@ def test_missing_points_of_the_other_benchmarks(tmp_path):
 
 @pytest.mark.parametrize("benchmark", ["MAFL", "CelebA", "AFLW", "MTFL"])
 def test_images_of_another_size_are_refused_at_the_start_or_when_read(tmp_path, benchmark):
-    def mafl(root):
-        write_celeba(root, CELEBA_PARTS, **CELEBA_MAFL)
-
     write, cls, expected = {
         "MAFL": (
             lambda root: write_celeba(root, CELEBA_PARTS, **CELEBA_MAFL),

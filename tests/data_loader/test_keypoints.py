@@ -9,7 +9,7 @@ from data_loader import keypoints
 from data_loader.few_shot import restrict, save_picks
 from data_loader.framing import FITS
 from data_loader.geometry import normalize_points
-from data_loader.keypoints import Cutting, Keypoints
+from data_loader.keypoints import Keypoints
 from data_loader.readers import keypoint_images
 from data_loader.readers.keypoint_files import read_keypoints
 from data_loader.readers.keypoint_images import read_sizes
@@ -25,7 +25,7 @@ BOXES = [(20.0, 10.0, 100.0, 70.0), (-30.0, -5.0, 95.0, 90.0)]
 def test_points_lie_where_the_image_shows_them_and_lead_back(tmp_path, fit, box):
     table = write_dots(tmp_path, 3)
     table = table._replace(boxes=np.array([(np.nan,) * 4 if box is None else box] * 3))
-    dataset = Keypoints(table, tmp_path, "test", Cutting(fit, "annotated", 0.1), **FRAME)
+    dataset = Keypoints(table, tmp_path, "test", fit=fit, **FRAME)
     for index in range(3):
         item = dataset.annotated_item(index)
         assert item.image.shape == (3, 56, 56) and item.visible.all()
@@ -45,6 +45,7 @@ def test_points_of_turned_images_are_those_that_are_shown(tmp_path):
     dataset = Keypoints(table, tmp_path, "train", **FRAME)
     item = dataset.annotated_item(0)
     assert np.abs(bright_spot(item.image, dataset) - item.points_px[0].numpy()).max() < 0.3
+    assert torch.equal(dataset.annotation_tensors()[0][0], item.points_norm)
     assert tuple(dataset.annotations["sizes"][0]) == (120, 80)
     said = "Keypoints train: 1 of 1 images are turned as a note in their file says (EXIF)"
     assert dataset.count_notice() == [said]
@@ -117,10 +118,10 @@ def test_nothing_is_added_unless_copies_are_asked_for(tmp_path):
 
 
 def test_what_a_checkpoint_notes(tmp_path):
-    cutting = Cutting("pad", "points", 0.25)
+    cutting = {"fit": "pad", "box": "points", "margin": 0.25}
     table = table_of(["a.png"], [[(10, 20), (30, 24), (20, 60)]])
     save_image(tmp_path / "a.png", dot_image(SIZE, (10, 20)))
-    dataset = Keypoints(table, tmp_path, "train", cutting, **FRAME)
+    dataset = Keypoints(table, tmp_path, "train", **cutting, **FRAME)
     dataset.standardise_by((0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
     framing = {"fit": "pad", "image_size": 64, "image_crop": 4, "margin": 0.25, "box": "points"}
     framing |= {"boxed": 1.0, "box_sides": [40.0, 40.0], "span": 40.0}
@@ -139,8 +140,8 @@ def test_framing_and_names_are_part_of_the_digest(tmp_path):
     table = write_dots(tmp_path, 2)
     others = [
         Keypoints(table, tmp_path, "train", **FRAME),
-        Keypoints(table, tmp_path, "train", Cutting("pad"), **FRAME),
-        Keypoints(table, tmp_path, "train", Cutting(margin=0.2), **FRAME),
+        Keypoints(table, tmp_path, "train", fit="pad", **FRAME),
+        Keypoints(table, tmp_path, "train", margin=0.2, **FRAME),
         Keypoints(table._replace(names=["a", "b", "c"]), tmp_path, "train", flip_pairs=[], **FRAME),
     ]
     assert len({dataset.digest() for dataset in others}) == 4
@@ -178,19 +179,19 @@ def test_points_that_are_cut_off_are_masked_in_training_alone(tmp_path):
     table = write_dots(tmp_path, 3)
     table.points[0, 2] = 5, 40  # `crop` begins at column 20
     table.points[1] = 3, 40
-    train = Keypoints(table, tmp_path, "train", Cutting("crop"), imwidth=64)
+    train = Keypoints(table, tmp_path, "train", fit="crop", imwidth=64)
     assert train.visible().tolist() == [[True, True, False], [True] * 3]
     assert len(train) == 2 and train.filenames[1] == table.images[2]
     said = "4 of 9 points lie beyond what the network sees (see --fit, --image_crop)"
     assert train.count_notice() == [f"Keypoints train: {said}, masked"]
-    test = Keypoints(table, tmp_path, "test", Cutting("crop"), imwidth=64)
+    test = Keypoints(table, tmp_path, "test", fit="crop", imwidth=64)
     assert len(test) == 3 and test.visible().all()
     assert test.count_notice() == [f"Keypoints test: {said}: judged, but can't be found"]
     np.testing.assert_allclose(
         test.to_original(test.annotated_item(1).points_norm, 1), table.points[1], atol=1e-3
     )
     table.points[:] = 3, 40
-    said = complaint(Keypoints, table, tmp_path, "train", Cutting("crop"), imwidth=64)
+    said = complaint(Keypoints, table, tmp_path, "train", fit="crop", imwidth=64)
     assert said == f"{tmp_path}: all points lie beyond what the network sees (--fit crop)"
 
 

@@ -16,7 +16,7 @@ def write_files(root, *names):
 def found(root):
     names, notices = find_images(root)
     assert notices == []
-    return names
+    return list(names)
 
 
 def test_images_are_in_the_order_of_their_paths_whatever_the_folders(tmp_path):
@@ -37,7 +37,7 @@ def test_all_kinds_at_any_depth_are_taken_and_the_rest_is_counted(tmp_path):
     (tmp_path / "empty").mkdir()
     (tmp_path / "a/loop").symlink_to(tmp_path)
     names, notices = find_images(tmp_path)
-    assert names == sorted(taken)
+    assert list(names) == sorted(taken)
     said = "7 files or folders left out: 4 hidden, 2 *.txt, 1 without suffix"
     assert notices == [f"{tmp_path}: {said}"]
 
@@ -56,14 +56,14 @@ def test_listed_paths_are_written_plainly(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path / "a")
     wanted = ["a/1.jpg", "a/.2.jpg", "3.jpg", "3.jpg", "a/../3.jpg", "a/1.jpg"]
     listed = resolve_listed(tmp_path / "list.txt", tmp_path, False)
-    assert listed == [str(tmp_path / name) for name in wanted]
+    assert list(listed) == [str(tmp_path / name) for name in wanted]
 
 
 def test_listed_paths_may_be_those_of_windows(tmp_path):
     write_files(tmp_path, "a b/1 2.jpg", "a b/3.jpg")
     (tmp_path / "list.txt").write_bytes("a b\\1 2.jpg\r\na b/3.jpg\r\n".encode("utf-16"))
     listed = resolve_listed(tmp_path / "list.txt", tmp_path, False)
-    assert listed == [str(tmp_path / "a b" / name) for name in ("1 2.jpg", "3.jpg")]
+    assert list(listed) == [str(tmp_path / "a b" / name) for name in ("1 2.jpg", "3.jpg")]
 
 
 def test_a_line_is_tried_as_given_then_under_the_root_then_beside_the_list(tmp_path, monkeypatch):
@@ -79,7 +79,7 @@ def test_a_line_is_tried_as_given_then_under_the_root_then_beside_the_list(tmp_p
     for end in ("\n", "\r\n"):
         write_text(beside / "list.txt", *lines, end=end)
         listed = resolve_listed(beside / "list.txt", root, False)
-        assert listed == [str(path) for path in wanted]
+        assert list(listed) == [str(path) for path in wanted]
 
 
 def test_a_list_may_be_relative_to_a_folder_above_it(tmp_path):
@@ -87,7 +87,7 @@ def test_a_list_may_be_relative_to_a_folder_above_it(tmp_path):
     write_text(tmp_path / "inat/list.txt", "inat/Aves/Species_0/0000.jpg")
     for root in ("elsewhere", "inat/Aves", "inat"):
         listed = resolve_listed(tmp_path / "inat/list.txt", tmp_path / root, False)
-        assert listed == [str(tmp_path / "inat/Aves/Species_0/0000.jpg")]
+        assert list(listed) == [str(tmp_path / "inat/Aves/Species_0/0000.jpg")]
 
 
 @pytest.mark.parametrize("line", ["s/9.jpg", "s", "", "x" * 5000, '{"info": {}, "images": []}'])

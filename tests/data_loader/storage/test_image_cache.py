@@ -29,6 +29,7 @@ from tests.data_loader.layouts import (
     write_celeba,
     write_cub,
 )
+from utils.errors import InputError
 
 PAIR = {"imwidth": 32, "crop": 4}
 
@@ -176,8 +177,8 @@ def test_base_images_are_the_squares_and_a_draw(root, folder, cached):
     torch.manual_seed(3)
     draws = []
     for i in range(5):
-        image, draw, index = images[i]
-        assert index == i
+        image, draw, index, bad = images[i]
+        assert (index, bad) == (i, 0)
         assert image.dtype == torch.uint8 and image.is_contiguous()
         wanted = torch.from_numpy(np.array(dataset.read_square(i))).permute(2, 0, 1)
         assert image.shape == (3, 32, 32) and torch.equal(image, wanted)
@@ -323,7 +324,7 @@ def test_a_damaged_image_is_named_and_no_cache_remains(root, folder, workers):
     dataset = celeba(root)
     path = dataset.folder / dataset.filenames[3]
     path.write_bytes(b"no image")
-    with pytest.raises(image_cache.InputError) as caught:
+    with pytest.raises(InputError) as caught:
         cache_images(dataset, folder, workers)
     # A worker process's message has its traceback before it; scripts drop that.
     assert str(caught.value).strip().endswith(f"{path}: {NO_IMAGE}")

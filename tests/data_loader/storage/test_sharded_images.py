@@ -13,7 +13,7 @@ from data_loader import loaders
 from data_loader.bad_images import BadImages
 from data_loader.data_loaders_animal import InatAve
 from data_loader.geometry import celeba_square
-from data_loader.items import Items, SubstitutedItem
+from data_loader.items import Items
 from data_loader.loaders import SeededItems
 from data_loader.storage import sharded_images
 from data_loader.storage.sharded_images import (
@@ -67,8 +67,8 @@ def epoch_of(images, epoch, skip=0, workers=0):
     return batches
 
 
-def items_of(batch):
-    return batch.item if isinstance(batch, SubstitutedItem) else batch
+def notes_of(batch):
+    return torch.stack([batch.index, batch.bad], dim=1)
 
 
 def leaves(batch) -> list:
@@ -81,7 +81,7 @@ def leaves(batch) -> list:
 def numbers(images, batches, first_step=0) -> list[list[int]]:
     """Return the numbers of the images in each batch, stand-ins left out."""
     sizes = [images.lanes.chunk(images.rank, first_step + i) for i in range(len(batches))]
-    found = [items_of(batch).image for batch in batches]
+    found = [batch.image for batch in batches]
     assert all(len(b) == max(1, n) for b, n in zip(found, sizes, strict=True))
     return [
         [number_of(image) for image in images[:size]]
@@ -337,7 +337,7 @@ def test_celeba_is_cut_as_from_its_folder(tmp_path):
     write_tar(tmp_path / "a.tar", [("0.png", (tmp_path / "0.png").read_bytes())])
     dataset = ShardedCelebA(find_shards(str(tmp_path / "a.tar")), imwidth=50, crop=5)
     images = ShardedImages(dataset, squares=True, seed=0, batch_size=4)
-    ((squares, seeds, _),) = epoch_of(images, 1)
+    ((squares, seeds, _, _),) = epoch_of(images, 1)
     expected = np.asarray(celeba_square(image, 50))
     assert np.array_equal(squares[0].permute(1, 2, 0).numpy(), expected)
     assert seeds.dtype == torch.int64 and dataset.side == 40
@@ -399,10 +399,10 @@ def test_a_good_image_of_the_block_takes_a_bad_ones_place(tmp_path):
     wanted, found = (flat(numbers(images, b)) for b in (whole, batches))
     replaced = {a: b for a, b in zip(wanted, found, strict=True) if a != b}
     assert replaced.keys() == {7, 150} and not replaced.keys() & set(replaced.values())
-    notes = torch.cat([batch.substituted for batch in batches])
+    notes = torch.cat([notes_of(batch) for batch in batches])
     assert notes[:, 0].tolist() == wanted
     assert sorted(notes[notes[:, 1] > 0].tolist()) == [[7, 1], [150, 1]]
-    seeds = [torch.cat([items_of(batch).seed for batch in b]) for b in (whole, batches)]
+    seeds = [torch.cat([batch.seed for batch in b]) for b in (whole, batches)]
     assert torch.equal(*seeds)  # of the draws: those that the bad one would have had
 
 
@@ -413,11 +413,11 @@ def test_bad_images_of_shards_are_listed_once_and_limited(tmp_path):
         bad_images = BadImages(tmp_path, images.dataset, resumed, said.append)
         for epoch in (1, 2):
             for batch in epoch_of(images, epoch):
-                bad_images.note(batch.substituted)
+                bad_images.note(notes_of(batch))
         listed = (tmp_path / "bad_images.txt").read_text().splitlines()
         paths = [line.split("\t")[0] for line in listed]
         assert sorted(paths) == [f"{tmp_path}/a.tar/007.jpg", f"{tmp_path}/b.tar/150.jpg"]
         assert all("not an image" in line for line in listed)
     images = images_of(write_damaged(tmp_path, 7, 150, 151), skip_bad=True)
-    notes = torch.cat([batch.substituted for batch in epoch_of(images, 1)])
+    notes = torch.cat([notes_of(batch) for batch in epoch_of(images, 1)])
     assert "3 of 200 images can't be read" in complaint(bad_images.note, notes)

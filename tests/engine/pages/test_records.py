@@ -5,7 +5,7 @@ from PIL import Image
 
 from data_loader.data_loaders_animal import CUB
 from data_loader.geometry import denormalize_points, normalize_points
-from data_loader.keypoints import Cutting, Keypoints
+from data_loader.keypoints import Keypoints
 from data_loader.readers.keypoint_table import KeypointTable
 from engine.pages.page import write_page
 from engine.pages.records import dataset_records, landmark_names
@@ -25,7 +25,7 @@ def two_instances(tmp_path):
 
 def test_own_images_are_shown_where_the_network_looked_in_their_own_pixels(tmp_path):
     table = two_instances(tmp_path)
-    dataset = Keypoints(table, tmp_path, "test", Cutting(margin=0.0), imwidth=32, crop=4)
+    dataset = Keypoints(table, tmp_path, "test", margin=0.0, imwidth=32, crop=4)
     # What was found is the truth, as the network's coordinates have it.
     predicted = torch.stack([dataset.annotated_item(i).points_norm for i in range(2)])
     confidence = torch.tensor([[0.25, 0.5], [0.75, 1]])

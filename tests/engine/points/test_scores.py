@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from data_loader.keypoints import Cutting, Keypoints
+from data_loader.keypoints import Keypoints
 from engine.points.scores import (
     ScoreSettings,
     diagonals,
@@ -30,7 +30,7 @@ FRAME = {"imwidth": 64, "crop": 4}
 
 def test_predictions_come_back_in_original_pixels(tmp_path):
     table = write_dots(tmp_path, 3)
-    dataset = Keypoints(table, tmp_path, "test", Cutting("pad"), **FRAME)
+    dataset = Keypoints(table, tmp_path, "test", fit="pad", **FRAME)
     truth, _ = dataset.annotation_tensors()
     np.testing.assert_allclose(to_original(dataset, truth), table.points, atol=1e-3)
     moved = truth + torch.tensor([2 / 55, 0.0])  # a pixel of the input, 56 across
