@@ -1,7 +1,5 @@
 """Training on a few annotated images: which ones, how often, and the same on resume."""
 
-import argparse
-
 import numpy as np
 import pytest
 import scipy.io
@@ -10,7 +8,6 @@ import torch
 from data_loader.data_loaders_face import AFLW, ThreeHundredW
 from data_loader.few_shot import (
     Picks,
-    add_few_shot_arguments,
     load_picks,
     restrict,
     sample_picks,
@@ -232,18 +229,3 @@ def test_300w_can_be_restricted_too(tmp_path):
         original = whole.filenames.index(dataset.filenames[i])
         assert torch.equal(dataset[i][0], whole[original][0])  # by its own face box
         assert torch.equal(dataset[i][1], whole[original][1])
-
-
-def test_few_shot_arguments():
-    parser = argparse.ArgumentParser()
-    add_few_shot_arguments(parser)
-    args = parser.parse_args([])
-    assert (args.restrict_annos, args.num_per_epoch) == (-1, 1000)
-    assert (args.repeat, args.TPS_aug) == (False, False)
-    args = parser.parse_args("--restrict_annos 5 --repeat --num_per_epoch 8 --TPS_aug".split())
-    assert (args.restrict_annos, args.num_per_epoch, args.repeat, args.TPS_aug) == (
-        5,
-        8,
-        True,
-        True,
-    )

@@ -1,13 +1,10 @@
 """Items: frames, pairs, normalisation; on AFLW's layout, whose images are no squares."""
 
-import argparse
-
 import numpy as np
 import pytest
 import torch
 
 from data_loader.data_loaders_face import AFLW, CelebAPrunedAligned_MAFLVal
-from data_loader.landmark_dataset import add_image_arguments
 from data_loader.views.random_view import RandomView
 from tests.data_loader.layouts import bright_spot, complaint, dot_image, write_aflw, write_celeba
 from utils import tps
@@ -237,18 +234,6 @@ def test_select_keeps_names_points_and_sizes_together(root):
         data, points, _, index = dataset[place]
         assert index == place
         assert torch.equal(data, whole[i][0]) and torch.equal(points, whole[i][1])
-
-
-def test_image_arguments_have_the_scripts_defaults():
-    parser = argparse.ArgumentParser()
-    add_image_arguments(parser, image_size=96, image_crop=0)
-    args = parser.parse_args([])
-    assert (args.image_size, args.image_crop) == (96, 0)
-    args = parser.parse_args(["--image_size", "136", "--image_crop", "20"])
-    assert (args.image_size, args.image_crop) == (136, 20)
-    for wrong in (["--image_size", "0"], ["--image_crop", "-1"]):
-        with pytest.raises(SystemExit):
-            parser.parse_args(wrong)
 
 
 def test_celeba_pairs_for_pre_training_look_at_the_same_square(tmp_path):

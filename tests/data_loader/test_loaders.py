@@ -1,6 +1,5 @@
 """Batches depend on the seed and the epoch alone."""
 
-import argparse
 import os
 import random
 import warnings
@@ -21,7 +20,6 @@ from data_loader.loaders import (
 )
 from tests.data_loader.layouts import CELEBA_PARTS, write_celeba
 from utils.errors import InputError
-from utils.script import run_script
 
 CPU = torch.device("cpu")
 
@@ -211,19 +209,6 @@ def test_items_that_fail_leave_the_generator_as_it_was():
     assert torch.equal(torch.get_rng_state(), before)
 
 
-@pytest.mark.parametrize("workers", [0, 1])
-def test_a_image_that_cannot_be_read_ends_the_script_in_one_line(workers, capsys, monkeypatch):
-    monkeypatch.setattr("sys.argv", ["train.py"])
-    loader = loader_of(Broken(1), workers)
-    with pytest.raises(SystemExit) as caught:
-        run_script(lambda: list(loader))
-    if workers:
-        # Now, not when the garbage is collected, which takes Python 5 s here.
-        loader._iterator._shutdown_workers()
-    assert caught.value.code == 2
-    assert capsys.readouterr().err == "train.py: error: /data/0.jpg: unreadable image\n"
-
-
 # ---- workers ----
 
 
@@ -255,15 +240,3 @@ def test_memory_is_pinned_for_a_gpu_only_and_workers_outlive_an_epoch():
     assert not loader_of(Draws(), 0).persistent_workers
     options = {"batch_size": 2, "num_workers": 0, "seed": 0, "shuffle": False}
     assert build_loader(Draws(), **options, device=torch.device("cuda", 0)).pin_memory
-
-
-def test_loader_arguments():
-    parser = argparse.ArgumentParser()
-    loaders.add_loader_arguments(parser, batch_size=128, num_workers=18)
-    args = parser.parse_args([])
-    assert (args.batch_size, args.num_workers) == (128, 18)
-    args = parser.parse_args(["--batch_size", "7", "--num_workers", "0"])
-    assert (args.batch_size, args.num_workers) == (7, 0)
-    for wrong in (["--batch_size", "0"], ["--num_workers", "-1"]):
-        with pytest.raises(SystemExit):
-            parser.parse_args(wrong)

@@ -140,6 +140,19 @@ def test_flags_have_the_published_defaults(script):
         assert args[name] == default, name
 
 
+@pytest.mark.parametrize(
+    "flags",
+    [
+        *("--image_size 0", "--image_crop -1", "--batch_size 0", "--num_workers -1"),
+        *("--restrict_annos -2", "--num_per_epoch 0", "--on_bad_image no"),
+    ],
+)
+def test_values_without_a_meaning_are_refused(flags, capsys):
+    with pytest.raises(SystemExit):
+        eval_face.build_parser().parse_args(f"--model_path m --model_name n {flags}".split())
+    assert f"argument {flags.split()[0]}" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("script", [train_moco, train_dense], ids=lambda s: s.__name__)
 def test_nothing_is_cut_off_images_of_a_folder_by_default(script):
     def crop(*flags):
