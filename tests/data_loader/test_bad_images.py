@@ -198,6 +198,8 @@ def test_each_split_has_its_own_limit_and_stop_reads_nothing(root, monkeypatch):
     damage(root, 30)
     splits = {"a": birds(root, count=200), "b": birds(root, count=20)}
     assert [line.split()[3] for line in leave_out(splits, 0)] == ["a"]
+    splits = {"a": birds(root, count=200), "b": birds(root, count=31)}
+    assert "1 of 31 b images" in complaint(leave_out, splits, 0)
     monkeypatch.setattr("data_loader.named_images.open_image", None)
     assert leave_out({"a": birds(root, skip_bad=False)}, 0) == {}
 
@@ -237,6 +239,7 @@ def test_points_that_need_a_size_which_was_not_read_are_not_used(tmp_path):
     path = tmp_path / "images" / CUB_NAMES[1]
     good = path.read_bytes()
     path.write_bytes(b"")
+    assert f"{path}: not an image" in complaint(CUB, tmp_path, train=True)
     dataset = CUB(tmp_path, train=True, skip_bad=True)
     path.write_bytes(good)  # as on a network that was away for a moment
     assert "could be read only later" in complaint(leave_out, {"Test": dataset}, 0)
@@ -337,8 +340,9 @@ def test_more_in_a_row_than_are_allowed_end_the_run(root):
 def test_stop_ends_at_the_first_one_in_a_line(root, workers, capsys, monkeypatch):
     monkeypatch.setattr("sys.argv", ["train.py"])
     damage(root, 3)
+    items = replaced(birds(root, skip_bad=False))
     with pytest.raises(SystemExit):
-        run_script(lambda: list(DataLoader(birds(root, skip_bad=False), num_workers=workers)))
+        run_script(lambda: list(DataLoader(items, num_workers=workers)))
     message = f"train.py: error: {name(root, 3)}: {NO_IMAGE}\n"
     assert capsys.readouterr().err == message
 

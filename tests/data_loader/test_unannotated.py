@@ -36,6 +36,10 @@ def test_a_folder_an_image_and_a_list(folder):
     assert names(source) == ["b.png", "a/d.jpg", "absent.png"]
     items = source.items(prepare(), 60, 0)
     assert [items[place].reason for place in range(3)] == ["", "", "no such image"]
+    (folder / "a/list.txt").write_text("b.png\na/d.jpg\n")  # relative to the folder above
+    source = open_source(folder / "a/list.txt", None)
+    assert names(source) == ["b.png", "a/d.jpg"]
+    assert [source.items(prepare(), 60, 0)[place].reason for place in range(2)] == ["", ""]
 
 
 @pytest.mark.parametrize("fit", ["stretch", "pad", "crop"])
