@@ -7,6 +7,7 @@ and judged by the images of that fold. Letters: N annotated images.
 import json
 from collections.abc import Sequence
 from copy import copy
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -107,11 +108,16 @@ def choose_readout(
             a group of its own, if None.
 
     Raises:
-        InputError: if there are too few images or groups to be split.
+        InputError: if there are too few images or groups to be split, or for a flag that a choice
+            can't be made with.
     """
     if settings.regressor != AUTO:
         return settings
-    check_flags(settings)
+    if world_size() > 1:
+        raise InputError("--regressor auto: in one process alone, without torchrun")
+    for flag in ("TPS_aug", "repeat"):
+        if getattr(settings.options, flag):
+            raise InputError(f"--regressor auto: not with --{flag}")
     find_held(settings)  # refused before the work, not after it
     metric = next(iter(task.metrics))
     log, images = RunLog(), copy(train_set)
@@ -161,26 +167,29 @@ def cross_validate(
     ``parts`` holds the places of each fold's images; see `choose_readout` for the others.
     """
     metric, of_folds = next(iter(task.metrics)), []
-    settings = use_mirror(settings, candidate)
     for number, fold in enumerate(parts, 1):
-        own = settings_of(settings, candidate, number)
-        if (score := read_score(own, metric)) is None:
-            judge(own, device, task, images, fold)
-            score = read_score(settings_of(settings, candidate, number), metric)
-        assert score is not None  # the run has written it
-        of_folds.append(score)
+        own = use_mirror(settings, candidate).with_options(
+            regressor=candidate.regressor,
+            restrict_annos=-1,
+            model_path=settings.folder / CANDIDATES,
+            model_name=f"{candidate.name}-fold{number}",
+            resume="",
+            overwrite=True,
+            **encoder_of(settings, candidate),
+        )
+        result: dict[str, Any] = {}
+        begun_with = read_json(own.folder / "options.json").get("options")
+        if isinstance(begun_with, dict) and comparable(begun_with) == comparable(
+            as_json(own.options)
+        ):
+            own = own.with_options(resume="auto", overwrite=False)
+            result = read_json(own.folder / RESULT)
+        if "last" not in result:
+            result = judge(own, device, task, images, fold)
+        of_folds.append(result["last"]["Test"][metric])
     mean = float(np.average(of_folds, weights=[len(fold) for fold in parts]))
     log.line(f"{candidate.name}: {metric} {mean:.3f} in cross-validation")
     return mean
-
-
-def check_flags(settings: EvaluationSettings) -> None:
-    """Raise an `InputError` for what a choice can't be made with."""
-    if world_size() > 1:
-        raise InputError("--regressor auto: in one process alone, without torchrun")
-    for flag in ("TPS_aug", "repeat"):
-        if getattr(settings.options, flag):
-            raise InputError(f"--regressor auto: not with --{flag}")
 
 
 def judge(
@@ -189,15 +198,17 @@ def judge(
     task: Task,
     images: LandmarkDataset,
     fold: np.ndarray,
-) -> None:
-    """Fit a candidate to all images but those at a fold's places, and judge it by these."""
+) -> dict[str, Any]:
+    """Fit a candidate to all images but those at a fold's places; return what these say of it."""
     if not settings.resume:
         (settings.folder / RESULT).unlink(missing_ok=True)  # of other options
     learnt, judged = copy(images), copy(images)
     learnt.select(np.setdiff1d(np.arange(len(images)), fold).tolist())
     judged.select(fold.tolist())
     learnt.notices = judged.notices = []  # said once, of all images
-    run_evaluation(settings, device, task, learnt, {"Val": judged, "Test": judged})
+    result = run_evaluation(settings, device, task, learnt, {"Val": judged, "Test": judged})
+    assert result is not None  # in a single process
+    return result
 
 
 def split(groups: Sequence[str], seed: int) -> list[np.ndarray]:
@@ -223,44 +234,16 @@ def encoder_of(settings: EvaluationSettings, candidate: Candidate) -> dict[str, 
     return {"trained_model_path": path, "random_network": candidate.untrained}
 
 
-def settings_of(
-    settings: EvaluationSettings, candidate: Candidate, fold: int
-) -> EvaluationSettings:
-    """Return the settings of a candidate's run without a fold; it resumes if it has begun."""
-    own = settings.with_options(
-        regressor=candidate.regressor,
-        restrict_annos=-1,
-        model_path=settings.folder / CANDIDATES,
-        model_name=f"{candidate.name}-fold{fold}",
-        resume="",
-        overwrite=True,
-        **encoder_of(settings, candidate),
-    )
-    same = recorded_options(own) == comparable(as_json(own.options))
-    return own.with_options(resume="auto", overwrite=False) if same else own
-
-
 def comparable(options: dict[str, Any]) -> dict[str, Any]:
     """Return the options that results depend on, of all options as they are in JSON."""
     changeable = changeable_options()
     return {name: value for name, value in options.items() if name not in changeable}
 
 
-def recorded_options(settings: EvaluationSettings) -> dict[str, Any] | None:
-    """Return the options of the run that a folder holds, as `comparable`; None if it has none."""
+def read_json(path: Path) -> dict[str, Any]:
+    """Return what a JSON file of a run holds, nothing of one that is absent or damaged."""
     try:
-        record = json.loads((settings.folder / "options.json").read_text())
-        return comparable(record["options"])
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return None
-
-
-def read_score(settings: EvaluationSettings, metric: str) -> float | None:
-    """Return a finished run's score; None if it isn't finished, or of other options."""
-    if not settings.resume:
-        return None
-    try:
-        result = json.loads((settings.folder / RESULT).read_text())
-        return float(result["last"]["Test"][metric])
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
+        content = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}

@@ -130,9 +130,13 @@ def run_evaluation(
     digest = readout.fitting.encoder_digest
 
     # ---- the run's folder, log and result ----
-    where = describe_device(device, settings.gpu)
     counts = {"training": len(train_set), **{k: len(v) for k, v in held_out_sets.items()}}
-    heading = f"{describe_run(settings, counts, train_set.side)} on {where}; to {settings.folder}"
+    splits = ", ".join(f"{count} {split}" for split, count in counts.items())
+    heading = (
+        f"{settings.dataset}: {splits} images of {train_set.side} px; {settings.model}"
+        f"{' (untrained)' if settings.random_network else ''} on "
+        f"{describe_device(device, settings.gpu)}; to {settings.folder}"
+    )
     derived = {"encoder_digest": digest}
     start_run(settings, derived, readout.done, log, settings.log_path, heading)
     save_picks(settings.folder, picks)
@@ -185,13 +189,6 @@ def choose_mirror(
     if asked == "off" or train_set.flip_order is None:
         return "off"
     return "views" if kind.trains_encoder else "copies"
-
-
-def describe_run(settings: EvaluationSettings, counts: Mapping[str, int], side: int) -> str:
-    """Return in words which images, so many of each split, which encoder sees."""
-    splits = ", ".join(f"{count} {split}" for split, count in counts.items())
-    untrained = " (untrained)" if settings.random_network else ""
-    return f"{settings.dataset}: {splits} images of {side} px; {settings.model}{untrained}"
 
 
 def open_readout(

@@ -46,19 +46,6 @@ def add_readout_argument(group: argparse._ActionsContainer) -> None:
     group.add_argument("--ckpt_path", metavar="FILE", help="checkpoint of the regressor")
 
 
-def find_kind(path: str | Path, content: Mapping[str, Any]) -> type[Readout]:
-    """Return the kind of readout that a checkpoint's content holds.
-
-    Raises:
-        InputError: if it holds none.
-    """
-    for kind in READOUTS.values():
-        if kind.entry in content:
-            return kind
-    entries = ", ".join(kind.entry for kind in READOUTS.values())
-    raise InputError(f"{path}: holds no readout ({entries}), but an encoder at most")
-
-
 def refuse_other_kind(path: str | Path, content: Mapping[str, Any], kind: type[Readout]) -> None:
     """Raise an `InputError` if a checkpoint holds another kind of readout instead."""
     if kind.entry in content:
@@ -76,7 +63,10 @@ def read_readout(path: str, kind: type[Readout] | None = None) -> tuple[type[Rea
     """
     content = load_checkpoint(path, ("opt",))
     if kind is None:
-        kind = find_kind(path, content)
+        kind = next((kind for kind in READOUTS.values() if kind.entry in content), None)
+    if kind is None:
+        entries = ", ".join(kind.entry for kind in READOUTS.values())
+        raise InputError(f"{path}: holds no readout ({entries}), but an encoder at most")
     refuse_other_kind(path, content, kind)
     return kind, load_checkpoint(path, ("opt", kind.entry))
 

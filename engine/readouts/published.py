@@ -168,7 +168,11 @@ class PublishedReadout(Readout):
         improved = task.improves(entries, self.best)
         if improved:
             self.best = {**entries, "best_epoch": epoch}
-        log.record(epoch, learning_rate=lr, **named_scalars(task, trained, scores))
+        scalars = {"train_loss": trained["loss"], **{n: trained[n] for n in task.metrics}}
+        for split, values in scores.items():  # under their published names [spec 7]
+            scalars[f"{split.lower()}_loss"] = values["loss"]
+            scalars |= {f"{split}_{name}": values[name] for name in task.metrics}
+        log.record(epoch, learning_rate=lr, **scalars)
         log.line(
             f"epoch {epoch}/{settings.epochs}  loss {trained['loss']:.5f}  "
             + "  ".join(
@@ -257,12 +261,3 @@ def train_one_epoch(
         if step % print_freq == 0:
             log.step(f"epoch {epoch}  step {step}/{len(images)}  loss {mean.result()['loss']:.5f}")
     return mean.result()
-
-
-def named_scalars(task: Task, trained: Scores, last: Mapping[str, Scores]) -> Scores:
-    """Return an epoch's scores under the scalars' published names [spec 7]."""
-    named = {"train_loss": trained["loss"], **{name: trained[name] for name in task.metrics}}
-    for split, values in last.items():
-        named[f"{split.lower()}_loss"] = values["loss"]
-        named.update({f"{split}_{name}": values[name] for name in task.metrics})
-    return named

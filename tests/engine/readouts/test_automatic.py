@@ -88,7 +88,9 @@ def test_the_least_error_or_the_highest_pck_is_taken(settings, monkeypatch, task
 
 def test_folds_weigh_as_many_images_as_they_have(settings, monkeypatch):
     of_folds = iter([1.0, 4.0])
-    monkeypatch.setattr(automatic, "read_score", lambda *_: next(of_folds))
+    monkeypatch.setattr(
+        automatic, "judge", lambda *_: {"last": {"Test": {"InterOcularError": next(of_folds)}}}
+    )
     parts = [np.arange(3), np.arange(1)]
     one = list_candidates(settings, False)[0]
     task = face_task((0, 1))
