@@ -14,7 +14,6 @@ from benchmarks.measure import Cost, highest_memory
 from benchmarks.regressor import LAYER, with_optimizer
 from data_loader.loaders import SeededSampler
 from engine.encoded_images import StoredImages
-from engine.feature_cache import Stored
 from engine.readouts.published import PublishedReadout, train_one_epoch
 from engine.readouts.ridge_fit import assign_folds, fit_ridge
 from eval_face import face_task
@@ -33,13 +32,13 @@ def cost_of_readout(kind: str, count: int, model: str) -> Cost:
     encoder = freeze(build_random_encoder(model, SIDE, seed=0))
     levels = choose_levels(encoder, LAYER, use_hypercol=True)
     maps = encode(encoder, torch.randn(STORED, 3, SIDE, SIDE), levels.numbers)
-    stored = Stored(
-        [m.permute(0, 2, 3, 1).contiguous() for m in maps],
+    stored = [
+        *(m.permute(0, 2, 3, 1).contiguous() for m in maps),
         1.6 * torch.rand(STORED, LANDMARKS, 2) - 0.8,
         torch.ones(STORED, LANDMARKS, dtype=torch.bool),
-    )
+    ]
     rows = torch.arange(count) % STORED
-    images = StoredImages(stored, rows, SeededSampler(count, 0, False), 32, CPU)
+    images = StoredImages(SeededSampler(count, 0, False), 32, stored, rows, CPU)
     channels = encoder.feature_channels(levels.numbers)
     before, begun = highest_memory(), time.perf_counter()
     if kind == "ridge":

@@ -7,7 +7,7 @@ them, B of a batch, A landmarks.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -16,8 +16,7 @@ from torch.utils.data import DataLoader, Subset
 from data_loader.geometry import normalize_points
 from data_loader.items import Items
 from data_loader.landmark_dataset import LandmarkDataset
-from data_loader.loaders import RankBatches, SeededSampler, available_cores, seeded, set_epoch
-from engine.feature_cache import Stored
+from data_loader.loaders import SeededSampler, available_cores, seeded, set_epoch
 from models.encoders import Levels, encode
 from models.resnet import PIXELS
 from utils.log import progress
@@ -68,38 +67,12 @@ class Pixels(Encoding):
         return [images.to(self.device, non_blocking=True)]
 
 
-class StreamedImages:
-    """The images of a loader, encoded whenever they are asked for."""
-
-    def __init__(self, encoding: Encoding, dataset: LandmarkDataset, loader: DataLoader) -> None:
-        self.encoding, self.dataset, self.loader = encoding, dataset, loader
-
-    def __len__(self) -> int:
-        return len(self.loader)
-
-    def batches(self, epoch: int) -> Iterator[Batch]:
-        """Yield the batches of an epoch, in the order of the loader's sampler."""
-        set_epoch(self.loader, epoch)
-        device = self.encoding.device
-        for item in self.loader:
-            features = self.encoding(item.image)
-            yield Batch(features, item.points_norm.to(device), item.visible.to(device))
-
-    def order(self, epoch: int) -> Tensor:
-        """Return the places of an epoch's images in the data set, in their order, (N,)."""
-        set_epoch(self.loader, epoch)
-        return cast(RankBatches, self.loader.batch_sampler).sampler.keys()[0]
-
-    def annotations(self) -> tuple[Tensor, Tensor]:
-        """Return the unwarped points (N, A, 2) and which are annotated (N, A), for all images."""
-        return self.dataset.annotation_tensors()
-
-
+@dataclass(eq=False)
 class SampledImages:
     """N images that a sampler picks by number, B at a time."""
 
-    def __init__(self, sampler: SeededSampler, batch_size: int) -> None:
-        self.sampler, self.batch_size = sampler, batch_size
+    sampler: SeededSampler
+    batch_size: int
 
     def __len__(self) -> int:
         return -(-len(self.sampler) // self.batch_size)
@@ -116,72 +89,81 @@ class SampledImages:
         yield from zip(order.split(self.batch_size), seeds.split(self.batch_size), strict=True)
 
 
+@dataclass(eq=False)
+class StreamedImages(SampledImages):
+    """The images of a loader with this order, encoded whenever they are asked for."""
+
+    encoding: Encoding
+    dataset: LandmarkDataset
+    loader: DataLoader
+
+    def batches(self, epoch: int) -> Iterator[Batch]:
+        """Yield the batches of an epoch, in the order of the sampler."""
+        set_epoch(self.loader, epoch)
+        device = self.encoding.device
+        for item in self.loader:
+            features = self.encoding(item.image)
+            yield Batch(features, item.points_norm.to(device), item.visible.to(device))
+
+    def annotations(self) -> tuple[Tensor, Tensor]:
+        """Return the unwarped points (N, A, 2) and which are annotated (N, A), for all images."""
+        return self.dataset.annotation_tensors()
+
+
+Stored = list[Tensor]
+"""Of M images: their maps (M, h, w, C), channels last, as a regressor's products want them, deepest
+first; then points (M, A, 2) in [-1, 1], and visible (M, A), bool."""
+
+
+@dataclass(eq=False)
 class StoredImages(SampledImages):
-    """Images whose features are kept.
+    """Images whose features are kept."""
 
-    Args:
-        stored: of M images.
-        rows: (N,), the one of them that each image of the data set is.
-        sampler: see `SampledImages`, as for ``batch_size``.
-        device: of the regressor.
-    """
-
-    def __init__(
-        self,
-        stored: Stored,
-        rows: Tensor,
-        sampler: SeededSampler,
-        batch_size: int,
-        device: torch.device,
-    ) -> None:
-        super().__init__(sampler, batch_size)
-        self.stored, self.rows, self.device = stored, rows, device
+    stored: Stored  # of M images
+    rows: Tensor  # (N,), the one of them that each image of the data set is
+    device: torch.device  # of the regressor
 
     def batches(self, epoch: int) -> Iterator[Batch]:
         """Yield the batches of an epoch, in the order of the sampler."""
         for indices, _ in self.split(epoch):
             rows = self.rows[indices]
-            maps = [
-                m[rows.to(m.device)].to(self.device, non_blocking=True).permute(0, 3, 1, 2)
-                for m in self.stored.maps
+            parts = [
+                part[rows.to(part.device)].to(self.device, non_blocking=True)
+                for part in self.stored
             ]
-            points, visible = self.stored.points[rows], self.stored.visible[rows]
-            yield Batch(maps, points.to(self.device), visible.to(self.device))
+            maps = [level.permute(0, 3, 1, 2) for level in parts[:-2]]
+            yield Batch(maps, *parts[-2:])
 
     def annotations(self) -> tuple[Tensor, Tensor]:
         """Return the points (N, A, 2) and which are annotated (N, A), for all images."""
-        return self.stored.points[self.rows], self.stored.visible[self.rows]
+        points, visible = (part.cpu()[self.rows] for part in self.stored[-2:])
+        return points, visible
 
 
+@dataclass(eq=False)
 class WarpedImages(SampledImages):
     """Images warped anew each epoch, a batch at a time on the encoder's device.
 
     The random warps are those that the data set's own items would make. The images are read once,
-    and held as they are before the warp. For sampler and batch size see `SampledImages`.
+    and held as they are before the warp.
     """
 
-    def __init__(
-        self,
-        encoding: Encoding,
-        dataset: LandmarkDataset,
-        warper: WarperSingle,
-        sampler: SeededSampler,
-        batch_size: int,
-        num_workers: int,
-    ) -> None:
-        super().__init__(sampler, batch_size)
-        self.encoding, self.dataset = encoding, dataset
-        self.warper = warper.to(encoding.device)
-        chosen, self.rows = find_distinct(dataset)
+    encoding: Encoding
+    dataset: LandmarkDataset
+    warper: WarperSingle
+    num_workers: int
+
+    def __post_init__(self) -> None:
+        chosen, self.rows = find_distinct(self.dataset)
         loader = DataLoader(
-            Subset(Items(dataset, dataset.base_tensors), chosen),
+            Subset(Items(self.dataset, self.dataset.base_tensors), chosen),
             batch_size=None,
-            num_workers=min(num_workers, available_cores()),
+            num_workers=min(self.num_workers, available_cores()),
             generator=torch.Generator(),  # its own, not the training's
         )
         images, points = zip(*progress(loader, "reading"), strict=True)
         pixels = torch.stack(images).permute(0, 3, 1, 2)  # (M, 3, S, S) uint8
-        self.images = pixels.contiguous().to(encoding.device)
+        self.images = pixels.contiguous().to(self.encoding.device)
         self.points_px = torch.stack(points)  # (M, A, 2) float64
 
     def batches(self, epoch: int) -> Iterator[Batch]:

@@ -2,30 +2,30 @@
 
 On disk a set of features is a folder ``features-{key}`` of NumPy files. The key is a hash of all
 that the features depend on, so a folder is either right or not looked at; it gets its name when it
-is complete. Letters: N images.
+is complete.
 """
 
 import argparse
-import errno
 import json
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from data_loader.landmark_dataset import LandmarkDataset
+from engine.encoded_images import Encoding, Stored
+from models.timm_encoder import timm_encoders
 from utils.arguments import allow_change, positive_float
 from utils.errors import InputError
-from utils.files import fsync
+from utils.files import synced
 
 FORMAT = 2  # raised when files of an earlier version wouldn't fit any more
 MEMORY_FRACTION = 0.5  # of what is free may hold features, where --cache_gb doesn't say
-DISK_FRACTION = 0.9  # of what is free may be filled
+DISK_FRACTION = 0.9  # of what is free may be filled where memory is too small
 SUMMARY = "summary.json"
 
 
@@ -57,51 +57,6 @@ def add_feature_cache_arguments(parser: argparse.ArgumentParser) -> None:
     allow_change("feature_cache", "cache_gb", "cache_folder")
 
 
-class Stored(NamedTuple):
-    """The features of N images, and what else their items hold.
-
-    ``maps`` are (N, h, w, C), channels last, deepest first; ``points`` (N, A, 2) in [-1, 1];
-    ``visible`` (N, A), bool.
-    """
-
-    maps: list[Tensor]
-    points: Tensor
-    visible: Tensor
-
-
-Arrays = dict[str, np.memmap]  # by file name: map0, map1, ..., points and visible
-
-
-def allocate_files(folder: Path, like: Stored) -> Arrays:
-    """Make NumPy files of the shapes and types of features in a folder, mapped into memory."""
-    arrays: Arrays = {}
-    maps = {f"map{i}": level for i, level in enumerate(like.maps)}
-    for name, tensor in {**maps, "points": like.points, "visible": like.visible}.items():
-        path, dtype = folder / f"{name}.npy", torch.empty(0, dtype=tensor.dtype).numpy().dtype
-        arrays[name] = np.lib.format.open_memmap(path, "w+", dtype, tuple(tensor.shape))
-        # Writing into a mapped file's hole would end the process when the disk is full.
-        reserve(path)
-    return arrays
-
-
-def commit_files(folder: Path, arrays: Arrays) -> None:
-    """Wait until full files would outlive a power cut, and add their summary."""
-    for name, array in arrays.items():
-        array.flush()
-        with (folder / f"{name}.npy").open("rb") as file:
-            fsync(file)
-    with (folder / SUMMARY).open("wb") as file:
-        file.write(json.dumps({name: list(a.shape) for name, a in arrays.items()}).encode())
-        fsync(file)
-
-
-def as_stored(arrays: Arrays) -> Stored:
-    """Return mapped files as features that share their memory."""
-    tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
-    maps = [tensors[f"map{i}"] for i in range(len(tensors) - 2)]
-    return Stored(maps, tensors["points"], tensors["visible"])
-
-
 class FeatureCache:
     """The place of a run's features.
 
@@ -122,28 +77,20 @@ class FeatureCache:
         """Return where so many bytes go: a device's type, ``disk`` or None for nowhere.
 
         Raises:
-            InputError: if ``memory`` or ``disk`` was asked for and they don't fit there.
+            InputError: if ``memory`` was asked for and they don't fit there.
         """
-        if self.mode == "off":
-            return None
-        if self.mode != "disk":
-            # On a GPU without room, main memory comes next; a budget is one for both.
-            for kind in dict.fromkeys([self.device.type, "cpu"]):
-                if needed <= self.room(kind):
-                    return kind
-        free = free_disk(self.folder)
+        if self.mode in ("off", "disk"):
+            return None if self.mode == "off" else "disk"
+        # On a GPU without room, main memory comes next; a budget is one for both.
+        for kind in dict.fromkeys([self.device.type, "cpu"]):
+            if needed <= self.room(kind):
+                return kind
         if self.mode == "memory":
             raise InputError(
                 f"--feature_cache memory: the features take {in_bytes(needed)}, "
                 f"{in_bytes(self.room('cpu'))} may be used (--cache_gb)"
             )
-        if needed <= DISK_FRACTION * free:
-            return "disk"
-        if self.mode == "disk":
-            raise InputError(
-                f"{self.folder}: the features take {in_bytes(needed)}, {in_bytes(free)} are free"
-            )
-        return None
+        return "disk" if needed <= DISK_FRACTION * free_disk(self.folder) else None
 
     def room(self, kind: str) -> float:
         """Return the bytes that features may take on a kind of device."""
@@ -158,32 +105,53 @@ class FeatureCache:
             self.mode == "auto" and any(self.folder.glob("features-*/" + SUMMARY))
         )
 
-    def allocate(self, like: Stored, needed: int, place: str) -> Stored:
-        """Return tensors to be filled, the maps in a device's memory, and count their bytes."""
-        if self.left is not None:
-            self.left -= needed
+    def hold(self, like: Stored, batches: Iterable[Stored], place: str) -> Stored:
+        """Return features, given batch by batch, in the memory of a device's type.
+
+        ``like`` has their shapes and types.
+        """
         device = torch.device("cpu") if place == "cpu" else self.device
-        maps = [torch.empty_like(level, device=device) for level in like.maps]
-        points, visible = (torch.empty_like(part, device="cpu") for part in like[1:])
-        return Stored(maps, points, visible)
-
-    def find(self, key: str) -> Stored | None:
-        """Return complete features of this key, memory-mapped, or None."""
-        path = self.folder / f"features-{key}"
-        try:
-            shapes = json.loads((path / SUMMARY).read_text())
-            # Copy-on-write: torch wants writable memory; the files are never written to.
-            arrays = {name: np.load(path / f"{name}.npy", mmap_mode="c") for name in shapes}
-            if any(list(arrays[name].shape) != shape for name, shape in shapes.items()):
-                return None
-            return as_stored(arrays)
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
-            return None
+        stored, first = [torch.empty_like(part, device=device) for part in like], 0
+        if self.left is not None:
+            self.left -= sum(part.nbytes for part in stored)
+        for batch in batches:
+            for tensor, part in zip(stored, batch, strict=True):
+                tensor[first : first + len(part)] = part
+            first += len(batch[0])
+        return stored
 
 
-def features_key(
-    dataset: LandmarkDataset, chosen: Sequence[int], encoder_digest: str, **how: object
-) -> str:
+def read_features(folder: Path) -> Stored | None:
+    """Return a folder's features, memory-mapped; None if it is absent or damaged."""
+    try:
+        shapes = json.loads((folder / SUMMARY).read_text())
+        # Copy-on-write: torch wants writable memory; the files are never written to.
+        arrays = [np.load(folder / f"{name}.npy", mmap_mode="c") for name in shapes]
+        whole = [list(array.shape) for array in arrays] == list(shapes.values())
+        return [torch.from_numpy(array) for array in arrays] if whole else None
+    except (OSError, ValueError, TypeError, AttributeError):
+        return None
+
+
+def write_features(like: Stored, batches: Iterable[Stored], folder: Path) -> None:
+    """Write features, given as to `FeatureCache.hold`, so that they would outlive a power cut."""
+    names = [*(f"map{place}" for place in range(len(like) - 2)), "points", "visible"]
+    # Not by way of memory maps: on a full disk, writing into one ends the process.
+    with ExitStack() as stack:
+        files = [stack.enter_context(synced(folder / f"{name}.npy")) for name in names]
+        for file, part in zip(files, like, strict=True):
+            dtype = np.lib.format.dtype_to_descr(torch.empty(0, dtype=part.dtype).numpy().dtype)
+            header = {"descr": dtype, "fortran_order": False, "shape": tuple(part.shape)}
+            np.lib.format.write_array_header_1_0(file, header)
+        for batch in batches:
+            for file, part in zip(files, batch, strict=True):
+                file.write(part.contiguous().numpy(force=True).data)
+    shapes = {name: list(part.shape) for name, part in zip(names, like, strict=True)}
+    with synced(folder / SUMMARY) as file:
+        file.write(json.dumps(shapes).encode())
+
+
+def features_key(dataset: LandmarkDataset, chosen: Sequence[int], encoding: Encoding) -> str:
     """Return a hash of all that features depend on.
 
     The images count by their files' content: reading them costs far less than encoding them,
@@ -192,19 +160,24 @@ def features_key(
     Args:
         dataset: unwarped images; their names, annotations and frame count too.
         chosen: the places of those that are encoded.
-        encoder_digest: of the encoder's weights.
-        how: whatever else the encoding depends on.
+        encoding: makes the features.
     """
-    facts = {
+    numbers, shape = encoding.levels
+    facts: dict[str, object] = {
         "format": FORMAT,
         "torch": torch.__version__,
-        "encoder": encoder_digest,
+        "device": encoding.device.type,
+        "encoder": encoding.digest,
+        # As the flags say it, by which features on disk have always been found.
+        "layer": numbers[0] if shape is None else len(numbers),
+        "use_hypercol": shape is not None,
         "class": type(dataset).__qualname__,
         "imwidth": dataset.imwidth,
         "crop": dataset.crop,
         "colours": [dataset.mean, dataset.std],
-        **how,
     }
+    for network in timm_encoders(encoding.encoder):
+        facts["timm"] = network.version
 
     def content(path: Path) -> bytes:
         try:
@@ -213,18 +186,6 @@ def features_key(
             raise InputError(f"{path}: {error.strerror}") from None
 
     return dataset.digest(sorted(facts.items()), chosen, content)[:32]
-
-
-def reserve(path: Path) -> None:
-    """Have the file system set all of a file's bytes aside, or raise an `OSError`."""
-    if not hasattr(os, "posix_fallocate"):
-        return
-    with path.open("r+b") as file:
-        try:
-            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
-        except OSError as error:
-            if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-                raise  # any other error says that this file system can't do it
 
 
 def in_bytes(count: float) -> str:

@@ -18,6 +18,14 @@ def fsync(file: BinaryIO) -> None:
     os.fsync(file.fileno())
 
 
+@contextmanager
+def synced(path: Path) -> Iterator[BinaryIO]:
+    """Open a file to be written, and wait in the end until it is on disk."""
+    with path.open("wb") as file:
+        yield file
+        fsync(file)
+
+
 def write_atomically(
     path: Path, write: Callable[[BinaryIO], object], before: Callable[[], None] | None = None
 ) -> None:

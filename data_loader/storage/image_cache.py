@@ -11,11 +11,9 @@ Letters: N images, S the side of a square.
 
 import json
 import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 import PIL
@@ -26,7 +24,7 @@ from data_loader.bad_images import check_few, reason_of
 from data_loader.loaders import read_all
 from data_loader.named_images import NamedImages
 from utils.errors import ImageError
-from utils.files import fsync
+from utils.files import synced
 from utils.locks import find_or_build
 from utils.log import Stopwatch
 
@@ -70,14 +68,6 @@ def marked_square(dataset: NamedImages, index: int) -> tuple[Tensor, str]:
         dataset.forgive(error)
         blank = torch.zeros(dataset.imwidth, dataset.imwidth, 3, dtype=torch.uint8)
         return blank, reason_of(error, dataset, index)
-
-
-@contextmanager
-def synced(path: Path) -> Iterator[BinaryIO]:
-    """Open a file to be written, and wait in the end until it is on disk."""
-    with path.open("wb") as file:
-        yield file
-        fsync(file)
 
 
 def cache_images(

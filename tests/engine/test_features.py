@@ -2,17 +2,20 @@
 
 import json
 import os
+import shutil
 import threading
+from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
 from engine import feature_cache
-from engine.encoded_images import StoredImages, StreamedImages, find_distinct
-from engine.feature_cache import FeatureCache, Stored, features_key
+from engine.encoded_images import Encoding, StoredImages, StreamedImages, find_distinct
+from engine.feature_cache import FeatureCache, features_key, read_features
 from engine.features import store_features
-from models.encoders import build_random_encoder, encode, freeze
+from models.encoders import Levels, build_random_encoder, encode, freeze
 from tests.utils.dots import Dots, encoded
 from utils.errors import InputError
 from utils.log import RunLog
@@ -111,7 +114,7 @@ def test_repeated_images_are_encoded_once(tmp_path, encoder, monkeypatch):
     assert find_distinct(dataset)[1].tolist() == [0, 1, 0, 0, 1, 0]
     wanted = flat(encoded(dataset, encoder, mode="off"))
     images = encoded(dataset, encoder)
-    assert len(images.stored.maps[0]) == 2 and len(images.annotations()[0]) == 6
+    assert len(images.stored[0]) == 2 and len(images.annotations()[0]) == 6
     found = flat(images)
     assert [len(part) for part in found] == [6] * len(found)
     for a, b in zip(found, wanted, strict=True):
@@ -128,38 +131,103 @@ def test_one_image_with_two_annotations_is_two(tmp_path):
 # ---- the disk: never stale, never half written ----
 
 
-def keys(dataset, digest="a", **how):
-    return features_key(dataset, range(len(dataset)), digest, **{"layer": 4, **how})
+def noted(**found):
+    return lambda dataset, encoding: [setattr(dataset, *entry) for entry in found.items()]
 
 
-def test_the_key_notices_whatever_features_depend_on(tmp_path):
-    dataset = Dots(tmp_path, 3)
-    first = keys(dataset)
-    assert keys(Dots(tmp_path, 3)) == first
-    others = [keys(dataset, "b"), keys(dataset, layer=3), keys(dataset, use_hypercol=True)]
+def renamed(dataset, encoding):
+    shutil.copy(dataset.folder / "2.png", dataset.folder / "other.png")
+    dataset.filenames[2] = "other.png"
+
+
+def moved(dataset, encoding):
     dataset.annotations["keypoints"][1, 0, 0] += 1
-    others.append(keys(dataset))
-    dataset = Dots(tmp_path, 3)
-    dataset.crop = 5
-    others.append(keys(dataset))
-    dataset = Dots(tmp_path, 3)
-    dataset.filenames = dataset.filenames[::-1]
-    others.append(keys(dataset))
-    # One byte of one image, with its old size and date.
-    dataset = Dots(tmp_path, 3)
-    path = tmp_path / "2.png"
+
+
+def hidden(dataset, encoding):
+    dataset.annotations["visible"] = np.arange(9).reshape(3, 3) != 4
+
+
+def repainted(dataset, encoding):
+    """Change one byte of an image, which keeps its size and date."""
+    path = dataset.folder / "2.png"
     content, times = bytearray(path.read_bytes()), path.stat()
     content[-1] ^= 1
     path.write_bytes(content)
     os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
-    others.append(keys(dataset))
-    assert len({first, *others}) == 8
+
+
+class Others(Dots):
+    pass
+
+
+def other(**fields):
+    return lambda dataset, encoding: replace(encoding, **fields)
+
+
+SMALL = Encoding(torch.nn.Linear(1, 1), "a", Levels((5,), None))
+CHANGES = {
+    "weights": other(digest="b"),
+    "layer": other(levels=Levels((4,), None)),
+    "hypercolumn": other(levels=Levels((5, 4, 3, 2, 1), (48, 48))),
+    "device": other(encoder=torch.nn.Linear(1, 1, device="meta")),
+    "class": lambda dataset, encoding: Others(dataset.folder, 3),
+    "side": noted(imwidth=80),
+    "crop": noted(crop=5),
+    "mean": noted(mean=(0.5, 0.4, 0.3)),
+    "deviation": noted(std=(0.5, 0.4, 0.3)),
+    "name": renamed,
+    "point": moved,
+    "visibility": hidden,
+    "content": repainted,
+    "order": lambda dataset, encoding: dataset.select([1, 0, 2]),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_the_key_notices_whatever_features_depend_on(tmp_path, change):
+    dataset, encoding = Dots(tmp_path, 3), SMALL
+    keys = [features_key(dataset, range(3), encoding), features_key(dataset, range(3), encoding)]
+    changed = CHANGES[change](dataset, encoding)
+    dataset = changed if isinstance(changed, Dots) else dataset
+    encoding = changed if isinstance(changed, Encoding) else encoding
+    keys.append(features_key(dataset, range(3), encoding))
+    assert keys[0] == keys[1] != keys[2]
+
+
+def test_the_key_notices_other_programs_and_other_choices(tmp_path, monkeypatch):
+    dataset, encoding = Dots(tmp_path, 3), SMALL
+    keys = [features_key(dataset, chosen, encoding) for chosen in ([0, 1, 2], [0, 1], [0, 2])]
+    for version in ("1.0", "1.1"):  # of timm
+        networks = [SimpleNamespace(version=version)]
+        monkeypatch.setattr(feature_cache, "timm_encoders", lambda _, found=networks: found)
+        keys.append(features_key(dataset, [0, 1, 2], encoding))
+    monkeypatch.setattr(feature_cache, "FORMAT", feature_cache.FORMAT + 1)
+    keys.append(features_key(dataset, [0, 1, 2], encoding))
+    monkeypatch.setattr(torch, "__version__", "3.0")
+    keys.append(features_key(dataset, [0, 1, 2], encoding))
+    assert len(set(keys)) == 7
+
+
+def test_what_was_kept_of_others_is_never_taken(tmp_path, encoder):
+    dataset, another = Dots(tmp_path, 6), freeze(build_random_encoder("resnet18", 64, seed=1))
+    fewer = Dots(tmp_path, 6)
+    fewer.select([0, 1, 2, 3])
+    for images, network, layer in [
+        (dataset, encoder, 4),
+        (dataset, encoder, 3),
+        (dataset, another, 4),
+        (fewer, encoder, 4),
+    ]:
+        kept = encoded(images, network, layer=layer, mode="disk")
+        assert same(flat(kept), flat(encoded(images, network, layer=layer, mode="memory")))
+    assert len(list((tmp_path / "cache").glob("features-*/summary.json"))) == 4
 
 
 def test_the_second_run_encodes_nothing(tmp_path, encoder, monkeypatch):
     dataset, log = Dots(tmp_path, 6), Lines()
     wanted = flat(encoded(dataset, encoder, mode="disk", log=log))
-    monkeypatch.setattr("engine.features.encode_into", lambda *args: pytest.fail("encodes"))
+    monkeypatch.setattr("engine.features.gather_rows", lambda *args: pytest.fail("encodes"))
     for mode in ("disk", "auto"):
         assert same(flat(encoded(dataset, encoder, mode=mode, log=log)), wanted)
     assert "encoded in" in log.lines[0] and "on disk, in" in log.lines[0]
@@ -202,45 +270,64 @@ def test_what_a_killed_run_left_is_not_used(tmp_path, encoder):
     assert entries(tmp_path / "cache") == [path.name]
 
 
-LIKE = Stored(
-    [torch.empty(4, 2, device="meta")],
+LIKE = [
+    torch.empty(4, 2, device="meta"),
     torch.empty(4, 3, 2, device="meta"),
     torch.empty(4, 3, dtype=torch.bool, device="meta"),
-)
+]
+BYTES = 32 + 96 + 12
 
 
-def fill_ones(stored):
-    for tensor in (*stored.maps, *stored[1:]):
-        tensor.fill_(1)
+def ones():
+    """Yield the features of three images, and of one."""
+    for count in (3, 1):
+        yield [torch.ones(count, *part.shape[1:], dtype=part.dtype) for part in LIKE]
 
 
-def store(folder, fill=fill_ones, mode="disk"):
-    cache = FeatureCache(mode, folder, None, CPU)
-    return store_features(fill, LIKE, 32, "k", cache, RunLog())
+def store(folder, batches=None):
+    cache = FeatureCache("disk", folder, None, CPU)
+    batches = ones() if batches is None else batches
+    return store_features(LIKE, batches, lambda: "k", cache, RunLog())
 
 
 def find(folder):
-    return FeatureCache("disk", folder, None, CPU).find("k")
+    return read_features(folder / "features-k")
 
 
-def test_an_interrupted_build_leaves_nothing(tmp_path):
-    def fill(stored):
-        raise KeyboardInterrupt
+@pytest.mark.parametrize(
+    ("error", "raised"),
+    [
+        (KeyboardInterrupt(), pytest.raises(KeyboardInterrupt)),
+        (OSError(28, "Full"), pytest.raises(InputError, match="cache: can't hold features .Full")),
+    ],
+)
+def test_a_build_that_fails_leaves_nothing(tmp_path, error, raised):
+    def batches():
+        yield next(ones())
+        raise error
 
-    with pytest.raises(KeyboardInterrupt):
-        store(tmp_path / "cache", fill)
+    with raised:
+        store(tmp_path / "cache", batches())
     assert entries(tmp_path / "cache") == [] and find(tmp_path / "cache") is None
+
+
+def test_a_disk_without_room_is_named_before_anything_is_encoded(tmp_path, monkeypatch):
+    free = shutil.disk_usage(tmp_path)._replace(free=BYTES - 1)
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: free)
+    batches = (pytest.fail("encodes") for _ in [0])
+    with pytest.raises(InputError, match=f"too little space.: needs {BYTES} bytes, 139 are free"):
+        store(tmp_path / "cache", batches)
 
 
 def test_two_runs_at_once_make_one_set(tmp_path):
     calls, found = [], []
 
-    def fill(stored):
+    def batches():
         calls.append(1)
-        fill_ones(stored)
+        yield from ones()
 
     def run():
-        found.append(store(tmp_path / "cache", fill))
+        found.append(store(tmp_path / "cache", batches()))
 
     threads = [threading.Thread(target=run) for _ in range(4)]
     for thread in threads:
@@ -248,38 +335,18 @@ def test_two_runs_at_once_make_one_set(tmp_path):
     for thread in threads:
         thread.join()
     assert calls == [1] and len(found) == 4
-    assert all(torch.equal(s.maps[0], torch.ones(4, 2)) for s in found)
+    assert all(torch.equal(stored[0], torch.ones(4, 2)) for stored in found)
 
 
 def test_training_cannot_change_the_files(tmp_path):
-    store(tmp_path / "cache").maps[0].zero_()
-    assert torch.equal(find(tmp_path / "cache").maps[0], torch.ones(4, 2))
-
-
-def test_a_full_disk_is_named_and_leaves_nothing(tmp_path, monkeypatch):
-    def full(path):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(feature_cache, "reserve", full)
-    with pytest.raises(InputError, match="cache: can't hold features .No space left"):
-        store(tmp_path / "cache")
-    assert entries(tmp_path / "cache") == []
+    store(tmp_path / "cache")[0].zero_()
+    assert torch.equal(find(tmp_path / "cache")[0], torch.ones(4, 2))
 
 
 def test_a_folder_that_cannot_be_made_is_named(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="can't hold features"):
         store(tmp_path / "file" / "cache")
-
-
-def test_reserving_takes_the_room_of_a_file_with_holes(tmp_path):
-    path = tmp_path / "a"
-    with path.open("wb") as file:
-        file.truncate(1 << 20)
-    before = path.stat().st_blocks
-    feature_cache.reserve(path)
-    assert path.stat().st_size == 1 << 20
-    assert path.stat().st_blocks >= before
 
 
 # ---- places ----
@@ -297,14 +364,12 @@ def test_places_by_mode_and_room(tmp_path, monkeypatch):
     assert place("off", 1) is None and place("disk", 1) == "disk" and place("memory", 50) == "cpu"
     with pytest.raises(InputError, match="--feature_cache memory: the features take"):
         place("memory", 51)
-    with pytest.raises(InputError, match="are free"):
-        place("disk", 901)
 
 
-def test_the_budget_is_one_for_all_data_sets(tmp_path, encoder):
-    cache = FeatureCache("auto", tmp_path, 40e-9, CPU)
-    assert cache.place(32) == "cpu"
-    cache.allocate(LIKE, 32, "cpu")
+def test_the_budget_is_one_for_all_data_sets(tmp_path):
+    cache = FeatureCache("auto", tmp_path, (BYTES + 8) * 1e-9, CPU)
+    assert cache.place(BYTES) == "cpu"
+    assert all(part.eq(1).all() for part in cache.hold(LIKE, ones(), "cpu"))
     assert cache.place(8) == "cpu" and cache.place(9) == "disk"
 
 

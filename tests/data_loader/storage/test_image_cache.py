@@ -345,7 +345,7 @@ def test_an_interruption_leaves_nothing(root, folder, monkeypatch):
     def interrupt(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(image_cache, "fsync", interrupt)
+    monkeypatch.setattr("utils.files.fsync", interrupt)
     with pytest.raises(KeyboardInterrupt):
         cache_images(celeba(root), folder, 0)
     assert names(folder) == []

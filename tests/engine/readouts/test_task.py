@@ -86,10 +86,10 @@ def test_evaluation_weighs_batches_by_their_size(tmp_path, encoder):
     readout, _ = fresh(encoder)
     task = face_task((0, 1))
     found = evaluate(readout, task, images)
-    features = [m.permute(0, 3, 1, 2) for m in images.stored.maps]
+    *maps, points, _ = images.stored
+    features = [m.permute(0, 3, 1, 2) for m in maps]
     with torch.no_grad():
         pred = readout.module(features)[0]
-    points = images.stored.points
     distance = (points[:, 0] - points[:, 1]).norm(dim=-1)
     per_image = (pred - points).norm(dim=-1).mean(dim=1) / distance
     assert found["InterOcularError"] == pytest.approx(100 * float(per_image.mean()), rel=1e-4)
