@@ -18,21 +18,12 @@ process's; h and w rows and columns of the embedding's map, of D dimensions; N q
 """
 
 import math
-from collections.abc import Callable
-from functools import partial
 from typing import cast
 
 import torch
 from torch import Tensor, nn
 
-from data_loader.bad_images import count_bad_images, image_options
-from data_loader.loaders import (
-    add_loader_arguments,
-    check_batch_size,
-    check_same_images,
-    set_epoch,
-    worker_notice,
-)
+from data_loader.loaders import add_loader_arguments
 from data_loader.views.dense_views import DenseViews, MappedView
 from data_loader.views.similarity import (
     Spread,
@@ -42,42 +33,11 @@ from data_loader.views.similarity import (
     to_image,
     to_view,
 )
-from engine.acceleration import (
-    accelerate,
-    add_acceleration_arguments,
-    autocast,
-    choose_precision,
-    gradient_scaler,
-    scaled_step,
-)
+from engine.acceleration import accelerate
 from engine.encoder_loading import initialise_encoder, use_colours
-from engine.parallel import weigh_loss, wrap_distributed
-from engine.pretraining_checks import check_freeze, check_rows, check_side
-from engine.pretraining_images import (
-    Cutout,
-    PairLoader,
-    add_unlabelled_arguments,
-    as_channels_last,
-    build_pair_loader,
-    build_unlabelled_dataset,
-    keep_squares,
-)
-from engine.pretraining_state import (
-    DenseState,
-    PeriodicSave,
-    Position,
-    add_save_argument,
-    restore,
-    save_run,
-)
-from engine.resumption import open_checkpoint, start_run
-from engine.run import (
-    RunSettings,
-    add_device_arguments,
-    add_output_arguments,
-    choose_device,
-    describe_device,
-)
+from engine.pretraining.images import add_unlabelled_arguments
+from engine.pretraining.objective import Descent, Images, Objective, as_channels_last, squares
+from engine.pretraining.run import Pretraining, PretrainingSettings, add_run_arguments
 from models.dense_contrast import (
     DenseEmbedding,
     Trainable,
@@ -86,27 +46,20 @@ from models.dense_contrast import (
     draw_cells,
 )
 from models.encoders import RESNETS, trainable_name
+from models.nce import add_temperature_argument
 from utils.arguments import (
     ArgumentParser,
     add_ignored_arguments,
-    finite_float,
     ignored_notices,
     integer,
     natural,
-    positive_float,
-    positive_int,
     unit_interval,
 )
-from utils.collectives import split_over_ranks
-from utils.errors import check_finite
-from utils.interruption import Interruption
-from utils.log import RunLog, Stopwatch, progress
-from utils.process_group import join_process_group, leave_process_group
-from utils.randomness import seed_everything
-from utils.schedule import set_learning_rate, warm_up_cosine_lr
+from utils.collectives import BatchSplit
+from utils.errors import InputError
+from utils.schedule import add_decay_argument, add_rate_arguments, warm_up_cosine_lr
 from utils.script import run_script
 
-CHECKPOINT_KEYS = ("opt", "model", "head", "optimizer", "epoch", "random_states")
 RESNET_RATE, TIMM_RATE = 0.016, 0.001
 WHY_IGNORED = "since views and schedule aren't those of train_moco.py"
 IGNORED = {"crop": 0.2, "augment": "device", "cosine": False, "momentum": 0.9, "tb_freq": 500}
@@ -151,9 +104,7 @@ def build_parser() -> ArgumentParser:
         help="fraction of the queries drawn where a view has detail, rather than anywhere: for "
         "small objects in large empty images",
     )
-    group.add_argument(
-        "--nce_t", type=positive_float, default=0.1, help="temperature of the softmax"
-    )
+    add_temperature_argument(group, nce_t=0.1)
     group.add_argument(
         "--radius",
         type=unit_interval,
@@ -161,13 +112,7 @@ def build_parser() -> ArgumentParser:
         help="a place nearer than this to the right one is no negative; in half sides of a view",
     )
     add_spread_arguments(parser)
-    group = parser.add_argument_group("optimization")
-    group.add_argument("--epochs", type=positive_int, default=100, help="number of epochs")
-    group.add_argument(
-        "--learning_rate",
-        type=finite_float,
-        help="initial learning rate",
-    )
+    group = add_rate_arguments(parser, epochs=100, learning_rate=None)
     group.add_argument(
         "--warmup_steps",
         type=natural,
@@ -176,15 +121,8 @@ def build_parser() -> ArgumentParser:
         f"{RESNET_RATE} for ResNets and {TIMM_RATE} for networks of timm; over all steps a half "
         "cosine lowers it to 0",
     )
-    group.add_argument(
-        "--weight_decay",
-        type=finite_float,
-        default=1e-4,
-        help="factor of the L2 penalty on the weights",
-    )
-    add_save_argument(add_output_arguments(parser, save_freq=20))
-    add_acceleration_arguments(parser, amp="auto")
-    add_device_arguments(parser)
+    add_decay_argument(group, weight_decay=1e-4)
+    add_run_arguments(parser, amp="auto")
     add_ignored_arguments(parser, WHY_IGNORED, **IGNORED)
     return parser
 
@@ -192,227 +130,131 @@ def build_parser() -> ArgumentParser:
 def main() -> None:
     """Run the pre-training."""
     args = build_parser().parse_args()
-    run, log = RunSettings.from_options(args), RunLog()
-    join_process_group(device := choose_device(args.device, args.gpu))
-    seed_everything(args.seed)
-    check_batch_size(args.batch_size)
-    check_freeze(args.freeze, args.init)
-    check_side(args.image_size, args.image_crop, args.model)
-    dataset = build_unlabelled_dataset(
-        args.dataset,
-        args.data_folder,
-        imagelist=args.imagelist,
-        image_cache=args.image_cache,
-        cutout=Cutout(args.fit, args.boxes, args.box_margin),
-        colours=args.colours,
-        **image_options(args.image_size, args.image_crop, args.on_bad_image),
-    )
-    check_same_images(dataset)
+    run = Pretraining(PretrainingSettings.from_options(args))
+    if args.freeze and args.init is None:
+        raise InputError("--freeze: give the encoder that is frozen: --init FILE")
+    dataset = run.open_images()
     spread = Spread(args.rotation, args.scale, args.shift, args.aspect)
     check_common_places(dataset.side / args.image_size, spread)
+    run.log.line(*ignored_notices(args, WHY_IGNORED, **IGNORED))
 
-    # ---- encoder and head; as they were, if the run resumes ----
-    log.line(*worker_notice(args.num_workers), *ignored_notices(args, WHY_IGNORED, **IGNORED))
-    encoder = initialise_encoder(args.model, dataset.side, args.seed, args.init, log)
+    # ---- encoder and head ----
+    encoder = initialise_encoder(args.model, dataset.side, args.seed, args.init, run.log)
     use_colours(encoder, dataset, noted_in=args.init)
-    embedding = DenseEmbedding(cast(Trainable, encoder), args.dimensions, args.freeze).to(device)
+    embedding = DenseEmbedding(cast(Trainable, encoder), args.dimensions, args.freeze)
+    embedding.to(run.device)
     accelerate(embedding.encoder, compiled=args.compile, recompute=args.recompute)
-    learning_rate = choose_rate(args.learning_rate, args.model)
+    learning_rate = args.learning_rate
+    if learning_rate is None:
+        learning_rate = RESNET_RATE if args.model in RESNETS else TIMM_RATE
     optimizer = torch.optim.AdamW(
         embedding.parameters(), learning_rate, weight_decay=args.weight_decay, fused=True
     )
-    found = open_checkpoint(run, CHECKPOINT_KEYS, log)
-    amp = choose_precision(args.amp, device, found, log)
-    state = DenseState(embedding, optimizer, gradient_scaler(device, amp))
-    position = Position(torch.zeros(2, device=device), len(dataset), args.batch_size)
-    if found is not None:
-        restore(
-            *found,
-            state,
-            position,
-            hint=f"--model {args.model} and --dimensions {args.dimensions}",
-            order=dataset.order_name(),
-            override=args.override,
-            log=log,
-        )
-
-    check_rows(embedding.encoder.encoder, dataset.side, args.batch_size, len(dataset), views=2)
-
-    # ---- the run's folder and log ----
-    start_run(run, {"images": len(dataset), "amp": amp}, position.epochs, log)
-    log.line(*dataset.count_notice())
-    log.line(
-        f"{len(dataset)} images of {args.dataset}, {dataset.side} px; "
-        f"{args.model} on {describe_device(device, args.gpu)}; to {run.folder}"
-    )
-
-    # ---- two views of each image, under known maps ----
-    keep_squares(dataset, args.image_cache, args.model_path, args.num_workers, log)
-    views = build_pair_loader(
-        dataset,
-        DenseViews(args.image_size, args.image_crop, dataset.mean, dataset.std, spread),
-        count_bad_images(dataset, run.folder, found is not None, log.line),
-        batch_size=args.batch_size,
-        num_workers=args.num_workers,
-        seed=args.seed,
-        device=device,
-    )
-
-    # ---- train ----
-    with autocast(device, amp):
-        embed = wrap_distributed(embedding, args.batch_size, dataset.side)
-    objective = partial(
-        contrast_both_ways,
+    views = DenseViews(args.image_size, args.image_crop, dataset.mean, dataset.std, spread)
+    objective = DenseContrast(
+        embedding,
+        optimizer,
+        views,
         places=args.places,
         detail=args.detail,
         temperature=args.nce_t,
         radius=args.radius,
     )
+
+    # ---- steps over the epochs ----
     steps = args.epochs * math.ceil(len(dataset) / args.batch_size)
-    schedule = partial(warm_up_cosine_lr, learning_rate, args.warmup_steps, steps)
-    run_epoch = partial(train_one_epoch, views, embed, state, position, objective, schedule)
-    save = partial(
-        save_run, run.recording(amp=amp), dataset.order_name(), state, notes=dataset.noted_colours()
+    run.train(
+        objective, lambda _, step: warm_up_cosine_lr(learning_rate, args.warmup_steps, steps, step)
     )
-    with Interruption() as interruption:
-        save_late = PeriodicSave(save, args.save_minutes, interruption)
-        for epoch in range(position.epochs + 1, args.epochs + 1):
-            set_epoch(views.loader, epoch, skip=position.images)
-            watch, before = Stopwatch(), position.images
-            loss, found_fraction = run_epoch(amp, args.print_freq, log, save_late)
-            speed = (len(dataset) - before) / watch.seconds()
-            lr = optimizer.param_groups[0]["lr"]
-            report_epoch(log, epoch, args.epochs, loss, found_fraction, lr, speed)
-            position.next_epoch()
-            save(position, kept=epoch % args.save_freq == 0)
-    log.line(f"done: {run.folder / 'current.pth'}")
-    leave_process_group()
 
 
-def choose_rate(given: float | None, model: str) -> float:
-    """Return the learning rate that was given, or else the architecture's."""
-    if given is not None:
-        return given
-    return RESNET_RATE if model in RESNETS else TIMM_RATE
-
-
-def contrast_both_ways(
-    embedding: Tensor,
-    view1: MappedView,
-    view2: MappedView,
-    generator: torch.Generator,
-    *,
-    places: int,
-    detail: float,
-    temperature: float,
-    radius: float,
-) -> tuple[Tensor, Tensor]:
-    """Return the mean loss of finding view 1's places in view 2, and the reverse.
+class DenseContrast(Objective):
+    """Contrast between the places of two views of an image [spec 11].
 
     Args:
-        embedding: (2 b, D, h, w), of each image the first view and the second.
-        view1: the first views of the b images.
-        view2: the second ones.
-        generator: of the cells that are queries, on the CPU.
+        embedding: the encoder and its head.
+        optimizer: of what is trained of them.
+        views: make the views.
         places: N, queries of a view.
         detail: see `draw_cells`.
         temperature: see `dense_contrast`.
         radius: see `dense_contrast`.
-
-    Returns:
-        The loss and the fraction of places that are found, scalars: see `dense_contrast`.
     """
-    height, width = embedding.shape[2:]
-    centres = cell_centres(height, width).to(embedding)  # (h * w, 2)
-    embedding1, embedding2 = embedding[0::2], embedding[1::2]
-    results = []
-    for query, key, here, there in (
-        (embedding1, embedding2, view1, view2),
-        (embedding2, embedding1, view2, view1),
-    ):
-        cells = draw_cells(here.images, (height, width), places, detail, generator)  # (b, N)
-        of_image = to_image(here.maps, centres[cells])  # (b, N, 2)
-        target = to_view(there.maps, of_image)
-        counts = is_inside(of_image) & is_inside(target)
-        shown = is_inside(to_image(there.maps, centres.expand(len(key), -1, -1)))  # (b, h * w)
-        results.append(
-            dense_contrast(query, key, cells, target, counts, shown, temperature, radius)
-        )
-    (loss1, found1), (loss2, found2) = results
-    return (loss1 + loss2) / 2, (found1 + found2) / 2
 
+    entries = ("opt", "model", "head", "optimizer", "epoch", "random_states")
+    flags = ("model", "dimensions")
+    scalars = ("dense_loss", "places_found")
+    rate_words = "rate {:.6f}"
+    views_at_once = 2
 
-def train_one_epoch(
-    views: PairLoader,
-    embed: nn.Module,
-    state: DenseState,
-    position: Position,
-    objective: Callable[[Tensor, MappedView, MappedView, torch.Generator], tuple[Tensor, Tensor]],
-    schedule: Callable[[int], float],
-    amp: str,
-    print_freq: int,
-    log: RunLog,
-    after_step: Callable[[Position], None],
-) -> list[float]:
-    """Take one step a batch; return the epoch's mean loss and fraction of places found.
+    def __init__(
+        self,
+        embedding: DenseEmbedding,
+        optimizer: torch.optim.Optimizer,
+        views: DenseViews,
+        *,
+        places: int,
+        detail: float,
+        temperature: float,
+        radius: float,
+    ) -> None:
+        modules = {"model": embedding.encoder, "head": embedding.head}
+        super().__init__(modules, embedding, optimizer)
+        self.views, self.places, self.detail = views, places, detail
+        self.temperature, self.radius = temperature, radius
 
-    Args:
-        views: of this rank's rows of the batches.
-        embed: the embedding, averaging gradients over all ranks.
-        state: modified in place.
-        position: modified in place.
-        objective: see `contrast_both_ways`.
-        schedule: a step's number, counted from 0 over all epochs, to its learning rate.
-        amp: a key of `engine.acceleration.PRECISIONS`.
-        print_freq: steps between lines of the log.
-        log: receives them.
-        after_step: called after each step.
-    """
-    optimizer, scaler = state.optimizer, state.scaler
-    device = position.totals.device
-    epoch, last_step = position.epochs + 1, position.steps + len(views.loader)
-    for batch in progress(views.loader, f"epoch {epoch}"):
-        batch_split = split_over_ranks(position.next_batch())
-        views.note_bad_images(batch, batch_split)
-        view1, view2, generator = views.mapped_pair(batch, device)  # (b, 3, H, W) each
-        set_learning_rate(optimizer, schedule(position.epochs * last_step + position.steps))
-        with autocast(device, amp):
-            # Both views of an image go to the same device, as under torchrun.
-            pairs = torch.stack([view1.images, view2.images], dim=1).flatten(0, 1)
+    def step(
+        self, embed: nn.Module, images: Images, batch_split: BatchSplit, descent: Descent
+    ) -> tuple[Tensor, Tensor]:
+        """Take one step; return the mean loss and the fraction of places found: see `Objective`."""
+        whole, generator = squares(images, descent.device)
+        view1, view2 = self.views(whole, generator), self.views(whole, generator)
+        # Both views of an image go to the same device, as under torchrun.
+        pairs = torch.stack([view1.images, view2.images], dim=1).flatten(0, 1)  # (2 b, 3, W, W)
+        with descent.autocast():
             embedding = embed(as_channels_last(pairs))  # (2 b, D, h, w)
-        loss, found = objective(embedding, view1, view2, generator)
-        optimizer.zero_grad()
-        scaler.scale(weigh_loss(loss, batch_split)).backward()
-        taken = scaled_step(optimizer, scaler)
+        loss, found = self.contrast_both_ways(embedding, view1, view2, generator)
+        descent.step(loss, batch_split)  # backward, then AdamW
+        return loss, found
 
-        position.count_skipped(not taken)
-        position.count_step(batch_split, loss, found)
-        if position.steps % print_freq == 0:
-            loss_now, found_now = position.means()
-            log.step(
-                f"epoch {epoch}  step {position.steps}/{last_step}  loss {loss_now:.4f}  "
-                f"found {100 * found_now:.1f} %"
+    def contrast_both_ways(
+        self, embedding: Tensor, view1: MappedView, view2: MappedView, generator: torch.Generator
+    ) -> tuple[Tensor, Tensor]:
+        """Return the mean loss of finding view 1's places in view 2, and the reverse.
+
+        Args:
+            embedding: (2 b, D, h, w), of each image the first view and the second.
+            view1: the first views of the b images.
+            view2: the second ones.
+            generator: of the cells that are queries, on the CPU.
+
+        Returns:
+            The loss and the fraction of places that are found, scalars: see `dense_contrast`.
+        """
+        height, width = embedding.shape[2:]
+        centres = cell_centres(height, width).to(embedding)  # (h * w, 2)
+        embedding1, embedding2 = embedding[0::2], embedding[1::2]
+        results = []
+        for query, key, here, there in (
+            (embedding1, embedding2, view1, view2),
+            (embedding2, embedding1, view2, view1),
+        ):
+            shape = (height, width)
+            cells = draw_cells(here.images, shape, self.places, self.detail, generator)  # (b, N)
+            of_image = to_image(here.maps, centres[cells])  # (b, N, 2)
+            target = to_view(there.maps, of_image)
+            counts = is_inside(of_image) & is_inside(target)
+            shown = is_inside(to_image(there.maps, centres.expand(len(key), -1, -1)))  # (b, h * w)
+            result = dense_contrast(
+                *(query, key, cells, target, counts, shown), self.temperature, self.radius
             )
-        after_step(position)
-    if views.bad_images is not None:
-        views.bad_images.report()
-    return position.means()
+            results.append(result)
+        (loss1, found1), (loss2, found2) = results
+        return (loss1 + loss2) / 2, (found1 + found2) / 2
 
-
-def report_epoch(
-    log: RunLog, epoch: int, epochs: int, loss: float, found: float, lr: float, speed: float
-) -> None:
-    """Log an epoch's mean loss, the fraction of places found, and its images a second.
-
-    Raises:
-        InputError: if the loss isn't finite.
-    """
-    check_finite("the loss", loss, epoch, f" at a learning rate of {lr:g}")
-    log.record(epoch, dense_loss=loss, places_found=found, learning_rate=lr)
-    log.line(
-        f"epoch {epoch}/{epochs}  loss {loss:.4f}  found {100 * found:.1f} %  rate {lr:.6f}  "
-        f"{speed:.1f} images/s"
-    )
+    def describe(self, loss: float, score: float) -> str:
+        """Return the mean loss and the fraction of places found in words."""
+        return f"loss {loss:.4f}  found {100 * score:.1f} %"
 
 
 if __name__ == "__main__":

@@ -15,80 +15,34 @@ The published runs, on CelebA and on iNaturalist Aves:
 this process's; K keys in the queue, of D dimensions.
 """
 
-from collections.abc import Callable
-from functools import partial
+from typing import cast
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from data_loader.bad_images import count_bad_images, image_options
-from data_loader.loaders import (
-    add_loader_arguments,
-    check_batch_size,
-    check_same_images,
-    set_epoch,
-    worker_notice,
-)
+from data_loader.items import PairItem
+from data_loader.loaders import add_loader_arguments
 from data_loader.views.batch_views import BatchViews
-from engine.acceleration import (
-    add_acceleration_arguments,
-    autocast,
-    choose_precision,
-    gradient_scaler,
-    scaled_step,
-)
-from engine.parallel import own_rows, weigh_loss, wrap_distributed
-from engine.pretraining_checks import check_rows, check_side, harm_notices
-from engine.pretraining_images import (
-    Cutout,
-    PairLoader,
-    add_unlabelled_arguments,
-    add_view_arguments,
-    build_pair_loader,
-    build_unlabelled_dataset,
-    keep_squares,
-)
-from engine.pretraining_state import (
-    CHECKPOINT_KEYS,
-    MoCoState,
-    PeriodicSave,
-    Position,
-    add_save_argument,
-    build_encoders,
-    restore,
-    save_run,
-)
-from engine.resumption import open_checkpoint, start_run
-from engine.run import (
-    RunSettings,
-    add_device_arguments,
-    add_output_arguments,
-    choose_device,
-    describe_device,
-)
-from models.encoders import RESNETS
-from models.momentum import momentum_update, shuffled_keys
-from models.nce import MemoryMoCo, NCESoftmaxLoss
+from engine.acceleration import accelerate
+from engine.parallel import own_rows
+from engine.pretraining.checks import harm_notices
+from engine.pretraining.images import add_unlabelled_arguments
+from engine.pretraining.objective import Descent, Images, Objective, as_channels_last, squares
+from engine.pretraining.run import Pretraining, PretrainingSettings, add_run_arguments
+from models.encoders import RESNETS, build_random_encoder
+from models.momentum import copy_parameters, momentum_update, set_key_mode, shuffled_keys
+from models.nce import MemoryMoCo, NCESoftmaxLoss, add_temperature_argument
+from models.resnet import InsResNet
 from utils.arguments import (
     ArgumentParser,
     add_ignored_arguments,
+    fraction,
     ignored_notices,
     integer,
-    positive_float,
     unit_interval,
 )
-from utils.collectives import split_over_ranks
-from utils.errors import check_finite
-from utils.interruption import Interruption
-from utils.log import RunLog, Stopwatch, progress
-from utils.process_group import join_process_group, leave_process_group
-from utils.randomness import seed_everything
-from utils.schedule import (
-    add_schedule_arguments,
-    cosine_lr,
-    set_learning_rate,
-    step_lr,
-)
+from utils.collectives import BatchSplit
+from utils.schedule import add_schedule_arguments, cosine_lr, step_lr
 from utils.script import run_script
 
 EMBEDDING_DIM = 128  # [spec 2]
@@ -98,7 +52,20 @@ IGNORED = {"nce_m": 0.5, "beta1": 0.5, "beta2": 0.999, "tb_freq": 500}
 def build_parser() -> ArgumentParser:
     """Return the parser of all options [spec 8]."""
     parser = ArgumentParser(__doc__)
-    add_view_arguments(add_unlabelled_arguments(parser))
+    group = add_unlabelled_arguments(parser)
+    group.add_argument(
+        "--crop",
+        type=fraction,
+        default=0.2,
+        help="smallest fraction of an image's area that a random view shows",
+    )
+    group.add_argument(
+        "--augment",
+        choices=["pillow", "device"],
+        default="pillow",
+        help="make the random views one by one in the worker processes, as published, or a batch "
+        "at a time on the model's device, with the same distribution",
+    )
     add_loader_arguments(parser, batch_size=128, num_workers=18)
     group = parser.add_argument_group("momentum contrast")
     group.add_argument(
@@ -107,9 +74,7 @@ def build_parser() -> ArgumentParser:
     group.add_argument(
         "--nce_k", type=integer(1, 2**24), default=4096, help="keys in the queue of negatives"
     )
-    group.add_argument(
-        "--nce_t", type=positive_float, default=0.07, help="temperature of the softmax"
-    )
+    add_temperature_argument(group, nce_t=0.07)
     group.add_argument(
         "--alpha",
         type=unit_interval,
@@ -133,9 +98,7 @@ def build_parser() -> ArgumentParser:
         momentum=0.9,
         weight_decay=1e-4,
     )
-    add_save_argument(add_output_arguments(parser, save_freq=20))
-    add_acceleration_arguments(parser)
-    add_device_arguments(parser)
+    add_run_arguments(parser, amp="off")
     add_ignored_arguments(parser, **IGNORED)
     return parser
 
@@ -143,170 +106,127 @@ def build_parser() -> ArgumentParser:
 def main() -> None:
     """Run the pre-training."""
     args = build_parser().parse_args()
-    run, log = RunSettings.from_options(args), RunLog()
-    join_process_group(device := choose_device(args.device, args.gpu))
-    seed_everything(args.seed)
+    run = Pretraining(PretrainingSettings.from_options(args))
+    dataset = run.open_images(smallest_scale=args.crop)
 
-    check_batch_size(args.batch_size)
-    check_side(args.image_size, args.image_crop, args.model)
-    dataset = build_unlabelled_dataset(
-        args.dataset,
-        args.data_folder,
-        imagelist=args.imagelist,
-        image_cache=args.image_cache,
-        cutout=Cutout(args.fit, args.boxes, args.box_margin),
-        colours=args.colours,
-        smallest_scale=args.crop,
-        **image_options(args.image_size, args.image_crop, args.on_bad_image),
-    )
-    check_same_images(dataset)
-
-    # ---- query encoder, key encoder, queue; as they were, if the run resumes ----
-    encoder = (args.model, dataset.side, args.seed, device)
+    # ---- query encoder, key encoder, queue ----
+    encoder = (args.model, dataset.side, args.seed, run.device)
     query, key = build_encoders(*encoder, args.virtual_gpus, args.compile, args.recompute)
     contrast = MemoryMoCo(EMBEDDING_DIM, len(dataset), args.nce_k, args.nce_t, use_softmax=True)
+    contrast.to(run.device)
     optimizer = torch.optim.SGD(
         query.parameters(),
         lr=args.learning_rate,
         momentum=args.momentum,
         weight_decay=args.weight_decay,
     )
-    log.line(*worker_notice(args.num_workers), *ignored_notices(args, **IGNORED))
-    log.line(*harm_notices(query.encoder, args.nce_k, len(dataset)))
-    found = open_checkpoint(run, CHECKPOINT_KEYS, log)
-    amp = choose_precision(args.amp, device, found, log)
-    state = MoCoState(query, key, contrast.to(device), optimizer, gradient_scaler(device, amp))
-    position = Position(torch.zeros(2, device=device), len(dataset), args.batch_size)
-    if found is not None:
-        restore(
-            *found,
-            state,
-            position,
-            hint=f"--model {args.model} and --nce_k {args.nce_k}",
-            order=dataset.order_name(),
-            override=args.override,
-            log=log,
-        )
-    check_rows(query.encoder, dataset.side, args.batch_size, len(dataset), position.images)
+    views = None
+    if args.augment == "device":
+        frame = (args.image_size, args.image_crop)
+        views = BatchViews(*frame, args.crop, dataset.mean, dataset.std)
+    run.log.line(*ignored_notices(args, **IGNORED))
+    run.log.line(*harm_notices(query.encoder, args.nce_k, len(dataset)))
 
-    # ---- the run's folder and log ----
-    start_run(run, {"images": len(dataset), "amp": amp}, position.epochs, log)
-    log.line(*dataset.count_notice())
-    log.line(
-        f"{len(dataset)} images of {args.dataset}, {dataset.side} px; "
-        f"{args.model} on {describe_device(device, args.gpu)}; to {run.folder}"
-    )
+    # ---- steps over the epochs ----
+    def rate(epoch: int, _: int) -> float:
+        if args.cosine:
+            return cosine_lr(epoch, args.learning_rate, args.epochs)
+        return step_lr(epoch, args.learning_rate, args.lr_decay_epochs, args.lr_decay_rate)
 
-    # ---- two random views of each image ----
-    keep_squares(dataset, args.image_cache, args.model_path, args.num_workers, log)
-    views = build_pair_loader(
-        dataset,
-        BatchViews(args.image_size, args.image_crop, args.crop, dataset.mean, dataset.std)
-        if args.augment == "device"
-        else None,
-        count_bad_images(dataset, run.folder, found is not None, log.line),
-        batch_size=args.batch_size,
-        num_workers=args.num_workers,
-        seed=args.seed,
-        device=device,
-    )
-
-    # ---- train ----
-    with autocast(device, amp):
-        embed = wrap_distributed(query, args.batch_size, dataset.side)
-    recorded, notes = run.recording(amp=amp), dataset.noted_colours()
-    save = partial(save_run, recorded, dataset.order_name(), state, notes=notes)
-    with Interruption() as interruption:
-        save_late = PeriodicSave(save, args.save_minutes, interruption)
-        for epoch in range(position.epochs + 1, args.epochs + 1):
-            lr = cosine_lr(epoch, args.learning_rate, args.epochs)
-            if not args.cosine:
-                lr = step_lr(epoch, args.learning_rate, args.lr_decay_epochs, args.lr_decay_rate)
-            set_learning_rate(optimizer, lr)
-            set_epoch(views.loader, epoch, skip=position.images)
-            watch, before = Stopwatch(), position.images
-            loss, prob = train_one_epoch(
-                views, embed, state, position, args.alpha, amp, args.print_freq, log, save_late
-            )
-            speed = (len(dataset) - before) / watch.seconds()
-            report_epoch(log, epoch, args.epochs, loss, prob, lr, speed)
-            position.next_epoch()
-            save(position, kept=epoch % args.save_freq == 0)
-    log.line(f"done: {run.folder / 'current.pth'}")
-    leave_process_group()
+    run.train(MomentumContrast(query, key, contrast, optimizer, args.alpha, views), rate)
 
 
-def report_epoch(
-    log: RunLog, epoch: int, epochs: int, loss: float, prob: float, lr: float, speed: float
-) -> None:
-    """Log an epoch's mean loss and positive logit, and its images a second.
+def build_encoders(
+    model: str,
+    side: int,
+    seed: int,
+    device: torch.device,
+    virtual_gpus: int = 1,
+    compiled: bool = False,
+    recompute: bool = False,
+) -> tuple[InsResNet, InsResNet]:
+    """Return the query encoder and its copy, the key encoder, in their training modes.
 
-    Raises:
-        InputError: if the loss isn't finite.
+    See `build_random_encoder`, `accelerate` and `models.parallel.DataParallel`.
     """
-    check_finite("the loss", loss, epoch, f" at a learning rate of {lr:g}")
-    log.record(epoch, ins_loss=loss, ins_prob=prob, learning_rate=lr)
-    log.line(
-        f"epoch {epoch}/{epochs}  loss {loss:.4f}  prob {prob:.3f}  learning rate {lr:.5f}  "
-        f"{speed:.1f} images/s"
+    query, key = (
+        cast(InsResNet, build_random_encoder(model, side, seed).to(device)) for _ in range(2)
     )
+    copy_parameters(query, key)
+    for encoder in (query, key):
+        encoder.encoder.virtual_gpus = virtual_gpus
+        accelerate(encoder, compiled=compiled, recompute=recompute)
+    query.train()
+    set_key_mode(key)
+    return query, key
 
 
-def train_one_epoch(
-    views: PairLoader,
-    embed: nn.Module,
-    state: MoCoState,
-    position: Position,
-    alpha: float,
-    amp: str,
-    print_freq: int,
-    log: RunLog,
-    after_step: Callable[[Position], None],
-) -> list[float]:
-    """Take one step a batch; return the epoch's mean loss and mean positive logit.
+class MomentumContrast(Objective):
+    """Momentum contrast [spec 4; He et al. 2020, Algorithm 1].
 
     Args:
-        views: of this rank's rows of the batches.
-        embed: the query encoder, averaging gradients over all ranks.
-        state: modified in place.
-        position: modified in place.
+        query: the encoder that is trained.
+        key: the one that follows it.
+        contrast: the queue.
+        optimizer: of the query encoder.
         alpha: momentum of the key encoder.
-        amp: a key of `engine.acceleration.PRECISIONS`.
-        print_freq: steps between lines of the log.
-        log: receives them.
-        after_step: called after each step.
+        views: make the views a batch at a time; None where the readers make them.
     """
-    query, key, contrast, optimizer, scaler = state
-    criterion = NCESoftmaxLoss()
-    device = position.totals.device
-    epoch, last_step = position.epochs + 1, position.steps + len(views.loader)
-    for batch in progress(views.loader, f"epoch {epoch}"):
-        batch_split = split_over_ranks(position.next_batch())
-        views.note_bad_images(batch, batch_split)
-        view1, view2 = views.pair(batch, device)  # (b, 3, H, W) each
-        with autocast(device, amp):
-            q = embed(view1)  # (b, D)
-            k = shuffled_keys(key, view2, batch_split)  # (B, D)
-        logits = contrast.logits(q, own_rows(k, batch_split))  # (b, K + 1)
-        loss = criterion(logits)
-        optimizer.zero_grad()
-        scaler.scale(weigh_loss(loss, batch_split)).backward()
-        if taken := scaled_step(optimizer, scaler):
-            momentum_update(query, key, alpha)
-            contrast.enqueue(k)
 
-        position.count_skipped(not taken)
-        position.count_step(batch_split, loss, logits[:, 0].mean())
-        if position.steps % print_freq == 0:
-            loss_now, prob_now = position.means()
-            log.step(
-                f"epoch {epoch}  step {position.steps}/{last_step}  loss {loss_now:.4f}  "
-                f"prob {prob_now:.3f}"
-            )
-        after_step(position)
-    if views.bad_images is not None:
-        views.bad_images.report()
-    return position.means()
+    entries = ("opt", "model", "contrast", "optimizer", "epoch", "model_ema")
+    flags = ("model", "nce_k")
+    scalars = ("ins_loss", "ins_prob")
+
+    def __init__(
+        self,
+        query: InsResNet,
+        key: InsResNet,
+        contrast: MemoryMoCo,
+        optimizer: torch.optim.Optimizer,
+        alpha: float,
+        views: BatchViews | None = None,
+    ) -> None:
+        super().__init__({"model": query, "model_ema": key, "contrast": contrast}, query, optimizer)
+        self.query, self.key, self.contrast, self.alpha = query, key, contrast, alpha
+        self.views, self.sees_squares = views, views is not None
+        self.criterion = NCESoftmaxLoss()
+
+    def step(
+        self, embed: nn.Module, images: Images, batch_split: BatchSplit, descent: Descent
+    ) -> tuple[Tensor, Tensor]:
+        """Take one step; return the mean loss and the mean positive logit: see `Objective`."""
+        view1, view2 = self.pair(images, descent.device)  # (b, 3, W, W) each
+        with descent.autocast():
+            q = embed(view1)  # (b, D)
+            k = shuffled_keys(self.key, view2, batch_split)  # (B, D)
+        logits = self.contrast.logits(q, own_rows(k, batch_split))  # (b, K + 1)
+        loss = self.criterion(logits)
+        if descent.step(loss, batch_split):  # backward, then SGD on the query encoder
+            momentum_update(self.query, self.key, self.alpha)
+            self.contrast.enqueue(k)
+        return loss, logits[:, 0].mean()
+
+    def pair(self, images: Images, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Return two random views of the images, (b, 3, W, W) each, on a device."""
+        if isinstance(images, PairItem):
+            view1, view2 = images.views.to(device, non_blocking=True).split(3, dim=1)
+        else:
+            assert self.views is not None
+            whole, generator = squares(images, device)
+            view1, view2 = self.views(whole, generator), self.views(whole, generator)
+        return as_channels_last(view1), as_channels_last(view2)
+
+    def describe(self, loss: float, score: float) -> str:
+        """Return the mean loss and the mean positive logit in words."""
+        return f"loss {loss:.4f}  prob {score:.3f}"
+
+    def numbers(self) -> dict[str, int]:
+        """Return the row of the queue that the next keys overwrite."""
+        return {"queue_index": self.contrast.index}
+
+    def restore_numbers(self, content: dict) -> None:
+        """Take it from a checkpoint."""
+        self.contrast.index = int(content["queue_index"]) % self.contrast.queue_size
 
 
 if __name__ == "__main__":

@@ -17,24 +17,20 @@ import torch
 import torch.nn.functional as F
 import torchvision
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
 from torchvision.models import ResNet
 
 from benchmarks.measure import add_model_arguments, build_parser, compare, images_of
-from benchmarks.moco_state import SIDE
+from benchmarks.moco_state import SIDE, take_steps
 from benchmarks.pretrain import CROP, SIZE
 from data_loader.items import SquareItem
 from data_loader.views.colour import LUMA
 from data_loader.views.dense_views import DenseViews
 from data_loader.views.similarity import Spread
-from engine.acceleration import accelerate, gradient_scaler
-from engine.pretraining_images import PairLoader
-from engine.pretraining_state import DenseState, Position
+from engine.acceleration import accelerate
 from models.dense_contrast import DenseEmbedding
 from models.encoders import build_random_encoder
 from models.resnet import InsResNet
-from train_dense import contrast_both_ways, train_one_epoch
-from utils.log import RunLog
+from train_dense import DenseContrast
 
 GRID, PLACES, DIM = 24, 96, 64  # cells a side, queries of the first view, channels
 TEMPERATURE, RADIUS, RATE = 0.1, 0.12, 0.001
@@ -69,30 +65,17 @@ def our_steps(
     embedding = DenseEmbedding(encoder, DIM).to(device).train()
     accelerate(embedding.encoder, compiled=False, recompute=False)
     optimizer = torch.optim.AdamW(embedding.parameters(), RATE, fused=True)
-    state = DenseState(embedding, optimizer, gradient_scaler(device, amp))
-    items = [SquareItem(b, torch.full((len(b),), n), 0) for n, b in enumerate(batches)]
-    loader: DataLoader = DataLoader(items, batch_size=None)  # type: ignore[arg-type]  # a list will do
-    objective = partial(
-        contrast_both_ways, places=256, detail=0.0, temperature=TEMPERATURE, radius=RADIUS
+    objective = DenseContrast(
+        embedding,
+        optimizer,
+        views,
+        places=256,
+        detail=0.0,
+        temperature=TEMPERATURE,
+        radius=RADIUS,
     )
-    count, largest = sum(len(b) for b in batches), len(batches[0])
-
-    def steps() -> None:
-        position = Position(torch.zeros(2, device=device), count, largest)
-        train_one_epoch(
-            PairLoader(loader, views, None),
-            embedding,
-            state,
-            position,
-            objective,
-            lambda step: RATE,
-            amp,
-            count + 1,
-            RunLog(),
-            lambda position: None,
-        )
-
-    return steps
+    items = [SquareItem(b, torch.full((len(b),), n), 0) for n, b in enumerate(batches)]
+    return partial(take_steps, objective, items, device, amp)
 
 
 def dense_steps(

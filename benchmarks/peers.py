@@ -26,9 +26,17 @@ from torchvision.transforms import v2
 
 from benchmarks.literal_views import jpeg_noise
 from benchmarks.measure import compare, images_of
-from benchmarks.moco_state import ALPHA, DIM, QUEUE, SIDE, TEMPERATURE, state_of
+from benchmarks.moco_state import (
+    ALPHA,
+    DIM,
+    QUEUE,
+    SIDE,
+    TEMPERATURE,
+    build_moco,
+    take_steps,
+)
 from benchmarks.peer_points import add_wing_arguments, compare_points
-from benchmarks.pretrain import CROP, SIZE, our_epoch, our_epochs
+from benchmarks.pretrain import CROP, SIZE, our_epochs
 from data_loader.data_loaders_face import CelebAPrunedAligned_MAFLVal
 from data_loader.items import PairItem
 from data_loader.views.batch_views import BatchViews
@@ -37,7 +45,6 @@ from data_loader.views.dense_views import DenseViews
 from data_loader.views.random_view import RandomView
 from data_loader.views.similarity import Spread
 from engine.acceleration import autocast
-from engine.pretraining_images import PairLoader
 from utils.arguments import ArgumentParser, natural, positive_int
 
 PACKAGES = {"lightly": "lightly", "kornia": "kornia", "torchvision": "torchvision"}
@@ -157,14 +164,12 @@ def compare_pretraining(args: argparse.Namespace) -> None:
     batches = [(views[0], views[1])] * steps
     pairs = [PairItem(torch.cat([*views], dim=1), 0)] * steps
     count = steps * args.batch_size
-    loader = PairLoader(DataLoader(pairs, batch_size=None), None, None)  # type: ignore[arg-type]
     ways: dict[str, Callable[[], object]] = {
         "lightly": partial(LightlyMoCo().epoch, batches),
         "lightly, autocast bf16": partial(LightlyMoCo().epoch, batches, "bf16"),
     }
     for name, amp in {"ours": "off", "ours, --amp bf16": "bf16"}.items():
-        state = state_of(MODEL, CPU, amp)
-        ways[name] = partial(our_epoch, loader, state, count, args.batch_size, amp)
+        ways[name] = partial(take_steps, build_moco(MODEL, CPU), pairs, CPU, amp)
     title = f"{MODEL}, {SIDE} px, batch {args.batch_size}"
     compare(f"{title}: the step alone", ways, args.rounds, "images/s", count)
     compare_epochs(args, title)

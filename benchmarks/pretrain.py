@@ -30,17 +30,23 @@ from benchmarks.measure import (
     machine,
     peak_memory,
 )
-from benchmarks.moco_state import ALPHA, DIM, QUEUE, SIDE, TEMPERATURE, state_of
-from data_loader.items import PairItem
+from benchmarks.moco_state import (
+    ALPHA,
+    DIM,
+    QUEUE,
+    SIDE,
+    TEMPERATURE,
+    build_moco,
+    take_steps,
+)
+from data_loader.items import Items, PairItem
+from data_loader.loaders import build_loader
 from data_loader.storage.image_cache import cache_images
 from data_loader.views.batch_views import BatchViews
-from engine.pretraining_images import PairLoader, build_pair_loader
-from engine.pretraining_state import MoCoState, Position
+from engine.pretraining.objective import Images
 from models.encoders import build_random_encoder
 from models.momentum import copy_parameters, set_key_mode
-from train_moco import train_one_epoch
 from utils.arguments import natural, positive_int
-from utils.log import RunLog
 
 SIZE, CROP = 136, 20
 WAYS: dict[str, dict[str, Any]] = {
@@ -149,48 +155,32 @@ def our_epochs(
     if cached:
         cache_images(dataset, cache, num_workers)
     batch_views = BatchViews(SIZE, CROP, 0.2, dataset.mean, dataset.std) if augment else None
-    loading: dict[str, Any] = {
-        "batch_size": batch_size,
-        "num_workers": num_workers,
-        "seed": 0,
-        "device": device,
-    }
-    views = build_pair_loader(dataset, batch_views, None, **loading)
-    state = state_of(model, device, amp, compiled=compiled)
-    return partial(our_epoch, views, state, len(dataset), batch_size, amp)
-
-
-def our_epoch(views: PairLoader, state: MoCoState, images: int, batch_size: int, amp: str) -> None:
-    """Train for an epoch as `train_moco.py` does."""
-    device = next(state.query.parameters()).device
-    position = Position(torch.zeros(2, device=device), images, batch_size)
-    # A line of the log every so many steps: never.
-    train_one_epoch(
-        views, state.query, state, position, ALPHA, amp, images + 1, RunLog(), lambda position: None
+    loader = build_loader(
+        Items(dataset, dataset.square_item if augment else dataset.pair_item),
+        batch_size=batch_size,
+        num_workers=num_workers,
+        seed=0,
+        shuffle=True,
+        device=device,
     )
+    objective = build_moco(model, device, batch_views, compiled=compiled)
+    return partial(take_steps, objective, loader, device, amp)
 
 
 def moco_steps(
     model: str, batch_size: int, steps: int, device: torch.device, amp: str, **acceleration: Any
 ) -> Callable[[], None]:
     """Return a function that takes steps of `train_moco.py` on random views on the device."""
-    return random_steps(state_of(model, device, amp, **acceleration), batch_size, steps, amp)
-
-
-def random_steps(state: MoCoState, batch_size: int, steps: int, amp: str) -> Callable[[], None]:
-    """Return a function that trains a state for steps on random views on its device."""
-    device = next(state.query.parameters()).device
-    pair = PairItem(torch.randn(batch_size, 6, SIDE, SIDE, device=device), 0)
-    loader: DataLoader = DataLoader([pair] * steps, batch_size=None)  # type: ignore[arg-type]  # a list will do
-    views = PairLoader(loader, None, None)
-    return partial(our_epoch, views, state, steps * batch_size, batch_size, amp)
+    objective = build_moco(model, device, **acceleration)
+    pair: Images = PairItem(torch.randn(batch_size, 6, SIDE, SIDE, device=device), 0)
+    return partial(take_steps, objective, [pair] * steps, device, amp)
 
 
 def step_memory(model: str, batch_size: int, recompute: bool) -> Iterator[None]:
     """Take one step on random images; growth counts from the first yield on."""
-    state = state_of(model, torch.device("cpu"), "off", recompute=recompute)
+    step = moco_steps(model, batch_size, 1, torch.device("cpu"), "off", recompute=recompute)
     yield
-    random_steps(state, batch_size, 1, "off")()
+    step()
 
 
 if __name__ == "__main__":

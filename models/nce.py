@@ -3,11 +3,21 @@
 Letters: B images, K queue entries, D embedding dimensions.
 """
 
+import argparse
 import math
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from utils.arguments import positive_float
+
+
+def add_temperature_argument(group: argparse._ActionsContainer, *, nce_t: float) -> None:
+    """Declare the temperature of a contrastive loss."""
+    group.add_argument(
+        "--nce_t", type=positive_float, default=nce_t, help="temperature of the softmax"
+    )
 
 
 class MemoryMoCo(nn.Module):

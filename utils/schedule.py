@@ -12,6 +12,28 @@ MULTISTEP_MILESTONES = (100, 250)
 MULTISTEP_RATE = 0.1
 
 
+def add_rate_arguments(
+    parser: argparse.ArgumentParser, *, epochs: int, learning_rate: float | None
+) -> argparse._ArgumentGroup:
+    """Declare how long is trained, and from which learning rate; return the group."""
+    group = parser.add_argument_group("optimization")
+    group.add_argument("--epochs", type=positive_int, default=epochs, help="number of epochs")
+    group.add_argument(
+        "--learning_rate", type=finite_float, default=learning_rate, help="initial learning rate"
+    )
+    return group
+
+
+def add_decay_argument(group: argparse._ArgumentGroup, *, weight_decay: float) -> None:
+    """Declare the weight decay."""
+    group.add_argument(
+        "--weight_decay",
+        type=finite_float,
+        default=weight_decay,
+        help="factor of the L2 penalty on the weights",
+    )
+
+
 def add_schedule_arguments(
     parser: argparse.ArgumentParser,
     *,
@@ -22,12 +44,8 @@ def add_schedule_arguments(
     momentum: float,
     weight_decay: float,
 ) -> argparse._ArgumentGroup:
-    """Declare the options of optimizer and schedule that all training shares; return the group."""
-    group = parser.add_argument_group("optimization")
-    group.add_argument("--epochs", type=positive_int, default=epochs, help="number of epochs")
-    group.add_argument(
-        "--learning_rate", type=finite_float, default=learning_rate, help="initial learning rate"
-    )
+    """Declare the options of SGD and of the published schedules; return the group."""
+    group = add_rate_arguments(parser, epochs=epochs, learning_rate=learning_rate)
     group.add_argument(
         "--lr_decay_epochs",
         type=epoch_list,
@@ -48,12 +66,7 @@ def add_schedule_arguments(
         help="lower the learning rate along a half cosine instead of in steps",
     )
     group.add_argument("--momentum", type=unit_interval, default=momentum, help="momentum of SGD")
-    group.add_argument(
-        "--weight_decay",
-        type=finite_float,
-        default=weight_decay,
-        help="factor of the L2 penalty on the weights",
-    )
+    add_decay_argument(group, weight_decay=weight_decay)
     return group
 
 

@@ -8,21 +8,23 @@ import os
 
 import torch
 
+from engine.pretraining import run
 from utils.process_group import rank
 from utils.script import run_script
 
 
-def save_and_keep(run, order, state, position, **options):
-    save(run, order, state, position, **options)
+def save_and_keep(settings, order, state, *notes, **options):
+    save(settings, order, state, *notes, **options)
+    objective = state.objective
     states = {
-        **{entry: module.state_dict() for entry, module in state.modules().items()},
-        **state.numbers(),
-        "optimizer": state.optimizer.state_dict(),
+        **{entry: module.state_dict() for entry, module in objective.modules.items()},
+        **objective.numbers(),
+        "optimizer": objective.optimizer.state_dict(),
         "torch": torch.get_rng_state(),
     }
-    torch.save(states, run.model_path / f"{run.model_name}_rank{rank()}.pth")
+    torch.save(states, settings.model_path / f"{settings.model_name}_rank{rank()}.pth")
 
 
 script = importlib.import_module(os.environ.get("SCRIPT", "train_moco"))
-save, script.save_run = script.save_run, save_and_keep
+save, run.save_run = run.save_run, save_and_keep
 run_script(script.main)

@@ -32,7 +32,8 @@ from data_loader.storage.shards import find_shards
 from data_loader.storage.shards import images as shard_images
 from datasets.fetching.archives import unpack
 from engine.encoder_loading import load_projection, read_encoder_state
-from engine.pretraining_state import DenseState, Position, restore, save_run
+from engine.pretraining.checkpoint import Position, State, restore, save_run
+from engine.pretraining.objective import Descent
 from engine.readouts.kinds import read_readout
 from engine.readouts.ridge import Ridge
 from engine.resumption import open_checkpoint
@@ -52,7 +53,7 @@ from tests.data_loader.layouts import (
 )
 from tests.data_loader.shard_files import image, write_index, write_tar
 from tests.fuzz.mutations import gzipped, mat_packed, pickle_inside, png_sealed, with_pickle
-from train_dense import CHECKPOINT_KEYS
+from train_dense import DenseContrast
 from utils.checkpoint import load_checkpoint, load_weights
 from utils.log import RunLog
 
@@ -275,31 +276,36 @@ class TinyDense(torch.nn.Module):
         self.encoder = torch.nn.Sequential(OrderedDict(encoder=wrapped))
         self.head = torch.nn.Linear(3, 2)
 
-    def state(self) -> tuple[DenseState, Position]:
+    def state(self) -> State:
         """Return the state of a run, within an epoch."""
         optimizer = torch.optim.AdamW(self.parameters())
         self.head(self.encoder(torch.ones(1, 2))).sum().backward()
         optimizer.step()
-        scaler = torch.amp.GradScaler("cpu", enabled=False)
-        return DenseState(self, optimizer, scaler), Position(torch.ones(2), 8, 4, 1, 1, 4)
+        numbers = {"places": 16, "detail": 0.0, "temperature": 0.1, "radius": 0.12}
+        objective = DenseContrast(self, optimizer, None, **numbers)
+        descent = Descent(optimizer, torch.device("cpu"), "off")
+        return State(objective, descent, Position(torch.ones(2), 8, 4, 1, 1, 4))
+
+
+def dense_run(folder: Path, resume: str = "") -> RunSettings:
+    options = argparse.Namespace(
+        model_path="", epochs=3, nce_t=0.1, init=None, model="x", dimensions=2
+    )
+    return RunSettings(options, folder, "", resume, False, False, 1)
 
 
 def write_dense(folder: Path) -> Path:
-    state, position = TinyDense().state()
-    options = argparse.Namespace(model_path="", epochs=3, nce_t=0.1, init=None)
-    run = RunSettings(options, folder, "", "", False, False, 1)
-    save_run(run, "8 images", state, position)
+    save_run(dense_run(folder), "8 images", TinyDense().state(), {})
     return folder / "current.pth"
 
 
 def read_dense(folder: Path) -> None:
     """Resume from it, and start from its encoder."""
-    path, tiny = folder / "current.pth", TinyDense()
-    options = argparse.Namespace(model_path="", epochs=3, nce_t=0.1, init=None)
-    run = RunSettings(options, folder, "", str(path), False, False, 1)
-    found = open_checkpoint(run, CHECKPOINT_KEYS, RunLog())
-    restore(*found, *tiny.state(), hint="--model x", order="8 images", override=False, log=RunLog())
-    state = read_encoder_state(str(path), tiny.encoder, "x", [])
+    path, tiny, log = folder / "current.pth", TinyDense(), RunLog()
+    run = dense_run(folder, str(path))
+    found = open_checkpoint(run, DenseContrast.entries, log)
+    restore(*found, run, "8 images", tiny.state(), log)
+    state = read_encoder_state(str(path), tiny.encoder, "x", log)
     load_weights(tiny.encoder, state, path, "--model x")
 
 

@@ -4,12 +4,10 @@ import pytest
 import torch
 
 from engine.acceleration import accelerate, autocast
-from engine.pretraining_state import Position
 from models.encoders import build_random_encoder
 from tests.recipes import arr
 from tests.scripts.running import FRAME, run_inside
 from utils.checkpoint import load_checkpoint
-from utils.errors import InputError
 
 MOCO = [*FRAME, "--batch_size", "8", "--nce_k", "20", "--cosine", "--model_path", "runs"]
 CHECKPOINT = ("model", "model_ema", "contrast")
@@ -138,16 +136,8 @@ def test_compiled_encoders_are_saved_under_the_same_names(faces, tmp_path, plain
 def test_float16_enqueues_no_keys_of_skipped_steps(faces, tmp_path, monkeypatch):
     # Halved after each of 3 steps, the scale is still beyond float16's largest number, 2**16.
     scaler = torch.amp.GradScaler("cpu", init_scale=2.0**60)
-    monkeypatch.setattr("train_moco.gradient_scaler", lambda device, amp: scaler)
+    monkeypatch.setattr("engine.pretraining.objective.gradient_scaler", lambda device, amp: scaler)
     content, _ = train(faces, tmp_path, "a", "--amp", "fp16", "--epochs", 1)
     assert content["queue_index"] == 0 and content["scaler"]["scale"] == 2.0**57
     assert not torch.allclose(content["contrast"]["memory"].norm(dim=1), torch.ones(20))
     assert not content["optimizer"]["state"]
-
-
-def test_a_run_of_skipped_steps_ends_with_advice():
-    position = Position(torch.zeros(2), images_an_epoch=8, batch_size=8)
-    for is_skipped in [True] * 19 + [False] + [True] * 19:
-        position.count_skipped(is_skipped)
-    with pytest.raises(InputError, match=r"the gradients of 20 steps in a row .* try --amp bf16"):
-        position.count_skipped(True)

@@ -9,11 +9,11 @@ import torch
 
 from data_loader.loaders import build_loader, set_epoch
 from engine.acceleration import autocast, gradient_scaler, scaled_step
-from engine.pretraining_state import build_encoders
 from models.momentum import shuffled_keys
 from tests.data_loader.own_tables import write_dots, write_long_csv
 from tests.recipes import arr
 from tests.scripts.running import FRAME, run_inside
+from train_moco import build_encoders
 from utils.checkpoint import load_checkpoint
 from utils.collectives import copy_indices, split_over_ranks
 

@@ -33,7 +33,7 @@ def train(faces, cwd, *arguments):
 
 
 def end_of(cwd, name):
-    return load_checkpoint(cwd / "runs" / name / "current.pth", train_dense.CHECKPOINT_KEYS)
+    return load_checkpoint(cwd / "runs" / name / "current.pth", train_dense.DenseContrast.entries)
 
 
 @pytest.fixture(scope="module")

@@ -29,7 +29,7 @@ def trained(faces, tmp_path_factory):
 
 
 def end_of(cwd, name):
-    return load_checkpoint(cwd / "runs" / name / "current.pth", train_dense.CHECKPOINT_KEYS)
+    return load_checkpoint(cwd / "runs" / name / "current.pth", train_dense.DenseContrast.entries)
 
 
 def test_a_run_leaves_its_files_and_learns(trained):

@@ -1,16 +1,12 @@
 import argparse
-import contextlib
 import json
 
 import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from engine.pretraining_checks import check_rows
-from models.parallel import DataParallel
 from tests.scripts.running import FRAME, run, run_inside
 from utils.checkpoint import load_checkpoint, save_checkpoint
-from utils.errors import InputError
 
 MOCO = [*FRAME, "--batch_size", "8", "--nce_k", "20", "--cosine", "--model_path", "runs"]
 
@@ -58,6 +54,20 @@ def test_scalars_are_read_back_by_tensorboard(trained):
         assert [s.step for s in scalars] == [1, 2, 3]
         assert [s.value for s in scalars] == pytest.approx([e[name] for e in logged], rel=1e-6)
     assert f"loss {logged[-1]['ins_loss']:.4f}" in done.out
+    # A half cosine over three epochs, of which the last one reaches 0.
+    assert [e["learning_rate"] for e in logged] == pytest.approx([0.0225, 0.0075, 0], abs=1e-9)
+
+
+def test_the_learning_rate_falls_after_the_epochs_that_were_named(faces, tmp_path):
+    small = [*FRAME, "--image_size", 32, "--image_crop", 0, "--batch_size", 10, "--nce_k", 20]
+    given = [*small, "--data_folder", faces, "--model_path", "runs", "--model_name", "x"]
+    decay = ["--epochs", 3, "--lr_decay_epochs", "1,2", "--lr_decay_rate", 0.5]
+    done = run_inside("train_moco.py", *given, *decay, cwd=tmp_path)
+    assert done.status == 0, done.err
+    logged = [json.loads(x) for x in (tmp_path / "runs/x/log.jsonl").read_text().splitlines()]
+    assert [e["learning_rate"] for e in logged] == [0.03, 0.015, 0.0075]
+    current = load_checkpoint(tmp_path / "runs/x/current.pth", ("optimizer",))
+    assert current["optimizer"]["param_groups"][0]["lr"] == 0.0075
 
 
 def test_a_resumed_run_ends_in_the_same_bits(faces, trained):
@@ -156,29 +166,6 @@ def test_a_batch_that_cannot_be_normalised_is_refused_at_the_start(faces, tmp_pa
         assert len(done.err.splitlines()) == 1
     done = train(faces, tmp_path, *common, "--batch_size", 18, "--model_name", "x")
     assert done.status == 0, done.err  # the last batch has two images
-
-
-@pytest.mark.parametrize(
-    ("batch_size", "images", "ranks", "chunks", "works"),
-    [
-        (4, 8, 1, 1, True),
-        (4, 5, 1, 1, False),  # the last batch has one image
-        (8, 8, 2, 2, True),
-        (8, 8, 2, 4, False),  # each chunk has one
-        (6, 6, 1, 4, True),  # as torch.chunk does: 2, 2, 2 and none
-        (8, 10, 2, 1, False),  # one each in the last batch
-        (9, 14, 3, 1, False),  # 2, 2, 1
-        (8, 9, 4, 1, False),  # a row stands in for none
-    ],
-)
-def test_rows_of_ranks_and_gpus_are_counted(monkeypatch, batch_size, images, ranks, chunks, works):
-    for module in ("utils.collectives", "engine.pretraining_checks"):
-        monkeypatch.setattr(f"{module}.world_size", lambda: ranks)
-    model = DataParallel(torch.nn.Linear(1, 1))
-    model.virtual_gpus = chunks
-    check_rows(model, 64, batch_size, images)
-    with contextlib.nullcontext() if works else pytest.raises(InputError, match="BatchNorm"):
-        check_rows(model, 32, batch_size, images)
 
 
 def test_an_epoch_that_resumes_with_another_batch_size_cannot_end_in_a_single_image(

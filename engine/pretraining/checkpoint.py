@@ -1,26 +1,20 @@
-"""What a pre-training run is made of between two steps: kept in checkpoints, and restored.
-
-[spec 4, 7.]
-"""
+"""What a pre-training is between two steps: kept in checkpoints, and restored [spec 4, 7]."""
 
 import argparse
+import math
 import signal
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple, Protocol, cast
+from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from engine.acceleration import accelerate
+from engine.pretraining.objective import Descent, Objective
 from engine.resumption import save_current, steps_begun
 from engine.run import RunSettings
-from models.dense_contrast import DenseEmbedding
-from models.encoders import build_random_encoder
-from models.momentum import copy_parameters, set_key_mode
 from models.nce import MemoryMoCo
-from models.resnet import InsResNet
 from utils.arguments import allow_change, positive_float
 from utils.checkpoint import load_weights, save_checkpoint
 from utils.collectives import (
@@ -37,98 +31,6 @@ from utils.log import RunLog, Stopwatch
 from utils.process_group import is_first_rank, leave_process_group
 from utils.randomness import random_states, restore_random_states
 
-CHECKPOINT_KEYS = ("opt", "model", "contrast", "optimizer", "epoch", "model_ema")
-# The scale begins at 2 ** 16 and is halved each time; gradients that fit none of 20 scales are
-# infinite themselves.
-MAX_SKIPPED = 20
-
-
-class TrainingState(Protocol):
-    """What a step changes: what `save_run` writes and `restore` reads."""
-
-    @property
-    def optimizer(self) -> torch.optim.Optimizer:
-        """Of all that is trained."""
-
-    @property
-    def scaler(self) -> torch.amp.GradScaler:
-        """Of the gradients."""
-
-    def modules(self) -> dict[str, nn.Module]:
-        """Return what has weights or buffers, by its entry in a checkpoint."""
-
-    def numbers(self) -> dict[str, int]:
-        """Return further entries."""
-
-    def restore_numbers(self, content: dict) -> None:
-        """Take these from a checkpoint."""
-
-
-class MoCoState(NamedTuple):
-    """What a step of momentum contrast changes; a `TrainingState`."""
-
-    query: InsResNet
-    key: InsResNet
-    contrast: MemoryMoCo
-    optimizer: torch.optim.Optimizer
-    scaler: torch.amp.GradScaler
-
-    def modules(self) -> dict[str, nn.Module]:
-        """Return what has weights or buffers, by its entry in a checkpoint."""
-        return {"model": self.query, "model_ema": self.key, "contrast": self.contrast}
-
-    def numbers(self) -> dict[str, int]:
-        """Return the row of the queue that the next keys overwrite."""
-        return {"queue_index": self.contrast.index}
-
-    def restore_numbers(self, content: dict) -> None:
-        """Take it from a checkpoint."""
-        self.contrast.index = int(content["queue_index"]) % self.contrast.queue_size
-
-
-class DenseState(NamedTuple):
-    """What a step of dense contrast changes; a `TrainingState`."""
-
-    embedding: DenseEmbedding
-    optimizer: torch.optim.Optimizer
-    scaler: torch.amp.GradScaler
-
-    def modules(self) -> dict[str, nn.Module]:
-        """Return what has weights or buffers, by its entry in a checkpoint."""
-        return {"model": self.embedding.encoder, "head": self.embedding.head}
-
-    def numbers(self) -> dict[str, int]:
-        """Return further entries: none."""
-        return {}
-
-    def restore_numbers(self, content: dict) -> None:
-        """Do nothing, for there are none."""
-
-
-def build_encoders(
-    model: str,
-    side: int,
-    seed: int,
-    device: torch.device,
-    virtual_gpus: int = 1,
-    compiled: bool = False,
-    recompute: bool = False,
-) -> tuple[InsResNet, InsResNet]:
-    """Return the query encoder and its copy, the key encoder, in their training modes.
-
-    See `build_random_encoder`, `accelerate` and `models.parallel.DataParallel`.
-    """
-    query, key = (
-        cast(InsResNet, build_random_encoder(model, side, seed).to(device)) for _ in range(2)
-    )
-    copy_parameters(query, key)
-    for encoder in (query, key):
-        encoder.encoder.virtual_gpus = virtual_gpus
-        accelerate(encoder, compiled=compiled, recompute=recompute)
-    query.train()
-    set_key_mode(key)
-    return query, key
-
 
 @dataclass
 class Position:
@@ -144,24 +46,20 @@ class Position:
     epochs: int = 0
     steps: int = 0
     images: int = 0
-    skipped: int = 0  # steps in a row, up to the last one
+
+    @property
+    def steps_an_epoch(self) -> int:
+        """How many steps the epoch has, of those taken and left."""
+        return self.steps + math.ceil((self.images_an_epoch - self.images) / self.batch_size)
+
+    @property
+    def step(self) -> int:
+        """The number of the next step, counted from 0 over all epochs."""
+        return self.epochs * self.steps_an_epoch + self.steps
 
     def next_batch(self) -> int:
         """Return how many images the next step has, over all ranks."""
         return min(self.batch_size, self.images_an_epoch - self.images)
-
-    def count_skipped(self, is_skipped: bool) -> None:
-        """Count a step that the gradient scaler skipped, or begin anew after one that was taken.
-
-        Raises:
-            InputError: if too many were skipped in a row.
-        """
-        self.skipped = self.skipped + 1 if is_skipped else 0
-        if self.skipped == MAX_SKIPPED:
-            raise InputError(
-                f"--amp fp16: the gradients of {MAX_SKIPPED} steps in a row are infinite or NaN, "
-                "at whatever scale; try --amp bf16 or off, or a smaller --learning_rate"
-            )
 
     def count_step(self, batch_split: BatchSplit, *means: Tensor) -> None:
         """Count a step, given what `totals` sums up as means over this rank's rows, scalars.
@@ -182,13 +80,20 @@ class Position:
         self.totals.zero_()
 
 
+class State(NamedTuple):
+    """All that a step changes."""
+
+    objective: Objective
+    descent: Descent
+    position: Position
+
+
 def save_run(
     run: RunSettings,
     order: str,
-    state: TrainingState,
-    position: Position,
+    state: State,
+    notes: Mapping[str, object],
     kept: bool = False,
-    notes: Mapping[str, object] | None = None,
 ) -> None:
     """Write ``current.pth``, and the epoch's own file if it is to be kept [spec 7].
 
@@ -199,8 +104,9 @@ def save_run(
     Raises:
         RuntimeError: if the ranks don't hold the same.
     """
-    modules = state.modules()
+    objective, descent, position = state
     # BatchNorm's statistics are each rank's own; the queue has to be the same in all.
+    modules = objective.modules
     broadcast_buffers(*(m for m in modules.values() if not isinstance(m, MemoryMoCo)))
     check_identical(**modules)
     if not is_first_rank():
@@ -210,16 +116,16 @@ def save_run(
         "order": order,
         **{entry: module.state_dict() for entry, module in modules.items()},
         "epoch": position.epochs,
-        "optimizer": state.optimizer.state_dict(),
-        **state.numbers(),
-        "scaler": state.scaler.state_dict(),
+        "optimizer": objective.optimizer.state_dict(),
+        **objective.numbers(),
+        "scaler": descent.scaler.state_dict(),
         "progress": {
             "steps": position.steps,
             "images": position.images,
             "totals": position.totals,
         },
         "random_states": random_states(),
-        **(notes or {}),
+        **notes,
     }
     if kept:
         save_checkpoint(run.folder / f"ckpt_epoch_{position.epochs}.pth", content)
@@ -242,13 +148,13 @@ class PeriodicSave:
     """Save within an epoch when minutes have passed, and before an interruption ends the run."""
 
     def __init__(
-        self, save: Callable[[Position], None], minutes: float, interruption: Interruption
+        self, save: Callable[[], None], minutes: float, interruption: Interruption
     ) -> None:
         self.save, self.seconds, self.interruption = save, 60 * minutes, interruption
         self.watch = Stopwatch()
 
-    def __call__(self, position: Position) -> None:
-        """See the class; call it after each step, in all ranks.
+    def after_step(self, position: Position) -> None:
+        """See the class; call it in all ranks.
 
         Raises:
             InputError: if what would be saved isn't finite.
@@ -261,7 +167,7 @@ class PeriodicSave:
                     f"the loss isn't finite in epoch {position.epochs + 1}: not saved; try a "
                     "smaller --learning_rate"
                 )
-            self.save(position)
+            self.save()
             self.watch = Stopwatch()
         if number:
             leave_process_group()  # when the first has saved: the others' end would end it, too
@@ -271,40 +177,39 @@ class PeriodicSave:
 def restore(
     path: Path,
     content: dict,
-    state: TrainingState,
-    position: Position,
-    *,
-    hint: str,
+    run: RunSettings,
     order: str,
-    override: bool,
+    state: State,
     log: RunLog,
 ) -> None:
     """Restore all state from a checkpoint, ours or a published one, which the log receives.
 
-    ``hint`` names the flags that the state was built from, for messages; ``override`` allows an
-    epoch that began in another order (see `ImageSet.order_name`) to be resumed.
+    An epoch that began in another order (see `ImageSet.order_name`) isn't resumed, unless the run
+    insists.
 
     Raises:
         InputError: if it doesn't fit, or an epoch can't be resumed as it began.
     """
+    objective, descent, position = state
     begun_in = str(content.get("order", order))
-    if steps_begun(content) and begun_in != order and not override:
+    if steps_begun(content) and begun_in != order and not run.override:
         raise InputError(
             f"{path}: is within an epoch of {excerpt(begun_in)}, not of {order}; --override to "
             "insist"
         )
-    for entry, module in state.modules().items():
+    hint = " and ".join(f"--{flag} {getattr(run.options, flag)}" for flag in objective.flags)
+    for entry, module in objective.modules.items():
         load_weights(module, content[entry], path, hint)
     try:
-        state.optimizer.load_state_dict(content["optimizer"])
+        objective.optimizer.load_state_dict(content["optimizer"])
         if content.get("scaler"):
-            state.scaler.load_state_dict(content["scaler"])
+            descent.scaler.load_state_dict(content["scaler"])
         position.epochs = content["epoch"]
         if begun := content.get("progress"):
             position.steps, position.images = int(begun["steps"]), int(begun["images"])
             position.totals.copy_(begun["totals"])
         if "random_states" in content:
-            state.restore_numbers(content)
+            objective.restore_numbers(content)
             restore_random_states(content["random_states"])
     except Exception as error:  # whatever entries of other kinds lead to
         raise InputError(f"{path}: its state doesn't fit ({reason(error)})") from None

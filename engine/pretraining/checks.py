@@ -1,5 +1,6 @@
 """What pre-training refuses, or warns of, before it starts."""
 
+from engine.pretraining.checkpoint import Position
 from models.encoders import RESNETS, STRIDE
 from models.parallel import DataParallel
 from utils.collectives import chunk_size, split_over_ranks
@@ -21,15 +22,7 @@ def check_side(image_size: int, image_crop: int, model: str) -> None:
         )
 
 
-def check_freeze(freeze: bool, init: str | None) -> None:
-    """Raise an `InputError` if an encoder is to be frozen that no checkpoint gives."""
-    if freeze and init is None:
-        raise InputError("--freeze: give the encoder that is frozen: --init FILE")
-
-
-def check_rows(
-    model: DataParallel, side: int, batch_size: int, images: int, taken: int = 0, views: int = 1
-) -> None:
+def check_rows(model: DataParallel, side: int, position: Position, views: int = 1) -> None:
     """Raise an `InputError` if BatchNorm would get a single value per channel.
 
     That is one row, of which the last map is a single pixel.
@@ -37,16 +30,15 @@ def check_rows(
     Args:
         model: on its device; in eval mode, batches aren't what BatchNorm normalises by.
         side: of the images, in pixels; a multiple of 32.
-        batch_size: images a step, over all ranks.
-        images: of an epoch.
-        taken: of them, by the steps of an epoch that is resumed, maybe of another batch size.
+        position: where the run begins; within an epoch that began with another batch size, maybe.
         views: of an image, that are normalised together.
     """
+    images, taken, batch_size = position.images_an_epoch, position.images, position.batch_size
     begun = f", {taken} of them taken" if taken else ""
     lefts = [left for left in (images, images - taken) if left > 0]
     totals = [size for n in lefts for size in (min(batch_size, n), n % batch_size or batch_size)]
     for total in totals:
-        # One image stands in for none.
+        # A rank without any image takes the step with one that stands in.
         rows = {views * max(own, 1) for own in split_over_ranks(total).sizes}
         sizes = {chunk_size(own, model.chunks, i) for own in rows for i in range(model.chunks)}
         if side == STRIDE and 1 in sizes and model.training:
