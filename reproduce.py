@@ -28,32 +28,33 @@ import eval_face
 import eval_matching
 import train_dense
 import train_moco
-from engine.reproduction.evaluations import (
-    check_inputs,
-    make_evaluation,
-    missing_pretraining,
-    with_pretrainings,
-)
 from engine.reproduction.experiments import EXPERIMENTS, FACE_NAMES, PAPER
-from engine.reproduction.jobs import FINISHED, OTHER, STATES, Job, JobState, Settings
-from engine.reproduction.processes import ending_on_sigterm, run_logged
-from engine.reproduction.runs import PER_EPOCH
+from engine.reproduction.jobs import Job, Settings, make_evaluation, with_pretrainings
+from engine.reproduction.runner import (
+    FINISHED,
+    OTHER,
+    ROOT,
+    STATES,
+    State,
+    ending_on_sigterm,
+    find_state,
+    make_command,
+    read_last_line,
+    run_jobs,
+)
+from engine.reproduction.runs import MODELS, PER_EPOCH
 from engine.reproduction.tables import write_curves, write_tables
 from engine.run import add_device_argument
-from models.encoders import RESNETS
 from utils.arguments import ArgumentParser, fraction, natural, positive_int
 from utils.errors import InputError
 from utils.files import writing
 from utils.locks import acquire_lock, lock_descriptor
-from utils.log import Stopwatch
 from utils.script import run_script
 
-ROOT = Path(__file__).resolve().parent
 PARSERS = {
     f"{script.__name__}.py": script.build_parser
     for script in (eval_face, eval_animal, eval_matching, train_moco, train_dense)
 }
-MODELS = (*RESNETS, "hourglass")
 SEEDS = 5  # [ours: enough to tell the spread between random choices of annotated images]
 
 
@@ -102,6 +103,7 @@ def add_place_arguments(parser: ArgumentParser) -> None:
             f"--{name}",
             type=model_file,
             action="append",
+            default=[],
             metavar="MODEL=FILE",
             help=f"encoder pre-trained on {kind}, such as {example}; one for each model",
         )
@@ -192,7 +194,7 @@ def model_file(text: str) -> tuple[str, str]:
 def annotation_count(text: str) -> int | None:
     """Parse a number of annotated images that an experiment has, or all, which is None."""
     count = None if text == "all" else int(text) if text.isdecimal() else 0
-    known = {n for e in EXPERIMENTS.values() for n in e.annotations}
+    known = {n for e in EXPERIMENTS.values() for n in e.choices["annotations"]}
     if count not in known:
         numbers = ", ".join(str(n) for n in sorted(n for n in known if n is not None))
         raise argparse.ArgumentTypeError(f"expected one of {numbers}, all; got {text}")
@@ -204,17 +206,7 @@ def main() -> None:
     args = build_parser().parse_args()
     if args.random_network and (args.checkpoint or args.bird_checkpoint):
         raise InputError("--random_network excludes --checkpoint and --bird_checkpoint")
-    settings = Settings(
-        out=args.out,
-        data=args.data,
-        face_encoders=dict(args.checkpoint or []),
-        bird_encoders=dict(args.bird_checkpoint or []),
-        random_network=args.random_network,
-        scale=args.scale,
-        num_per_epoch=args.num_per_epoch,
-        num_workers=args.num_workers,
-        device=args.device,
-    )
+    settings = Settings(**{name: getattr(args, name) for name in Settings._fields})
     seeds = args.seeds or max(2, round(SEEDS * args.scale))
     evaluations = {
         name: [
@@ -224,34 +216,34 @@ def main() -> None:
         for name, experiment in EXPERIMENTS.items()
     }
     if not args.experiments:
-        list_experiments({name: with_pretrainings(runs) for name, runs in evaluations.items()})
+        list_experiments({name: with_pretrainings(jobs) for name, jobs in evaluations.items()})
         return
     names = list(PAPER) if "all" in args.experiments else []
     names += [name for name in args.experiments if name != "all"]
-    wanted = with_pretrainings(run for name in names for run in evaluations[name])
+    wanted = with_pretrainings(job for name in names for job in evaluations[name])
     if not wanted:
         raise InputError(
             f"{' '.join(names)}: nothing to run with these --datasets and --annotations"
         )
     states = find_states(wanted, args.overwrite)
     if args.dry_run:
-        print_commands(missing_pretraining(wanted), wanted, states)
+        print_commands(wanted, states)
         return
-    pairs = zip(wanted, states, strict=True)
-    check_inputs([job for job, state in pairs if state.name != FINISHED])
+    for job, state in zip(wanted, states, strict=True):
+        if state.name != FINISHED:
+            job.check_inputs()
     waiting = f"{args.out}: waiting for another program, or a run it left behind"
     with writing(args.out):
         lock = acquire_lock(args.out / ".lock", waiting, partial(print, flush=True))
     with ending_on_sigterm(), lock:
         # Looked at again: another reproduce.py may have worked there until now.
-        failed = run_jobs(
-            wanted, find_states(wanted, args.overwrite), args.out, lock_descriptor(lock)
-        )
+        states = find_states(wanted, args.overwrite)
+        failed = run_jobs(wanted, states, args.out, lock_descriptor(lock))
         for path in [*write_tables(args.out), *write_curves(args.out)]:
             print(path)
     if failed:
         lines = [f"{len(failed)} of {len(wanted)} runs failed; the last line of each log:"]
-        lines += [f"  {job.log_path}: {job.last_line()}" for job in failed]
+        lines += [f"  {job.log_path}: {read_last_line(job.log_path)}" for job in failed]
         print(*lines, sep="\n", file=sys.stderr)
         sys.exit(1)
 
@@ -259,24 +251,19 @@ def main() -> None:
 def list_experiments(jobs: dict[str, list[Job]]) -> None:
     """Print each experiment: name, title, and how many runs are in which state."""
     for name, experiment in EXPERIMENTS.items():
-        counts = Counter(job.find_state(parser_of(job)).name for job in jobs[name])
+        counts = Counter(state.name for state in find_states(jobs[name], overwrite=True))
         states = ", ".join(f"{counts[state]} {state}" for state in STATES if counts[state])
         print(f"{name:<9} {experiment.title}: {len(jobs[name])} runs ({states or 'none'})")
     print("python reproduce.py EXPERIMENT ... runs them; --dry_run prints their command lines")
 
 
-def parser_of(job: Job) -> ArgumentParser:
-    """Return the parser of the script that a job runs."""
-    return PARSERS[job.script]()
-
-
-def find_states(jobs: list[Job], overwrite: bool) -> list[JobState]:
-    """Return the states of jobs.
+def find_states(jobs: list[Job], overwrite: bool) -> list[State]:
+    """Return how far jobs got.
 
     Raises:
         InputError: if a folder holds a run with other options and may not be overwritten.
     """
-    states = [job.find_state(parser_of(job)) for job in jobs]
+    states = [find_state(job, PARSERS[job.script]()) for job in jobs]
     other = [(j, s) for j, s in zip(jobs, states, strict=True) if s.name == OTHER]
     if other and not overwrite:
         (job, state), more = other[0], len(other) - 1
@@ -287,55 +274,16 @@ def find_states(jobs: list[Job], overwrite: bool) -> list[JobState]:
     return states
 
 
-def print_commands(pretraining: list[list[str]], jobs: list[Job], states: list[JobState]) -> None:
+def print_commands(jobs: list[Job], states: list[State]) -> None:
     """Print the command lines of jobs; what is finished as a comment."""
     place = Path() if Path.cwd() == ROOT else ROOT
-
-    def line(script: str, options: list[str]) -> str:
-        return shlex.join(["python", str(place / script), *options])
-
-    for script, *options in pretraining:
-        print(line(script, options))
+    published = dict.fromkeys(job.published for job in jobs if job.published and job.waits())
+    lines = [("", command) for command in published]
     for job, state in zip(jobs, states, strict=True):
         comment = "# finished: " if state.name == FINISHED else ""
-        print(f"{comment}{line(job.script, job.options_from(state))}")
-
-
-def run_jobs(jobs: list[Job], states: list[JobState], out: Path, lock: int) -> list[Job]:
-    """Run what isn't finished, a line each; return the jobs that failed."""
-    failed = []
-    for number, (job, state) in enumerate(zip(jobs, states, strict=True), 1):
-        print(f"[{number}/{len(jobs)}] {job.folder.name}: ", end="", flush=True)
-        if state.name == FINISHED:
-            print("finished before")
-            continue
-        if job.waits():
-            print(f"left out: there is no {job.needed_file()}")
-            continue
-        try:
-            outcome = run_job(job, state, lock)
-        except BaseException:
-            print("stopped; the same command resumes from here")
-            raise
-        print(outcome, flush=True)
-        if job.outcome() is None:
-            failed.append(job)
-        else:
-            job.tidy()
-            write_tables(out)
-    return failed
-
-
-def run_job(job: Job, state: JobState, lock: int) -> str:
-    """Run a job to its end; return what came of it as a line."""
-    begun = f"resumed from {state.checkpoint.name}, " if state.checkpoint else ""
-    options, watch = job.options_from(state), Stopwatch()
-    job.clear()
-    status = run_logged([sys.executable, str(ROOT / job.script), *options], job.log_path, lock)
-    outcome = job.outcome()
-    if outcome is None:
-        return f"{begun}failed with status {status}, see {job.log_path}"
-    return f"{begun}{outcome} in {watch.seconds():.0f} s"
+        lines.append((comment, tuple(make_command(job, state))))
+    for comment, (script, *options) in lines:
+        print(f"{comment}{shlex.join(['python', str(place / script), *options])}")
 
 
 if __name__ == "__main__":

@@ -1,8 +1,10 @@
 """The experiments as data: which runs make which table or figure, and the published figures."""
 
-from collections.abc import Callable, Hashable, Sequence
+import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from functools import cache
+from typing import Any, NamedTuple
 
 from engine.reproduction.runs import (
     BIRDS,
@@ -11,76 +13,50 @@ from engine.reproduction.runs import (
     FINETUNE,
     HYPERCOLUMN,
     MATCHING,
+    MODELS,
     PAIRS,
     PARTS,
     PRETRAINED,
-    PRETRAINING_PARTS,
     PROJECTED,
     RIDGE,
+    STEPS,
     UNTRAINED,
-    Encoder,
-    Features,
     Recipe,
     Run,
 )
 
 
-@dataclass(frozen=True)
-class Published:
-    """A row of published figures.
+class Published(NamedTuple):
+    """A row of published figures."""
 
-    Args:
-        method: the row's label.
-        figures: test score, by the place on the experiment's axis.
-        source: where the figures were published; empty if there are none.
-        model: encoder of the runs that repeat the row; None if it is another method's.
-    """
-
-    method: str
-    figures: dict[Any, float]
-    source: str = ""
-    model: str | None = None
+    method: str  # the row's label
+    figures: dict[Any, float]  # test score, by the column
+    source: str = ""  # where the figures were published; empty if there are none
+    model: str | None = None  # encoder of the runs that repeat the row; None of another method
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Experiment:
-    """A set of runs that fill a table: a row for each model, a column for each value of an axis.
+    """A set of runs that fill a table: a row for each model, a column for each value of an axis."""
 
-    Args:
-        title: heading of its table.
-        recipe: script and published options of its runs.
-        axis: returns a run's place on the axis, its column.
-        columns: the columns' labels by place on the axis, in order.
-        datasets: benchmarks; there is a run for each combination of these and the next three.
-        axis_label: label of the curve's axis; None if there is no curve.
-        models: encoders, unless the user chooses others.
-        features: layers and hypercolumns.
-        annotations: numbers of annotated images, None for all.
-        encoders: how the encoders are made; None for the user's, or the published ones.
-        recipe_of_all: script and options of the runs with all annotations, if others.
-        repeated: whether each run with few annotations is repeated with several seeds.
-        pairs: kinds of pairs that are matched, each of which is a figure of a run.
-        baseline: what the row of the least that has to be beaten is called.
-        published: rows of published figures below the table's own.
-        note: what a reader must know of the numbers.
-    """
+    title: str  # of its table
+    recipe: Recipe  # script and published options of its runs
+    models: tuple[str, ...] = ("resnet18", "resnet50")  # unless the user chooses others
+    axis: str  # the attribute of a run that says its column
+    columns: dict[Any, str]  # labels by the attribute's value, in order
+    fixed: dict[str, tuple]  # other attributes of its runs, and the values they take
+    repeated: bool = False  # whether runs with few annotations are repeated with several seeds
+    axis_label: str | None = None  # of the curve's axis; None if there is no curve
+    baseline: str = "mean shape of the training images"  # the least that has to be beaten
+    published: tuple[Published, ...] = ()  # rows below the table's own
+    note: str = ""  # what a reader must know of the numbers
 
-    title: str
-    recipe: Recipe
-    axis: Callable[[Run], Hashable]
-    columns: dict[Any, str]
-    datasets: tuple[str, ...]
-    axis_label: str | None = None
-    models: tuple[str, ...] = ("resnet18", "resnet50")
-    features: tuple[Features, ...] = (HYPERCOLUMN,)
-    annotations: tuple[int | None, ...] = (None,)
-    encoders: tuple[Encoder | None, ...] = (None,)
-    recipe_of_all: Recipe | None = None
-    repeated: bool = False
-    pairs: tuple[str | None, ...] = (None,)
-    baseline: str = "mean shape of the training images"
-    published: tuple[Published, ...] = ()
-    note: str = ""
+    @property
+    def choices(self) -> dict[str, tuple]:
+        """The values that a run's attributes take; there is a run for each combination."""
+        usual = {"features": (HYPERCOLUMN,), "encoder": (None,), "annotations": (None,)}
+        along = {} if self.axis == "part" else {self.axis: tuple(self.columns)}
+        return {"dataset": (), **usual, "pair": (None,), **self.fixed, **along}
 
     def runs(
         self,
@@ -93,35 +69,32 @@ class Experiment:
 
         ``annotations`` leaves an experiment alone that has no choice of them.
         """
-        numbers: Sequence[int | None] = self.annotations
-        if annotations is not None and len(numbers) > 1:
-            numbers = [n for n in numbers if n in annotations]
-        return [
-            Run(self.recipe_for(number), dataset, model, features, number, seed, encoder, pair)
-            for model in models or self.models
-            for dataset in self.datasets
-            if datasets is None or dataset in datasets
-            for features in self.features
-            for encoder in self.encoders
-            for number in numbers
-            for seed in range(seeds if self.repeated and number is not None else 1)
-            for pair in self.pairs
-        ]
+        choices = {"model": tuple(models or self.models), **self.choices}
+        if len(choices["annotations"]) == 1:
+            annotations = None
+        for name, kept in {"dataset": datasets, "annotations": annotations}.items():
+            choices[name] = tuple(v for v in choices[name] if kept is None or v in kept)
+        found = []
+        for values in itertools.product(*choices.values()):
+            run = Run(self.recipe, **dict(zip(choices, values, strict=True)))
+            run = replace(run, recipe=self.recipe_for(run))
+            count = seeds if self.repeated and run.annotations is not None else 1
+            found += [replace(run, seed=seed) for seed in range(count)]
+        return found
 
-    def recipe_for(self, annotations: int | None) -> Recipe:
-        """Return script and options of its runs with so many annotations."""
-        return self.recipe_of_all or self.recipe if annotations is None else self.recipe
+    def recipe_for(self, run: Run) -> Recipe:
+        """Return script and options of a run; the regressor's of few faces aren't those of all."""
+        is_all = self.recipe is FEW_FACES and run.annotations is None
+        return FACES if is_all else self.recipe
 
     def includes(self, run: Run) -> bool:
         """Whether a run of any model and seed belongs to it."""
-        return (
-            run.recipe is self.recipe_for(run.annotations)
-            and run.encoder in self.encoders
-            and run.dataset in self.datasets
-            and run.features in self.features
-            and run.annotations in self.annotations
-            and run.pair in self.pairs
-        )
+        own = self.choices.items()
+        return run.recipe is self.recipe_for(run) and all(getattr(run, n) in v for n, v in own)
+
+    def find_column(self, run: Run) -> Any:
+        """Return a run's column, a key of `columns`."""
+        return getattr(run, self.axis)
 
 
 SCE_MAE = "SCE-MAE (CVPR 2024), table 2, its re-evaluation of the published checkpoint"
@@ -155,18 +128,18 @@ PROJECTION_PAIRS = (
     "epochs; in the last part its linear projection to 256 channels is trained, the encoder "
     "frozen. So it saw as many pairs as the others, though its encoder fewer."
 )
+MAFL = ("MAFLAligned",)
+COMPARED = (UNTRAINED, *PRETRAINED, PROJECTED)
 BIRD_LISTS = {10: "10", 50: "50", 100: "100", None: "all"}
 
 BY_ANNOTATIONS = Experiment(
     title="Encoders by number of annotated faces, ridge readout, MAFL",
     recipe=RIDGE,
-    axis=lambda run: run.annotations,
+    axis="annotations",
     columns=FEW_OR_ALL,
     axis_label="annotated faces",
-    datasets=("MAFLAligned",),
+    fixed={"dataset": MAFL, "encoder": COMPARED},
     models=("resnet18",),
-    annotations=tuple(FEW_OR_ALL),
-    encoders=(UNTRAINED, *PRETRAINED, PROJECTED),
     repeated=True,
     note=f"{EQUAL_PAIRS} {PROJECTION_PAIRS}",
 )
@@ -175,9 +148,9 @@ EXPERIMENTS = {
     "faces": Experiment(
         title="Face benchmarks, all annotations",
         recipe=FACES,
-        axis=lambda run: run.dataset,
+        axis="dataset",
         columns=FACE_NAMES,
-        datasets=tuple(FACE_NAMES),
+        fixed={},
         published=(
             Published(CL, face_figures(2.76, 6.17, 5.69, 4.84), SCE_MAE, "resnet50"),
             Published("DVE, hourglass", face_figures(2.76, 6.96, 6.33, 4.58), SCE_MAE),
@@ -190,11 +163,10 @@ EXPERIMENTS = {
     "few_shot": Experiment(
         title="Few annotated faces, AFLW_M",
         recipe=FEW_FACES,
-        axis=lambda run: run.annotations,
+        axis="annotations",
         columns=FEW,
         axis_label="annotated faces",
-        datasets=("AFLW_MTFL",),
-        annotations=tuple(FEW),
+        fixed={"dataset": ("AFLW_MTFL",)},
         repeated=True,
         published=(Published(CL, {}, model="resnet50"),),
         note="Each seed picks other faces to annotate.",
@@ -202,23 +174,21 @@ EXPERIMENTS = {
     "layers": Experiment(
         title="Layers of the hypercolumn, AFLW_M",
         recipe=FACES,
-        axis=lambda run: run.features,
+        axis="features",
         columns=HYPERCOLUMNS | SINGLES,
         axis_label="shallowest map used",
-        datasets=("AFLW_MTFL",),
+        fixed={"dataset": ("AFLW_MTFL",)},
         models=("resnet50",),
-        features=tuple(HYPERCOLUMNS | SINGLES),
         published=(Published(CL, {HYPERCOLUMN: 6.17}, SCE_MAE, "resnet50"),),
         note="A hypercolumn takes its maps from the deepest, conv5_x, up to the max pool.",
     ),
     "cub": Experiment(
         title="Parts of birds by number of annotations, CUB",
         recipe=BIRDS,
-        axis=lambda run: run.annotations,
+        axis="annotations",
         columns=BIRD_LISTS,
         axis_label="annotated birds",
-        datasets=("CUB",),
-        annotations=tuple(BIRD_LISTS),
+        fixed={"dataset": ("CUB",)},
         published=(Published(CL, {}, model="resnet50"),),
     ),
     "encoders": BY_ANNOTATIONS,
@@ -226,26 +196,23 @@ EXPERIMENTS = {
         BY_ANNOTATIONS,
         title="Encoders by number of annotated faces, published regressor, MAFL",
         recipe=FEW_FACES,
-        recipe_of_all=FACES,
     ),
     "finetune": replace(
         BY_ANNOTATIONS,
         title="Encoders by number of annotated faces, fine-tuned, MAFL",
         recipe=FINETUNE,
-        encoders=(UNTRAINED, *PRETRAINED),
+        fixed={"dataset": MAFL, "encoder": COMPARED[:-1]},
         note="From 100 annotated faces on, some are held out to choose when to stop. "
         f"{EQUAL_PAIRS} Fine-tuning changes the encoder, so there is no projection of it.",
     ),
     "steps": Experiment(
         title="Encoders by steps of pre-training, 50 annotated faces, ridge readout, MAFL",
         recipe=RIDGE,
-        axis=lambda run: run.encoder.part if run.encoder else PARTS,
+        axis="part",
         columns={part: f"{100 * part // PARTS} %" for part in range(PARTS + 1)},
         axis_label="image pairs seen in pre-training",
-        datasets=("MAFLAligned",),
+        fixed={"dataset": MAFL, "encoder": (UNTRAINED, *STEPS), "annotations": (50,)},
         models=("resnet18",),
-        annotations=(50,),
-        encoders=(UNTRAINED, *PRETRAINING_PARTS),
         repeated=True,
         note="Columns are parts of one pre-training, the learning rate of which comes down to its "
         "end; results.csv has the numbers of steps and of pairs. " + EQUAL_PAIRS,
@@ -253,12 +220,10 @@ EXPERIMENTS = {
     "matching": Experiment(
         title="Landmarks of one face found in another by the nearest feature, MAFL",
         recipe=MATCHING,
-        axis=lambda run: run.pair,
+        axis="pair",
         columns=PAIRS,
-        datasets=("MAFLAligned",),
+        fixed={"dataset": MAFL, "encoder": COMPARED},
         models=("resnet18",),
-        encoders=(UNTRAINED, *PRETRAINED, PROJECTED),
-        pairs=tuple(PAIRS),
         baseline="points left where they were",
         published=(
             Published("CL, ResNet-50, 256 channels", {"warped": 0.71, "others": 2.06}, PAPER_V2),
@@ -278,6 +243,16 @@ def published_figure(run: Run) -> tuple[float, str] | None:
     """Return the published figure that a run repeats, and its source."""
     for experiment in EXPERIMENTS.values():
         for row in experiment.published if experiment.includes(run) else ():
-            if row.model == run.model and experiment.axis(run) in row.figures:
-                return row.figures[experiment.axis(run)], row.source
+            if row.model == run.model and experiment.find_column(run) in row.figures:
+                return row.figures[experiment.find_column(run)], row.source
     return None
+
+
+@cache
+def index_runs() -> dict[str, list[Run]]:
+    """Return all runs of seed 0 by the name of their folder, which may have several figures."""
+    runs: dict[str, list[Run]] = {}
+    every = (e.runs(MODELS, None, None, seeds=1) for e in EXPERIMENTS.values())
+    for run in dict.fromkeys(itertools.chain.from_iterable(every)):
+        runs.setdefault(run.name, []).append(run)
+    return runs

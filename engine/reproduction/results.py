@@ -2,25 +2,22 @@
 
 import json
 import math
-from dataclasses import dataclass
+import re
+from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from engine.reproduction.experiments import EXPERIMENTS
+from engine.reproduction.experiments import EXPERIMENTS, index_runs, published_figure
 from engine.reproduction.runs import (
-    BIRDS,
     ENCODERS,
     FEW_FACES,
     FINETUNE,
-    MATCHING,
     METHODS,
     PAIRS,
     PARTS,
     PER_EPOCH,
     PRETRAINING_EPOCHS,
-    RIDGE,
     Run,
-    runs_of_options,
 )
 
 
@@ -32,77 +29,14 @@ class Seen(NamedTuple):
     pairs: int = 0  # of views; as many as images
 
 
-@dataclass(frozen=True)
-class Row:
-    """What came out of a run; scores are of the test set, in the unit of the run's metric.
-
-    Args:
-        run: the command line.
-        options: as recorded in ``options.json``.
-        last: score after the last epoch.
-        best: score of the epoch that is best on the test set, or for birds on Val.
-        best_epoch: its number.
-        baseline: score of predicting the training images' mean shape; where images are matched,
-            of leaving points where they were.
-        epochs: that it trained; or as many as its recipe counts of something else.
-        annotations: annotated training images, also where all were used; 0 if it needs none.
-        test_images: how many there are.
-        pretraining: of the encoder, if the experiments made it.
-    """
+class Row(NamedTuple):
+    """A figure of a finished run."""
 
     run: Run
-    options: dict
-    last: float
-    best: float
-    best_epoch: int
-    baseline: float
-    epochs: int
-    annotations: int
-    test_images: int
-    pretraining: Seen
-
-    @property
-    def headline(self) -> float:
-        """The score to quote: of the last epoch, or of the one picked on a validation set."""
-        return self.best if self.run.recipe is BIRDS else self.last
-
-    @property
-    def per_epoch(self) -> int:
-        """Images an epoch at most, of a few-shot run; the published number for another."""
-        return self.options["num_per_epoch"] if self.run.recipe is FEW_FACES else PER_EPOCH
-
-    @property
-    def variant(self) -> str:
-        """What sets it apart beside its column and its seed, in words."""
-        published = self.run.recipe.epochs
-        parts = [self.run.model]
-        parts += ["untrained encoder"] if self.options["random_network"] else []
-        if (encoder := self.run.pretrained) is not None:
-            parts.append(METHODS[encoder.method])
-            whole, ours = self.whole_pretraining, PRETRAINING_EPOCHS
-            parts += [f"SCALED: pre-trained for {whole} of {ours} epochs"] * (whole != ours)
-        # A part of them, which is the same with few and with all annotations.
-        words = f"{100 * self.epochs / published:.3g} % of the {self.run.recipe.counted_words}"
-        parts += [f"SCALED: {words}"] * (self.epochs != published)
-        parts += [f"{self.per_epoch} images an epoch"] * (self.per_epoch != PER_EPOCH)
-        return ", ".join(parts)
-
-    @property
-    def whole_pretraining(self) -> int:
-        """Epochs of all parts of the pre-training; ours for an encoder that had none."""
-        encoder = self.run.pretrained
-        if encoder is None:
-            return PRETRAINING_EPOCHS
-        return self.pretraining.epochs * PARTS // encoder.part
-
-    @property
-    def scaled(self) -> bool:
-        """Whether it, or its encoder, trained for less (or more) than published, or than ours."""
-        return (
-            self.epochs != self.run.recipe.epochs
-            or self.per_epoch != PER_EPOCH
-            or self.whole_pretraining != PRETRAINING_EPOCHS
-        )
+    variant: str  # what sets it apart beside its column and its seed, in words
+    scaled: bool  # whether it, or its encoder, trained for less or more than published, or ours
+    headline: float  # the score to quote, of the test set in the metric's unit
+    columns: dict[str, Any]  # its line of results.csv
 
 
 def read_record(path: Path) -> dict | None:
@@ -116,63 +50,95 @@ def read_record(path: Path) -> dict | None:
 
 def read_folder(folder: Path) -> list[Row]:
     """Return what came out of a run, once for each figure; nothing if it isn't a finished one."""
-    record = read_record(folder / "options.json")
-    if record is None:
-        return []
-    try:
-        options = record["options"]
-        runs = runs_of_options(options, folder.name)
-        result = read_record(folder / runs[0].recipe.result)
-        if result is None:
+    seed = re.search(r"-seed(\d+)", folder.name)
+    named = folder.name.replace(seed[0], "-seed0") if seed else folder.name
+    rows = []
+    for known in index_runs().get(named, []):
+        run = replace(known, seed=int(seed[1]) if seed else 0)
+        record, result = (read_record(folder / n) for n in ("options.json", run.recipe.result))
+        try:
+            options = (record or {})["options"]
+            row = make_row(run, options, result or {}, find_pretraining(run, options, folder))
+            # Else it is of a run that was begun anew, or of another one.
+            is_own = row.columns["epochs"] == options[run.recipe.counted]
+            rows += [row] if is_own and run.is_recorded(options) else []
+        except (KeyError, TypeError, ValueError):
             return []
-        seen = find_pretraining(runs[0], options, folder.parent)
-        rows = [make_row(run, options, result, seen) for run in runs]
-        whole = all(
-            row.run.name == folder.name
-            and row.epochs == options[row.run.recipe.counted]
-            and row.variant
-            for row in rows
-        )
-    except (KeyError, TypeError, ValueError):
-        return []
-    return rows if whole else []
+    return rows
 
 
 def make_row(run: Run, options: dict, result: dict, seen: Seen) -> Row:
     """Return a run's row, given what it recorded; an entry that isn't there is a KeyError."""
-    images = result["images"]
-    if run.recipe is MATCHING:
+    recipe, metric, images = run.recipe, run.recipe.metric, result["images"]
+    best = result.get("best", {})  # of readouts with epochs, of which one is the best
+    training: object = ""
+    if run.pair is not None:
         last, baseline = result["px"][run.pair], result["px"][f"{run.pair}_copied"]
-        amount, training = result["pairs"], 0
+        amount = result["pairs"]
     else:
-        metric = run.recipe.metric
-        last, baseline = result["last"]["Test"][metric], result["mean_shape"][metric]
+        last, baseline = result["last"]["Test"][metric.name], result["mean_shape"][metric.name]
         amount, training = result["epochs"], run.annotations or images["training"]
-    best, best_epoch = last, 1  # of what has no epochs, of which one could be the best
-    if run.recipe is FINETUNE:
-        amount, best_epoch = result["finetune"]["steps"], result["finetune"]["best_round"]
-    elif run.recipe not in (RIDGE, MATCHING):
-        best = result["best"]["best_test_pck" if run.recipe is BIRDS else "best_error"]
-        best_epoch = result["best"]["best_epoch"]
-    return Row(
-        run=run,
-        options=options,
-        last=last,
-        best=best,
-        best_epoch=best_epoch,
-        baseline=baseline,
-        epochs=amount,
-        annotations=training,
-        test_images=images["Test"],
-        pretraining=seen,
-    )
+    if recipe is FINETUNE:
+        amount, best = result["finetune"]["steps"], {"best_epoch": result["finetune"]["best_round"]}
+    best_score = best.get(metric.best, last)
+    headline = best_score if metric.picked_on == "Val" else last
+    per_epoch = options["num_per_epoch"] if recipe is FEW_FACES else PER_EPOCH
+    untrained = ["untrained encoder"] if options["random_network"] else []
+    scalings = list_scalings(run, amount, per_epoch, seen)
+    parts = [run.model, *untrained, *([METHODS[run.method].label] if run.method else []), *scalings]
+    figure, source = published_figure(run) or ("", "")
+    columns = {
+        "experiments": "+".join(n for n, e in EXPERIMENTS.items() if e.includes(run)),
+        "run": run.name,
+        "dataset": run.dataset,
+        "model": run.model,
+        "encoder": "untrained" if untrained else options["trained_model_path"],
+        "layer": run.features[0],
+        "use_hypercol": run.features[1],
+        "annotations": training,  # of which 0 are needed, where images are matched
+        "seed": run.seed,
+        "epochs": amount,
+        "published_epochs": recipe.epochs,
+        "scale": f"{amount / recipe.epochs:.4g}",
+        "num_per_epoch": per_epoch if recipe is FEW_FACES else "",
+        "metric": f"{metric.name} ({metric.unit})",
+        "headline": headline,
+        "last": last,
+        "best": best_score,
+        "best_epoch": best.get("best_epoch", 1),
+        "best_picked_on": metric.picked_on,
+        "mean_shape": baseline,
+        "test_images": images["Test"],
+        "published": figure,
+        "published_source": source,
+        "readout": recipe.name or "published",
+        "pretraining_epochs": seen.epochs or "",
+        "pretraining_steps": seen.steps or "",
+        "pretraining_pairs": seen.pairs or "",
+        "counted": recipe.counted_words,
+        "pair": run.pair or "",
+    }
+    return Row(run, ", ".join(parts), bool(scalings), headline, columns)
 
 
-def find_pretraining(run: Run, options: dict, out: Path) -> Seen:
+def list_scalings(run: Run, amount: int, per_epoch: int, seen: Seen) -> list[str]:
+    """Return in what a run, or its encoder, differs from one at full scale, in words."""
+    words = []
+    whole = seen.epochs * PARTS // run.part if run.method else PRETRAINING_EPOCHS
+    if whole != PRETRAINING_EPOCHS:
+        words.append(f"SCALED: pre-trained for {whole} of {PRETRAINING_EPOCHS} epochs")
+    if amount != run.recipe.epochs:
+        # A part of them, which is the same with few and with all annotations.
+        part = f"{100 * amount / run.recipe.epochs:.3g} %"
+        words.append(f"SCALED: {part} of the {run.recipe.counted_words}")
+    if per_epoch != PER_EPOCH:
+        words.append(f"{per_epoch} images an epoch")
+    return words
+
+
+def find_pretraining(run: Run, options: dict, folder: Path) -> Seen:
     """Return how much a run's encoder saw: nothing, where the experiments didn't train it."""
-    if run.pretrained is None:
-        return Seen()
-    return seen_until(Path(options["trained_model_path"]), out)
+    return seen_until(Path(options["trained_model_path"]), folder.parent) if run.method else Seen()
 
 
 def seen_until(checkpoint: Path, out: Path) -> Seen:
@@ -193,10 +159,8 @@ def seen_until(checkpoint: Path, out: Path) -> Seen:
 
 
 def read_rows(out: Path) -> list[Row]:
-    """Return all finished runs below a folder that belong to an experiment."""
-    folders = (path for path in out.glob("*") if path.is_dir())
-    rows = [row for folder in folders for row in read_folder(folder)]
-    rows = [row for row in rows if any(e.includes(row.run) for e in EXPERIMENTS.values())]
+    """Return all finished runs of the experiments below a folder."""
+    rows = [row for folder in out.glob("*") for row in read_folder(folder)]
     return sorted(rows, key=place_in_tables)
 
 
@@ -204,6 +168,6 @@ def place_in_tables(row: Row) -> tuple:
     """Return what the rows are sorted by: numbers by size, all annotations last."""
     run = row.run
     count = math.inf if run.annotations is None else run.annotations
-    made = list(ENCODERS.values()).index(run.encoder) if run.encoder else -1
-    pair = list(PAIRS).index(run.pair) if run.pair else -1
-    return run.dataset, run.model, run.features, count, run.seed, run.recipe.options, made, pair
+    made, pair = ENCODERS.index(run.encoder), [None, *PAIRS].index(run.pair)
+    recipe = tuple(run.recipe.options.items())
+    return run.dataset, run.model, run.features, count, run.seed, recipe, made, pair

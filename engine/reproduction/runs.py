@@ -1,35 +1,63 @@
-"""The runs that experiments consist of: which command line tests which encoder on what.
+"""What experiments are made of: which encoder is tested by which script, on what.
 
 A `Run` is one command line of an evaluation script, named after what it depends on, so that
 experiments which need the same run share it.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+from models.encoders import RESNETS
+
+MODELS = (*RESNETS, "hourglass")
+Options = dict[str, Any]
+"""Options of a script by name; True is a flag alone, None one that isn't given."""
 
 
-@dataclass(frozen=True)
+# ---- how an encoder is tested ----
+
+
+class Metric(NamedTuple):
+    """What a script measures on the test images."""
+
+    name: str  # in result.json
+    unit: str
+    label: str  # of a curve's axis
+    note: str  # how to read a table of it
+    best: str = "best_error"  # entry of result.json with the best epoch's score
+    picked_on: str = "Test"  # where that epoch is the best; its score is quoted if it is Val
+
+
+FACE_ERROR = Metric(
+    *("InterOcularError", "%", "test error, % of the inter-ocular distance"),
+    "Test error after the last epoch, in % of the inter-ocular distance: lower is better.",
+)
+PCK = Metric(
+    *("PCK", "%", "test PCK, % of the visible parts"),
+    "Test PCK (as published: distances cut to whole pixels) of the epoch with the best validation "
+    "PCK, in %: higher is better.",
+    *("best_test_pck", "Val"),
+)
+DISTANCE = Metric(
+    *("MatchingDistance", "px", "mean distance, pixels of the network input"),
+    "Mean distance from the truth, in pixels of the network input, whose side has 96: lower is "
+    "better.",
+)
+
+
+@dataclass(frozen=True, eq=False)
 class Recipe:
-    """What the runs on one kind of data have in common: the published options.
+    """What the runs on one kind of data have in common: the published options."""
 
-    Args:
-        script: that trains and tests, such as ``eval_face.py``.
-        options: of the script, without data, encoder and epochs.
-        epochs: as published; or how many of what ``counted`` counts.
-        metric: what the script measures, a key of `UNITS`.
-        counted: the flag that says how much a run does, which a user may scale down.
-        name: ends the name of a run's folder; empty for the published readouts.
-        result: the file in a run's folder that is written at its end.
-    """
-
-    script: str
-    options: str
-    epochs: int
-    metric: str
-    counted: str = "epochs"
-    name: str = ""
-    result: str = "result.json"
+    script: str  # that trains and tests, such as eval_face.py
+    options: Options  # of the script, without data, encoder and epochs
+    epochs: int  # as published; or how many of what `counted` counts
+    metric: Metric = FACE_ERROR
+    counted: str = "epochs"  # the flag that says how much a run does, which a user may scale down
+    name: str = ""  # ends the name of a run's folder; empty for the published readouts
+    result: str = "result.json"  # the file in a run's folder that is written at its end
 
     @property
     def counted_words(self) -> str:
@@ -37,116 +65,80 @@ class Recipe:
         return self.counted.rsplit("_", 1)[-1]
 
 
-FACE_METRIC, BIRD_METRIC, MATCHING_METRIC = "InterOcularError", "PCK", "MatchingDistance"
-UNITS = {FACE_METRIC: "%", BIRD_METRIC: "%", MATCHING_METRIC: "px"}
-# [ref: README of the published code, "Landmark Regression"] all three.
-FIT = "--batch_size 32 --adam --cosine"
-FACES = Recipe(
-    "eval_face.py",
-    f"--image_size 136 --image_crop 20 {FIT} --learning_rate 0.001 --weight_decay 0.0005",
-    epochs=200,
-    metric=FACE_METRIC,
-)
-FEW_FACES = Recipe(
-    "eval_face.py",
-    f"--image_size 136 --image_crop 20 {FIT} --learning_rate 0.01 --weight_decay 0.05 "
-    "--repeat --TPS_aug",
-    epochs=1000,
-    metric=FACE_METRIC,
-)
-BIRDS = Recipe(
-    "eval_animal.py",
-    f"--image_size 96 --image_crop 0 {FIT} --learning_rate 0.001 --weight_decay 0.0005",
-    epochs=2000,
-    metric=BIRD_METRIC,
-)
-FRAME = "--image_size 136 --image_crop 20 --batch_size 32"
+FRAME: Options = {"image_size": 136, "image_crop": 20, "batch_size": 32}
+# [ref: README of the published code, "Landmark Regression"] the first three.
+FIT: Options = {**FRAME, "adam": True, "cosine": True}
+SMALL: Options = {"learning_rate": 0.001, "weight_decay": 0.0005}
+FACES = Recipe("eval_face.py", FIT | SMALL, epochs=200)
+LARGE: Options = {"learning_rate": 0.01, "weight_decay": 0.05, "repeat": True, "TPS_aug": True}
+FEW_FACES = Recipe("eval_face.py", FIT | LARGE, epochs=1000)
+BIRD_FRAME: Options = {"image_size": 96, "image_crop": 0}
+BIRDS = Recipe("eval_animal.py", FIT | SMALL | BIRD_FRAME, epochs=2000, metric=PCK)
 # [ours: spec 12; no epochs, since its solution is in closed form]
-RIDGE = Recipe(
-    "eval_face.py", f"{FRAME} --regressor ridge", epochs=1, metric=FACE_METRIC, name="ridge"
-)
+RIDGE = Recipe("eval_face.py", FRAME | {"regressor": "ridge"}, epochs=1, name="ridge")
+KEPT: Options = {"regressor": "finetune", "keep_last": 1}
 FINETUNE = Recipe(  # [ours: spec 14]
-    "eval_face.py",
-    f"{FRAME} --regressor finetune --keep_last 1",
-    epochs=300,
-    metric=FACE_METRIC,
-    counted="finetune_steps",
-    name="finetune",
+    "eval_face.py", FRAME | KEPT, epochs=300, counted="finetune_steps", name="finetune"
 )
 MATCHING = Recipe(  # [spec 13]
-    "eval_matching.py",
-    FRAME,
-    epochs=1000,
-    metric=MATCHING_METRIC,
-    counted="pairs",
-    name="matching",
-    result="matching.json",
+    "eval_matching.py", FRAME, 1000, DISTANCE, "pairs", name="matching", result="matching.json"
 )
 PAIRS = {"warped": "an image and its warp", "others": "two images"}
 """Kinds of pairs that are matched, and what a table calls them."""
 PER_EPOCH = 1000  # [spec 8] images an epoch of a few-shot run
+HYPERCOLUMN = (4, True)  # --layer, --use_hypercol: conv2_x to conv5_x, the paper's choice
 
-Features = tuple[int, bool]
-"""``--layer`` and ``--use_hypercol``."""
 
-HYPERCOLUMN: Features = (4, True)  # conv2_x to conv5_x, the paper's choice
-
+# ---- how an encoder is made ----
 
 PRETRAINING_EPOCHS = 10  # [ours: README.md, "Minutes in place of days"]
 PARTS = 5  # of a pre-training, after each of which a checkpoint stays
 
 
-class Encoder(NamedTuple):
-    """An encoder that the experiments make themselves.
+class Method(NamedTuple):
+    """A method of pre-training."""
 
-    Attributes:
-        method: of pre-training, a key of `METHODS`; or ``untrained``.
-        part: parts of the pre-training that are done, of `PARTS`.
-    """
-
-    method: str
-    part: int
-
-    @property
-    def name(self) -> str:
-        """What ends the name of a run's folder."""
-        return self.method + ("" if self.part in (0, PARTS) else f"_{self.part}of{PARTS}")
+    label: str  # what a table calls it
+    script: str
+    options: Options  # of the script, beside images, encoder and epochs
+    parts: int = PARTS  # that it takes, of `PARTS`
+    first: str = ""  # the method that makes the encoder which it goes on with
 
 
-UNTRAINED = Encoder("untrained", 0)
-METHODS = {"moco": "MoCo", "dense": "dense", "projected": "MoCo + projection"}
-"""Methods of pre-training, and what a table calls them."""
-PRETRAINED = tuple(Encoder(method, PARTS) for method in ("moco", "dense"))
-PROJECTED = Encoder("projected", PARTS)
-PRETRAINING_PARTS = tuple(
-    Encoder(encoder.method, part) for encoder in PRETRAINED for part in range(1, PARTS + 1)
+MOCO: Options = {"batch_size": 256, "nce_k": 4096, "cosine": True}  # as published
+# In float32 on every machine, as those before it. [spec 11]
+DENSE: Options = {"batch_size": 32, "amp": "off"}
+# The second stage of arXiv:2006.14787 v2: the encoder stays, 256 channels as in its tables.
+PROJECTION: Options = {"batch_size": 32, "freeze": True, "dimensions": 256, "amp": "off"}
+METHODS = {
+    "moco": Method("MoCo", "train_moco.py", MOCO),
+    "dense": Method("dense", "train_dense.py", DENSE),
+    # So an encoder with a projection has seen as many pairs as one without.
+    "projected_moco": Method("MoCo before a projection", "train_moco.py", MOCO, PARTS - 1),
+    "projected": Method("MoCo + projection", "train_dense.py", PROJECTION, 1, "projected_moco"),
+}
+PROJECTED, UNTRAINED, PRETRAINED = "projected", "untrained", ("moco", "dense")
+STEPS = tuple(
+    f"{method}_{part}of{PARTS}" if part < PARTS else method
+    for method in PRETRAINED
+    for part in range(1, PARTS + 1)
 )
-ENCODERS = {encoder.name: encoder for encoder in (UNTRAINED, *PRETRAINING_PARTS, PROJECTED)}
+ENCODERS = (None, UNTRAINED, *STEPS, PROJECTED)
+"""How an encoder is made: by the user or the paper, not at all, by (a part of) a method."""
 
 
 @dataclass(frozen=True)
 class Run:
-    """One command line; one of its figures, where it has several.
-
-    Args:
-        recipe: its script and the published options.
-        dataset: name of the benchmark, as the script's ``--dataset`` takes it.
-        model: name of the encoder, such as ``resnet50``.
-        features: layer, 1 to 5, and whether to take the hypercolumn from there on.
-        annotations: number of annotated training images; None for all.
-        seed: of everything random, the choice of few annotated images included.
-        encoder: one of `ENCODERS`; None for the user's, or the published one.
-        pair: kind of pairs that the figure is of, a key of `PAIRS`, if images are matched.
-    """
+    """One command line; one of its figures, where it has several."""
 
     recipe: Recipe
-    dataset: str
-    model: str
-    features: Features = HYPERCOLUMN
-    annotations: int | None = None
-    seed: int = 0
-    encoder: Encoder | None = None
-    pair: str | None = None
+    dataset: str  # name of the benchmark, as the script's --dataset takes it
+    model: str  # name of the encoder, such as resnet50
+    features: tuple[int, bool] = HYPERCOLUMN
+    annotations: int | None = None  # number of annotated training images; None for all
+    seed: int = 0  # of everything random, the choice of few annotated images included
+    encoder: str | None = None  # how it is made, one of `ENCODERS`
+    pair: str | None = None  # kind of pairs that the figure is of, if images are matched
 
     @property
     def name(self) -> str:
@@ -155,68 +147,39 @@ class Run:
         parts = [self.dataset, self.model, f"{'hypercolumn' if use_hypercol else 'layer'}{layer}"]
         if self.annotations is not None:
             parts.append(f"{self.annotations}annos")
-        if self.annotations is not None and self.recipe is not BIRDS:
-            parts.append(f"seed{self.seed}")
-        parts += [self.recipe.name] if self.recipe.name else []
-        parts += [self.encoder.name] if self.encoder is not None else []
-        return "-".join(parts)
+            parts += [] if self.recipe is BIRDS else [f"seed{self.seed}"]
+        return "-".join([*parts, *filter(None, (self.recipe.name, self.encoder))])
 
     @property
-    def pretrained(self) -> Encoder | None:
-        """The encoder, if the experiments pre-train it."""
-        return None if self.encoder == UNTRAINED else self.encoder
+    def method(self) -> str | None:
+        """The method that the experiments pre-train its encoder by, a key of `METHODS`."""
+        if self.encoder is None or self.encoder == UNTRAINED:
+            return None
+        return self.encoder.partition("_")[0]
 
-    def options(self, data_folder: Path) -> list[str]:
+    @property
+    def part(self) -> int:
+        """Parts of the encoder's pre-training that are done, of `PARTS`."""
+        if self.encoder == UNTRAINED:
+            return 0
+        return int((self.encoder or "").partition("_")[2][:1] or PARTS)
+
+    def options(self, data_folder: Path) -> Options:
         """Return the script's options that say what is computed, except for encoder and epochs."""
         layer, use_hypercol = self.features
-        options = ["--dataset", self.dataset, "--data_folder", str(data_folder)]
-        options += ["--model", self.model, "--layer", str(layer)]
-        options += ["--use_hypercol"] if use_hypercol else []
-        options += self.recipe.options.split()
-        if (images := self.imagelist(data_folder)) is not None:
-            options += ["--imagelist", str(images)]
-        elif self.annotations is not None:
-            options += ["--restrict_annos", str(self.annotations)]
-        return [*options, "--seed", str(self.seed)]
+        images, count = None, self.annotations
+        if self.recipe is BIRDS:  # they have lists of the annotated ones
+            suffix = "" if count is None else f"_{count}"
+            images, count = str(data_folder / "split" / f"train{suffix}.txt"), None
+        data = {"dataset": self.dataset, "data_folder": str(data_folder), "model": self.model}
+        features = {"layer": layer, "use_hypercol": use_hypercol or None}
+        which = {"imagelist": images, "restrict_annos": count, "seed": self.seed}
+        return {**data, **features, **self.recipe.options, **which}
 
-    def imagelist(self, data_folder: Path) -> Path | None:
-        """Return the list of annotated birds; None for faces."""
-        if self.recipe is not BIRDS:
-            return None
-        suffix = "" if self.annotations is None else f"_{self.annotations}"
-        return data_folder / "split" / f"train{suffix}.txt"
-
-
-def runs_of_options(options: dict, name: str) -> list[Run]:
-    """Return the run that recorded options belong to, once for each of its figures.
-
-    The name of its folder says how its encoder was made, of which the options know but the file.
-
-    Raises:
-        KeyError: if they are another script's.
-    """
-    annotations, recipe = None, FACES
-    if "pairs" in options:
-        recipe = MATCHING
-    elif options["dataset"] == "CUB":
-        recipe = BIRDS
-        number = Path(options["imagelist"] or "train.txt").stem.removeprefix("train_")
-        annotations = int(number) if number.isdecimal() else None
-    elif options["restrict_annos"] > 0:
-        recipe, annotations = FEW_FACES, options["restrict_annos"]
-    for readout in (RIDGE, FINETUNE):
-        if options.get("regressor") == readout.name:  # a flag that older records lack
-            recipe = readout
-    return [
-        Run(
-            recipe,
-            options["dataset"],
-            options["model"],
-            (options["layer"], options["use_hypercol"]),
-            annotations,
-            options["seed"],
-            ENCODERS.get(name.rsplit("-", 1)[-1]),
-            pair,
-        )
-        for pair in (PAIRS if recipe is MATCHING else (None,))
-    ]
+    def is_recorded(self, held: Mapping) -> bool:
+        """Whether options that were recorded are its own, but for encoder and epochs."""
+        absent = {"restrict_annos": -1, "use_hypercol": False}
+        wanted = self.options(Path(held["data_folder"])).items()
+        given = {name: value for name, value in wanted if value is not None}
+        # Older records lack some.
+        return all(held.get(name, value) == value for name, value in {**absent, **given}.items())

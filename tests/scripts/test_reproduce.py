@@ -13,10 +13,10 @@ import pytest
 import eval_animal
 import eval_face
 import eval_matching
-import reproduce
 import train_dense
 import train_moco
 from datasets.synthetic import generate
+from engine.reproduction import runner
 from engine.reproduction.experiments import EXPERIMENTS
 from engine.run import plain_options
 from tests.recipes import ROOT
@@ -78,6 +78,8 @@ class FakeRuns:
             "best": best,
             "mean_shape": {metric: 30.0},
         }
+        if args.regressor in ("ridge", "finetune"):
+            del result["best"]
         if args.regressor == "finetune":
             save_checkpoint(folder / "resnet18.pth", {"opt": plain_options(args)})
             result["finetune"] = {"steps": args.finetune_steps, "best_round": 2}
@@ -93,7 +95,7 @@ def runs(monkeypatch, tmp_path):
     for name in ("train.txt", "train_10.txt", "train_50.txt", "train_100.txt"):
         (tmp_path / "data/cub/split" / name).touch()
     fake = FakeRuns()
-    monkeypatch.setattr(reproduce, "run_logged", fake)
+    monkeypatch.setattr(runner, "run_logged", fake)
     return fake
 
 
@@ -435,7 +437,7 @@ def test_our_tables_come_out_of_real_runs(monkeypatch, tmp_path):
         failures.extend([done.err] if done.status else [])
         return done.status
 
-    monkeypatch.setattr(reproduce, "run_logged", run_here)
+    monkeypatch.setattr(runner, "run_logged", run_here)
     names = ("encoders", "regressor", "finetune", "steps", "matching")
     part = ("--scale", "0.001", "--num_per_epoch", "50", "--seeds", "1", "--annotations")
     machine = ("--device", "cpu", "--num_workers", "0", "--data", "data", "--out", "out")
