@@ -284,10 +284,12 @@ def find_readout(settings: VisualizationSettings) -> tuple[type[Readout], dict |
     Raises:
         InputError: if it holds another kind, or its encoder's features are to be projected.
     """
-    kind = None if settings.regressor == AUTO else READOUTS[settings.regressor]
+    wanted = None if settings.regressor == AUTO else READOUTS[settings.regressor]
     if settings.ckpt_path is None:
-        return kind or PublishedReadout, None
-    kind, content = read_readout(settings.ckpt_path, kind)
+        return wanted or PublishedReadout, None
+    if wanted is not None:  # before the file is read
+        check_own_maps(wanted, settings.projection)
+    kind, content = read_readout(settings.ckpt_path, wanted)
     check_own_maps(kind, settings.projection)
     return kind, content
 

@@ -196,7 +196,9 @@ class Readout:
         path, content = found
         digest = content.get("encoder_digest", fitting.encoder_digest)
         if digest != fitting.encoder_digest and not fitting.settings.override:
-            raise InputError(f"{path}: belongs to another encoder; --override to insist")
+            raise InputError(
+                f"{path}: was fitted to the features of another encoder; --override to insist"
+            )
         self.resume(path, content)
 
     def prepare(self) -> None:

@@ -126,7 +126,7 @@ def test_what_does_not_fit_is_refused(squares, settings):
     run.save(finished=False)
     path = settings.folder / "current.pth"
     content = load_checkpoint(path, Finetune.keys)
-    with pytest.raises(InputError, match="belongs to another encoder"):
+    with pytest.raises(InputError, match="features of another encoder"):
         start(settings, 1, (path, content))
     content["optimizer"]["param_groups"] = []
     with pytest.raises(InputError, match="the optimizer's state doesn't fit"):

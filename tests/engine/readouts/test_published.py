@@ -64,7 +64,7 @@ def test_a_checkpoint_of_another_encoder_is_resumed_only_if_insisted_on(settings
     run.save(improved=False)
     path = settings.folder / "current.pth"
     content = load_checkpoint(path, PublishedReadout.keys)
-    with pytest.raises(InputError, match="belongs to another encoder"):
+    with pytest.raises(InputError, match="features of another encoder"):
         start(settings, "b", (path, content))
     settings = replace(settings, override=True)
     assert start(settings, "b", (path, content)).done == 1

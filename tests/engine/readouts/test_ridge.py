@@ -204,5 +204,5 @@ def test_a_run_saves_what_it_fitted_and_resumes_it(images, encoder, settings):
     assert resumed["last"] == result["last"] and "ridge" not in resumed
     assert distance(again.module, images) == distance(first.module, images)
     other = freeze(build_random_encoder("resnet18", SIDE, seed=1))
-    with pytest.raises(InputError, match="belongs to another encoder"):
+    with pytest.raises(InputError, match="features of another encoder"):
         start(settings, other, found)
