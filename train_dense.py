@@ -45,7 +45,7 @@ from models.dense_contrast import (
     dense_contrast,
     draw_cells,
 )
-from models.encoders import RESNETS, trainable_name
+from models.encoders import RESNETS, encoder_name
 from models.nce import add_temperature_argument
 from utils.arguments import (
     ArgumentParser,
@@ -73,7 +73,7 @@ def build_parser() -> ArgumentParser:
     group = parser.add_argument_group("dense contrast")
     group.add_argument(
         "--model",
-        type=trainable_name,
+        type=encoder_name,
         metavar="NAME",
         default="resnet50",
         help=f"the encoder's architecture: {', '.join(RESNETS)}, or timm:NAME, a network of timm, "

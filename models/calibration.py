@@ -9,6 +9,7 @@ own beside the common one. Letters: M points of images that weren't trained on, 
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from scipy.optimize import minimize
 from torch import Tensor
 
@@ -29,7 +30,7 @@ class Calibration(NamedTuple):
         points: M.
     """
 
-    slopes: tuple[float, float]
+    slopes: list[float]
     offsets: list[float]
     distance: float
     points: int
@@ -39,7 +40,7 @@ class Calibration(NamedTuple):
         certain = confidence.clamp(CLIP, 1 - CLIP)
         rising, falling = self.slopes
         odds = rising * certain.log() - falling * (1 - certain).log()
-        return (odds + odds.new_tensor(self.offsets)).sigmoid()
+        return (odds + torch.tensor(self.offsets, dtype=odds.dtype, device=odds.device)).sigmoid()
 
 
 def fit_calibration(
@@ -64,19 +65,12 @@ def fit_calibration(
     count, wins = len(hits), int(hits.sum())
     # Platt (1999): what would be 1 and 0 are the rates that one more hit and one more miss leave.
     targets = np.where(hits, (wins + 1) / (wins + 2), 1 / (count - wins + 2))
-    chosen = _minimize((inputs - centre) / scale, kind, targets, landmarks)
-    slopes = chosen[:2] / scale
-    offsets = chosen[2] + chosen[3:] - slopes @ centre
-    return Calibration((float(slopes[0]), float(slopes[1])), offsets.tolist(), distance, count)
-
-
-def _minimize(
-    inputs: np.ndarray, kind: np.ndarray, targets: np.ndarray, landmarks: int
-) -> np.ndarray:
-    """Return two slopes, the common offset and A own ones, of the least penalised cross-entropy."""
+    inputs = (inputs - centre) / scale
+    # Of two slopes, the common offset and A own ones.
     precision = np.array([SLOPE_SPREAD**-2] * 2 + [0.0] + [OFFSET_SPREAD**-2] * landmarks)
 
     def loss(values: np.ndarray) -> tuple[float, np.ndarray]:
+        """Return the penalised cross-entropy and its gradient."""
         odds = inputs @ values[:2] + values[2] + values[3:][kind]
         off = 1 / (1 + np.exp(-odds)) - targets
         gradient = precision * values
@@ -88,23 +82,22 @@ def _minimize(
 
     bounds = [(0, None)] * 2 + [(-30, 30)] * (1 + landmarks)
     start = np.zeros(3 + landmarks)
-    return minimize(loss, start, jac=True, bounds=bounds, method="L-BFGS-B").x
-
-
-def as_entry(calibration: Calibration) -> dict[str, Any]:
-    """Return what a checkpoint's entry ``calibration`` holds."""
-    return {**calibration._asdict(), "slopes": list(calibration.slopes)}
+    chosen = minimize(loss, start, jac=True, bounds=bounds, method="L-BFGS-B").x
+    slopes = chosen[:2] / scale
+    offsets = chosen[2] + chosen[3:] - slopes @ centre
+    return Calibration(slopes.tolist(), offsets.tolist(), distance, count)
 
 
 def from_entry(entry: Any, landmarks: int) -> Calibration:
-    """Return the map that a checkpoint's entry holds.
+    """Return the map that a checkpoint's entry holds, a dictionary of its fields.
 
     Raises:
         ValueError: if it is no such entry; also of the kinds `KeyError` and `TypeError`.
     """
-    rising, falling = (float(value) for value in entry["slopes"])
-    offsets = [float(value) for value in entry["offsets"]]
-    numbers = [rising, falling, *offsets, float(entry["distance"])]
-    if len(offsets) != landmarks or not np.isfinite(numbers).all() or min(rising, falling) < 0:
+    slopes, offsets = ([float(value) for value in entry[name]] for name in ("slopes", "offsets"))
+    distance = float(entry["distance"])
+    if len(slopes) != 2 or len(offsets) != landmarks or min(slopes) < 0:
         raise ValueError("out of range")
-    return Calibration((rising, falling), offsets, float(entry["distance"]), int(entry["points"]))
+    if not np.isfinite([*slopes, *offsets, distance]).all():
+        raise ValueError("not finite")
+    return Calibration(slopes, offsets, distance, int(entry["points"]))

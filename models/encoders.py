@@ -14,6 +14,7 @@ from models.hourglass import HourglassNet
 from models.hypercolumn import SHAPE, hypercolumn
 from models.projection import ProjectedEncoder
 from models.resnet import (
+    MAPS,
     PIXELS,
     InsResNet,
     InsResNet18,
@@ -26,7 +27,7 @@ from models.timm_encoder import PREFIX, TimmEncoder, build_timm_encoder, timm_en
 from utils.arguments import allow_change, natural
 from utils.errors import InputError
 
-RESNETS: dict[str, Callable[..., InsResNet]] = {
+RESNETS: dict[str, Callable[..., InsResNet]] = {  # by their names for --model
     "resnet50": InsResNet50,
     "resnet50x2": partial(InsResNet50, width=2),
     "resnet50x4": partial(InsResNet50, width=4),
@@ -35,8 +36,8 @@ RESNETS: dict[str, Callable[..., InsResNet]] = {
     "resnet101": InsResNet101,
     "resnet152": InsResNet152,
 }
-STRIDE = 32  # of a ResNet's last stage; the hourglass halves its input as often
-LAST_MAP = 5  # deeper layers are vectors
+DEEPEST_STRIDE = 32  # of a ResNet's last stage; the hourglass halves its input as often
+LAST_MAP = MAPS[0]  # deeper layers are vectors
 
 Encoder = InsResNet | HourglassNet | TimmEncoder | ProjectedEncoder
 
@@ -61,7 +62,7 @@ def add_encoder_arguments(
     group = parser.add_argument_group("frozen encoder")
     group.add_argument(
         "--model",
-        type=encoder_name,
+        type=lambda text: encoder_name(text, "hourglass"),
         metavar="NAME",
         default="resnet50",
         help=f"architecture: {', '.join(RESNETS)}; hourglass, DVE's, which has one layer only; or "
@@ -115,23 +116,13 @@ def add_projection_argument(group: argparse._ActionsContainer) -> None:
     allow_change("projection", keeps_results=False)  # part of the encoder's weights
 
 
-def trainable_name(text: str) -> str:
-    """Parse the name of an encoder that `train_dense.py` trains."""
-    if text in RESNETS or re.fullmatch(rf"{PREFIX}[\w.-]+", text):
+def encoder_name(text: str, *others: str) -> str:
+    """Parse the name of an encoder that can be trained, or one of the others."""
+    names = [*RESNETS, *others]
+    if text in names or re.fullmatch(rf"{PREFIX}[\w.-]+", text):
         return text
-    names = f"{', '.join(RESNETS)}, {PREFIX}NAME"
-    raise argparse.ArgumentTypeError(f"expected one of {names}; got {text!r}")
-
-
-def encoder_name(text: str) -> str:
-    """Parse the name of an encoder: also that of the hourglass, which isn't trained here."""
-    if text == "hourglass":
-        return text
-    try:
-        return trainable_name(text)
-    except argparse.ArgumentTypeError as error:
-        message = str(error).replace(PREFIX, f"hourglass, {PREFIX}", 1)
-        raise argparse.ArgumentTypeError(message) from None
+    expected = ", ".join([*names, f"{PREFIX}NAME"])
+    raise argparse.ArgumentTypeError(f"expected one of {expected}; got {text!r}")
 
 
 def build_encoder(name: str, side: int, pretrained: bool = False) -> Encoder:
@@ -140,18 +131,18 @@ def build_encoder(name: str, side: int, pretrained: bool = False) -> Encoder:
     ``pretrained`` fetches the weights of a network of timm; others have none to fetch.
 
     Raises:
-        InputError: if the network can't take such an input; see `build_timm_encoder`, too.
+        InputError: if the network can't take such an input, or can't be had from timm.
     """
     asked = f"--image_size and --image_crop: {name} needs"
-    if side < STRIDE:
-        raise InputError(f"{asked} an input of at least {STRIDE} pixels, got {side}")
+    if side < DEEPEST_STRIDE:
+        raise InputError(f"{asked} an input of at least {DEEPEST_STRIDE} pixels, got {side}")
     if name == "hourglass":
-        if side % STRIDE:
-            raise InputError(f"{asked} a multiple of {STRIDE} pixels, got {side}")
+        if side % DEEPEST_STRIDE:
+            raise InputError(f"{asked} a multiple of {DEEPEST_STRIDE} pixels, got {side}")
         return HourglassNet()
     if name.startswith(PREFIX):
         return build_timm_encoder(name, side, pretrained)
-    return RESNETS[name](pool_size=side // STRIDE)
+    return RESNETS[name](pool_size=side // DEEPEST_STRIDE)
 
 
 def build_random_encoder(name: str, side: int, seed: int, pretrained: bool = False) -> Encoder:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from models.calibration import CLIP, Calibration
+from models.calibration import Calibration
 from models.ridge import Inference, RidgeReadout
 from models.shape_prior import GRID
 
@@ -89,13 +89,5 @@ class ExportedNetwork(nn.Module):
         images = (squares[:, :, inside, inside] - self.mean) / self.std
         points, confidence = self.readout(self.encoder(images, levels=self.levels))
         if self.calibration is not None:
-            confidence = calibrated(self.calibration, confidence)
+            confidence = self.calibration(confidence)
         return (points + 1) * ((side - 2 * self.crop - 1) / 2) + self.crop, confidence
-
-
-def calibrated(calibration: Calibration, confidence: Tensor) -> Tensor:
-    """Return `Calibration.__call__` by operations on constants that are traced as such."""
-    certain = confidence.clamp(CLIP, 1 - CLIP)
-    rising, falling = calibration.slopes
-    odds = rising * certain.log() - falling * (1 - certain).log()
-    return (odds + torch.tensor(calibration.offsets)).sigmoid()

@@ -14,7 +14,7 @@ from models.encoders import Encoder
 from models.projection import project
 from models.ridge import PEAK_RADIUS, cell_places
 
-WIDTH = 64  # channels within the head
+HIDDEN = 64  # channels within the head
 
 
 class HeatmapHead(nn.Module):
@@ -32,21 +32,18 @@ class HeatmapHead(nn.Module):
     def __init__(self, channels: int, landmarks: int, side: int) -> None:
         super().__init__()
         self.side = side
-        self.lateral = nn.Linear(channels, WIDTH)  # of each place: a 1x1 convolution
-        self.norm = nn.BatchNorm2d(WIDTH)
-        self.output = nn.Conv2d(WIDTH, landmarks, 3, padding=1)
+        self.lateral = nn.Linear(channels, HIDDEN)  # of each place: a 1x1 convolution
+        self.norm = nn.BatchNorm2d(HIDDEN)
+        self.output = nn.Conv2d(HIDDEN, landmarks, 3, padding=1)
 
     def forward(self, maps: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """Return the landmarks (B, A, 2) and the confidence (B, A) in [0, 1] in each.
-
-        A landmark is the mean of the cells around the most probable one, weighted by their
-        probabilities, and the confidence what these sum up to.
 
         Args:
             maps: (B, C of each, h of each, w of each), deepest first.
         """
         log_probability, places = self.heatmaps(maps)
-        return find_peak(log_probability.exp(), places)
+        return read_peak(log_probability.exp(), places)
 
     def heatmaps(self, maps: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """Return log probabilities (B, A, P) and the places (P, 2) of their cells."""
@@ -86,8 +83,11 @@ class HeatmapNetwork(nn.Module):
         return self.head.heatmaps(self.encoder(images, levels=self.levels))
 
 
-def find_peak(probability: Tensor, places: Tensor) -> tuple[Tensor, Tensor]:
-    """Return points (B, A, 2) and their confidence (B, A); see `HeatmapHead.forward`.
+def read_peak(probability: Tensor, places: Tensor) -> tuple[Tensor, Tensor]:
+    """Return points (B, A, 2) and their confidence (B, A).
+
+    A point is the mean of the cells around the most probable one, weighted by their probabilities.
+    The confidence is the sum of these.
 
     Args:
         probability: (B, A, P), whose sum over P is 1.

@@ -8,10 +8,9 @@ from collections.abc import Sequence
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-DEPTH = 4
-BLOCKS = 4
-WIDTH = 256
-OUT_CHANNELS = 64
+DEPTH = 4  # of the hourglass: how often it halves its input
+BLOCKS = 4  # at each place of it
+HOURGLASS_CHANNELS, OUT_CHANNELS = 256, 64
 
 
 class PreActBottleneck(nn.Module):
@@ -40,32 +39,31 @@ class PreActBottleneck(nn.Module):
         return self.conv3(F.relu(self.bn3(out))) + shortcut
 
 
-def _blocks(count: int) -> nn.Sequential:
-    blocks = [PreActBottleneck(WIDTH, WIDTH // PreActBottleneck.expansion) for _ in range(count)]
-    return nn.Sequential(*blocks)
+def build_blocks() -> nn.Sequential:
+    """Return the blocks of one place of the hourglass."""
+    inside = HOURGLASS_CHANNELS // PreActBottleneck.expansion
+    return nn.Sequential(*(PreActBottleneck(HOURGLASS_CHANNELS, inside) for _ in range(BLOCKS)))
 
 
 class Hourglass(nn.Module):
-    """One stack: down to 1 / 2**depth of the resolution and back, with a shortcut at each level.
+    """One stack: down to 1 / 16 of the resolution and back, with a shortcut at each level.
 
     ``layer{n}_1`` is level n's shortcut, ``layer{n}_2`` and ``layer{n}_3`` enclose what lies
     below it, ``layer1_4`` is the bottom. They are registered from the outside in and back, the
     order of DVE's state dict.
     """
 
-    def __init__(self, depth: int, blocks: int) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self.depth = depth
-        for level in range(depth, 0, -1):
-            setattr(self, f"layer{level}_1", _blocks(blocks))
-            setattr(self, f"layer{level}_2", _blocks(blocks))
-        self.layer1_4 = _blocks(blocks)
-        for level in range(1, depth + 1):
-            setattr(self, f"layer{level}_3", _blocks(blocks))
+        for level in range(DEPTH, 0, -1):
+            setattr(self, f"layer{level}_1", build_blocks())
+            setattr(self, f"layer{level}_2", build_blocks())
+        self.layer1_4 = build_blocks()
+        for level in range(1, DEPTH + 1):
+            setattr(self, f"layer{level}_3", build_blocks())
 
-    def forward(self, x: Tensor, level: int | None = None) -> Tensor:
+    def forward(self, x: Tensor, level: int = DEPTH) -> Tensor:
         """Map (B, C, H, W) to the same shape."""
-        level = self.depth if level is None else level
         up = getattr(self, f"layer{level}_1")(x)
         # [spec 3] DVE pools the shortcut's output, where the usual hourglass pools x.
         low = getattr(self, f"layer{level}_2")(F.max_pool2d(up, 2))
@@ -77,32 +75,27 @@ class Hourglass(nn.Module):
 class HourglassNet(nn.Module):
     """DVE's encoder: one hourglass on a stride-2 stem, a 64-channel map out."""
 
-    in_channels = 3
     levels = (1,)  # its map, whatever is asked for
 
     def __init__(self) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(self.in_channels, 64, 7, stride=2, padding=3)
+        self.conv1 = nn.Conv2d(3, 64, 7, stride=2, padding=3)
         self.bn1 = nn.BatchNorm2d(64)
         self.layer1 = nn.Sequential(PreActBottleneck(64, 64))
         self.layer2 = nn.Sequential(PreActBottleneck(128, 128))
-        self.layer3 = nn.Sequential(PreActBottleneck(WIDTH, 128))
-        self.hg = nn.ModuleList([Hourglass(DEPTH, BLOCKS)])
+        self.layer3 = nn.Sequential(PreActBottleneck(256, 128))
+        self.hg = nn.ModuleList([Hourglass()])
         head = nn.Sequential(
-            _blocks(BLOCKS),
-            nn.Conv2d(WIDTH, WIDTH, 1),
-            nn.BatchNorm2d(WIDTH),
+            build_blocks(),
+            nn.Conv2d(HOURGLASS_CHANNELS, HOURGLASS_CHANNELS, 1),
+            nn.BatchNorm2d(HOURGLASS_CHANNELS),
             nn.ReLU(inplace=True),
-            nn.Conv2d(WIDTH, OUT_CHANNELS, 1),
+            nn.Conv2d(HOURGLASS_CHANNELS, OUT_CHANNELS, 1),
         )
         self.output_layers = nn.ModuleList([head])
 
     def forward(
-        self,
-        x: Tensor,
-        *_layer_arguments: object,
-        levels: Sequence[int] | None = None,
-        **_hypercolumn_arguments: object,
+        self, x: Tensor, *_: object, levels: Sequence[int] | None = None, **__: object
     ) -> Tensor | list[Tensor]:
         """Map images (B, 3, H, W) to features (B, 64, H / 2, W / 2).
 

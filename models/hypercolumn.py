@@ -69,16 +69,10 @@ def project_hypercolumn(
 
     Returns:
         (B, K, H, W).
-
-    Raises:
-        ValueError: if the channels of maps and weight differ.
     """
-    channels = [m.shape[1] for m in maps]
-    if sum(channels) != weight.shape[1]:
-        raise ValueError(f"maps have {channels} channels, the projection takes {weight.shape[1]}")
     height, width = output_shape
     widened, vertical = [], []
-    for m, w in zip(maps, weight.split(channels, dim=1), strict=True):
+    for m, w in zip(maps, weight.split([m.shape[1] for m in maps], dim=1), strict=True):
         b, _, h_in, w_in = m.shape
         projected = (w @ m.flatten(2)).view(b, -1, h_in, w_in)  # (B, K, h, w)
         horizontal = resize_matrix(w_in, width).to(m).t()  # (w, W)

@@ -1,4 +1,7 @@
-"""Losses of the landmark regressor [spec 5]. Letters: B images, A landmarks."""
+"""Losses of the landmark regressor [spec 5]. Letters: B images, A landmarks.
+
+Points are (B, A, 2), x before y, in [-1, 1]; ``visible`` is (B, A), bool.
+"""
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -7,10 +10,7 @@ from torch import Tensor
 def regression_loss(pred: Tensor, gt: Tensor, alpha: float = 10.0) -> Tensor:
     """Return the smooth-L1 distance of ``alpha * pred`` and ``alpha * gt``, mean over everything.
 
-    Args:
-        pred: (B, A, 2), x before y, in [-1, 1].
-        gt: (B, A, 2), likewise.
-        alpha: scale that decides where the loss turns from quadratic to linear (at 1 / alpha).
+    The loss turns from quadratic to linear at a distance of 1 / alpha.
     """
     return F.smooth_l1_loss(pred * alpha, gt * alpha)
 
@@ -21,12 +21,6 @@ def selected_regression_loss(
     """Return `regression_loss` with invisible points zeroed on both sides, inputs left alone.
 
     The mean still runs over all points, so an image with few visible ones weighs less [spec 5].
-
-    Args:
-        pred: (B, A, 2), in [-1, 1].
-        gt: (B, A, 2), in [-1, 1].
-        visible: (B, A), bool.
-        alpha: see `regression_loss`.
     """
     hidden = ~visible.bool().unsqueeze(-1)  # (B, A, 1)
     return regression_loss(pred.masked_fill(hidden, 0), gt.masked_fill(hidden, 0), alpha)
@@ -42,8 +36,8 @@ def heatmap_loss(
     Args:
         log_probability: (B, A, P), over P cells.
         places: (P, 2), of the cells, x before y.
-        points: (B, A, 2); where invisible, any finite number.
-        visible: (B, A), bool.
+        points: the true ones; where invisible, any finite number.
+        visible: the annotated ones.
         width: standard deviation of the Gaussian, in the unit of the places.
     """
     distance = (points[:, :, None] - places).square().sum(dim=3)  # (B, A, P)

@@ -1,6 +1,8 @@
-"""Errors and scores of predicted landmarks [spec 6]. Letters: B images, A landmarks.
+"""Errors and scores of predicted landmarks, in percent [spec 6]. Letters: B images, A landmarks.
 
-Everything is in percent. Coordinates are normalised: x before y, in [-1, 1].
+In all functions ``pred`` and ``gt`` are (B, A, 2), the predicted and the true points, x before y in
+[-1, 1]; ``visible`` is (B, A), bool, the annotated ones; ``eyeidxs`` are the indices among the A
+landmarks of the two eyes.
 """
 
 from collections.abc import Sequence
@@ -16,15 +18,8 @@ def inter_ocular_error(
 ) -> Tensor:
     """Return the mean landmark error as a percentage of each face's eye distance.
 
-    Args:
-        pred: (B, A, 2).
-        gt: (B, A, 2), in the same frame.
-        eyeidxs: indices among the A landmarks of the two eyes.
-        visible: (B, A), bool, the annotated landmarks; None if all are.
-
-    Returns:
-        A scalar: 100 times the mean of |pred - gt| / |eye - eye| over the landmarks that
-        `inter_ocular_points` selects. NaN if there are none.
+    It is 100 times the mean of |pred - gt| / |eye - eye| over the landmarks that
+    `inter_ocular_points` selects; NaN if there are none.
     """
     left, right = eyeidxs
     judged = inter_ocular_points(gt, eyeidxs, visible)  # (B, A)
@@ -36,13 +31,8 @@ def inter_ocular_error(
 def inter_ocular_points(gt: Tensor, eyeidxs: Sequence[int], visible: Tensor | None) -> Tensor:
     """Return which landmarks the inter-ocular error runs over, (B, A) bool.
 
-    These are the visible ones of faces whose eyes are both visible and at different places:
-    without an eye distance nothing can be normalised.
-
-    Args:
-        gt: (B, A, 2).
-        eyeidxs: indices among the A landmarks of the two eyes.
-        visible: (B, A), bool; None if all are.
+    These are the visible ones, or all, of faces whose eyes are both visible and at different
+    places: without an eye distance nothing can be normalised.
     """
     left, right = eyeidxs
     if visible is None:
@@ -54,13 +44,7 @@ def inter_ocular_points(gt: Tensor, eyeidxs: Sequence[int], visible: Tensor | No
 def side_error(pred: Tensor, gt: Tensor, visible: Tensor) -> Tensor:
     """Return the mean distance of visible points as a percentage of the network input's side.
 
-    Args:
-        pred: (B, A, 2).
-        gt: (B, A, 2).
-        visible: (B, A), bool, the annotated landmarks.
-
-    Returns:
-        A scalar, NaN if no point is visible.
+    It is NaN if no point is visible.
     """
     distance = (pred - gt).norm(dim=-1).masked_fill(~visible, 0)  # (B, A), the side is 2
     return 100 * distance.sum() / (2 * visible.sum())
@@ -71,17 +55,16 @@ def calc_pck(
 ) -> Tensor:
     """Return the percentage of correct keypoints, averaged over the parts that can be judged.
 
+    A point counts if both its target coordinates in the box are positive; it is right if its
+    distance is below 5 % of the box. NaN if no point of the batch counts.
+
     Args:
-        pred: (B, A, 2).
-        gt: (B, A, 2).
-        visible: (B, A), bool.
+        pred: predicted points.
+        gt: true points.
+        visible: the annotated ones.
         boxsize: side in pixels of the box that coordinates are mapped to.
         truncate: cut distances down to whole pixels, as the published numbers do; False gives
             the exact score.
-
-    Returns:
-        A scalar. A point counts if both its target coordinates in the box are positive; it is
-        right if its distance is below 5 % of the box. NaN if no point of the batch counts.
     """
     pred_box = (pred + 1) / 2 * (boxsize - 1)
     gt_box = (gt + 1) / 2 * (boxsize - 1)

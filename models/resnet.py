@@ -8,6 +8,8 @@ Letters: B images, C channels, H and W rows and columns. Layer numbers are those
 
 import math
 from collections.abc import Sequence
+from functools import partial
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -27,7 +29,7 @@ def conv3x3(in_channels: int, out_channels: int, stride: int = 1) -> nn.Conv2d:
     return nn.Conv2d(in_channels, out_channels, 3, stride=stride, padding=1, bias=False)
 
 
-def projection(in_channels: int, out_channels: int, stride: int) -> nn.Sequential | None:
+def build_shortcut(in_channels: int, out_channels: int, stride: int) -> nn.Sequential | None:
     """Return the shortcut's 1x1 convolution, or None where the identity fits."""
     if stride == 1 and in_channels == out_channels:
         return None
@@ -47,7 +49,7 @@ class BasicBlock(nn.Module):
         self.relu = nn.ReLU(inplace=True)
         self.conv2 = conv3x3(channels, channels)
         self.bn2 = nn.BatchNorm2d(channels)
-        self.downsample = projection(in_channels, channels, stride)
+        self.downsample = build_shortcut(in_channels, channels, stride)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, C, H, W) to (B, channels, H / stride, W / stride)."""
@@ -70,7 +72,7 @@ class Bottleneck(nn.Module):
         self.conv3 = nn.Conv2d(channels, channels * self.expansion, 1, bias=False)
         self.bn3 = nn.BatchNorm2d(channels * self.expansion)
         self.relu = nn.ReLU(inplace=True)
-        self.downsample = projection(in_channels, channels * self.expansion, stride)
+        self.downsample = build_shortcut(in_channels, channels * self.expansion, stride)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, C, H, W) to (B, 4 * channels, H / stride, W / stride)."""
@@ -106,16 +108,17 @@ class ResNet(nn.Module):
         self.bn1 = nn.BatchNorm2d(64)
         self.relu = nn.ReLU(inplace=True)
         self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)
-        base = int(64 * width)
-        out_channels = [base * 2**stage * block.expansion for stage in range(4)]
-        in_channels = [64, *out_channels[:3]]
-        stages = [
-            _stage(block, in_channels[s], base * 2**s, layers[s], stride=1 if s == 0 else 2)
-            for s in range(4)
-        ]
+        channels, out_channels, stages = 64, [], []
+        for stage, count in enumerate(layers):
+            inside, blocks = int(64 * width) * 2**stage, []
+            for place in range(count):
+                blocks.append(block(channels, inside, stride=2 if stage and not place else 1))
+                channels = inside * block.expansion
+            stages.append(nn.Sequential(*blocks))
+            out_channels.append(channels)
         self.layer1, self.layer2, self.layer3, self.layer4 = stages
         self.avgpool = nn.AvgPool2d(pool_size, stride=1)
-        self.fc = nn.Linear(out_channels[3], low_dim)
+        self.fc = nn.Linear(channels, low_dim)
         self.channels = {STEM: 64, PIXELS: in_channel, 1: 64, **dict(enumerate(out_channels, 2))}
         self.saves_memory = False  # where gradients are wanted, keep one map a block alone
         for module in self.modules():
@@ -163,14 +166,11 @@ class ResNet(nn.Module):
         if deepest >= VECTOR_LAYER:
             found[VECTOR_LAYER] = self.avgpool(found[5]).flatten(1)  # (B, C)
         if deepest >= EMBEDDING_LAYER:
-            found[EMBEDDING_LAYER] = self._embed(found[VECTOR_LAYER])
+            embedding = self.fc(found[VECTOR_LAYER])
+            if embedding.dtype in (torch.float16, torch.bfloat16):
+                embedding = embedding.float()  # under autocast: a unit vector to float32's accuracy
+            found[EMBEDDING_LAYER] = F.normalize(embedding, dim=1)
         return [found[level] for level in levels]
-
-    def _embed(self, pooled: Tensor) -> Tensor:
-        embedding = self.fc(pooled)
-        if embedding.dtype in (torch.float16, torch.bfloat16):
-            embedding = embedding.float()  # under autocast: a unit vector to float32's accuracy
-        return F.normalize(embedding, dim=1)
 
     def _run(self, stage: nn.Sequential, x: Tensor) -> Tensor:
         if not (self.saves_memory and torch.is_grad_enabled()):
@@ -180,44 +180,27 @@ class ResNet(nn.Module):
         return x
 
 
-def _stage(
-    block: type[BasicBlock] | type[Bottleneck],
-    in_channels: int,
-    channels: int,
-    blocks: int,
-    stride: int,
-) -> nn.Sequential:
-    first = block(in_channels, channels, stride)
-    rest = [block(channels * block.expansion, channels) for _ in range(blocks - 1)]
-    return nn.Sequential(first, *rest)
-
-
 class InsResNet(nn.Module):
     """A ResNet behind `DataParallel`, under the names the published checkpoints use [spec 2].
 
     For the arguments see `ResNet`.
     """
 
-    block: type[BasicBlock] | type[Bottleneck]
-    layers: tuple[int, int, int, int]
     levels = (*MAPS, STEM)  # all maps
 
-    def __init__(self, width: float = 1, pool_size: int = 7) -> None:
-        super().__init__()
-        resnet = ResNet(self.block, self.layers, width=width, pool_size=pool_size)
-        self.encoder = DataParallel(resnet)
-
-    def forward(
+    def __init__(
         self,
-        x: Tensor,
-        layer: int = EMBEDDING_LAYER,
-        use_hypercol: bool = False,
-        output_shape: tuple[int, int] = SHAPE,
-        *,
-        levels: Sequence[int] | None = None,
-    ) -> Tensor | list[Tensor]:
-        """See `ResNet.forward`."""
-        return self.encoder(x, layer, use_hypercol, output_shape, levels=levels)
+        block: type[BasicBlock] | type[Bottleneck],
+        layers: Sequence[int],
+        width: float = 1,
+        pool_size: int = 7,
+    ) -> None:
+        super().__init__()
+        self.encoder = DataParallel(ResNet(block, layers, width=width, pool_size=pool_size))
+
+    def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor | list[Tensor]:
+        """Return what `ResNet.forward` does, of the same arguments."""
+        return self.encoder(x, *args, **kwargs)
 
     def feature_channels(self, levels: Sequence[int]) -> int:
         """Return how many channels these maps have together."""
@@ -228,31 +211,9 @@ class InsResNet(nn.Module):
         return list(self.encoder.module.fc.parameters())
 
 
-class InsResNet18(InsResNet):
-    """ResNet-18 encoder."""
-
-    block, layers = BasicBlock, (2, 2, 2, 2)
-
-
-class InsResNet34(InsResNet):
-    """ResNet-34 encoder."""
-
-    block, layers = BasicBlock, (3, 4, 6, 3)
-
-
-class InsResNet50(InsResNet):
-    """ResNet-50 encoder."""
-
-    block, layers = Bottleneck, (3, 4, 6, 3)
-
-
-class InsResNet101(InsResNet):
-    """ResNet-101 encoder."""
-
-    block, layers = Bottleneck, (3, 4, 23, 3)
-
-
-class InsResNet152(InsResNet):
-    """ResNet-152 encoder."""
-
-    block, layers = Bottleneck, (3, 8, 36, 3)
+# As published, these take width and pool_size [spec 1].
+InsResNet18 = partial(InsResNet, BasicBlock, (2, 2, 2, 2))
+InsResNet34 = partial(InsResNet, BasicBlock, (3, 4, 6, 3))
+InsResNet50 = partial(InsResNet, Bottleneck, (3, 4, 6, 3))
+InsResNet101 = partial(InsResNet, Bottleneck, (3, 4, 23, 3))
+InsResNet152 = partial(InsResNet, Bottleneck, (3, 8, 36, 3))

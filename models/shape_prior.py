@@ -1,4 +1,4 @@
-"""Where landmarks are, as far as the coarse look of an image tells: a prior of shape and place.
+"""Where landmarks probably are, given what an image looks like at a coarse resolution.
 
 [spec 12; Hoerl and Kennard 1970 for the ridge; Allen 1974 for its leave-one-out errors; Ledoit and
 Wolf 2004 for the covariance.] Letters: B images, N training images, A landmarks, C channels of all
@@ -16,7 +16,7 @@ from torch import Tensor
 
 GRID = 6  # rows and columns that each map is averaged over
 PENALTIES = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 10.0, math.inf)  # the last: the mean shape
-SPREAD = 0.3  # standard deviation of a landmark of which nothing is known
+SPREAD = 0.3  # standard deviation of a landmark before any image is seen
 LEAST_SHAPES = 3  # from which a covariance, or a regression, can be told
 
 
@@ -27,7 +27,7 @@ class ShapePrior(NamedTuple):
         weight: (2 A, D).
         centre: (D,), taken from an image's coarse look first.
         mean: (A, 2), the shape at the centre.
-        covariance: (2 A, 2 A), of what the mean leaves open.
+        covariance: (2 A, 2 A), of the shapes around their means.
     """
 
     weight: Tensor
@@ -47,7 +47,7 @@ def coarse_look(maps: Sequence[Tensor]) -> Tensor:
 
 
 def fit_shape(coarse: Tensor, points: Tensor, visible: Tensor) -> ShapePrior:
-    """Return the prior that training images tell.
+    """Return the prior that is fitted to training images.
 
     The ridge regression is solved for N unknowns, not D: it takes N^2 D products and N^3. Its
     penalty, relative to the mean square of what images look like, is the one with the least error
@@ -89,6 +89,6 @@ def fit_shape(coarse: Tensor, points: Tensor, visible: Tensor) -> ShapePrior:
     found = torch.from_numpy(
         LedoitWolf(assume_centered=True).fit(errors(penalty).numpy()).covariance_
     )
-    # Something is known of a single shape; of many, all is known from them.
+    # A mean with the vague covariance, which weighs 1 / (N^2 + 1): hardly anything for large N.
     covariance = (count**2 * found + vague) / (count**2 + 1)
     return ShapePrior(weight.t().contiguous(), centre, mean, covariance.float())

@@ -15,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from models.hypercolumn import project_hypercolumn, resize_matrix
@@ -56,15 +57,9 @@ def hypercolumn_soft_argmax(
 
     Returns:
         (B, K, 2), x before y, in [-1, 1].
-
-    Raises:
-        ValueError: if the channels of maps and weight differ.
     """
     if weight.device.type != "cpu" or any(m.requires_grad for m in maps):
         return soft_argmax(project_hypercolumn(maps, weight, output_shape))
-    channels = [m.shape[1] for m in maps]
-    if sum(channels) != weight.shape[1]:
-        raise ValueError(f"maps have {channels} channels, the projection takes {weight.shape[1]}")
     train = torch.is_grad_enabled() and weight.requires_grad
     chunks = [_PointsOnCPU.apply(w, output_shape, train, *maps) for w in weight.split(CHUNK)]
     return torch.cat(chunks, dim=1)
@@ -114,7 +109,9 @@ class _PointsOnCPU(torch.autograd.Function):
         batch, height, width, k = heat.shape
         horizontal, vertical = _resizers(rows, (height, width))
         narrowing = [matrix.transpose(1, 2).contiguous() for matrix in horizontal]  # (h, w, W)
-        lowering, places = vertical.t().contiguous(), _places(height, width).to(heat)
+        lowering = vertical.t().contiguous()  # (S, H)
+        y, x = (torch.linspace(-1, 1, n) for n in (height, width))
+        places = F.pad(torch.cartesian_prod(y, x).flip(1), (1, 0), value=1.0).to(heat)  # 1, x, y
         # d score = heat * ((x - Ex) gx + (y - Ey) gy) / sum: linear in (1, x, y).
         slope = grad_points.transpose(1, 2) / sums[:, :1]  # (B, 2, K)
         offset = -(slope * sums[:, 1:] / sums[:, :1]).sum(dim=1, keepdim=True)  # (B, 1, K)
@@ -169,11 +166,3 @@ def _resizers(rows: Sequence[Tensor], output_shape: tuple[int, int]) -> tuple[li
     height, width = output_shape
     horizontal = [resize_matrix(r.shape[2], width).to(r).expand(r.shape[1], -1, -1) for r in rows]
     return horizontal, torch.cat([resize_matrix(r.shape[1], height).to(r) for r in rows], dim=1)
-
-
-def _places(height: int, width: int) -> Tensor:
-    """Return (H * W, 3): one, x and y of each position."""
-    y, x = torch.meshgrid(
-        torch.linspace(-1, 1, height), torch.linspace(-1, 1, width), indexing="ij"
-    )
-    return torch.stack([torch.ones(height * width), x.flatten(), y.flatten()], dim=1)

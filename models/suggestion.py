@@ -27,11 +27,7 @@ def suggest(looks: Tensor, count: int, annotated: Iterable[Tensor] = ()) -> list
 
     Returns:
         Places among the N images, each once; of equal ones the first.
-
-    Raises:
-        ValueError: if shapes don't fit, or a number isn't finite.
     """
-    _check(looks)
     if not len(looks):
         return []
     # Near the origin, distances by products lose less to rounding.
@@ -40,10 +36,8 @@ def suggest(looks: Tensor, count: int, annotated: Iterable[Tensor] = ()) -> list
     distances = torch.cdist(looks, looks).fill_diagonal_(0)  # (N, N)
     nearest = torch.full_like(distances[0], torch.inf)  # (N,)
     for part in annotated:
-        _check(part, looks.shape[1])
         if len(part):
-            to_known = torch.cdist(looks, part - origin).amin(dim=1)
-            nearest = torch.minimum(nearest, to_known)
+            nearest = torch.minimum(nearest, torch.cdist(looks, part - origin).amin(dim=1))
     # Beyond all others it doesn't matter how far, and there may be none annotated yet.
     nearest = nearest.clamp(max=float(distances.max()))
     left = torch.ones_like(nearest, dtype=torch.bool)  # (N,) not picked yet
@@ -57,11 +51,3 @@ def suggest(looks: Tensor, count: int, annotated: Iterable[Tensor] = ()) -> list
         left[place] = False
         nearest = torch.minimum(nearest, distances[place])
     return picked
-
-
-def _check(looks: Tensor, width: int | None = None) -> None:
-    """Raise a ValueError unless these are finite vectors, of a width if one is given."""
-    if looks.ndim != 2 or width not in (None, looks.shape[1]):
-        raise ValueError(f"looks of {tuple(looks.shape)}, not (N, {width or 'D'})")
-    if not looks.isfinite().all():
-        raise ValueError("a look isn't finite")

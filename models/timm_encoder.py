@@ -14,15 +14,14 @@ import torch
 from torch import Tensor, nn
 
 from models.parallel import DataParallel
-from models.resnet import PIXELS
+from models.resnet import MAPS, PIXELS
 from utils.errors import InputError
 from utils.files import reason
 
 PREFIX = "timm:"  # of a name for --model
 INSTALL = "pip install -e .[timm]"
-DEEPEST = 5
-STRIDES = {2**layer: layer for layer in range(1, DEEPEST + 1)}  # of a pyramid's map, to its layer
-QUARTERS = {layer: layer - 1 for layer in range(2, DEEPEST + 1)}  # of the blocks, by layer
+STRIDES = {2**layer: layer for layer in MAPS}  # of a pyramid's map, to its layer
+QUARTERS = {layer: layer - 1 for layer in MAPS[:4]}  # of the blocks, by layer
 Colours = tuple[float, float, float]
 
 
@@ -114,7 +113,7 @@ class TimmEncoder(nn.Module):
         return tuple(sorted(self.encoder.module.places, reverse=True))
 
     def forward(self, x: Tensor, *, levels: Sequence[int]) -> list[Tensor]:
-        """See `TimmMaps.forward`."""
+        """Return what `TimmMaps.forward` does, of the same arguments."""
         return self.encoder(x, levels=levels)
 
     def feature_channels(self, levels: Sequence[int]) -> int:
@@ -149,7 +148,11 @@ def build_timm_encoder(model: str, side: int, pretrained: bool = False) -> TimmE
         InputError: if timm is absent, knows no such network or can't fetch its weights, or the
             network doesn't make maps of such inputs.
     """
-    timm, name = import_timm(model), model.removeprefix(PREFIX)
+    try:
+        import timm
+    except ImportError:
+        raise InputError(f"--model {model}: timm isn't installed; {INSTALL}") from None
+    name = model.removeprefix(PREFIX)
     check_name(timm, name)
     network = create_network(timm, name, side, pretrained)
     config = network.pretrained_cfg
@@ -160,15 +163,6 @@ def build_timm_encoder(model: str, side: int, pretrained: bool = False) -> TimmE
     except InputError as error:
         raise InputError(f"--image_size and --image_crop: {model} {error}") from None
     return TimmEncoder(maps.train(), identity, mean, std, timm.__version__)
-
-
-def import_timm(model: str) -> ModuleType:
-    """Return timm, or raise an `InputError` that says how to install it."""
-    try:
-        import timm
-    except ImportError:
-        raise InputError(f"--model {model}: timm isn't installed; {INSTALL}") from None
-    return timm
 
 
 def check_name(timm: ModuleType, name: str) -> None:

@@ -1,7 +1,7 @@
 """What pre-training refuses, or warns of, before it starts."""
 
 from engine.pretraining.checkpoint import Position
-from models.encoders import RESNETS, STRIDE
+from models.encoders import DEEPEST_STRIDE, RESNETS
 from models.parallel import DataParallel
 from utils.collectives import chunk_size, split_over_ranks
 from utils.errors import InputError
@@ -14,10 +14,12 @@ def check_side(image_size: int, image_crop: int, model: str) -> None:
     A network of timm has a rule of its own: see `build_timm_encoder`.
     """
     side = image_size - 2 * image_crop
-    if model in RESNETS and side > 0 and side % STRIDE:  # without any pixels, the data set says so
+    if (
+        model in RESNETS and side > 0 and side % DEEPEST_STRIDE
+    ):  # without any pixels, the data set says so
         raise InputError(
             f"--image_size {image_size} and --image_crop {image_crop} leave {side} pixels: the "
-            f"embedding needs a multiple of {STRIDE}, such as 96 (--image_size 136 "
+            f"embedding needs a multiple of {DEEPEST_STRIDE}, such as 96 (--image_size 136 "
             "--image_crop 20)"
         )
 
@@ -41,7 +43,7 @@ def check_rows(model: DataParallel, side: int, position: Position, views: int = 
         # A rank without any image takes the step with one that stands in.
         rows = {views * max(own, 1) for own in split_over_ranks(total).sizes}
         sizes = {chunk_size(own, model.chunks, i) for own in rows for i in range(model.chunks)}
-        if side == STRIDE and 1 in sizes and model.training:
+        if side == DEEPEST_STRIDE and 1 in sizes and model.training:
             raise InputError(
                 f"--batch_size {batch_size} with {images} images{begun}: BatchNorm would get a "
                 f"single image of {side} pixels (a batch of {total} over {world_size()} processes, "

@@ -15,7 +15,7 @@ from engine.points.scores import diagonals, to_original
 from engine.readouts.readout import Readout
 from engine.readouts.task import find_landmarks
 from engine.resumption import CURRENT
-from models.calibration import LEAST_POINTS, Calibration, as_entry, fit_calibration
+from models.calibration import LEAST_POINTS, Calibration, fit_calibration
 from models.encoders import weights_digest
 from utils.checkpoint import load_checkpoint, save_checkpoint
 from utils.log import RunLog
@@ -65,7 +65,7 @@ def calibrate_run(
                 f"{path.name}: confidence calibrated on {counted}, {rate:.1f} % of them within "
                 f"{100 * distance:g} % of the diagonal"
             )
-        save_checkpoint(path, {**content, ENTRY: as_entry(known[key])})
+        save_checkpoint(path, {**content, ENTRY: known[key]._asdict()})
 
 
 def judge(dataset: Keypoints, predicted: Tensor, distance: float) -> tuple[Tensor, Tensor]:

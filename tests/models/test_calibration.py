@@ -5,7 +5,7 @@ import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
 
-from models.calibration import as_entry, fit_calibration, from_entry
+from models.calibration import fit_calibration, from_entry
 
 ALL = torch.ones(4000, 2, dtype=torch.bool)
 
@@ -74,7 +74,7 @@ def test_points_that_are_not_annotated_do_not_count():
 
 def test_an_entry_comes_back():
     calibration = fit_calibration(*drawn(50, lambda c: c), ALL[:50], 0.1)
-    entry = as_entry(calibration)
+    entry = calibration._asdict()
     assert from_entry(entry, 2) == calibration
     for damage in ({"slopes": [-1.0, 0.0]}, {"offsets": [0.0]}, {"distance": float("nan")}):
         with pytest.raises(ValueError):

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 
 from models.encoders import build_random_encoder
-from models.heatmap_head import HeatmapHead, HeatmapNetwork, find_peak, head_levels
+from models.heatmap_head import HeatmapHead, HeatmapNetwork, head_levels, read_peak
 from models.hypercolumn import hypercolumn
 
 SIDE = 64
@@ -27,7 +27,7 @@ def test_the_head_is_two_convolutions_of_the_hypercolumn():
 def test_a_peak_is_read_without_what_is_far_from_it():
     places = torch.tensor([[0.0, 0.0], [0.1, 0.0], [0.9, 0.9], [0.0, 0.19]])
     probability = torch.tensor([[[0.4, 0.2, 0.3, 0.1]]])
-    point, confidence = find_peak(probability, places)
+    point, confidence = read_peak(probability, places)
     assert torch.allclose(point, torch.tensor([[[0.02 / 0.7, 0.019 / 0.7]]]))
     assert torch.allclose(confidence, torch.tensor([[0.7]]))
 

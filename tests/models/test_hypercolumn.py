@@ -77,8 +77,3 @@ def test_gradients_reach_maps_that_want_them():
     maps = [m.requires_grad_() for m in pyramid(batch=1)]
     hypercolumn_soft_argmax(maps, torch.randn(2, 14, dtype=torch.float64), (8, 8)).sum().backward()
     assert all(m.grad.abs().sum() > 0 for m in maps)
-
-
-def test_channels_that_do_not_fit_are_refused():
-    with pytest.raises(ValueError, match="channels"):
-        hypercolumn_soft_argmax(pyramid(), torch.randn(2, 13, dtype=torch.float64), (8, 8))

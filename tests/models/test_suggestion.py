@@ -75,17 +75,3 @@ def test_nothing_to_pick():
     assert suggest(torch.zeros(0, 3), 5) == []
     assert suggest(torch.zeros(4, 3), 0) == []
     assert suggest(torch.eye(3), 1, [torch.zeros(0, 3)]) == suggest(torch.eye(3), 1)
-
-
-@pytest.mark.parametrize(
-    "looks, annotated",
-    [
-        (torch.zeros(4), []),
-        (torch.zeros(4, 3), [torch.zeros(2, 2)]),
-        (torch.full((4, 3), torch.nan), []),
-        (torch.zeros(4, 3), [torch.full((1, 3), torch.inf)]),
-    ],
-)
-def test_what_doesnt_fit(looks, annotated):
-    with pytest.raises(ValueError):
-        suggest(looks, 2, annotated)

@@ -42,7 +42,7 @@ def predictor(kind, model="resnet18", layer=4, use_hypercol=True, calibrated=Fal
         module.shape_weight.normal_(0, 1e-4)
         module.mean.uniform_(-0.5, 0.5)
         module.covariance.copy_(shape @ shape.t() + 0.02 * torch.eye(2 * LANDMARKS))
-    calibration = Calibration((0.5, 0.3), [0.1, -0.2, 0.3], 0.05, 99) if calibrated else None
+    calibration = Calibration([0.5, 0.3], [0.1, -0.2, 0.3], 0.05, 99) if calibrated else None
     return Predictor(readout, calibration).eval().requires_grad_(False)
 
 
