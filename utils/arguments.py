@@ -37,7 +37,7 @@ class ArgumentParser(argparse.ArgumentParser):
         self._choices_of_defaults[name] = choose
 
     def parse_known_args(self, *args: Any, **options: Any) -> Any:
-        """See argparse; options that others say are there, too."""
+        """Parse as argparse does, and choose the defaults that other options decide."""
         found, rest = super().parse_known_args(*args, **options)
         for name, choose in self._choices_of_defaults.items():
             if getattr(found, name) is None:

@@ -28,12 +28,9 @@ PLAIN_CLASSES = [
     (_SCALAR, "numpy.core.multiarray.scalar"),
 ]
 
-# What the entries of the published layout are [spec 7]; `state_dict` is DVE's.
-STATES = (
-    *("model", "model_ema", "contrast", "head", "optimizer", "state_dict"),
-    *("regressor", "ridge", "heatmaps", "best"),
-)
-KINDS = {"opt": argparse.Namespace, "epoch": int, **dict.fromkeys(STATES, dict)}
+# Of the published layout [spec 7], and of readouts; `state_dict` is DVE's.
+STATES = "model model_ema contrast head optimizer state_dict regressor ridge heatmaps best".split()
+ENTRY_TYPES = {"opt": argparse.Namespace, "epoch": int, **dict.fromkeys(STATES, dict)}
 
 
 def save_checkpoint(path: Path, content: dict, before: Callable[[], None] | None = None) -> None:
@@ -80,7 +77,7 @@ def load_checkpoint(path: str | Path, keys: tuple[str, ...]) -> dict:
         wanted = ", ".join(keys)
         raise InputError(f"{path}: expected a checkpoint with {wanted}; found {excerpt(found)}")
     for key in keys:
-        if not isinstance(content[key], kind := KINDS.get(key, object)):
+        if not isinstance(content[key], kind := ENTRY_TYPES.get(key, object)):
             raise InputError(f"{path}: {key} is {type(content[key]).__name__}, not {kind.__name__}")
     return content
 
@@ -179,20 +176,17 @@ def load_weights(module: nn.Module, state: dict, path: str | Path, hint: str) ->
     own = module.state_dict()
     if not all(isinstance(key, str) and key.isprintable() for key in state):
         raise InputError(f"{path}: holds weights whose keys are no names")
-    for key in own:
+    for key in (*own, *state):
         if key not in state:
-            raise InputError(f"{path}: holds another architecture than {hint}: {key} is missing")
-        if not isinstance(state[key], torch.Tensor) or state[key].shape != own[key].shape:
+            fault = f"{key} is missing"
+        elif key not in own:
+            fault = f"{key} has no place there"
+        elif not isinstance(state[key], torch.Tensor) or state[key].shape != own[key].shape:
             found = tuple(getattr(state[key], "shape", ()))
-            raise InputError(
-                f"{path}: holds another architecture than {hint}: {key} is {found}, "
-                f"expected {tuple(own[key].shape)}"
-            )
-    superfluous = next((key for key in state if key not in own), None)
-    if superfluous is not None:
-        raise InputError(
-            f"{path}: holds another architecture than {hint}: {superfluous} has no place there"
-        )
+            fault = f"{key} is {found}, expected {tuple(own[key].shape)}"
+        else:
+            continue
+        raise InputError(f"{path}: holds another architecture than {hint}: {fault}")
     try:
         for key, value in state.items():
             if value.is_floating_point() and not value.isfinite().all():

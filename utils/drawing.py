@@ -36,12 +36,12 @@ def enlarged(points: np.ndarray, zoom: float) -> np.ndarray:
 
 
 def draw_points(
-    drawing: Image.Image, points: np.ndarray, colours: list[tuple[int, int, int]], zoom: int = ZOOM
+    drawing: Image.Image, points: np.ndarray, colours: list[tuple[int, int, int]]
 ) -> None:
-    """Dot points (A, 2), given in pixels before the enlargement, onto an image."""
+    """Dot points (A, 2), in pixels of an image, onto what is the image enlarged `ZOOM` times."""
     draw = ImageDraw.Draw(drawing)
     radius = max(2, drawing.width // (70 if len(points) <= 20 else 130))
-    for (x, y), colour in zip(enlarged(points, zoom), colours, strict=True):
+    for (x, y), colour in zip(enlarged(points, ZOOM), colours, strict=True):
         box = (x - radius, y - radius, x + radius, y + radius)
         draw.ellipse(box, fill=colour, outline=(255, 255, 255))
 
@@ -58,7 +58,7 @@ def draw_predictions(image: Tensor, predicted: np.ndarray, truth: np.ndarray) ->
 
 
 def part_colours(count: int) -> list[tuple[int, int, int]]:
-    """Return a colour for each part, evenly spaced in hue."""
+    """Return a colour for each part, (red, green, blue) of 0 to 255, evenly spaced in hue."""
     hues = (colorsys.hsv_to_rgb(part / count, 0.9, 1.0) for part in range(count))
     return [(round(255 * r), round(255 * g), round(255 * b)) for r, g, b in hues]
 

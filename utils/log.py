@@ -33,11 +33,9 @@ class RunLog:
 
     def __init__(self) -> None:
         self.kept: list[str] | None = []  # None once the log is open
-        self.log_path: Path | None = None
-        self.scalar_path: Path | None = None
-        self.jsonl_path: Path | None = None
         self.file: IO[str] | None = None
-        self.scalars: _Events | None = None
+        self.scalars: tuple[Path, _Events] | None = None  # and the folder of their files
+        self.jsonl_path: Path | None = None
 
     def open(
         self,
@@ -57,14 +55,14 @@ class RunLog:
         kept, self.kept = self.kept or [], None
         if not is_first_rank():
             return
-        self.log_path, self.scalar_path, self.jsonl_path = log_path, scalar_path, jsonl_path
+        self.jsonl_path = jsonl_path
         if log_path is not None:
             with writing(log_path):
                 log_path.parent.mkdir(parents=True, exist_ok=True)
                 self.file = log_path.open("a", buffering=1)
         if scalar_path is not None:
             with writing(scalar_path):
-                self.scalars = _Events(str(scalar_path))
+                self.scalars = scalar_path, _Events(str(scalar_path))
         self.line(*([] if heading is None else [heading]), *kept)
 
     def line(self, *texts: str) -> None:
@@ -78,8 +76,8 @@ class RunLog:
             with writing("standard output"):
                 tqdm.write(text, file=sys.stdout)
                 sys.stdout.flush()
-            if self.file is not None and self.log_path is not None:
-                with writing(self.log_path):
+            if self.file is not None:
+                with writing(self.file.name):
                     print(text, file=self.file)
 
     def step(self, text: str) -> None:
@@ -89,10 +87,11 @@ class RunLog:
 
     def record(self, epoch: int, **scalars: float) -> None:
         """Record an epoch's scalars under their names."""
-        if self.scalars is not None and self.scalar_path is not None:
-            with writing(self.scalar_path):
+        if self.scalars is not None:
+            folder, events = self.scalars
+            with writing(folder):
                 for name, value in scalars.items():
-                    self.scalars.log_value(name, value, epoch)
+                    events.log_value(name, value, epoch)
         if self.jsonl_path is not None:
             with writing(self.jsonl_path), self.jsonl_path.open("a") as file:
                 print(json.dumps({"epoch": epoch, **scalars}), file=file)

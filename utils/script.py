@@ -23,7 +23,11 @@ def run_script(main: Callable[[], None]) -> None:
         _say(f"error: {message}")
         sys.exit(2)
     except RuntimeError as error:
-        if not _has_lost_contact(error):
+        if "TORCHELASTIC_RUN_ID" not in os.environ:
+            raise
+        from utils.process_group import is_connection_lost
+
+        if not is_connection_lost(error):
             raise
         said = str(error).splitlines()[0]
         _say(f"stopped: another process of this run has ended or can't be reached ({said})")
@@ -55,11 +59,3 @@ def _say(message: str) -> None:
         if not is_first_to_report(message):
             return
     print(f"{sys.argv[0]}: {message}", file=sys.stderr)
-
-
-def _has_lost_contact(error: RuntimeError) -> bool:
-    if "TORCHELASTIC_RUN_ID" not in os.environ:
-        return False
-    from utils.process_group import is_connection_lost
-
-    return is_connection_lost(error)

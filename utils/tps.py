@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-GRID_SIDE = 10
+GRID_SIDE = 10  # control points in a row
 EPSILON = 1e-5  # [spec 6] inside the logarithm of the kernel
 NEWTON_STEPS = 12
 TOLERANCE = 1e-9  # of a step, in [-1, 1] units
@@ -19,8 +19,7 @@ TOLERANCE = 1e-9  # of a step, in [-1, 1] units
 def control_points() -> Tensor:
     """Return the (P, 2) grid over [-1, 1], x running fastest."""
     axis = torch.linspace(-1, 1, GRID_SIDE)
-    y, x = torch.meshgrid(axis, axis, indexing="ij")
-    return torch.stack([x.flatten(), y.flatten()], dim=1)
+    return torch.cartesian_prod(axis, axis).flip(1)
 
 
 def design_rows(points: Tensor, controls: Tensor) -> Tensor:
@@ -78,8 +77,7 @@ class WarperSingle:
         self.H, self.W = H, W
         self.spread = (warpsd_all, warpsd_subset, transsd, scalesd, rotsd)
         self.controls = control_points()
-        y, x = torch.meshgrid(torch.linspace(-1, 1, H), torch.linspace(-1, 1, W), indexing="ij")
-        pixels = torch.stack([x.flatten(), y.flatten()], dim=1)  # (H * W, 2)
+        pixels = torch.cartesian_prod(*(torch.linspace(-1, 1, n) for n in (H, W))).flip(1)
         self.F = design_rows(pixels, self.controls)  # (H * W, P + 3)
 
     def __call__(
