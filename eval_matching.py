@@ -9,8 +9,8 @@ point where it was; the first pairs to {out}/matches.png, the flags to {out}/opt
 [spec 13.] Letters: B pairs, A landmarks, C channels, H and W rows and columns of a feature map.
 """
 
+import argparse
 import json
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -42,7 +42,7 @@ from utils.randomness import seed_everything
 from utils.script import run_script
 
 SHEET_PAIRS = 12
-KINDS = ("warped", "others")  # of pairs
+PAIRS = {"warped": "an image and its warp", "others": "two images"}
 
 
 def build_parser() -> ArgumentParser:
@@ -90,23 +90,23 @@ def main() -> None:
     use_colours(encoder, upright, warped, noted_in=args.trained_model_path)
     log.open(args.log_path)
 
-    pairs = Pairs(upright, warped, args.pairs, args.seed)
+    pairs = choose_pairs(len(upright), args.pairs, args.seed)
     loader = build_loader(
-        Items(pairs, pairs.items),
+        Items(pairs, partial(read_pair, pairs, upright, warped)),
         batch_size=args.batch_size,
         num_workers=args.num_workers,
         seed=args.seed,
         shuffle=False,
         device=device,
     )
-    distances: dict[str, list[Tensor]] = {f"{k}{c}": [] for k in KINDS for c in ("", "_copied")}
+    distances: dict[str, list[Tensor]] = {f"{k}{c}": [] for k in PAIRS for c in ("", "_copied")}
     drawings: list[Image.Image] = []
     for source, *targets in progress(loader, "matching"):
         features = [
             encode_dense(encoder, item.image.to(device), levels) for item in (source, *targets)
         ]
         points = source.points_norm.to(device)  # (B, A, 2)
-        for kind, target, feature in zip(KINDS, targets, features[1:], strict=True):
+        for kind, target, feature in zip(PAIRS, targets, features[1:], strict=True):
             found = match_points(features[0], points, feature, upright.side).cpu()
             shown = source.visible & target.visible
             for name, guess in ((kind, found), (f"{kind}_copied", source.points_norm)):
@@ -114,38 +114,27 @@ def main() -> None:
                 distances[name].append(pixels[shown])
             if len(drawings) < 2 * SHEET_PAIRS and kind == "others":
                 drawings += draw_pairs(upright, source, target, found, shown)
-    record = partial(record_options, args.out, plain_options(args), {"images": len(upright)})
-    report(args.out, args.pairs, len(upright), distances, drawings, record, log)
+    report(args, len(upright), distances, drawings, log)
 
 
-class Pairs:
-    """Pairs of an image and its warp, and of two different images.
+def choose_pairs(images: int, count: int, seed: int) -> list[tuple[int, int]]:
+    """Return the numbers of two different images, of so many, for each pair."""
+    generator = torch.Generator().manual_seed(seed)
+    first = torch.randint(images, (count,), generator=generator).tolist()
+    step = torch.randint(1, images, (count,), generator=generator).tolist()
+    return [(a, (a + b) % images) for a, b in zip(first, step, strict=True)]
 
-    Args:
-        upright: the images.
-        warped: the same, each warped at random.
-        count: of the pairs of each kind.
-        seed: of the images that make a pair.
-    """
 
-    def __init__(self, upright: FaceDataset, warped: FaceDataset, count: int, seed: int) -> None:
-        self.upright, self.warped = upright, warped
-        generator = torch.Generator().manual_seed(seed)
-        self.first = torch.randint(len(upright), (count,), generator=generator).tolist()
-        step = torch.randint(1, len(upright), (count,), generator=generator).tolist()
-        self.second = [(a + b) % len(upright) for a, b in zip(self.first, step, strict=True)]
-
-    def __len__(self) -> int:
-        return len(self.first)
-
-    def items(self, number: int) -> tuple[AnnotatedItem, AnnotatedItem, AnnotatedItem]:
-        """Return an image, its warp and another image."""
-        first, second = self.first[number], self.second[number]
-        return (
-            self.upright.annotated_item(first),
-            self.warped.annotated_item(first),
-            self.upright.annotated_item(second),
-        )
+def read_pair(
+    pairs: list[tuple[int, int]], upright: FaceDataset, warped: FaceDataset, number: int
+) -> tuple[AnnotatedItem, AnnotatedItem, AnnotatedItem]:
+    """Return an image, its warp and another image."""
+    first, second = pairs[number]
+    return (
+        upright.annotated_item(first),
+        warped.annotated_item(first),
+        upright.annotated_item(second),
+    )
 
 
 def draw_pairs(
@@ -163,25 +152,23 @@ def draw_pairs(
 
 
 def report(
-    out: Path,
-    pairs: int,
+    args: argparse.Namespace,
     images: int,
     distances: dict[str, list[Tensor]],
     drawings: list[Image.Image],
-    record: Callable[[], None],
     log: RunLog,
 ) -> None:
-    """Print the mean distances, and write them, the drawings and what ``record`` does.
+    """Print the mean distances, and write them, the drawings and the options.
 
     Raises:
         InputError: if no pair of one kind shows a landmark in both images.
     """
-    kinds = tuple(zip(KINDS, ("an image and its warp", "two images"), strict=True))
-    for kind, words in kinds:
+    pairs, out = args.pairs, args.out
+    for kind, words in PAIRS.items():
         if not any(len(part) for part in distances[kind]):
             raise InputError(f"--pairs {pairs}: no pair of {words} shows a landmark in both")
     means = {name: float(torch.cat(parts).mean()) for name, parts in distances.items()}
-    for kind, words in kinds:
+    for kind, words in PAIRS.items():
         log.line(
             f"{pairs} pairs of {words}: {means[kind]:.2f} px; points left where they were "
             f"{means[f'{kind}_copied']:.2f} px"
@@ -190,7 +177,7 @@ def report(
         out.mkdir(parents=True, exist_ok=True)
     title = "points given, and found in another image: blue; truth green"
     save_png(sheet(drawings[: 2 * SHEET_PAIRS], 6, title), out / "matches.png")
-    record()
+    record_options(out, plain_options(args), {"images": images})
     result = {"pairs": pairs, "images": {"Test": images}, "px": means}
     write_text(out / "matching.json", json.dumps(result, indent=1) + "\n")
     log.line(f"pairs of images: {out / 'matches.png'}")

@@ -13,29 +13,35 @@ _long.csv, .dlc.csv (DeepLabCut's), .json (COCO's) or .tps. [spec 18.]
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from data_loader.folder import add_boxes_argument, add_fit_argument, add_margin_argument
 from data_loader.loaders import add_loader_arguments, worker_notice
-from data_loader.unannotated import ImageFiles, ImageSource, annotated_images, open_source
-from engine.pages.page import add_page_argument, check_page
-from engine.prediction.export import check_export, export
+from data_loader.readers.prediction_files import prediction_format, write_predictions
+from data_loader.unannotated import (
+    ImageFiles,
+    ImageSource,
+    VideoFrames,
+    annotated_images,
+    open_source,
+)
+from engine.pages.page import add_page_argument, check_page, write_page
+from engine.prediction.export import export
+from engine.prediction.frame import Frame
 from engine.prediction.pictures import (
-    check_suggestion,
-    check_video,
     draw_least_certain,
     draw_video,
+    page_records,
+    paths_of,
     suggest_images,
-    write_prediction_page,
 )
-from engine.prediction.predictor import Frame, PredictorSettings, Trained, load_predictor
-from engine.prediction.run import PredictionRun, PredictionSettings, bad_list
+from engine.prediction.predictor import PredictionSettings, Trained, load_predictor
+from engine.prediction.run import PredictionRun
 from engine.prediction.windows import (
     add_window_arguments,
     box_notices,
-    check_windows,
+    place_window,
     window_side,
-    write_windows,
 )
 from engine.readouts.kinds import add_readout_argument
 from engine.run import (
@@ -48,6 +54,7 @@ from engine.run import (
 from models.encoders import add_projection_argument, add_weights_arguments
 from utils.arguments import ArgumentParser, positive_int
 from utils.errors import InputError
+from utils.files import check_output
 from utils.log import RunLog, Stopwatch
 from utils.script import run_script
 
@@ -109,57 +116,65 @@ def build_parser() -> ArgumentParser:
     return parser
 
 
-class Extras(NamedTuple):
-    """What is made beside the results, see the flags."""
-
-    draw: int | None
-    out_video: Path | None
-    page: Path | None
-    suggest: int | None
-    windows: Path | None
-    window_size: int | None
-
-
 def check_extras(
-    extras: Extras,
-    source: ImageSource,
-    overwrite: bool,
-    frame: Frame,
-    annotated: ImageFiles | None,
+    settings: PredictionSettings, source: ImageSource, frame: Frame, annotated: ImageFiles | None
 ) -> None:
-    """Raise an `InputError` if something can't be made, before the work begins."""
-    if extras.windows is not None:
-        check_windows(source, extras.windows, overwrite)
-        window_side(frame, extras.window_size)
-    elif extras.window_size is not None:
+    """Raise an `InputError` if something can't be made beside the results, before the work."""
+    is_video = isinstance(source, VideoFrames)
+    if is_video and (settings.windows is not None or settings.suggest is not None):
+        flag = "--suggest" if settings.windows is None else "--windows"
+        raise InputError(f"{flag}: of image files, not of a video")
+    if settings.out_video is not None and not is_video:
+        raise InputError(f"--out_video {settings.out_video}: --images is no video")
+    for flag, path in (("--windows", settings.windows), ("--out_video", settings.out_video)):
+        if path is not None:
+            check_output(path, settings.overwrite, flag)
+    if settings.windows is not None:
+        if prediction_format(settings.windows) != "coco":
+            raise InputError(f"--windows {settings.windows}: its name must end in .json")
+        window_side(frame, settings.window_size)
+    elif settings.window_size is not None:
         raise InputError("--window_size: only with --windows")
-    if extras.out_video is not None:
-        check_video(source, extras.out_video, overwrite)
-    if extras.page is not None:
-        check_page(extras.page, overwrite)
-    if extras.suggest is not None:
-        check_suggestion(source, annotated)
+    if settings.page is not None:
+        check_page(settings.page, settings.overwrite)
+    known = paths_of(annotated)
+    if (
+        settings.suggest is not None
+        and isinstance(source, ImageFiles)
+        and paths_of(source) <= known
+    ):
+        raise InputError("--suggest: all images are annotated already")
 
 
-def make_extras(extras: Extras, run: PredictionRun, annotated: ImageFiles | None) -> Iterator[str]:
-    """Make them, and yield a line on each."""
-    out, overwrite = run.settings.out, run.settings.overwrite
-    if extras.draw is not None:
+def make_extras(run: PredictionRun, annotated: ImageFiles | None) -> Iterator[str]:
+    """Make what is wanted beside the results; yield a line on each."""
+    settings, source, names = run.settings, run.source, run.frame.names
+    out = settings.out
+    if settings.draw is not None:
         folder = out.with_name(f"{out.name}.drawn")
-        yield f"{draw_least_certain(run, extras.draw, folder):,} drawings: {folder}"
-    if extras.out_video is not None:
-        yield f"{draw_video(run, extras.out_video):,} labelled frames: {extras.out_video}"
-    if extras.page is not None:
-        write_prediction_page(run, extras.page, str(out.name), overwrite)
-        yield f"a page to look through: {extras.page / 'index.html'}"
-    if extras.windows is not None:
-        side = window_side(run.frame, extras.window_size)
-        count = write_windows(run, side, extras.windows)
-        yield f"{count:,} windows of {side} x {side} pixels: {extras.windows}"
-    if extras.suggest is not None:
+        yield f"{draw_least_certain(run, settings.draw, folder):,} drawings: {folder}"
+    if settings.out_video is not None and isinstance(source, VideoFrames):
+        count = draw_video(run, source, settings.out_video)
+        yield f"{count:,} labelled frames: {settings.out_video}"
+    if settings.page is not None:
+        page = write_page(
+            settings.page,
+            page_records(run),
+            names=names,
+            title=out.name,
+            overwrite=settings.overwrite,
+        )
+        yield f"a page to look through: {page}"
+    if settings.windows is not None:
+        side = window_side(run.frame, settings.window_size)
+        windows = (f._replace(box=place_window(f, side)) for f in run.part.readable())
+        write_predictions(settings.windows, names, windows, run.has_instances)
+        count = run.part.count - run.part.bad
+        yield f"{count:,} windows of {side} x {side} pixels: {settings.windows}"
+    if settings.suggest is not None and isinstance(source, ImageFiles):
         path = out.with_name(f"{out.name}.suggested.txt")
-        names = suggest_images(run, annotated, extras.suggest, path)
-        yield f"{len(names)} images to annotate next: {path}"
+        suggested = suggest_images(run, source, annotated, settings.suggest, path)
+        yield f"{len(suggested)} images to annotate next: {path}"
 
 
 def annotated_before(trained: Trained) -> ImageFiles | None:
@@ -181,34 +196,31 @@ def main() -> None:
     log, watch = RunLog(), Stopwatch()
     log.line(*worker_notice(args.num_workers))
     device = choose_device(args.device, args.gpu)
-    predictor, frame, trained = load_predictor(PredictorSettings.from_options(args), log)
+    settings = PredictionSettings.from_options(args)
+    predictor, trained = load_predictor(settings, log)
     if args.export is not None:
-        check_export(args.export, args.overwrite)
-        log.line(export(args.export, predictor, frame))
+        log.line(export(args.export, predictor, args.overwrite))
     if args.images is None:
         log.open()
         return
     source = open_source(args.images, None if args.boxes is None else Path(args.boxes))
-    log.line(*box_notices(frame, source))
-    extras = Extras(
-        args.draw, args.out_video, args.page, args.suggest, args.windows, args.window_size
-    )
+    log.line(*box_notices(predictor.frame, source))
     annotated = None if args.suggest is None else annotated_before(trained)
-    check_extras(extras, source, args.overwrite, frame, annotated)
-    settings = PredictionSettings(args.out, args.overwrite, args.batch_size, args.num_workers)
-    run = PredictionRun(predictor.to(device), frame, source, settings, log)
+    check_extras(settings, source, predictor.frame, annotated)
+    run = PredictionRun(predictor.to(device), source, settings, log)
     shown = "boxes" if run.has_boxes else "images"
     count = "frames" if source.count is None else f"{source.count:,} {shown}"
     where = describe_device(device, args.gpu)
-    log.open(heading=f"{args.images}: {count}; {len(frame.names)} points; {where}")
+    log.open(heading=f"{args.images}: {count}; {len(run.frame.names)} points; {where}")
     with run:
-        total, bad = run.predict()
-        for line in make_extras(extras, run, annotated):
+        run.predict()
+        for line in make_extras(run, annotated):
             log.line(line)
         run.finish()
+    total, bad = run.part.count, run.part.bad
     log.line(f"{total - bad:,} of {total:,} {shown}: {args.out}; {watch.seconds():.1f} s")
     if bad:
-        log.line(f"{bad:,} {shown} can't be read, skipped: listed in {bad_list(args.out)}")
+        log.line(f"{bad:,} {shown} can't be read, skipped: listed in {run.bad_list}")
 
 
 if __name__ == "__main__":

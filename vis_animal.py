@@ -33,6 +33,7 @@ from data_loader.data_loaders_animal import add_animal_arguments, build_animal_d
 from data_loader.geometry import denormalize_points
 from data_loader.keypoints import Keypoints
 from engine.pages.visualization import (
+    Compared,
     VisualizationSettings,
     add_visualization_arguments,
     run_visualization,
@@ -100,7 +101,7 @@ def draw(
     return drawings
 
 
-def score(batches: list[tuple[Tensor, Tensor, Tensor]], _: Tensor) -> str:
+def score(batches: Compared, _: Tensor) -> str:
     """Return the test set's score in words: the mean over batches, weighted by `Task.judged`."""
     mean, task = WeightedMean(), animal_task()
     for pred, truth, visible in batches:
@@ -111,9 +112,7 @@ def score(batches: list[tuple[Tensor, Tensor, Tensor]], _: Tensor) -> str:
     return f"PCK {pck:.2f} % (as published), {exact:.2f} % (exact)"
 
 
-def score_own(
-    dataset: Keypoints, batches: list[tuple[Tensor, Tensor, Tensor]], confidence: Tensor
-) -> str:
+def score_own(dataset: Keypoints, batches: Compared, confidence: Tensor) -> str:
     """Return the score of predictions on images of one's own, in the pixels of these, in words."""
     predicted = torch.cat([pred for pred, _, _ in batches])
     found = to_original(dataset, predicted)

@@ -22,6 +22,7 @@ from data_loader.bad_images import image_options
 from data_loader.data_loaders_face import add_face_arguments, build_face_dataset
 from data_loader.geometry import denormalize_points
 from engine.pages.visualization import (
+    Compared,
     VisualizationSettings,
     add_visualization_arguments,
     run_visualization,
@@ -51,7 +52,7 @@ def draw(
     return [drawing]
 
 
-def score(eyes: tuple[int, int], batches: list[tuple[Tensor, Tensor, Tensor]], _: Tensor) -> str:
+def score(eyes: tuple[int, int], batches: Compared, _: Tensor) -> str:
     """Return the error on the whole test set in words."""
     pred, truth, visible = (torch.cat(parts) for parts in zip(*batches, strict=True))
     error = inter_ocular_error(pred, truth, eyes, visible)

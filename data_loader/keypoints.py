@@ -255,7 +255,7 @@ class Keypoints(OwnImages, LandmarkDataset):
         return {"landmarks": landmarks}
 
     def _noted_boxes(self) -> dict[str, object]:
-        """Return what tells boxes of another kind: see `predictor.Seen`."""
+        """Return how large boxes are, and how far points reach; see `frame.Seen`."""
         boxes = self.annotations["boxes"]
         boxed = ~np.isnan(boxes).any(axis=1)  # (N,)
         spans = spans_of(self.annotations["keypoints"], self.annotations["visible"])

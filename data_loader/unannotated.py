@@ -15,8 +15,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset, IterableDataset, Subset
 
-from data_loader.framing import Box, Framing
-from data_loader.geometry import centre_crop
+from data_loader.framing import Box
 from data_loader.instances import with_boxes
 from data_loader.items import Items
 from data_loader.readers.annotation_files import read_lines, replace_backslashes
@@ -25,7 +24,6 @@ from data_loader.readers.image_names import find_images, resolve_listed
 from data_loader.readers.images import SUFFIXES, open_image
 from data_loader.readers.keypoint_files import read_keypoints
 from data_loader.readers.videos import VIDEOS, read_frames
-from data_loader.views.random_view import channels
 from utils.errors import ImageError, InputError
 from utils.files import printable
 
@@ -56,26 +54,8 @@ class InputItem(NamedTuple):
     reason: str  # why it can't be read; empty if it could
 
 
+# An image, or a box of it, to the input (3, W, W) and the map (2, 2) of `InputItem`.
 Prepare = Callable[[Image.Image, Box | None], tuple[Tensor, Tensor]]
-
-
-class Preparation:
-    """How an image becomes what the network sees.
-
-    Args:
-        framing: how it becomes a square.
-        crop: pixels cut off each side of that.
-        normalize: standardises the colours of (3, W, W) in [0, 1].
-    """
-
-    def __init__(self, framing: Framing, crop: int, normalize: Callable[[Tensor], Tensor]) -> None:
-        self.framing, self.crop, self.normalize = framing, crop, normalize
-
-    def __call__(self, image: Image.Image, box: Box | None) -> tuple[Tensor, Tensor]:
-        """Return the input (3, W, W) and the map (2, 2) of `InputItem`."""
-        square, affine = self.framing.to_square(image, box)
-        pixels = centre_crop(channels(square).float() / 255, self.crop)
-        return self.normalize(pixels), torch.tensor(affine, dtype=torch.float64)
 
 
 class ImageFiles:
@@ -142,15 +122,15 @@ class VideoFrames:
         self.path = path
 
     def shown(self, index: int) -> Shown:
-        """See `ImageFiles`."""
+        """Return a frame's name."""
         return Shown(f"{self.path.name}/{index:06d}")
 
     def items(self, prepare: Prepare, side: int, first: int) -> Dataset:
-        """See `ImageFiles`."""
+        """Return a data set of `InputItem` from one frame on."""
         return _FrameItems(self.path, prepare, first)
 
     def open(self, indices: list[int]) -> Iterator[tuple[int, Image.Image]]:
-        """See `ImageFiles`."""
+        """Yield the frames of ascending numbers, with these."""
         wanted = set(indices)
         for index, image in enumerate(read_frames(self.path)):
             if index in wanted:
@@ -160,7 +140,7 @@ class VideoFrames:
                 return
 
     def identity(self) -> list[str]:
-        """See `ImageFiles`."""
+        """Return what tells this video from others."""
         return [self.path.name, str(self.path.stat().st_size)]
 
 

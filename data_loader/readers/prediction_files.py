@@ -30,7 +30,7 @@ ONE_INSTANCE = ("deeplabcut", "tps")  # formats without several instances of an 
 
 
 class Prediction(NamedTuple):
-    """The points found in an image, or in one instance that it shows.
+    """The points found in an image, or in one instance that it shows; or that it can't be read.
 
     Attributes:
         image: its name.
@@ -39,6 +39,8 @@ class Prediction(NamedTuple):
         confidence: (A,) in [0, 1].
         instance: which of the image's instances; empty if it shows one.
         box: of the instance, in pixels.
+        number: of the image in its source.
+        bad: why it can't be read, and has neither size nor points; empty if it can.
     """
 
     image: str
@@ -47,6 +49,13 @@ class Prediction(NamedTuple):
     confidence: np.ndarray
     instance: str = ""
     box: Box | None = None
+    number: int = 0
+    bad: str = ""
+
+    @property
+    def certainty(self) -> float:
+        """The mean confidence."""
+        return float(sum(self.confidence)) / len(self.confidence)
 
 
 def prediction_format(path: Path, instances: bool = False) -> str:

@@ -10,13 +10,14 @@ import json
 import math
 import shutil
 from collections.abc import Iterable, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
 
-from data_loader.framing import Box
+from data_loader.framing import Window
 from data_loader.readers.images import open_image
 from utils.drawing import part_colours
 from utils.errors import ImageError, InputError
@@ -46,8 +47,7 @@ class PageRecord(NamedTuple):
 
     Attributes:
         name: to show; any text.
-        image: a file, which is opened with its note of orientation heeded, or an image in memory,
-            of any size: it is shown as ``width`` x ``height`` pixels.
+        image: a file, which is opened with its note of orientation heeded, or an image in memory.
         points: (A, 2) float, x before y, in original pixels: the centre of the first is 0. NaN
             where nothing was found.
         confidence: (A,) in [0, 1]; NaN where it isn't known.
@@ -55,7 +55,7 @@ class PageRecord(NamedTuple):
         width: of the original image, in pixels.
         height: the same.
         label: to show beside the name, such as a split.
-        box: the part of the image to show: left, top, right, bottom in original pixels.
+        window: the part of the image to show, which may lie beyond its edges; None for all of it.
     """
 
     name: str
@@ -66,21 +66,7 @@ class PageRecord(NamedTuple):
     width: int
     height: int
     label: str = ""
-    box: Box | None = None
-
-
-class Page(NamedTuple):
-    """What was written.
-
-    Attributes:
-        path: to open in a browser.
-        records: N.
-        unreadable: how many of the records have no image to show.
-    """
-
-    path: Path
-    records: int
-    unreadable: int
+    window: Window | None = None
 
 
 def write_page(
@@ -91,8 +77,8 @@ def write_page(
     title: str,
     about: str = "",
     overwrite: bool = False,
-) -> Page:
-    """Write a page of records, which are taken one by one and not kept.
+) -> Path:
+    """Write a page of records, which are taken one by one; return the file to open in a browser.
 
     The page appears as a whole when all is written; a killed run leaves ``.NAME.unfinished``
     beside its place, which the next one removes.
@@ -114,14 +100,14 @@ def write_page(
         shutil.rmtree(partial, ignore_errors=True)
         (partial / "data").mkdir(parents=True)
     try:
-        count, unreadable = _fill(partial, records, list(names), {"title": title, "about": about})
+        _fill(partial, records, list(names), {"title": title, "about": about})
         with writing(folder):
             if folder.exists():
                 shutil.rmtree(folder)
             partial.replace(folder)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-    return Page(folder / "index.html", count, unreadable)
+    return folder / "index.html"
 
 
 def check_page(folder: Path, overwrite: bool = False) -> None:
@@ -145,18 +131,20 @@ def check_page(folder: Path, overwrite: bool = False) -> None:
 
 def _fill(
     folder: Path, records: Iterable[PageRecord], names: list[str], heading: dict[str, str]
-) -> tuple[int, int]:
-    """Write all files of a page; return how many records it has, and how many without image."""
+) -> None:
+    """Write all files of a page."""
     for path in FILES.iterdir():
         if path.is_file():
             write_text(folder / path.name, path.read_text())
-    data = _Data(folder / "data", len(names))
-    count = unreadable = 0
-    for number, record in enumerate(records):
-        kind, frame = _save_images(folder / "images", number, record)
-        data.add(record, kind, frame)
-        count, unreadable = number + 1, unreadable + (kind == NO_IMAGE)
-    data.write()
+    count, left = 0, iter(records)
+    while rows := [
+        _row(folder / "images", number, record)
+        for number, record in zip(range(count, count + PAGE_SIZE), left, strict=False)
+    ]:
+        columns = {name: list(chain.from_iterable(row[name] for row in rows)) for name in rows[0]}
+        content = _call("addRecords", {"first": count, **columns})
+        write_text(folder / "data" / f"{count // PAGE_SIZE:04d}.js", content)
+        count += len(rows)
     summary = {
         **{name: printable(text) for name, text in heading.items()},
         "points": [printable(name) for name in names],
@@ -166,51 +154,26 @@ def _fill(
         "folderSize": FOLDER_SIZE,
     }
     write_text(folder / "data" / "summary.js", _call("setSummary", summary))
-    return count, unreadable
 
 
-class _Data:
-    """The records since the last data file, as columns of numbers and texts."""
-
-    def __init__(self, folder: Path, landmarks: int) -> None:
-        self.folder, self.landmarks = folder, landmarks
-        self.page = 0
-        self.columns = self._empty()
-
-    def _empty(self) -> dict[str, list[Any]]:
-        names = ("names", "labels", "images", "frames", "points", "confidence", "truth")
-        return {name: [] for name in names}
-
-    def add(self, record: PageRecord, kind: int, frame: tuple[int, int, int, int]) -> None:
-        """Take a record; write a file when there are enough."""
-        nothing = np.full((self.landmarks, 2), np.nan)
-        shown = {
-            "points": np.asarray(record.points, dtype=np.float64),
-            "truth": nothing if record.truth is None else np.asarray(record.truth, np.float64),
-            "confidence": np.asarray(record.confidence, dtype=np.float64),
-        }
-        for name, values in shown.items():
-            if values.shape != (nothing.shape if name != "confidence" else nothing.shape[:1]):
-                raise ValueError(f"{name} of {record.name}: {values.shape}, A={self.landmarks}")
-            self.columns[name] += _numbers(values, 4 if name == "confidence" else 2)
-        self.columns["names"].append(printable(record.name))
-        self.columns["labels"].append(printable(record.label))
-        self.columns["images"].append(kind)
-        self.columns["frames"] += frame
-        if len(self.columns["names"]) == PAGE_SIZE:
-            self.write()
-
-    def write(self) -> None:
-        """Write the records since the last file, if there are any."""
-        if self.columns["names"]:
-            content = _call("addRecords", {"first": self.page * PAGE_SIZE, **self.columns})
-            write_text(self.folder / f"{self.page:04d}.js", content)
-            self.page, self.columns = self.page + 1, self._empty()
+def _row(folder: Path, number: int, record: PageRecord) -> dict[str, Sequence[Any]]:
+    """Write a record's images; return its numbers and texts by column of a data file."""
+    kind, frame = _save_images(folder, number, record)
+    truth = np.full_like(record.points, np.nan) if record.truth is None else record.truth
+    return {
+        "names": [printable(record.name)],
+        "labels": [printable(record.label)],
+        "images": [kind],
+        "frames": frame,
+        "points": _numbers(record.points, 2),
+        "confidence": _numbers(record.confidence, 4),
+        "truth": _numbers(truth, 2),
+    }
 
 
 def _numbers(values: np.ndarray, digits: int) -> list[float | None]:
     """Return all numbers of an array, rounded; None, which JSON has, for those that aren't one."""
-    flat = values.ravel().tolist()
+    flat = np.asarray(values, dtype=np.float64).ravel().tolist()
     return [round(value, digits) if math.isfinite(value) else None for value in flat]
 
 
@@ -225,14 +188,12 @@ def _call(function: str, value: object) -> str:
     return f"{function}({text});\n"
 
 
-def _save_images(
-    folder: Path, number: int, record: PageRecord
-) -> tuple[int, tuple[int, int, int, int]]:
+def _save_images(folder: Path, number: int, record: PageRecord) -> tuple[int, Window]:
     """Write a record's JPEGs; return which there are, and the window that they show.
 
     The window is left, top, width and height in original pixels.
     """
-    left, top, right, bottom = _window(record)
+    window = left, top, right, bottom = _window(record)
     frame = (left, top, right - left, bottom - top)
     try:
         image = (
@@ -242,16 +203,7 @@ def _save_images(
         )
     except ImageError:
         return NO_IMAGE, frame
-    if frame[2:] != (record.width, record.height):
-        across, down = image.width / record.width, image.height / record.height
-        image = image.crop(
-            (
-                round(left * across),
-                round(top * down),
-                max(round(right * across), round(left * across) + 1),
-                max(round(bottom * down), round(top * down) + 1),
-            )
-        )
+    image = image.crop(window)
     place = folder / f"{number // FOLDER_SIZE:03d}"
     with writing(place):
         place.mkdir(parents=True, exist_ok=True)
@@ -262,15 +214,13 @@ def _save_images(
     return TWO_SIZES, frame
 
 
-def _window(record: PageRecord) -> tuple[int, int, int, int]:
-    """Return which whole pixels to show: a record's box, cut off at the image's edges, or all."""
-    if record.box is None or not all(map(math.isfinite, record.box)):
-        return 0, 0, record.width, record.height
-    left, right = (min(max(value, -0.5), record.width - 0.5) + 0.5 for value in record.box[::2])
-    top, bottom = (min(max(value, -0.5), record.height - 0.5) + 0.5 for value in record.box[1::2])
-    if not (right > left and bottom > top):
-        return 0, 0, record.width, record.height
-    return math.floor(left), math.floor(top), math.ceil(right), math.ceil(bottom)
+def _window(record: PageRecord) -> Window:
+    """Return which pixels to show: a record's window, cut off at the image's edges, or all."""
+    whole = 0, 0, record.width, record.height
+    left, top, right, bottom = record.window or whole
+    left, right = (min(max(value, 0), record.width) for value in (left, right))
+    top, bottom = (min(max(value, 0), record.height) for value in (top, bottom))
+    return (left, top, right, bottom) if right > left and bottom > top else whole
 
 
 def _shrink(image: Image.Image, longer: int) -> Image.Image:

@@ -54,8 +54,6 @@ def dataset_records(
 
 def _own_record(dataset: Keypoints, index: int, predicted: np.ndarray) -> PageRecord:
     width, height = dataset.annotations["sizes"][index].tolist()
-    window = dataset.framing.window((width, height), dataset.box(index))
-    left, top, right, bottom = (edge - 0.5 for edge in window)
     return PageRecord(
         name=dataset.filenames[index],
         image=dataset.path(index),
@@ -64,7 +62,7 @@ def _own_record(dataset: Keypoints, index: int, predicted: np.ndarray) -> PageRe
         truth=np.asarray(dataset.annotations["keypoints"][index], dtype=np.float64),
         width=width,
         height=height,
-        box=(left, top, right, bottom),
+        window=dataset.framing.window((width, height), dataset.box(index)),
     )
 
 

@@ -1,6 +1,6 @@
-"""What the two visualization scripts share: their options, and images of hypercolumns.
+"""What the two visualization scripts share: their options, and the run itself.
 
-Letters: B images, C channels, h and w rows and columns of a map, P principal components.
+Letters: B images, A landmarks, P principal components, h and w rows and columns of their maps.
 """
 
 from collections.abc import Callable
@@ -8,10 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from PIL import Image
-from sklearn.decomposition import PCA
 from torch import Tensor
 from torch.utils.data import DataLoader
 
@@ -20,6 +18,12 @@ from data_loader.items import Items
 from data_loader.landmark_dataset import LandmarkDataset
 from data_loader.loaders import add_loader_arguments, build_loader, worker_notice
 from engine.encoder_loading import EncoderSettings, load_frozen_encoder, use_colours
+from engine.pages.components import (
+    SHEET_COLUMNS,
+    SHEET_IMAGES,
+    draw_components,
+    principal_maps,
+)
 from engine.pages.page import add_page_argument, check_page, write_page
 from engine.pages.records import dataset_records, landmark_names
 from engine.prediction.predictor import read_calibration
@@ -47,16 +51,13 @@ from models.encoders import (
     encode_dense,
 )
 from utils.arguments import ArgumentParser, add_ignored_arguments, ignored_notices
-from utils.drawing import render_heatmap, render_rgb, save_png, sheet, to_pil
+from utils.drawing import save_png, sheet
 from utils.errors import InputError
 from utils.files import excerpt
 from utils.log import RunLog, progress
 from utils.randomness import seed_everything
 
-COMPONENTS = 25  # [spec 7]
 DRAWN_BATCHES = 4  # [spec 7]
-SHEET_IMAGES, SHEET_COLUMNS = 24, 6
-CONTRAST = (1, 99)  # percentiles of a component that become black and white
 
 
 def training_flags() -> dict[str, Any]:
@@ -72,12 +73,13 @@ def training_flags() -> dict[str, Any]:
     return {name: "" if default is None else default for name, default in defaults.items()}
 
 
-# (folder, index, image (3, H, W) in [0, 1], prediction (A, 2), truth (A, 2), visible (A,))
-# to the images it wrote
+# Folder, index, image (3, H, W) in [0, 1], prediction (A, 2), truth (A, 2) and visible (A,) to the
+# images that were written.
 Draw = Callable[[Path, int, Tensor, Tensor, Tensor, Tensor], list[Image.Image]]
-# (predictions (B, A, 2), truths (B, A, 2), visible (B, A)) of all batches, and the readout's own
-# confidence (N, A) in all images, to words
-Score = Callable[[list[tuple[Tensor, Tensor, Tensor]], Tensor], str]
+# Predictions (B, A, 2), truths (B, A, 2) and visible (B, A) of each batch.
+Compared = list[tuple[Tensor, Tensor, Tensor]]
+# Those, and the readout's own confidence (N, A) in all images, to words.
+InWords = Callable[[Compared, Tensor], str]
 
 
 def add_visualization_arguments(parser: ArgumentParser) -> None:
@@ -132,21 +134,24 @@ def run_visualization(
     settings: VisualizationSettings,
     dataset: LandmarkDataset,
     draw: Draw,
-    score: Score,
+    score: InWords,
     legend: str,
 ) -> None:
     """Draw landmarks, components or both of a test set.
 
-    ``draw`` writes one image's landmarks, ``score`` puts the whole set's score into words, the
-    legend is that of the contact sheet.
+    Args:
+        settings: what is drawn.
+        dataset: the test set.
+        draw: writes one image's landmarks.
+        score: says how good the predictions are.
+        legend: of the contact sheet.
     """
-    check_wishes(settings)
+    kind, content = find_readout(settings)
     device = choose_device(settings.device, settings.gpu)
     seed_everything(settings.seed)
     log = RunLog()
     log.line(*worker_notice(settings.num_workers))
     log.line(*ignored_notices(settings.options, **training_flags()))
-    kind, content = find_readout(settings)
     if kind.trains_encoder:
         settings = with_own_encoder(settings, str(settings.ckpt_path), log)
     encoder = load_frozen_encoder(settings, dataset.side, log).to(device)
@@ -178,26 +183,29 @@ def run_visualization(
         if settings.page is not None and content is not None:
             entry, landmarks = content.get("calibration"), dataset.num_landmarks
             calibration = read_calibration(str(settings.ckpt_path), entry, landmarks, log)
-        found = find_landmarks(settings, readout, loader, dataset, draw, calibration)
+        found = predict_images(settings, readout, loader, dataset, draw, calibration)
         words = score(found.batches, torch.cat(found.own))
         show_landmarks(settings, dataset, found, words, legend, log)
 
 
 class Found(NamedTuple):
-    """What was found in all images: batch by batch, as `Score` takes it.
+    """What was found in all images.
 
-    ``own`` and ``confidence`` hold (B, A) each, in [0, 1] or NaN: the readout's own confidence, and
-    what it is worth where that is known; ``drawings`` the first images.
+    Attributes:
+        batches: the landmarks, with the true ones.
+        own: the readout's own confidence (B, A) in [0, 1] of each batch, or NaN.
+        confidence: the same, calibrated where that can be done.
+        drawings: of the first images.
     """
 
-    batches: list[tuple[Tensor, Tensor, Tensor]]
+    batches: Compared
     own: list[Tensor]
     confidence: list[Tensor]
     drawings: list[Image.Image]
 
 
 @torch.no_grad()
-def find_landmarks(
+def predict_images(
     settings: VisualizationSettings,
     readout: Readout,
     loader: DataLoader,
@@ -244,54 +252,43 @@ def show_landmarks(
         save_png(sheet(found.drawings, SHEET_COLUMNS, f"{legend}; {words}"), path)
         log.line(f"landmarks of the first images: {path}")
     if settings.page is not None:
-        write_dataset_page(settings.page, dataset, found, words, log)
-
-
-def write_dataset_page(
-    folder: Path, dataset: LandmarkDataset, found: Found, words: str, log: RunLog
-) -> None:
-    """Write the page of a data set; ``words`` say how good the predictions are."""
-    predicted = torch.cat([pred for pred, _, _ in found.batches])
-    records = dataset_records(dataset, predicted, torch.cat(found.confidence))
-    page = write_page(
-        folder,
-        progress(records, "writing the page"),
-        names=landmark_names(dataset),
-        title=str(dataset),
-        about=words,
-    )
-    log.line(f"page of {page.records} images: {page.path}")
-
-
-def check_wishes(settings: VisualizationSettings) -> None:
-    """Raise an `InputError` if there is nothing to draw, or nothing to draw it with."""
-    if not settings.needs_network:
-        raise InputError("nothing to draw: give --vis_keypoints, --page, --vis_PCA or several")
-    if settings.page is not None:
-        check_page(settings.page)
-    if settings.ckpt_path is None:
-        if settings.regressor != AUTO and READOUTS[settings.regressor].trains_encoder:
-            flag = f"--regressor {settings.regressor}"
-            raise InputError(f"{flag}: give its checkpoint by --ckpt_path FILE")
-        if settings.finds_landmarks and not settings.random_network:
-            flag = "--vis_keypoints" if settings.vis_keypoints else "--page"
-            raise InputError(f"{flag} needs the regressor: give --ckpt_path FILE")
+        predicted = torch.cat([pred for pred, _, _ in found.batches])
+        records = dataset_records(dataset, predicted, torch.cat(found.confidence))
+        page = write_page(
+            settings.page,
+            progress(records, "writing the page"),
+            names=landmark_names(dataset),
+            title=str(dataset),
+            about=words,
+        )
+        log.line(f"page of {len(dataset)} images: {page}")
 
 
 def find_readout(settings: VisualizationSettings) -> tuple[type[Readout], dict | None]:
     """Return the kind of readout, for ``auto`` the checkpoint's, and what the checkpoint holds.
 
     Raises:
-        InputError: if it holds another kind, or its encoder's features are to be projected.
+        InputError: if there is nothing to draw, or nothing to draw it with; if the checkpoint holds
+            another kind, or its encoder's features are to be projected.
     """
-    wanted = None if settings.regressor == AUTO else READOUTS[settings.regressor]
-    if settings.ckpt_path is None:
-        return wanted or PublishedReadout, None
-    if wanted is not None:  # before the file is read
-        check_own_maps(wanted, settings.projection)
-    kind, content = read_readout(settings.ckpt_path, wanted)
-    check_own_maps(kind, settings.projection)
-    return kind, content
+    if not settings.needs_network:
+        raise InputError("nothing to draw: give --vis_keypoints, --page, --vis_PCA or several")
+    if settings.page is not None:
+        check_page(settings.page)
+    kind = None if settings.regressor == AUTO else READOUTS[settings.regressor]
+    if kind is not None:
+        check_own_maps(kind, settings.projection)
+    if settings.ckpt_path is not None:
+        kind, content = read_readout(settings.ckpt_path, kind)
+        check_own_maps(kind, settings.projection)
+        return kind, content
+    if kind is not None and kind.trains_encoder:
+        flag = f"--regressor {settings.regressor}"
+        raise InputError(f"{flag}: give its checkpoint by --ckpt_path FILE")
+    if settings.finds_landmarks and not settings.random_network:
+        flag = "--vis_keypoints" if settings.vis_keypoints else "--page"
+        raise InputError(f"{flag} needs the regressor: give --ckpt_path FILE")
+    return kind or PublishedReadout, None
 
 
 def load_readout(
@@ -322,58 +319,3 @@ def load_readout(
     if not is_fitted_to(kind, content, encoder):
         log.line(f"warning: {path} was trained on the features of another encoder than this one")
     return readout
-
-
-def principal_maps(features: Tensor, components: int = COMPONENTS) -> np.ndarray:
-    """Return the leading principal components of all pixels' features, as maps.
-
-    Args:
-        features: (B, C, h, w); the B * h * w pixels are the samples.
-        components: P; fewer if there are fewer channels or pixels.
-
-    Returns:
-        (B, P, h, w).
-    """
-    b, c, h, w = features.shape
-    pixels = features.permute(0, 2, 3, 1).reshape(-1, c).cpu().numpy()  # (B * h * w, C)
-    count = min(components, *pixels.shape)
-    solver = "covariance_eigh" if c <= 4096 and len(pixels) > c else "randomized"
-    projected = PCA(count, svd_solver=solver, random_state=0).fit_transform(pixels)
-    return projected.reshape(b, h, w, count).transpose(0, 3, 1, 2)
-
-
-def draw_components(images: Tensor, maps: np.ndarray, folder: Path) -> Path:
-    """Write the components of a batch; return the contact sheet's path.
-
-    For image i: ``{i}/orig.png``, ``{i}/{p}.png`` for each component, ``{i}/rgb.png`` with the
-    three leading ones as colours, and ``{i}/sheet.png`` with all of them. ``pca_sheet.png`` shows
-    the first images and their colours.
-
-    Args:
-        images: (B, 3, H, W) in [0, 1].
-        maps: (B, P, h, w).
-        folder: is made.
-    """
-    side = images.shape[-1]
-    # One scale for the batch, so that a colour means the same in all images.
-    low, high = np.percentile(maps, CONTRAST, axis=(0, 2, 3))  # (P,), (P,)
-    overview = []
-    for i, (image, components) in enumerate(zip(images, maps, strict=True)):
-        original = to_pil(image)
-        greys = [
-            render_heatmap(m, a, b, side) for m, a, b in zip(components, low, high, strict=True)
-        ]
-        three = [min(c, len(components) - 1) for c in range(3)]
-        rgb = render_rgb(components[three], low[three], high[three], side)
-        save_png(original, folder / str(i) / "orig.png")
-        save_png(rgb, folder / str(i) / "rgb.png")
-        for p, grey in enumerate(greys):
-            save_png(grey, folder / str(i) / f"{p}.png")
-        tiles = [original, rgb, *(grey.convert("RGB") for grey in greys)]
-        title = f"image, components 1-3 as RGB, components 1-{len(greys)}"
-        save_png(sheet(tiles, 9, title), folder / str(i) / "sheet.png")
-        overview += [original, rgb]
-    path = folder / "pca_sheet.png"
-    title = "images and their three leading components as red, green, blue"
-    save_png(sheet(overview[: 2 * SHEET_IMAGES], 2 * SHEET_COLUMNS, title), path)
-    return path

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from engine.prediction.predictor import Frame, Predictor
+from engine.prediction.predictor import Predictor
 from models.exported import ExportedNetwork
 from models.resnet import InsResNet
 from utils.checkpoint import save_checkpoint
@@ -31,22 +31,18 @@ CHECKED = (1, 3)  # batches of so many random images
 METADATA, KEY, VALUE = 14, 1, 2  # fields of ONNX's ModelProto and StringStringEntryProto
 
 
-def check_export(path: Path, overwrite: bool) -> None:
-    """Raise an `InputError` unless a file of a known kind may be written there."""
-    if path.suffix not in (".onnx", ".pth"):
-        raise InputError(f"--export {path}: expected model.onnx or encoder.pth, by the ending")
-    check_output(path, overwrite, "--export")
-
-
-def export(path: Path, predictor: Predictor, frame: Frame) -> str:
+def export(path: Path, predictor: Predictor, overwrite: bool) -> str:
     """Write what the ending asks for: the network, or its encoder alone; return a line on it.
 
     Raises:
         InputError: if it can't be written, or the encoder isn't torchvision's.
     """
+    if path.suffix not in (".onnx", ".pth"):
+        raise InputError(f"--export {path}: expected model.onnx or encoder.pth, by the ending")
+    check_output(path, overwrite, "--export")
     if path.suffix == ".pth":
         return export_encoder(path, predictor)
-    return export_network(path, predictor, frame)
+    return export_network(path, predictor)
 
 
 def export_encoder(path: Path, predictor: Predictor) -> str:
@@ -63,13 +59,17 @@ def export_encoder(path: Path, predictor: Predictor) -> str:
     return f"{path}: {len(state)} tensors of the encoder, in torchvision's names, without fc"
 
 
-def export_network(path: Path, predictor: Predictor, frame: Frame) -> str:
+def export_network(path: Path, predictor: Predictor) -> str:
     """Write encoder and readout as one ONNX file, checked against PyTorch.
 
     Raises:
         InputError: if ONNX Runtime is absent, or its results are others.
     """
-    runtime = import_runtime(path)
+    try:
+        import onnxruntime
+    except ImportError:
+        raise InputError(f"--export {path}: onnxruntime isn't installed; {INSTALL}") from None
+    frame, calibration = predictor.frame, predictor.calibration
     network = ExportedNetwork(
         predictor.encoder,
         predictor.find.exportable(),
@@ -77,33 +77,24 @@ def export_network(path: Path, predictor: Predictor, frame: Frame) -> str:
         frame.crop,
         frame.mean,
         frame.std,
-        predictor.calibration,
+        calibration,
     ).cpu()
-    content = to_onnx(network.eval(), frame.framing.side)
+    side = frame.framing.side
+    content = to_onnx(network.eval(), side)
     content += metadata(
         names=json.dumps(frame.names),
         framing=json.dumps(frame.framing._asdict()),
-        calibrated_at=str(predictor.calibration.distance) if predictor.calibration else "",
+        calibrated_at=str(calibration.distance) if calibration else "",
     )
-    off = largest_difference(runtime, content, predictor.cpu(), frame)
+    off = largest_difference(onnxruntime, content, predictor.cpu())
     if not max(off) < TOLERANCE:
         raise InputError(f"--export {path}: ONNX Runtime's results differ by {max(off):.1e}")
     write_file(path, lambda file: file.write(content))
-    side = frame.framing.side
     return (
         f"{path}: ONNX, opset {OPSET}; image (N, 3, {side}, {side}) in [0, 1] to points "
         f"(N, {len(frame.names)}, 2) in its pixels and confidence; ONNX Runtime differs from "
         f"PyTorch by at most {off[0] * side:.1e} px and {off[1]:.1e}"
     )
-
-
-def import_runtime(path: Path) -> ModuleType:
-    """Return ONNX Runtime, or raise an `InputError` that says how to install it."""
-    try:
-        import onnxruntime
-    except ImportError:
-        raise InputError(f"--export {path}: onnxruntime isn't installed; {INSTALL}") from None
-    return onnxruntime
 
 
 def to_onnx(network: ExportedNetwork, side: int) -> bytes:
@@ -184,20 +175,20 @@ def _varint(value: int) -> bytes:
 
 
 def largest_difference(
-    runtime: ModuleType, content: bytes, predictor: Predictor, frame: Frame
+    runtime: ModuleType, content: bytes, predictor: Predictor
 ) -> tuple[float, float]:
     """Return by how much ONNX Runtime's points, in sides of a square, and confidence are off."""
     options = runtime.SessionOptions()
     options.log_severity_level = 3  # errors alone
     session = runtime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-    generator, side, crop = torch.Generator().manual_seed(0), frame.framing.side, frame.crop
-    mean, std = (torch.tensor(values)[:, None, None] for values in (frame.mean, frame.std))
+    generator, frame = torch.Generator().manual_seed(0), predictor.frame
+    side, crop = frame.framing.side, frame.crop
     off = [(0.0, 0.0)]
     for count in CHECKED:
         images = torch.rand(count, 3, side, side, generator=generator)
         points, confidence = session.run(None, {"image": images.numpy()})
         inside = images[:, :, crop : side - crop, crop : side - crop]
-        expected, sure = predictor((inside - mean) / std)
+        expected, sure = predictor(frame.normalize(inside))
         expected_px = (expected + 1) * ((frame.side - 1) / 2) + crop
         off.append((_distance(points, expected_px) / side, _distance(confidence, sure)))
     return max(points for points, _ in off), max(confidence for _, confidence in off)

@@ -4,19 +4,16 @@ Letters: B images, A landmarks, W the side of the network input.
 """
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from data_loader.data_loaders_animal import CUB
-from data_loader.framing import FITS, Framing
-from data_loader.image_set import Colours, ImageSet, as_colours
 from engine.encoder_loading import EncoderSettings, colours_of, load_frozen_encoder
+from engine.prediction.frame import Frame, default_frame, read_frame
 from engine.readouts.kinds import (
     build_readout,
     count_landmarks,
@@ -35,8 +32,30 @@ from utils.log import RunLog
 OWN = "Keypoints"  # the data set whose readouts note how images are framed
 
 
+@dataclass(frozen=True)
+class PredictionSettings(Settings):
+    """Which readout on which encoder, what images it is shown, and what is made of the results."""
+
+    ckpt_path: str | None
+    trained_model_path: str | None
+    random_network: bool
+    projection: str | None
+    fit: str | None
+    box_margin: float | None
+    out: Path  # given with the images
+    overwrite: bool
+    batch_size: int
+    num_workers: int
+    draw: int | None
+    out_video: Path | None
+    page: Path | None
+    suggest: int | None
+    windows: Path | None
+    window_size: int | None
+
+
 class Trained(NamedTuple):
-    """The options that a readout was trained with, as far as prediction reads them; see there."""
+    """The options that a readout was trained with, as far as prediction reads them."""
 
     dataset: str
     model: str
@@ -55,56 +74,20 @@ class Trained(NamedTuple):
     boxes: str | None = None
 
 
-class Seen(NamedTuple):
-    """What a readout was trained on, in pixels of the images.
-
-    Attributes:
-        boxed: fraction of the instances that were cut out by boxes.
-        box_sides: longer side of these boxes: between them are 80 % of all; None without boxes.
-        span: how far the points of an instance reach along x or y: nine of ten reach no further.
-    """
-
-    boxed: float
-    box_sides: tuple[float, float] | None
-    span: float
-
-
-class Frame(NamedTuple):
-    """What the network is shown of an image.
-
-    Args:
-        names: of the A points.
-        framing: how an image, or a box of it, becomes a square.
-        crop: pixels cut off each side of the square.
-        mean: of each colour, in [0, 1], which is taken from it.
-        std: of each colour, by which it is divided.
-        seen: what its training images were like, if that is noted.
-    """
-
-    names: list[str]
-    framing: Framing
-    crop: int
-    mean: Colours
-    std: Colours
-    seen: "Seen | None" = None
-
-    @property
-    def side(self) -> int:
-        """W."""
-        return self.framing.side - 2 * self.crop
-
-
 class Predictor(nn.Module):
     """Normalised images to landmarks and confidence.
 
     Args:
         readout: on its encoder, both as checkpoints have them.
+        frame: what they are to be shown.
         calibration: of the confidence, if there is one.
     """
 
-    def __init__(self, readout: Readout, calibration: Calibration | None = None) -> None:
+    def __init__(
+        self, readout: Readout, frame: Frame, calibration: Calibration | None = None
+    ) -> None:
         super().__init__()
-        self.calibration, self.find = calibration, readout
+        self.find, self.frame, self.calibration = readout, frame, calibration
         self.encoder, self.readout = readout.encoder, readout.module  # so that they are moved
 
     @torch.no_grad()
@@ -117,28 +100,8 @@ class Predictor(nn.Module):
         return points, confidence
 
 
-@dataclass(frozen=True)
-class PredictorSettings(Settings):
-    """Which checkpoints are used, and what of their frame is changed; see the flags."""
-
-    ckpt_path: str | None
-    trained_model_path: str | None
-    random_network: bool
-    projection: str | None
-    fit: str | None
-    box_margin: float | None
-
-
-class Loaded(NamedTuple):
-    """Encoder and readout, what they are to be shown, and how they were trained."""
-
-    predictor: Predictor
-    frame: Frame
-    trained: Trained
-
-
-def load_predictor(settings: PredictorSettings, log: RunLog) -> Loaded:
-    """Return encoder and readout, on the CPU, and what they are to be shown.
+def load_predictor(settings: PredictionSettings, log: RunLog) -> tuple[Predictor, Trained]:
+    """Return encoder and readout, on the CPU, and how the readout was trained.
 
     Raises:
         InputError: if a checkpoint is absent or damaged, or they don't belong together.
@@ -149,24 +112,31 @@ def load_predictor(settings: PredictorSettings, log: RunLog) -> Loaded:
     kind, content = read_readout(path)
     opt = read_options(path, vars(content["opt"]))
     side = opt.image_size - 2 * opt.image_crop
-    encoder_settings = choose_encoder(settings, path, opt, kind, log)
-    encoder = load_frozen_encoder(encoder_settings, side, log)
+    chosen = choose_encoder(settings, path, opt, kind, log)
+    encoder = load_frozen_encoder(chosen, side, log)
     landmarks = count_landmarks(path, kind, content)
-    readout = build_readout(kind, encoder, encoder_settings, landmarks, side, content)
-    readout.load(path, content, encoder_settings.hint)
+    readout = build_readout(kind, encoder, chosen, landmarks, side, content)
+    readout.load(path, content, chosen.hint)
+    weights = chosen.trained_model_path
     if not is_fitted_to(kind, content, encoder):
-        raise InputError(
-            f"{path}: belongs to another encoder than "
-            f"{encoder_settings.trained_model_path or '--random_network'}"
+        raise InputError(f"{path}: belongs to another encoder than {weights or '--random_network'}")
+    entry, square = content.get("landmarks"), (opt.image_size, opt.image_crop)
+    if entry is not None:
+        frame = read_frame(path, entry, *square, landmarks)
+    else:
+        frame = default_frame(opt.dataset, *square, landmarks, colours_of(encoder, weights))
+    given: dict[str, Any] = {"fit": settings.fit, "margin": settings.box_margin}
+    given = {name: value for name, value in given.items() if value is not None}
+    framing = frame.framing._replace(**given)
+    if entry is None and opt.dataset != OWN:
+        log.line(
+            f"{path}: trained on {opt.dataset}, which cuts its squares out in its own way; images "
+            f"are taken as squares here by --fit {framing.fit}; its points are named 1 to "
+            f"{landmarks}"
         )
-    frame = read_frame(path, content.get("landmarks"), opt, landmarks, settings, log)
-    if frame.mean == ():
-        colours = colours_of(encoder, encoder_settings.trained_model_path)
-        mean, std = colours or default_colours(opt.dataset)
-        frame = frame._replace(mean=mean, std=std)
     calibration = read_calibration(path, content.get("calibration"), landmarks, log)
-    predictor = Predictor(readout, calibration).eval().requires_grad_(False)
-    return Loaded(predictor, frame, opt)
+    predictor = Predictor(readout, frame._replace(framing=framing), calibration)
+    return predictor.eval().requires_grad_(False), opt
 
 
 def read_options(path: str, options: Mapping[str, Any]) -> Trained:
@@ -185,7 +155,7 @@ def read_options(path: str, options: Mapping[str, Any]) -> Trained:
 
 
 def choose_encoder(
-    settings: PredictorSettings, path: str, opt: Trained, kind: type[Readout], log: RunLog
+    settings: PredictionSettings, path: str, opt: Trained, kind: type[Readout], log: RunLog
 ) -> EncoderSettings:
     """Return which encoder a readout is used on: the given one, its own, or the one it names.
 
@@ -217,74 +187,6 @@ def choose_encoder(
         raise InputError(f"give the encoder of {path} by --trained_model_path; it was {weights}")
     log.line(f"the encoder is what {path} names: {weights or 'an untrained one'}")
     return replace(chosen, trained_model_path=weights, random_network=opt.random_network)
-
-
-def default_colours(dataset: str) -> tuple[Colours, Colours]:
-    """Return the mean and standard deviation that a benchmark's images are standardised by."""
-    kind = CUB if dataset == CUB.__name__ else ImageSet
-    return kind.mean, kind.std
-
-
-def read_frame(
-    path: str,
-    entry: Any,
-    opt: Trained,
-    landmarks: int,
-    settings: PredictorSettings,
-    log: RunLog,
-) -> Frame:
-    """Return what a readout is to be shown; its colours are empty where none are noted.
-
-    Raises:
-        InputError: if what the checkpoint notes of it is damaged.
-    """
-    names = [str(number) for number in range(1, landmarks + 1)]
-    fit, margin, mean, std, seen = "stretch", 0.0, (), (), None
-    if entry is not None:
-        try:
-            names = checked_names(entry["names"], landmarks)
-            fit, margin = str(entry["framing"]["fit"]), float(entry["framing"]["margin"])
-            mean, std = as_colours(entry["mean"]), as_colours(entry["std"])  # type: ignore[assignment]
-            seen = read_seen(entry["framing"])
-            if fit not in FITS or not 0 <= margin <= 1e6 or not np.isfinite(mean + std).all():
-                raise ValueError("out of range")
-        except (KeyError, TypeError, ValueError):
-            raise InputError(f"{path}: its entry landmarks is damaged") from None
-    elif opt.dataset != OWN:
-        chosen = settings.fit or fit
-        log.line(
-            f"{path}: trained on {opt.dataset}, which cuts its squares out in its own way; images "
-            f"are taken as squares here by --fit {chosen}; its points are named 1 to {landmarks}"
-        )
-    fit = settings.fit or fit
-    margin = margin if settings.box_margin is None else settings.box_margin
-    framing = Framing(fit, opt.image_size, margin)
-    return Frame(names, framing, opt.image_crop, mean, std, seen)  # type: ignore[arg-type]
-
-
-def read_seen(framing: Mapping[str, Any]) -> Seen | None:
-    """Return what a checkpoint notes of its training images; None if it doesn't.
-
-    Raises a `ValueError` or `TypeError` if that is damaged.
-    """
-    if "span" not in framing:
-        return None
-    sides = framing["box_sides"]
-    if sides is not None:
-        low, high = sides
-        sides = float(low), float(high)
-    seen = Seen(float(framing["boxed"]), sides, float(framing["span"]))
-    if not np.isfinite([seen.boxed, seen.span, *(sides or ())]).all():
-        raise ValueError("not finite")
-    return seen
-
-
-def checked_names(names: Sequence[Any], landmarks: int) -> list[str]:
-    """Return the points' names, or raise a `ValueError` unless each is there once."""
-    found = [str(name) for name in names]
-    if len(set(found)) != landmarks or len(found) != landmarks or not all(found):
-        raise ValueError("not a name for each point")
-    return found
 
 
 def read_calibration(path: str, entry: Any, landmarks: int, log: RunLog) -> Calibration | None:

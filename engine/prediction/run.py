@@ -4,27 +4,20 @@ Letters: B images of a batch, A landmarks, N images.
 """
 
 import hashlib
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import torch
 from filelock import FileLock, Timeout
-from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, Subset
 
 from data_loader.framing import Affine
 from data_loader.geometry import denormalize_points
-from data_loader.readers.prediction_files import (
-    Prediction,
-    prediction_format,
-    write_predictions,
-)
-from data_loader.unannotated import ImageSource, InputItem, Preparation
-from engine.prediction.part_file import SUFFIX, Found, PartFile
-from engine.prediction.predictor import Frame, Predictor
+from data_loader.readers.prediction_files import Prediction, prediction_format, write_predictions
+from data_loader.unannotated import ImageSource, InputItem
+from engine.prediction.part_file import SUFFIX, PartFile
+from engine.prediction.predictor import PredictionSettings, Predictor
 from models.encoders import weights_digest
 from utils.errors import InputError
 from utils.files import check_output, write_text, writing
@@ -36,23 +29,6 @@ from utils.script import available_cores
 AHEAD = 2  # batches that a worker may have ready
 
 
-@dataclass(frozen=True)
-class PredictionSettings:
-    """How images are gone through and where results go; see the flags."""
-
-    out: Path
-    overwrite: bool
-    batch_size: int
-    num_workers: int
-
-
-class Summary(NamedTuple):
-    """How many images there were, and how many of them can't be read."""
-
-    total: int
-    bad: int
-
-
 class PredictionRun:
     """The prediction of a source's images into a file.
 
@@ -60,32 +36,31 @@ class PredictionRun:
 
     Args:
         predictor: on its device, in eval mode.
-        frame: what it is shown.
         source: the images.
-        settings: see there.
+        settings: where results go, and how images are gone through.
         log: receives lines.
+
+    Attributes:
+        part: what has been found so far.
 
     Raises:
         InputError: if the file can't be written, is there already, or another run writes it.
     """
 
     def __init__(
-        self,
-        predictor: Predictor,
-        frame: Frame,
-        source: ImageSource,
-        settings: PredictionSettings,
-        log: RunLog,
+        self, predictor: Predictor, source: ImageSource, settings: PredictionSettings, log: RunLog
     ) -> None:
-        self.predictor, self.frame, self.source = predictor, frame, source
-        self.settings, self.log = settings, log
+        self.predictor, self.frame, self.source = predictor, predictor.frame, source
+        self.settings, self.log, out = settings, log, settings.out
         self.has_instances = bool(source.count) and bool(source.shown(0).instance)
         self.has_boxes = bool(source.count) and source.shown(0).box is not None
-        check_out(settings.out, settings.overwrite, self.has_instances)
-        self.lock = FileLock(settings.out.with_name(f".{settings.out.name}.lock"))
+        prediction_format(out, self.has_instances)
+        check_output(out, settings.overwrite, "--out")
+        self.bad_list = out.with_name(f"{out.name}.bad_images.txt")
+        self.lock = FileLock(out.with_name(f".{out.name}.lock"))
 
     def __enter__(self) -> "PredictionRun":
-        out = self.settings.out
+        out, overwrite = self.settings.out, self.settings.overwrite
         with writing(out):
             try:
                 # The workers of a run that was killed hold its lock until they notice.
@@ -93,9 +68,8 @@ class PredictionRun:
             except Timeout:
                 raise InputError(f"{out}: another run writes it") from None
         try:
-            check_out(out, self.settings.overwrite, self.has_instances)
-            path = out.with_name(out.name + SUFFIX)
-            self.part = PartFile(path, self.identity(), self.settings.overwrite)
+            check_output(out, overwrite, "--out")  # of the run that held the lock
+            self.part = PartFile(out.with_name(out.name + SUFFIX), self.identity(), overwrite)
         except BaseException:
             self._release()
             raise
@@ -118,7 +92,7 @@ class PredictionRun:
             "images": digest(self.source.identity()),
         }
 
-    def predict(self) -> Summary:
+    def predict(self) -> None:
         """Go through the images that are left; each batch is kept as soon as it is done.
 
         Raises:
@@ -130,28 +104,25 @@ class PredictionRun:
             for batch in progress(self.loader(self.source), "predicting"):
                 found = self._read(batch)
                 for entry in found:
-                    if entry.reason:
-                        self.log.line(f"skipped: {entry.image}: {entry.reason}")
+                    if entry.bad:
+                        self.log.line(f"skipped: {entry.image}: {entry.bad}")
                 self.part.append(found)
                 if interruption.received:
                     self.log.line(
                         f"stopped after {self.part.count:,} images; the same command goes on"
                     )
                     interruption.leave(interruption.received)
-        summary = Summary(self.part.count, self.part.bad)
-        if summary.bad == summary.total:
+        if self.part.bad == self.part.count:
             first = next(self.part.entries())
             raise InputError(
-                f"none of the {summary.total:,} images can be read; {first.image}: {first.reason}"
+                f"none of the {self.part.count:,} images can be read; {first.image}: {first.bad}"
             )
-        return summary
 
     def loader(self, source: ImageSource, indices: Sequence[int] | None = None) -> DataLoader:
         """Return batches of `InputItem`: of the images that are left, or those of some numbers."""
         frame, size = self.frame, self.settings.batch_size
-        prepare = Preparation(frame.framing, frame.crop, Normalization(frame))
         first = self.part.count if indices is None else 0
-        items = source.items(prepare, frame.side, first)
+        items = source.items(frame.prepare, frame.side, first)
         if indices is not None:
             items = Subset(items, indices)
         workers = min(self.settings.num_workers, available_cores())
@@ -166,17 +137,20 @@ class PredictionRun:
             generator=torch.Generator(),
         )
 
-    def _read(self, batch: InputItem) -> list[Found]:
+    def _read(self, batch: InputItem) -> list[Prediction]:
         """Return what is found in a batch."""
         device = next(self.predictor.parameters()).device
         points, confidence = self.predictor(batch.image.to(device))
         points_px = denormalize_points(points.double().cpu().numpy(), self.frame.side)
         found = []
         for row, index in enumerate(batch.index.tolist()):  # type: ignore[attr-defined]
-            shown, reason = self.source.shown(index), batch.reason[row]
-            head = index, shown.name, shown.instance, shown.box
-            if reason:
-                found.append(Found(*head, (0, 0), [], [], reason))
+            shown, bad = self.source.shown(index), batch.reason[row]
+            entry = Prediction(
+                *(shown.name, (0, 0), np.empty(0), np.empty(0), shown.instance, shown.box),
+                *(index, bad),
+            )
+            if bad:
+                found.append(entry)
                 continue
             affine = Affine(*batch.affine[row].numpy())
             points_orig = affine.inverse(points_px[row] + self.frame.crop)
@@ -185,38 +159,21 @@ class PredictionRun:
                     f"{shown.name}: its landmarks aren't finite; is the encoder sound?"
                 )
             width, height = batch.size[row].tolist()
-            sure = confidence[row].tolist()
-            found.append(Found(*head, (width, height), points_orig.tolist(), sure, ""))
+            sure = confidence[row].double().cpu().numpy()
+            found.append(entry._replace(size=(width, height), points=points_orig, confidence=sure))
         return found
-
-    def entries(self) -> Iterator[Found]:
-        """Yield what was found in all images, one at a time."""
-        return self.part.entries()
 
     def finish(self) -> None:
         """Write the results in their format, and the list of bad images; remove the part file."""
-        out = self.settings.out
-        write_bad_list(bad_list(out), self.part.entries())
-        write_predictions(out, self.frame.names, as_predictions(self.entries()), self.has_instances)
+        bad = [f"{entry.image}\t{entry.bad}\n" for entry in self.part.entries() if entry.bad]
+        if bad:
+            write_text(self.bad_list, "".join(bad))
+        else:
+            with writing(self.bad_list):
+                self.bad_list.unlink(missing_ok=True)  # of a run before
+        names, out = self.frame.names, self.settings.out
+        write_predictions(out, names, self.part.readable(), self.has_instances)
         self.part.remove()
-
-
-class Normalization:
-    """Standardises the colours of images (3, W, W) in [0, 1]."""
-
-    def __init__(self, frame: Frame) -> None:
-        self.mean = torch.tensor(frame.mean)[:, None, None]
-        self.std = torch.tensor(frame.std)[:, None, None]
-
-    def __call__(self, image: Tensor) -> Tensor:
-        """Return an image, standardised."""
-        return (image - self.mean) / self.std
-
-
-def check_out(out: Path, overwrite: bool, instances: bool) -> None:
-    """Raise an `InputError` unless results may be written there."""
-    prediction_format(out, instances)
-    check_output(out, overwrite, "--out")
 
 
 def digest(texts: list[str]) -> str:
@@ -225,26 +182,3 @@ def digest(texts: list[str]) -> str:
     for text in texts:
         found.update(text.encode("utf-8", "surrogateescape") + b"\0")
     return found.hexdigest()[:32]
-
-
-def as_predictions(entries: Iterator[Found]) -> Iterator[Prediction]:
-    """Yield the images that could be read, as the writers take them."""
-    for entry in entries:
-        if not entry.reason:
-            points, sure = np.array(entry.points), np.array(entry.confidence)
-            yield Prediction(entry.image, entry.size, points, sure, entry.instance, entry.box)
-
-
-def bad_list(out: Path) -> Path:
-    """Return where images that can't be read are listed."""
-    return out.with_name(f"{out.name}.bad_images.txt")
-
-
-def write_bad_list(path: Path, entries: Iterator[Found]) -> None:
-    """List images that can't be read, with the reason; without any, there is no file."""
-    lines = [f"{entry.image}\t{entry.reason}\n" for entry in entries if entry.reason]
-    if lines:
-        write_text(path, "".join(lines))
-    else:
-        with writing(path):
-            path.unlink(missing_ok=True)

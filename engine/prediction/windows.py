@@ -4,19 +4,16 @@ Letters: A points.
 """
 
 import argparse
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
 from data_loader.framing import Box
-from data_loader.readers.prediction_files import Prediction, prediction_format, write_predictions
-from data_loader.unannotated import ImageFiles, ImageSource
-from engine.prediction.predictor import Frame
-from engine.prediction.run import PredictionRun, as_predictions
+from data_loader.readers.prediction_files import Prediction
+from data_loader.unannotated import ImageSource
+from engine.prediction.frame import Frame
 from utils.arguments import positive_int
 from utils.errors import InputError
-from utils.files import check_output
 
 # A window is so many times as large as annotated points reach, and holds points that were found if
 # they reach no further than this part of it: 1.2 times as far as annotated ones do.
@@ -42,15 +39,6 @@ def add_window_arguments(group: argparse._ActionsContainer) -> None:
     )
 
 
-def check_windows(source: ImageSource, path: Path, overwrite: bool) -> None:
-    """Raise an `InputError` unless windows may be written there."""
-    if not isinstance(source, ImageFiles):
-        raise InputError("--windows: of image files, not of a video")
-    if prediction_format(path) != "coco":
-        raise InputError(f"--windows {path}: its name must end in .json")
-    check_output(path, overwrite, "--windows")
-
-
 def window_side(frame: Frame, given: int | None) -> int:
     """Return the side of a window in pixels of the images: as given, or as annotations tell.
 
@@ -66,45 +54,22 @@ def window_side(frame: Frame, given: int | None) -> int:
     return max(1, round(ENLARGED * frame.seen.span))
 
 
-def write_windows(run: PredictionRun, side: int, path: Path) -> int:
-    """Write the window of each image that could be read, with its points; return how many."""
-    count = 0
-
-    def windows() -> Iterator[Prediction]:
-        nonlocal count
-        for found in as_predictions(run.entries()):
-            window = place_window(found.points, found.confidence, found.size, side)
-            count += 1
-            yield found._replace(box=window)
-
-    write_predictions(path, run.frame.names, windows(), run.has_instances)
-    return count
-
-
-def place_window(
-    points: np.ndarray, confidence: np.ndarray, size: tuple[int, int], side: int
-) -> Box:
-    """Return a square of whole pixels around those points that belong together.
+def place_window(found: Prediction, side: int) -> Box:
+    """Return a square of whole pixels, ``side`` of them, around those points that belong together.
 
     Points are taken by falling confidence, as long as they reach no further than `FILLED` of the
     side: one that was found far from the others, and is less sure than they are, doesn't count.
-    Near the image's edge the window is moved inside.
-
-    Args:
-        points: (A, 2), in pixels.
-        confidence: (A,).
-        size: of the image.
-        side: of the window; it is no wider and no higher than the image.
+    Near the image's edge the window is moved inside; it is no wider and no higher than the image.
     """
-    first, *others = points[np.argsort(-confidence, kind="stable")]
+    first, *others = found.points[np.argsort(-found.confidence, kind="stable")]
     low = high = first
     for point in others:
         with_it = np.minimum(low, point), np.maximum(high, point)
         if (with_it[1] - with_it[0]).max() <= FILLED * side:
             low, high = with_it
-    spans = np.minimum(side, size)
+    spans = np.minimum(side, found.size)
     begin = np.floor((low + high) / 2 - spans / 2 + 1)
-    left, top = np.clip(begin, 0, np.array(size) - spans) - 0.5
+    left, top = np.clip(begin, 0, np.array(found.size) - spans) - 0.5
     return float(left), float(top), float(left + spans[0]), float(top + spans[1])
 
 

@@ -7,13 +7,14 @@ import pytest
 from PIL import Image
 
 from data_loader.framing import Affine, Framing
-from data_loader.unannotated import ImageFiles, Preparation, Shown, open_source
+from data_loader.unannotated import ImageFiles, Shown, open_source
+from engine.prediction.frame import Frame
 from tests.data_loader.layouts import complaint, dot_image, save_image
 from utils.errors import InputError
 
 
 def prepare(fit="stretch", crop=0):
-    return Preparation(Framing(fit, 60, 0.1), crop, lambda image: image)
+    return Frame(["nose"], Framing(fit, 60, 0.1), crop, (0, 0, 0), (1, 1, 1)).prepare
 
 
 @pytest.fixture

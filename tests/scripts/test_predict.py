@@ -177,8 +177,13 @@ def test_bad_images_are_named_skipped_and_counted(fitted, tmp_path, ridge):
     assert "skipped: absent.png: no such image" in done.out
     assert "1 of 3 images: a.csv" in done.out
     assert "2 images can't be read, skipped: listed in a.csv.bad_images.txt" in done.out
-    assert len((tmp_path / "a.csv.bad_images.txt").read_text().splitlines()) == 2
-    assert len(rows(tmp_path / "a.csv")) == 1
+    listed = (tmp_path / "a.csv.bad_images.txt").read_text().splitlines()
+    assert [line.split("\t")[0] for line in listed] == ["absent.png", "bad.png"]
+    assert listed[0].endswith("\tno such image")
+    assert [row["image"] for row in rows(tmp_path / "a.csv")] == [f"{fitted}/own/day0/0.png"]
+    mended = ["--images", fitted / "own/day0", "--out", "a.csv", "--overwrite"]
+    assert predict(tmp_path, *ridge, *mended).status == 0
+    assert not (tmp_path / "a.csv.bad_images.txt").exists()
     (tmp_path / "list.txt").write_text("absent.png\nbad.png\n")
     done = predict(tmp_path, *ridge, "--images", "list.txt", "--out", "b.csv")
     assert done.status == 2 and "none of the 2 images can be read; absent.png" in done.err
@@ -366,17 +371,8 @@ def test_memory_does_not_grow_with_the_number_of_images(fitted, tmp_path, ridge)
 def test_an_interrupted_run_can_be_resumed_by_the_same_command_alone(fitted, tmp_path, ridge):
     images = sorted((fitted / "own").rglob("*.png"))
     (tmp_path / "list.txt").write_text("".join(f"{path}\n" for path in images * 12))
-    flags = [
-        *ridge,
-        "--images",
-        "list.txt",
-        "--batch_size",
-        1,
-        "--num_workers",
-        0,
-        "--out",
-        "a.csv",
-    ]
+    flags = [*ridge, "--images", "list.txt", "--batch_size", 1, "--num_workers", 0]
+    flags += ["--out", "a.csv"]
     run, part = start(tmp_path, flags), tmp_path / "a.csv.part"
     while run.poll() is None and not (part.exists() and part.stat().st_size > 2000):
         time.sleep(0.01)
@@ -384,7 +380,9 @@ def test_an_interrupted_run_can_be_resumed_by_the_same_command_alone(fitted, tmp
     out, _ = run.communicate(timeout=120)
     assert run.returncode == 130 and "the same command goes on" in out, out
     other = predict(tmp_path, *flags, "--fit", "pad")
-    assert other.status == 2 and "left by a run with other framing or names" in other.err
+    assert other.status == 2 and "left by a run with other framing or names:" in other.err
+    other = predict(tmp_path, *flags, "--ckpt_path", fitted / "runs/finetune/resnet18.pth")
+    assert other.status == 2 and "left by a run with other checkpoint or encoder:" in other.err
     done = predict(tmp_path, *flags)
     assert done.status == 0 and "resumed from a.csv.part after " in done.out, done.err
     assert len(rows(tmp_path / "a.csv")) == 144

@@ -32,7 +32,7 @@ def test_own_images_are_shown_where_the_network_looked_in_their_own_pixels(tmp_p
     records = list(dataset_records(dataset, predicted, confidence))
     assert landmark_names(dataset) == ["nose", "tail"]
     assert [r.label for r in records] == ["5", "7"]
-    assert [r.box for r in records] == [(9.5, 19.5, 49.5, 59.5), (99.5, 19.5, 139.5, 59.5)]
+    assert [r.window for r in records] == [(10, 20, 50, 60), (100, 20, 140, 60)]
     for record, points, values in zip(records, table.points, confidence, strict=True):
         assert (record.name, record.image) == ("a.png", tmp_path / "a.png")
         assert (record.width, record.height) == (200, 100)
@@ -51,7 +51,7 @@ def test_a_benchmark_is_shown_as_the_network_sees_it(tmp_path):
     shifted = normalize_points(item.points_px + torch.tensor([3.0, -4.0]), 28)
     nothing = torch.full((1, dataset.num_landmarks), torch.nan)
     (record,) = dataset_records(dataset, shifted[None], nothing)
-    assert (record.width, record.height, record.label, record.box) == (28, 28, "", None)
+    assert (record.width, record.height, record.label, record.window) == (28, 28, "", None)
     assert len(landmark_names(dataset)) == dataset.num_landmarks
     seen = dataset.visible(0).numpy()
     assert np.isnan(record.truth[~seen]).all()

@@ -5,7 +5,7 @@ from PIL import Image
 
 import vis_animal
 import vis_face
-from engine.pages.visualization import draw_components, principal_maps
+from engine.pages.components import draw_components, principal_maps
 from utils.drawing import (
     GAP,
     HEADER,

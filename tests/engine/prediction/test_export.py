@@ -11,8 +11,9 @@ import torch
 from PIL import Image
 
 from data_loader.framing import Framing
-from engine.prediction.export import check_export, export, metadata
-from engine.prediction.predictor import Frame, Predictor
+from engine.prediction.export import export, metadata
+from engine.prediction.frame import Frame
+from engine.prediction.predictor import Predictor
 from engine.readouts.kinds import READOUTS
 from models.calibration import Calibration
 from models.encoders import build_random_encoder, freeze
@@ -43,7 +44,7 @@ def predictor(kind, model="resnet18", layer=4, use_hypercol=True, calibrated=Fal
         module.mean.uniform_(-0.5, 0.5)
         module.covariance.copy_(shape @ shape.t() + 0.02 * torch.eye(2 * LANDMARKS))
     calibration = Calibration([0.5, 0.3], [0.1, -0.2, 0.3], 0.05, 99) if calibrated else None
-    return Predictor(readout, calibration).eval().requires_grad_(False)
+    return Predictor(readout, FRAME, calibration).eval().requires_grad_(False)
 
 
 def session(path):
@@ -64,7 +65,7 @@ def session(path):
 def test_the_runtime_finds_what_pytorch_finds(tmp_path, kind, how):
     network = predictor(kind, **how)
     path = tmp_path / "model.onnx"
-    line = export(path, network, FRAME)
+    line = export(path, network, overwrite=False)
     assert "opset 17; image (N, 3, 44, 44) in [0, 1]" in line
     images = torch.rand(5, 3, SIDE, SIDE)
     points, confidence = session(path).run(None, {"image": images.numpy()})
@@ -77,7 +78,7 @@ def test_the_runtime_finds_what_pytorch_finds(tmp_path, kind, how):
 
 
 def test_an_exported_file_says_what_it_is(tmp_path):
-    export(tmp_path / "model.onnx", predictor("finetune", calibrated=True), FRAME)
+    export(tmp_path / "model.onnx", predictor("finetune", calibrated=True), overwrite=False)
     model = session(tmp_path / "model.onnx")
     told = model.get_modelmeta().custom_metadata_map
     assert json.loads(told["names"]) == NAMES and told["calibrated_at"] == "0.05"
@@ -103,7 +104,7 @@ def test_an_encoder_goes_to_torchvision(tmp_path):
     from torchvision.models import resnet18
 
     network = predictor("ridge")
-    assert "in torchvision's names" in export(tmp_path / "encoder.pth", network, FRAME)
+    assert "in torchvision's names" in export(tmp_path / "encoder.pth", network, overwrite=False)
     theirs = resnet18()
     found = theirs.load_state_dict(torch.load(tmp_path / "encoder.pth"), strict=False)
     assert found.missing_keys == ["fc.weight", "fc.bias"] and not found.unexpected_keys
@@ -118,20 +119,21 @@ def test_an_encoder_goes_to_torchvision(tmp_path):
 
 def test_what_cant_be_exported_is_said(tmp_path, monkeypatch):
     (tmp_path / "a.onnx").touch()
+    network = predictor("finetune")
     for name, words in (
         ("a.onnx", "is there already"),
         ("a.txt", "expected model.onnx or encoder.pth"),
         ("no/a.onnx", "no such folder"),
     ):
-        assert words in complaint(check_export, tmp_path / name, False)
-    check_export(tmp_path / "a.onnx", True)
+        assert words in complaint(export, tmp_path / name, network, False)
+    assert "opset" in export(tmp_path / "a.onnx", predictor("finetune"), True)
     monkeypatch.setattr("engine.prediction.export.TOLERANCE", 0.0)
-    said = complaint(export, tmp_path / "b.onnx", predictor("finetune"), FRAME)
+    said = complaint(export, tmp_path / "b.onnx", predictor("finetune"), False)
     assert "ONNX Runtime's results differ by" in said and not (tmp_path / "b.onnx").exists()
 
 
 def test_the_page_tells_how_to_use_a_file_with_numpy_alone(tmp_path):
-    export(tmp_path / "points.onnx", predictor("finetune"), FRAME)
+    export(tmp_path / "points.onnx", predictor("finetune"), overwrite=False)
     Image.fromarray(np.arange(60 * 80 * 3, dtype=np.uint8).reshape(60, 80, 3)).save(
         tmp_path / "a.png"
     )

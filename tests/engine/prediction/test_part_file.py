@@ -1,19 +1,22 @@
 """A part file cut off anywhere goes on with the first line that isn't whole."""
 
+import numpy as np
 import pytest
 
-from engine.prediction.part_file import Found, PartFile, least_certain
+from data_loader.readers.prediction_files import Prediction
+from engine.prediction.part_file import PartFile
 from tests.data_loader.layouts import complaint
 
 IDENTITY = {"checkpoint": "1", "images": "2"}
 
 
-def found(index, sure=0.5):
+def found(index):
     if index % 4 == 3:
-        return Found(index, f"{index}.png", "", None, (0, 0), [], [], "damaged")
+        nothing = np.empty(0)
+        return Prediction(f"{index}.png", (0, 0), nothing, nothing, "", None, index, "damaged")
     box = (0.5, 1.0, 9.0, 9.5) if index % 2 else None
-    points = [[index + 1 / 3, 2.0], [3.0, 4e-17]]
-    return Found(index, f"é {index}.png", "7", box, (10, 20), points, [sure, 0.25], "")
+    points = np.array([[index + 1 / 3, 2.0], [3.0, 4e-17]])
+    return Prediction(f"é {index}.png", (10, 20), points, np.array([0.5, 0.25]), "7", box, index)
 
 
 @pytest.fixture
@@ -28,7 +31,8 @@ def whole(tmp_path):
 def test_what_was_appended_comes_back(whole):
     part = PartFile(whole, IDENTITY, replace=False)
     assert (part.count, part.bad) == (5, 1)
-    assert list(part.entries()) == [found(index) for index in range(5)]
+    np.testing.assert_equal(list(part.entries()), [found(index) for index in range(5)])
+    assert [entry.number for entry in part.readable()] == [0, 1, 2, 4]
     part.remove()
     assert not whole.exists()
 
@@ -62,8 +66,3 @@ def test_another_runs_file_is_left_alone(whole):
     assert whole.read_bytes() == content
     part = PartFile(whole, other, replace=True)
     assert part.count == 0 and list(part.entries()) == []
-
-
-def test_the_least_certain_images_come_first():
-    entries = [found(0, 0.9), found(1, 0.1), found(2, 0.3), found(3), found(4, 0.1)]
-    assert [entry.index for entry in least_certain(iter(entries), 3)] == [1, 4, 2]
