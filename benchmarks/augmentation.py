@@ -8,44 +8,29 @@ tests/data_loader/views/test_batch_views.py compares their pixels.
 """
 
 import torch
-import torchvision.transforms.functional as TF
 
-from benchmarks.literal_views import PairDataset
-from benchmarks.measure import build_parser, compare
-from data_loader.data_loaders_face import MAFLAligned
-from data_loader.geometry import centre_crop
-from data_loader.landmark_dataset import add_image_arguments
-from data_loader.views.batch_views import BatchViews
-from data_loader.views.random_view import RandomView
-from utils.arguments import positive_int
-
-SMALLEST_SCALE = 0.2
+from benchmarks.literal import PairDataset
+from benchmarks.measure import CROP, SIZE, batch_views, build_parser, compare, decoded
+from engine.run import choose_device
 
 
 def main() -> None:
     """Measure and print."""
-    parser = build_parser(__doc__, rounds=7, root="a CelebA layout, with MAFL's lists")
-    add_image_arguments(parser, image_size=136, image_crop=20)
-    parser.add_argument("--batch_size", type=positive_int, default=256)
-    parser.add_argument("--device", default="cpu", help="device of the batches")
+    frame = {"image_size": SIZE, "image_crop": CROP}
+    parser = build_parser(__doc__, data_folder=..., rounds=7, **frame, batch_size=256, device="cpu")
     args = parser.parse_args()
-    size, crop = args.image_size, args.image_crop
-    dataset = MAFLAligned(args.data_folder, imwidth=size, crop=crop, do_augmentations=False)
-    source_images = [dataset.base_item(i % len(dataset))[0] for i in range(args.batch_size)]
-    images = torch.stack([TF.pil_to_tensor(image) for image in source_images]).to(args.device)
-    literal = PairDataset(dataset).transform
-    single = RandomView(size, SMALLEST_SCALE, crop, dataset.mean, dataset.std)
-    whole = BatchViews(size, crop, SMALLEST_SCALE, dataset.mean, dataset.std)
-    generator = torch.Generator()
+    size, crop, count = args.image_size, args.image_crop, args.batch_size
+    device = choose_device(args.device, None)
+    dataset, squares, images = decoded(args.data_folder, count, size, crop)
+    published, whole, generator = PairDataset(dataset), batch_views(dataset), torch.Generator()
+    images = images.to(device)
     ways = {
-        "published": lambda: torch.stack(
-            [centre_crop(literal(image), crop) for image in source_images]
-        ),
-        "one by one": lambda: torch.stack([single(image) for image in source_images]),
-        f"whole batch, {args.device}": lambda: whole(images, generator),
+        "published": lambda: torch.stack([published.view(square) for square in squares]),
+        "one by one": lambda: torch.stack([dataset.view(square) for square in squares]),
+        f"whole batch, {device.type}": lambda: whole(images, generator),
     }
-    title = f"views of {len(images)} images, {size} px, crop {crop}"
-    compare(title, ways, args.rounds, "views/s", len(images))
+    title = f"views of {count} images, {size} px, crop {crop}"
+    compare(title, ways, args.rounds, "views/s", count)
 
 
 if __name__ == "__main__":

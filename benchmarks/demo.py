@@ -30,24 +30,14 @@ TITLE = 28  # pixels of a contact sheet above its first row, see utils/drawing.p
 
 
 class Sizes(NamedTuple):
-    """Numbers that decide how long the demo takes.
+    """Numbers that decide how long the demo takes."""
 
-    Attributes:
-        images: unlabelled images.
-        annotations: numbers of annotated training images, the largest last; sheets of landmarks
-            are drawn for the middle one.
-        test: test images.
-        batch_size: images in a step of pre-training, and that are encoded at once.
-        epochs: epochs of pre-training.
-        pairs: pairs of test images that are matched.
-    """
-
-    images: int
-    annotations: tuple[int, int, int]
-    test: int
-    batch_size: int
-    epochs: int
-    pairs: int
+    images: int  # without labels
+    annotations: tuple[int, int, int]  # training images, most last; sheets are of the middle one
+    test: int  # test images
+    batch_size: int  # images in a step of pre-training, and that are encoded at once
+    epochs: int  # of pre-training
+    pairs: int  # of test images that are matched
 
 
 FULL = Sizes(1600, (10, 50, 1200), test=300, batch_size=32, epochs=6, pairs=100)

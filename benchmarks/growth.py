@@ -5,53 +5,52 @@
   python -m benchmarks.growth --what predict --sizes 100 1000 10000 100000
 
 Each number of images is measured in fresh processes, whose imports aren't timed. Images are links
-to a few files; features are those of a few random images, again and again. A table in Markdown is
+to a few files; features are those of a few drawn images, again and again. A table in Markdown is
 printed; --figure draws it.
 """
 
+import argparse
+import contextlib
+import csv
 import io
 import json
 import os
-import statistics
-import subprocess
 import sys
 import tarfile
 import tempfile
 from collections import defaultdict
-from collections.abc import Callable
-from itertools import cycle, islice
+from collections.abc import Iterator
+from itertools import cycle, islice, pairwise
 from pathlib import Path
+from statistics import median
 from typing import Any
 
-from matplotlib.figure import Figure
+from benchmarks.measure import CPU, build_parser, machine, marks_of, run_command, spread
+from benchmarks.steps import SIDE, build_moco, take_steps
+from utils.arguments import positive_int
 
-from benchmarks.growth_pretraining import cost_of_pretraining
-from benchmarks.growth_readouts import SIDE, cost_of_prediction, cost_of_readout
-from benchmarks.measure import Cost, in_fresh_process, machine, spread
-from benchmarks.regressor import LAYER
-from data_loader.readers.image_names import find_images
-from datasets.synthetic import generate
-from utils.arguments import ArgumentParser, positive_int
+# What else a measured process needs is imported there: memory is that of a user's process only
+# where no library is loaded that theirs doesn't load.
 
-LINKED, FOLDER_SIZE, SHARD_SIZE = 40, 1000, 10_000  # files; images of a folder and of a shard
+DRAWN, FOLDER_SIZE, SHARD_SIZE = 40, 1000, 10_000  # files; images of a folder and of a shard
 KINDS = {
     "images": ("folder", "list", "shards"),
     "readouts": ("ridge", "published"),
     "predict": ("predict.py",),
 }
+TITLES = ("what", "images", "seconds", "peak MB", "of it growth", "in steps", "ms a step", "ratio")
+Costs = dict[tuple[str, int], list[dict[str, float]]]  # of turns, by kind and number of images
 
 
 def main() -> None:
     """Measure what was asked for."""
-    parser = ArgumentParser(__doc__)
+    few = [1000, 10_000]
+    parser = build_parser(
+        __doc__, data_folder=None, rounds=3, model="resnet18", batch_size=16, sizes=few
+    )
     parser.add_argument("--what", choices=list(KINDS), default="images")
     parser.add_argument("--kinds", nargs="+", metavar="KIND", help="of --what; all by default")
-    parser.add_argument("--sizes", nargs="+", type=positive_int, default=[1000, 10_000])
-    parser.add_argument("--rounds", type=positive_int, default=3, help="turns of each size")
     parser.add_argument("--steps", type=positive_int, default=20, help="steps of pre-training")
-    parser.add_argument("--batch_size", type=positive_int, default=16)
-    parser.add_argument("--model", default="resnet18")
-    parser.add_argument("--data_folder", help="images to link to; drawn ones by default")
     parser.add_argument(
         "--work", type=Path, help="folder for the links, on the disk of --data_folder"
     )
@@ -59,72 +58,132 @@ def main() -> None:
     args = parser.parse_args()
     if args.work is not None:
         args.work.mkdir(parents=True, exist_ok=True)
+    costs: Costs = defaultdict(list)
     with tempfile.TemporaryDirectory(dir=args.work) as folder:
-        work = Path(folder)
-        ways: dict[str, Callable[[str, int], tuple[Any, ...]]] = {
-            "images": lambda kind, size: (
-                cost_of_pretraining,
-                *place_images(kind, size, work, args.data_folder),
-                *(args.model, args.batch_size, args.steps),
-            ),
-            "readouts": lambda kind, size: (cost_of_readout, kind, size, args.model),
-            "predict": lambda kind, size: (
-                cost_of_prediction,
-                place_images("folder", size, work, args.data_folder)[0],
-                fit_points(work, args.model),
-                work / "predictions.csv",
-            ),
-        }
-        costs: dict[tuple[str, int], list[Cost]] = defaultdict(list)
-        kinds = args.kinds or KINDS[args.what]
         for _ in range(args.rounds):
-            for kind in kinds:
+            for kind in args.kinds or KINDS[args.what]:
                 for size in args.sizes:
-                    function, *given = ways[args.what](kind, size)
-                    costs[kind, size].append(in_fresh_process(function, *given))
+                    costs[kind, size].append(cost_of(args, kind, size, Path(folder)))
     print(f"{machine()}\n{args.what}, {args.model}, {args.rounds} turns\n")
     print("\n".join(table(costs, args.sizes[0])))
     if args.figure:
-        draw(costs).savefig(args.figure, dpi=150)
+        draw(costs, args.figure)
 
 
-# ---- files ----
+def cost_of(args: argparse.Namespace, kind: str, size: int, work: Path) -> dict[str, float]:
+    """Return what some work on so many images costs in a fresh process, by the table's titles."""
+    given: tuple[Any, ...]
+    if args.what == "readouts":
+        function, given = "fit", (kind, str(draw_faces(work, "celeba")), size, args.model)
+    elif args.what == "predict":
+        root, _ = place_images("folder", size, work, args.data_folder)
+        function, given = "predict", (root, fit_points(work, args.model), str(work / "found.csv"))
+    else:
+        images = place_images(kind, size, work, args.data_folder)
+        function, given = "pretrain", (*images, args.model, args.batch_size, args.steps)
+    begun, peak, *steps = marks_of(f"benchmarks.growth:{function}", *given)
+    costs = {"peak MB": peak.memory, "of it growth": peak.memory - begun.memory}
+    costs["seconds"] = (steps or [peak])[0].seconds - begun.seconds
+    if len(steps) > 1:
+        times = [after.seconds - before.seconds for before, after in pairwise(steps)]
+        costs |= {"in steps": steps[-1].memory, "ms a step": 1000 * median(times)}
+    return costs
+
+
+# ---- what is measured in fresh processes ----
+
+
+def pretrain(root: str, listed: str | None, model: str, batch: int, steps: int) -> Iterator[None]:
+    """Start `train_moco.py`: mark when its images are known, its first step's end, and more."""
+    from data_loader.loaders import set_epoch
+    from engine.pretraining.images import ImageSettings, build_unlabelled_loader, open_images
+    from train_moco import build_parser
+
+    yield
+    flags = f"--dataset Folder --image_size {SIDE} --batch_size {batch} --num_workers 0".split()
+    flags += ["--data_folder", root, "--model_path", ".", "--model_name", "none"]
+    flags += ["--imagelist", listed] if listed else []
+    settings = ImageSettings.from_options(build_parser().parse_args(flags))
+    loader = build_unlabelled_loader(settings, open_images(settings), False, CPU)
+    set_epoch(loader, 1)
+    yield
+    objective = build_moco(model)
+    for images in islice(loader, steps + 1):
+        take_steps(objective, [images])()
+        yield
+
+
+def fit(kind: str, root: str, count: int, model: str) -> Iterator[None]:
+    """Fit a ridge readout, or the published regressor for an epoch, on features in memory."""
+    from benchmarks.regressor import Setting
+    from engine.readouts.ridge_fit import assign_folds, fit_ridge
+    from models.ridge import RidgeReadout
+    from utils.log import RunLog
+
+    setting = Setting("MAFLAligned", root, model, 32, count)
+    images, levels = setting.encoded(), setting.levels
+    channels = setting.encoder.feature_channels(levels.numbers)
+    landmarks, side = setting.dataset.num_landmarks, setting.dataset.side
+    yield
+    if kind == "ridge":
+        readout = RidgeReadout(channels, landmarks, side, levels.shape)
+        fit_ridge(readout, images, assign_folds(images, count), RunLog())
+    else:
+        setting.train(images, 1)
+    yield
+
+
+def predict(images: str, checkpoint: str, out: str) -> Iterator[None]:
+    """Run `predict.py` on a folder."""
+    import predict
+
+    yield
+    sys.argv = ["predict.py", "--ckpt_path", checkpoint, "--images", images, "--out", out]
+    sys.argv += ["--num_workers", "0", "--overwrite"]
+    with contextlib.redirect_stdout(io.StringIO()):
+        predict.main()
+    yield
+    with Path(out).open() as file:
+        assert sum(1 for _ in csv.reader(file)) > 1
+
+
+# ---- files, each made once ----
+
+
+def draw_faces(work: Path, layout: str) -> Path:
+    """Return the folder of a few drawn images in one of the layouts of `datasets.synthetic`."""
+    from datasets.synthetic import generate
+
+    out = work / "drawn"
+    return generate(out, images=DRAWN, mafl_train=DRAWN, mafl_test=2, layouts=[layout])[0]
 
 
 def place_images(
     kind: str, count: int, work: Path, data_folder: str | None
 ) -> tuple[str, str | None]:
-    """Return root and list of so many images, which are made unless an earlier turn did."""
-    folder = work / f"images-{count}"
+    """Return root and list of so many images, which are links to a few."""
+    from data_loader.readers.image_names import find_images
+
+    folder, listed, shards = (work / f"{name}-{count}" for name in ("images", "list", "shards"))
     if not folder.exists():
-        link_images(folder, source_files(work, data_folder), count)
-    if kind == "folder":
-        return str(folder), None
-    if kind == "list":
-        listed = work / f"images-{count}.txt"
-        if not listed.exists():
-            listed.write_text("\n".join(find_images(folder)[0]) + "\n")
-        return str(folder), str(listed)
-    shards = work / f"shards-{count}"
-    if not shards.exists():
-        write_shards(shards, source_files(work, data_folder), count)
-    return str(shards / "index.json"), None
-
-
-def source_files(work: Path, data_folder: str | None) -> list[Path]:
-    """Return a few images: the first of a folder, or drawn ones."""
-    root = Path(data_folder) if data_folder else work / "drawn"
-    if not root.exists():
-        generate(root, images=LINKED, mafl_train=2, mafl_test=2, layouts=["folder"])
-    return [(root / name).resolve() for name in islice(find_images(root)[0], LINKED)]
+        root = Path(data_folder) if data_folder else draw_faces(work, "folder")
+        link_images(
+            folder, [(root / name).resolve() for name in islice(find_images(root)[0], DRAWN)], count
+        )
+    if kind == "list" and not listed.exists():
+        listed.write_text("\n".join(find_images(folder)[0]) + "\n")
+    if kind == "shards" and not shards.exists():
+        write_shards(shards, [folder / name for name in find_images(folder)[0]])
+    if kind == "shards":
+        return str(shards / "index.json"), None
+    return str(folder), str(listed) if kind == "list" else None
 
 
 def link_images(folder: Path, sources: list[Path], count: int) -> None:
     """Make so many links to some files, in subfolders."""
     for number, source in enumerate(islice(cycle(sources), count)):
         below = folder / f"{number // FOLDER_SIZE:04d}"
-        if number % FOLDER_SIZE == 0:
-            below.mkdir(parents=True)
+        below.mkdir(parents=True, exist_ok=True)
         path = below / f"{number:07d}{source.suffix}"
         try:
             os.link(source, path)
@@ -132,84 +191,74 @@ def link_images(folder: Path, sources: list[Path], count: int) -> None:
             path.symlink_to(source)
 
 
-def write_shards(folder: Path, sources: list[Path], count: int) -> None:
-    """Write shards of so many images, and their index."""
+def write_shards(folder: Path, images: list[Path]) -> None:
+    """Write images into shards, and their index."""
     folder.mkdir()
-    contents = [(source.suffix, source.read_bytes()) for source in sources]
-    left, entries = enumerate(islice(cycle(contents), count)), []
-    for first in range(0, count, SHARD_SIZE):
-        path, size = folder / f"{first:07d}.tar", min(SHARD_SIZE, count - first)
-        entries.append({"url": path.name, "nsamples": size})
-        with tarfile.open(path, "w") as tar:
-            for number, (suffix, data) in islice(left, size):
-                member = tarfile.TarInfo(f"{number:07d}{suffix}")
-                member.size = len(data)
-                tar.addfile(member, io.BytesIO(data))
+    entries = []
+    for first in range(0, len(images), SHARD_SIZE):
+        path, some = folder / f"{first:07d}.tar", images[first : first + SHARD_SIZE]
+        entries.append({"url": path.name, "nsamples": len(some)})
+        with tarfile.open(path, "w", dereference=True) as tar:  # links are files there
+            for image in some:
+                tar.add(image, image.name)
     index = {"wids_version": 1, "shardlist": entries}
     (folder / "index.json").write_text(json.dumps(index))
 
 
-def fit_points(work: Path, model: str) -> Path:
-    """Return a ridge readout's checkpoint, which is made once, of a few drawn images."""
-    root = work / "annotated"
-    if not root.exists():
-        generate(root, images=2, mafl_train=8, mafl_test=2, layouts=["folder"])
-        own = root / "folder"
-        command = [sys.executable, "-m", "eval_animal", "--dataset", "Keypoints", "--model", model]
-        command += ["--data_folder", str(own), "--annotations", str(own / "points.csv")]
-        command += ["--random_network", "--regressor", "ridge", "--image_size", str(SIDE)]
-        command += ["--layer", str(LAYER), "--use_hypercol", "--num_workers", "0"]
-        command += ["--model_path", str(root), "--model_name", "run"]
-        command += ["--log_path", str(root / "log")]
-        subprocess.run(command, check=True, capture_output=True, cwd=Path(__file__).parents[1])
-    return root / "run" / f"{model}.pth"
+def fit_points(work: Path, model: str) -> str:
+    """Return a ridge readout's checkpoint, of the drawn images."""
+    checkpoint = work / "run" / f"{model}.pth"
+    if not checkpoint.exists():
+        root = draw_faces(work, "folder")
+        options = f"""--dataset Keypoints --data_folder {root} --annotations {root}/points.csv
+            --random_network --regressor ridge --model {model} --image_size {SIDE} --layer 4
+            --use_hypercol --num_workers 0 --model_path . --model_name run --log_path log"""
+        run_command("eval_animal.py", options.split(), work)
+    return str(checkpoint)
 
 
 # ---- what is shown ----
 
 
-def table(costs: dict[tuple[str, int], list[Cost]], smallest: int) -> list[str]:
+def table(costs: Costs, smallest: int) -> list[str]:
     """Return the lines of a table; steps are compared with those at the smallest size."""
-    titles = ["what", "images", "seconds", "peak MB", "of it growth", "in steps", "ms a step"]
-    lines = [f"| {' | '.join(titles)} | ratio |", "|" + "---|" * (len(titles) + 1)]
+    lines = [f"| {' | '.join(TITLES)} |", "|" + "---|" * len(TITLES)]
     for (kind, size), turns in costs.items():
-        pairs = zip(turns, costs[kind, smallest], strict=True)
-        ratios = [turn.step / least.step for turn, least in pairs]
-        is_timed = all(turn.step == turn.step for turn in turns)  # NaN where there are no steps
-        steps = spread([1000 * turn.step for turn in turns], 1) if is_timed else ""
-        by_steps = spread(ratios, 3) if is_timed else ""
-        in_steps = f"{statistics.median(c.peak_in_steps for c in turns):.0f}" if is_timed else ""
-        lines.append(
-            f"| {kind} | {size:,} | {spread([c.seconds for c in turns], 2)} | "
-            f"{statistics.median(c.peak for c in turns):.0f} | "
-            f"{statistics.median(c.growth for c in turns):.0f} | "
-            f"{in_steps} | {steps} | {by_steps} |"
-        )
+        of = {title: [turn.get(title, 0.0) for turn in turns] for title in TITLES}
+        cells = [kind, f"{size:,}", spread(of["seconds"], 2)]
+        cells += [f"{median(of[title]):.0f}" for title in ("peak MB", "of it growth")]
+        if all(of["ms a step"]):
+            least = [turn["ms a step"] for turn in costs[kind, smallest]]
+            ratios = [step / base for step, base in zip(of["ms a step"], least, strict=True)]
+            cells += [
+                f"{median(of['in steps']):.0f}",
+                spread(of["ms a step"], 1),
+                spread(ratios, 3),
+            ]
+        lines.append(f"| {' | '.join(cells + [''] * (len(TITLES) - len(cells)))} |")
     return lines
 
 
-def draw(costs: dict[tuple[str, int], list[Cost]]) -> Figure:
-    """Return a figure of seconds and of memory by the number of images."""
+def draw(costs: Costs, path: str) -> None:
+    """Draw seconds and memory by the number of images into a file."""
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(8, 3.4), layout="constrained")
-    panels: list[tuple[str, Callable[[Cost], float]]] = [
-        ("seconds", lambda cost: cost.seconds),
-        ("MB beside the libraries", lambda cost: cost.growth),
-    ]
-    for axes, (title, figure_of) in zip(figure.subplots(1, 2), panels, strict=True):
+    titles = {"seconds": "seconds", "of it growth": "MB beside the libraries"}
+    for axes, (name, title) in zip(figure.subplots(1, 2), titles.items(), strict=True):
         for kind in dict.fromkeys(kind for kind, _ in costs):
             sizes = [size for other, size in costs if other == kind]
-            medians = [statistics.median(map(figure_of, costs[kind, size])) for size in sizes]
+            medians = [median(turn[name] for turn in costs[kind, size]) for size in sizes]
             axes.plot(sizes, medians, marker="o", label=kind)
         axes.set(xscale="log", xlabel="images", ylabel=title)
-        if title == "seconds":
-            axes.set_yscale("log")
-            axes.yaxis.set_major_formatter("{x:g}")
-            axes.yaxis.set_minor_formatter("{x:g}")
-        else:
-            axes.set_ylim(bottom=0)
         axes.grid(alpha=0.3)
         axes.legend()
-    return figure
+    by_time, by_memory = figure.axes
+    by_time.set_yscale("log")
+    by_time.yaxis.set_major_formatter("{x:g}")
+    by_time.yaxis.set_minor_formatter("{x:g}")
+    by_memory.set_ylim(bottom=0)
+    figure.savefig(path, dpi=150)
 
 
 if __name__ == "__main__":

@@ -12,17 +12,13 @@ from collections.abc import Callable
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.dense import dense_steps
-from benchmarks.measure import machine, seconds_of, spread
-from benchmarks.moco_state import SIDE
-from benchmarks.pretrain import moco_steps
+from benchmarks.measure import build_parser, machine, seconds_of, spread
+from benchmarks.steps import SIDE, Epoch, dense_steps, moco_steps
 from engine.acceleration import PRECISIONS
 from engine.run import choose_device
-from models.encoders import RESNETS
-from utils.arguments import ArgumentParser, positive_int
 
 STEPS = 2  # of a turn, after one that chooses kernels
-SCRIPTS: dict[str, Callable[..., Callable[[], None]]] = {
+SCRIPTS: dict[str, Callable[..., Epoch]] = {
     "train_moco.py": moco_steps,
     "train_dense.py": dense_steps,
 }
@@ -30,13 +26,9 @@ SCRIPTS: dict[str, Callable[..., Callable[[], None]]] = {
 
 def main() -> None:
     """Print, for each script and precision, operations and seconds of a step, and the limit."""
-    parser = ArgumentParser(__doc__)
-    parser.add_argument("--model", choices=list(RESNETS), default="resnet18")
-    parser.add_argument("--batch_size", type=positive_int, default=32)
-    parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
-    parser.add_argument("--rounds", type=positive_int, default=5, help="turns of each")
-    parser.add_argument(
-        "--sizes", nargs="+", type=positive_int, default=[1024, 2048, 4096], help="rows of matrices"
+    sizes = [1024, 2048, 4096]
+    parser = build_parser(
+        __doc__, model="resnet18", batch_size=32, device="auto", rounds=5, sizes=sizes
     )
     args = parser.parse_args()
     device = choose_device(args.device, None)

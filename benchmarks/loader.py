@@ -9,6 +9,7 @@ ours samples the same views, from the image's file and from the image cache.
 """
 
 import tempfile
+from collections import deque
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -16,43 +17,37 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from benchmarks.literal_views import PairDataset
-from benchmarks.measure import build_parser, compare, images_of, largest_difference
-from data_loader.landmark_dataset import add_image_arguments
+from benchmarks.literal import PairDataset
+from benchmarks.measure import CROP, SIZE, build_parser, compare, images_of, largest_difference
 from data_loader.storage.image_cache import cache_images
-from utils.arguments import positive_int
 
 
 def main() -> None:
     """Measure and print."""
-    parser = build_parser(__doc__, rounds=9)
-    add_image_arguments(parser, image_size=136, image_crop=20)
-    parser.add_argument("--images", type=positive_int, default=200, help="in a turn")
+    frame = {"image_size": SIZE, "image_crop": CROP}
+    parser = build_parser(__doc__, data_folder=..., rounds=9, **frame, images=200)
     args = parser.parse_args()
     torch.set_num_threads(1)
     published, decoding, cached = (
         images_of(args.data_folder, args.images, args.image_size, args.image_crop) for _ in range(3)
     )
     count = len(cached)
+    items: dict[str, Callable[[int], Tensor]] = {
+        "published": PairDataset(published).__getitem__,
+        "ours, no cache": lambda index: decoding.pair_item(index).views,
+        "ours, image cache": lambda index: cached.pair_item(index).views,
+    }
+    # A queue of no length samples all pairs and keeps none.
+    ways = {
+        name: partial(lambda item: deque(pairs(item, count), 0), i) for name, i in items.items()
+    }
+    title = f"pairs a second and core: {args.image_size} px less {args.image_crop} a side"
     with tempfile.TemporaryDirectory() as folder:
         print(cache_images(cached, Path(folder), num_workers=0))
-        items = {
-            "published": PairDataset(published).__getitem__,
-            "ours, no cache": lambda index: decoding[index][0],
-            "ours, image cache": lambda index: cached[index][0],
-        }
-        title = f"pairs a second and core: {args.image_size} px less {args.image_crop} a side"
-        ways = {name: partial(sample_all, item, count) for name, item in items.items()}
         compare(f"{title}, {count} images", ways, args.rounds, "pairs/s", count)
         views = {name: torch.stack(list(pairs(item, count))) for name, item in items.items()}
-    for name in ("ours, no cache", "ours, image cache"):
-        print(f"{name}: largest difference {largest_difference(views[name], views['published'])}")
-
-
-def sample_all(item: Callable[[int], Tensor], count: int) -> None:
-    """Sample all pairs and keep none."""
-    for _ in pairs(item, count):
-        pass
+    for name, ours in list(views.items())[1:]:
+        print(f"{name}: largest difference {largest_difference(ours, views['published'])}")
 
 
 def pairs(item: Callable[[int], Tensor], count: int) -> Iterator[Tensor]:

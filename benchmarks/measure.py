@@ -1,57 +1,60 @@
-"""What the benchmarks share: options, images, interleaved times, peak memory, differences.
+"""The harness of the benchmarks: options, images, times in turns, fresh processes, scripts.
 
 Times of a shared machine drift; ratios of runs that take turns in one process drift much less.
+Letters: B images, S the side of a square.
 """
 
 import importlib
+import json
 import os
-import pickle
 import platform
 import resource
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import torch
+from PIL import Image
 from torch import Tensor
 
 from data_loader.data_loaders_face import CelebAPrunedAligned_MAFLVal
+from data_loader.landmark_dataset import LandmarkDataset
+from data_loader.views.batch_views import BatchViews
+from data_loader.views.random_view import channels
 from models.encoders import RESNETS
-from utils.arguments import ArgumentParser, positive_int
+from utils.arguments import ArgumentParser, natural, positive_int
 
-T = TypeVar("T")
+ROOT = Path(__file__).resolve().parents[1]
+CPU = torch.device("cpu")
+SIZE, CROP, SMALLEST_SCALE = 136, 20, 0.2  # S, pixels cut off each side, of the published views
+# What several benchmarks take; each says its own defaults.
+FLAGS: dict[str, dict[str, Any]] = {
+    "--data_folder": {"help": "a CelebA layout", "metavar": "DIR"},
+    "--rounds": {"type": positive_int, "help": "turns of each way"},
+    "--model": {"choices": list(RESNETS), "help": "the encoder"},
+    "--images": {"type": positive_int, "help": "images a turn"},
+    "--batch_size": {"type": positive_int, "help": "images a step"},
+    "--device": {"choices": ["auto", "cpu", "cuda"], "help": "where it is computed"},
+    "--sizes": {"type": positive_int, "nargs": "+", "help": "numbers of images, or of rows"},
+    "--image_size": {"type": positive_int, "help": "side of the square that an image becomes"},
+    "--image_crop": {"type": natural, "help": "pixels cut off each side of it"},
+}
 
-# Calls a module's function with pickled arguments, and pickles what it returns.
-CALL = """
-import importlib, pickle, sys
-module, name, given, returned = sys.argv[1:]
-function = getattr(importlib.import_module(module), name)
-with open(given, "rb") as file:
-    arguments = pickle.load(file)
-result = function(*arguments)
-with open(returned, "wb") as file:
-    pickle.dump(result, file)
-"""
 
-
-def build_parser(description: str, rounds: int, root: str = "a CelebA layout") -> ArgumentParser:
-    """Return a parser of what all benchmarks take: images, and how many turns."""
+def build_parser(description: str, **defaults: Any) -> ArgumentParser:
+    """Return a parser of some of `FLAGS` with defaults; whoever's is ``...`` must be given."""
     parser = ArgumentParser(description)
-    parser.add_argument("--data_folder", required=True, help=root)
-    parser.add_argument("--rounds", type=positive_int, default=rounds, help="turns of each way")
+    for name, default in defaults.items():
+        flag = f"--{name}"
+        parser.add_argument(flag, default=default, required=default is ..., **FLAGS[flag])
     return parser
 
 
-def add_model_arguments(parser: ArgumentParser, images: int, batch_size: int) -> None:
-    """Declare what is trained, and on how many images."""
-    parser.add_argument("--model", choices=list(RESNETS), default="resnet18")
-    parser.add_argument("--images", type=positive_int, default=images, help="images an epoch")
-    parser.add_argument("--batch_size", type=positive_int, default=batch_size)
+# ---- images ----
 
 
 def images_of(root: str, count: int, size: int, crop: int) -> CelebAPrunedAligned_MAFLVal:
@@ -59,6 +62,27 @@ def images_of(root: str, count: int, size: int, crop: int) -> CelebAPrunedAligne
     dataset = CelebAPrunedAligned_MAFLVal(root, imwidth=size, crop=crop)
     dataset.select(range(min(count, len(dataset))))
     return dataset
+
+
+def decoded(
+    root: str, count: int, size: int, crop: int
+) -> tuple[LandmarkDataset, list[Image.Image], Tensor]:
+    """Return images of a CelebA layout, their squares, and these as a batch (B, 3, S, S), uint8.
+
+    There are as many squares as asked for, from the first one again where images are fewer.
+    """
+    dataset = images_of(root, count, size, crop)
+    squares = [dataset.base_item(number % len(dataset))[0] for number in range(count)]
+    return dataset, squares, torch.stack([channels(square) for square in squares])
+
+
+def batch_views(dataset: LandmarkDataset) -> BatchViews:
+    """Return what makes the random views of whole batches that the scripts make."""
+    scale, frame = SMALLEST_SCALE, (dataset.imwidth, dataset.crop)
+    return BatchViews(*frame, scale, dataset.mean, dataset.std)
+
+
+# ---- times ----
 
 
 def compare(
@@ -79,38 +103,25 @@ def compare(
         count: things done in a turn.
         warm_up: turns before these that aren't counted.
     """
-    seconds: dict[str, list[float]] = {name: [] for name in ways}
-    for turn in range(warm_up + rounds):
-        for name, way in ways.items():
-            taken = seconds_of(way)
-            if turn >= warm_up:
-                seconds[name].append(taken)
+    turns = [[seconds_of(way) for way in ways.values()] for _ in range(warm_up + rounds)]
+    published, *_ = seconds = list(zip(*turns[warm_up:], strict=True))
     print(f"{machine()}\n{title}, {rounds} turns")
-    published = next(iter(seconds.values()))
-    for name, times in seconds.items():
-        line = (
-            f"  {name:<24} {spread([count / t if count else t for t in times], 3, width=10)} {unit}"
-        )
-        if times is not published:
-            # Turn by turn, so that a slow minute of the machine counts on both sides.
-            ratios = [a / b for a, b in zip(published, times, strict=True)]
-            line += f", ratio {spread(ratios, 2)}"
-        print(line)
+    for name, times in zip(ways, seconds, strict=True):
+        figures = [count / t if count else t for t in times]
+        # Turn by turn, so that a slow minute of the machine counts on both sides.
+        ratios = [a / b for a, b in zip(published, times, strict=True)]
+        ratio = "" if times is published else f", ratio {spread(ratios, 2)}"
+        print(f"  {name:<24} {spread(figures, 3, width=10)} {unit}{ratio}")
 
 
 def seconds_of(way: Callable[[], object]) -> float:
     """Return how long something takes, until the GPU is done with it, if there is one."""
-    finish_on_gpu()
+    finish = torch.cuda.synchronize if torch.cuda.is_available() else lambda: None
+    finish()
     start = time.perf_counter()
     way()
-    finish_on_gpu()
+    finish()
     return time.perf_counter() - start
-
-
-def finish_on_gpu() -> None:
-    """Wait until the GPU, if there is one, has done what it was given."""
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
 
 
 def spread(figures: Sequence[float], digits: int, width: int = 0) -> str:
@@ -119,73 +130,40 @@ def spread(figures: Sequence[float], digits: int, width: int = 0) -> str:
     return f"{median:{width}.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
 
 
-class Peak(NamedTuple):
-    """A process's highest resident memory, and by how much that grew while it worked, in MB."""
-
-    total: float
-    growth: float
+# ---- fresh processes, and scripts ----
 
 
-class Cost(NamedTuple):
-    """What some work took.
-
-    Attributes:
-        seconds: of it all; of pre-training until its first step is done.
-        peak: the process's highest memory in MB; of pre-training before the first step.
-        growth: how much of it is there since the imports.
-        step: seconds, a median; of pre-training alone, as the next.
-        peak_in_steps: the highest memory in MB after some steps.
-    """
+class Mark(NamedTuple):
+    """A moment of a process: its clock in seconds, and its highest memory so far in MB."""
 
     seconds: float
-    peak: float
-    growth: float
-    step: float = float("nan")
-    peak_in_steps: float = float("nan")
+    memory: float
 
 
-def peak_memory(way: Callable[..., Iterator[None]], *arguments: object) -> Peak:
-    """Return the memory of a fresh process that runs ``way(*arguments)``.
+def marks_of(function: str, *arguments: object) -> list[Mark]:
+    """Return the moments that a function marks in a fresh process.
 
-    ``way`` is a module's function, which yields once when it is set up and from where on growth
-    counts.
+    The process imports the function's module alone: multiprocessing's import the main script as
+    well, whose libraries take memory.
+
+    Args:
+        function: its module and name, such as ``benchmarks.steps:step_memory``; it yields at each
+            moment.
+        arguments: of those that JSON has.
     """
-    return in_fresh_process(_measure, *address(way), arguments)
+    code = "from benchmarks.measure import print_marks; print_marks()"
+    command = [sys.executable, "-c", code, function, json.dumps(arguments)]
+    paths = os.pathsep.join(map(os.path.abspath, [str(ROOT), *sys.path]))
+    environment = {**os.environ, "PYTHONPATH": paths}
+    done = subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE, text=True)
+    return [Mark(*mark) for mark in json.loads(done.stdout.splitlines()[-1])]
 
 
-def in_fresh_process(function: Callable[..., T], *arguments: object) -> T:
-    """Return what a module's function returns in a process that imports that module alone.
-
-    multiprocessing's processes import the main script as well, whose libraries take memory.
-    """
-    root = str(Path(__file__).parents[1])
-    paths = os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])
-    with tempfile.TemporaryDirectory() as folder:
-        given, returned = Path(folder, "given"), Path(folder, "returned")
-        given.write_bytes(pickle.dumps(arguments))
-        command = [sys.executable, "-c", CALL, *address(function), str(given), str(returned)]
-        done = subprocess.run(command, env={**os.environ, "PYTHONPATH": paths})
-        if done.returncode:
-            raise SystemExit("the measured process failed")
-        return pickle.loads(returned.read_bytes())
-
-
-def address(function: Callable) -> tuple[str, str]:
-    """Return the module that another process finds a function in, and its name there.
-
-    Of a script's own function that isn't ``__main__``, which pickle would note.
-    """
-    module = sys.modules[function.__module__]
-    return module.__spec__.name if module.__spec__ else module.__name__, function.__name__
-
-
-def _measure(module: str, name: str, arguments: Sequence) -> Peak:
-    steps = getattr(importlib.import_module(module), name)(*arguments)
-    next(steps)
-    before = highest_memory()
-    for _ in steps:
-        pass
-    return Peak(highest_memory(), highest_memory() - before)
+def print_marks() -> None:
+    """Call the function that the command line names, and print the moments at which it yields."""
+    (module, name), arguments = sys.argv[1].split(":"), json.loads(sys.argv[2])
+    function = getattr(importlib.import_module(module), name)
+    print(json.dumps([(time.perf_counter(), highest_memory()) for _ in function(*arguments)]))
 
 
 def highest_memory() -> float:
@@ -197,6 +175,21 @@ def highest_memory() -> float:
         return int(line.split()[1]) * 1024 / 1e6
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / 1e6 if sys.platform == "darwin" else peak / 1e3
+
+
+def run_command(
+    script: str, options: Sequence[object], folder: Path, launcher: Sequence[str] = ()
+) -> tuple[str, float]:
+    """Run a script as a user would, in a folder; return what it prints, and its seconds."""
+    command = [sys.executable, *launcher, str(ROOT / script), *map(str, options)]
+    start = time.perf_counter()
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(f"{' '.join(command)}\n{done.stderr[-4000:]}")
+    return done.stdout, time.perf_counter() - start
+
+
+# ---- words ----
 
 
 def largest_difference(ours: Tensor, literal: Tensor) -> str:

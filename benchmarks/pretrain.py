@@ -7,11 +7,11 @@ r"""Pre-training, end to end: the published loader and step against ours, in ima
 
 Each turn is an epoch over the same images: reading, views, step. The literal side decodes each
 image for each epoch, samples views with torchvision's transforms and takes the published step. The
-first epochs, in which kernels are compiled and the image cache is made, aren't counted.
+first epochs, in which kernels are compiled, aren't counted.
 """
 
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from itertools import product
 from pathlib import Path
@@ -20,35 +20,14 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader
 
-from benchmarks import literal
-from benchmarks.literal_views import PairDataset
-from benchmarks.measure import (
-    add_model_arguments,
-    build_parser,
-    compare,
-    images_of,
-    machine,
-    peak_memory,
-)
-from benchmarks.moco_state import (
-    ALPHA,
-    DIM,
-    QUEUE,
-    SIDE,
-    TEMPERATURE,
-    build_moco,
-    take_steps,
-)
-from data_loader.items import Items, PairItem
+from benchmarks import literal, measure, steps
+from data_loader.items import Items
+from data_loader.landmark_dataset import LandmarkDataset
 from data_loader.loaders import build_loader
 from data_loader.storage.image_cache import cache_images
-from data_loader.views.batch_views import BatchViews
-from engine.pretraining.objective import Images
-from models.encoders import build_random_encoder
-from models.momentum import copy_parameters, set_key_mode
+from engine.run import choose_device
 from utils.arguments import natural, positive_int
 
-SIZE, CROP = 136, 20
 WAYS: dict[str, dict[str, Any]] = {
     "channels last": {},
     "+ image cache": {"cached": True},
@@ -61,126 +40,85 @@ WAYS: dict[str, dict[str, Any]] = {
 
 def main() -> None:
     """Measure what was asked for."""
-    parser = build_parser(__doc__, rounds=5)
-    add_model_arguments(parser, images=512, batch_size=64)
+    size = {"rounds": 5, "images": 512, "batch_size": 64}
+    parser = measure.build_parser(__doc__, data_folder=..., model="resnet18", **size)
     parser.add_argument("--what", choices=["speed", "memory"], default="speed")
     parser.add_argument("--ways", nargs="+", choices=list(WAYS), default=list(WAYS))
-    parser.add_argument(
-        "--num_workers", nargs="+", type=natural, default=[2], help="of each way, in turns"
-    )
-    parser.add_argument(
-        "--threads",
-        nargs="+",
-        type=positive_int,
-        default=[torch.get_num_threads()],
-        help="of the model, of each way and number of workers, in turns",
-    )
+    numbers = {"--num_workers": (natural, 2), "--threads": (positive_int, torch.get_num_threads())}
+    for flag, (kind, default) in numbers.items():
+        more: dict[str, Any] = {"default": [default], "help": "of each way, in turns"}
+        parser.add_argument(flag, nargs="+", type=kind, **more)
     args = parser.parse_args()
-    title = f"{args.model}, {SIDE} px, batch {args.batch_size}"
+    title = f"{args.model}, {steps.SIDE} px, batch {args.batch_size}"
     if args.what == "memory":
-        print(machine())
-        for recompute in (False, True):
-            peak = peak_memory(step_memory, args.model, args.batch_size, recompute)
-            name = "with --recompute" if recompute else "without"
-            print(
-                f"{title}, {name}: peak {peak.total:.0f} MB, of which a step {peak.growth:.0f} MB"
-            )
+        print(measure.machine())
+        for name, recompute in {"without": False, "with --recompute": True}.items():
+            given = (args.model, args.batch_size, recompute)
+            before, after = measure.marks_of("benchmarks.steps:step_memory", *given)
+            growth = after.memory - before.memory
+            print(f"{title}, {name}: peak {after.memory:.0f} MB, of which a step {growth:.0f} MB")
         return
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    frame = (measure.SIZE, measure.CROP)
+    plain, cached = (measure.images_of(args.data_folder, args.images, *frame) for _ in range(2))
+    ways: dict[str, Callable[[], object]] = {}
     with tempfile.TemporaryDirectory() as folder:
-        ways = {}
+        cache_images(cached, Path(folder), max(args.num_workers))
         for workers, threads in product(args.num_workers, args.threads):
-            loading = (args.data_folder, args.images, args.batch_size, workers, device)
-            of = (
-                f", {workers} w, {threads} t"
-                if len(args.num_workers) * len(args.threads) > 1
-                else ""
-            )
-            ways[f"literal{of}"] = with_threads(threads, literal_epochs(args.model, *loading))
+            several = len(args.num_workers) * len(args.threads) > 1
+            of = f", {workers} w, {threads} t" if several else ""
+            loading = (args.model, args.batch_size, workers)
+            ways[f"literal{of}"] = partial(on_threads, threads, literal_epoch(plain, *loading))
             for name in args.ways:
-                ours = our_epochs(args.model, *loading, Path(folder), **WAYS[name])
-                ways[f"{name}{of}"] = with_threads(threads, ours)
-        compare(f"{title}, end to end", ways, args.rounds, "images/s", args.images)
+                options = dict(WAYS[name])
+                dataset = cached if options.pop("cached", False) else plain
+                ours = our_epoch(dataset, *loading, **options)
+                ways[f"{name}{of}"] = partial(on_threads, threads, ours)
+        measure.compare(f"{title}, end to end", ways, args.rounds, "images/s", len(plain))
 
 
-def with_threads(threads: int, epoch: Callable[[], None]) -> Callable[[], None]:
-    """Return a function that trains for an epoch on so many threads."""
-
-    def train() -> None:
-        before = torch.get_num_threads()
-        torch.set_num_threads(threads)
-        epoch()
-        torch.set_num_threads(before)
-
-    return train
+def on_threads(threads: int, epoch: steps.Epoch) -> None:
+    """Train for an epoch on so many threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    epoch()
+    torch.set_num_threads(before)
 
 
-def literal_epochs(
-    model: str, root: str, count: int, batch_size: int, num_workers: int, device: torch.device
-) -> Callable[[], None]:
+def literal_epoch(
+    dataset: LandmarkDataset, model: str, batch_size: int, workers: int
+) -> steps.Epoch:
     """Return a function that trains for an epoch as published."""
-    dataset = PairDataset(images_of(root, count, SIZE, CROP))
-    keep = num_workers > 0
-    loader = DataLoader(dataset, batch_size, True, num_workers=num_workers, persistent_workers=keep)
-    query, key = (build_random_encoder(model, SIDE, 0).to(device) for _ in range(2))
-    copy_parameters(query, key)
-    query.train()
-    set_key_mode(key)
-    queue = literal.Queue(QUEUE, DIM, TEMPERATURE).to(device)
-    optimizer = torch.optim.SGD(query.parameters(), lr=0.03, momentum=0.9, weight_decay=1e-4)
+    device, pairs, keep = choose_device("auto", None), literal.PairDataset(dataset), workers > 0
+    loader = DataLoader(pairs, batch_size, True, num_workers=workers, persistent_workers=keep)
+    ours = steps.build_moco(model, device)
+    for encoder in (ours.query, ours.key):
+        encoder.to(memory_format=torch.contiguous_format)
+    trained = (ours.query, ours.key, ours.contrast, ours.optimizer)
 
     def epoch() -> None:
         for views in loader:
-            literal.train_one_step(query, key, queue, optimizer, views.to(device), ALPHA)
+            literal.train_one_step(*trained, views.to(device), steps.ALPHA)
 
     return epoch
 
 
-def our_epochs(
+def our_epoch(
+    dataset: LandmarkDataset,
     model: str,
-    root: str,
-    count: int,
     batch_size: int,
-    num_workers: int,
-    device: torch.device,
-    cache: Path,
-    *,
-    cached: bool = False,
-    compiled: bool = False,
-    amp: str = "off",
+    workers: int,
     augment: bool = False,
-) -> Callable[[], None]:
-    """Return a function that trains for an epoch as `train_moco.py` does."""
-    dataset = images_of(root, count, SIZE, CROP)
-    if cached:
-        cache_images(dataset, cache, num_workers)
-    batch_views = BatchViews(SIZE, CROP, 0.2, dataset.mean, dataset.std) if augment else None
-    loader = build_loader(
-        Items(dataset, dataset.square_item if augment else dataset.pair_item),
-        batch_size=batch_size,
-        num_workers=num_workers,
-        seed=0,
-        shuffle=True,
-        device=device,
-    )
-    objective = build_moco(model, device, batch_views, compiled=compiled)
-    return partial(take_steps, objective, loader, device, amp)
-
-
-def moco_steps(
-    model: str, batch_size: int, steps: int, device: torch.device, amp: str, **acceleration: Any
-) -> Callable[[], None]:
-    """Return a function that takes steps of `train_moco.py` on random views on the device."""
-    objective = build_moco(model, device, **acceleration)
-    pair: Images = PairItem(torch.randn(batch_size, 6, SIDE, SIDE, device=device), 0)
-    return partial(take_steps, objective, [pair] * steps, device, amp)
-
-
-def step_memory(model: str, batch_size: int, recompute: bool) -> Iterator[None]:
-    """Take one step on random images; growth counts from the first yield on."""
-    step = moco_steps(model, batch_size, 1, torch.device("cpu"), "off", recompute=recompute)
-    yield
-    step()
+    amp: str = "off",
+    **acceleration: Any,
+) -> steps.Epoch:
+    """Return a function that trains for an epoch from the files as `train_moco.py` does."""
+    device = choose_device("auto", None)
+    items = Items(dataset, dataset.square_item if augment else dataset.pair_item)
+    loading: dict[str, Any] = {"batch_size": batch_size, "num_workers": workers, "seed": 0}
+    loader = build_loader(items, **loading, shuffle=True, device=device)
+    views = measure.batch_views(dataset) if augment else None
+    objective = steps.build_moco(model, device, views, **acceleration)
+    return steps.take_steps(objective, loader, device, amp)
 
 
 if __name__ == "__main__":

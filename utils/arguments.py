@@ -15,7 +15,7 @@ class _HelpFormatter(argparse.RawDescriptionHelpFormatter):
         default = action.default
         if default in (None, "", [], argparse.SUPPRESS) or default is False or action.required:
             return action.help
-        words = ", ".join(default) if isinstance(default, list) else "%(default)s"
+        words = ", ".join(map(str, default)) if isinstance(default, list) else "%(default)s"
         return f"{action.help} [{words}]"
 
 

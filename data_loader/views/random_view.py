@@ -2,7 +2,7 @@
 
 All random samples come from torch's default generator, so one seed fixes a view. The stages are
 those of torchvision's RandomResizedCrop, ColorJitter, ToTensor and Normalize with the same samples,
-and give bitwise identical numbers (benchmarks/literal_views.py is the oracle). They take less time
+and give bitwise identical numbers (benchmarks/literal.py is the oracle). They take less time
 because what the network doesn't see is cut off as early as that allows, see `colour_jitter`, and
 because each modifies the last one's result without checking or copying it.
 

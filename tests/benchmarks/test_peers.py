@@ -10,11 +10,10 @@ from PIL import Image
 
 from benchmarks import peer_points, peers
 from datasets.synthetic import generate
-from utils.arguments import ArgumentParser
 
 SMALL = ["--images", "2", "--batch_size", "2", "--rounds", "1", "--num_workers", "0"]
 SMALL += ["--view_batches", "2"]
-QUICK_FIT = ["--image_size", "32", "--finetune_steps", "1", "--trees", "1"]
+QUICK_FIT = ["--image_size", "32", "--finetune_steps", "1"]
 FIGURES = {
     "lightly": ["the step alone", "end to end", "ours, --amp bf16", "images/s, ratio"],
     "kornia": ["dense views, batch 2", "views of momentum contrast", "views/s, ratio"],
@@ -63,7 +62,7 @@ def test_a_peer_is_timed_or_skipped_with_a_reason(name, faces, monkeypatch, caps
 
 def test_points_are_compared_or_skipped_with_a_reason(wings, monkeypatch, capsys):
     monkeypatch.setattr(peer_points, "HELD_BACK", 4)
-    fit = ["--annotated", 3, 9, "--seeds", 0, *QUICK_FIT]
+    fit = ["--annotated", 3, 9, "--seeds", 0, "--trees", 1, *QUICK_FIT]
     printed = run(monkeypatch, capsys, "--what", "dlib", "--wings", wings, *fit)
     if importlib.util.find_spec("dlib") is None:
         assert printed == "dlib: skipped, dlib-bin isn't installed\n"
@@ -80,8 +79,11 @@ def test_a_part_without_its_images_is_skipped(monkeypatch, capsys):
 def test_wings_are_read_with_y_downwards_and_fitted_by_the_script(wings):
     read = peer_points.read_wings(wings)
     np.testing.assert_array_equal(read.points[2], [[12, 5], [20, 23]])
-    parser = ArgumentParser("")
-    peer_points.add_wing_arguments(parser)
-    args = parser.parse_args(QUICK_FIT)
-    result = peer_points.run_ours(args, read, np.array([0, 1, 2]), np.array([4, 5]), seed=0)
+    result = peer_points.run_ours(read, np.array([0, 1, 2]), np.array([4, 5]), QUICK_FIT)
     assert 0 < result.mean_px < 200 and 0 < result.median_px < 200 and result.seconds > 0
+
+
+def test_a_flag_that_nothing_takes_is_an_error(monkeypatch, capsys):
+    with pytest.raises(SystemExit):
+        run(monkeypatch, capsys, "--what", "torchvision", "--round", 1)
+    assert "unrecognized arguments: --round" in capsys.readouterr().err

@@ -2,16 +2,14 @@
 
 import importlib
 import re
-import subprocess
 import sys
 
 import pytest
 import torch
 
 from benchmarks import limits
-from benchmarks.measure import peak_memory
+from benchmarks.measure import marks_of
 from datasets.synthetic import generate
-from tests.recipes import ROOT
 
 SMALL = ["--images", "4", "--batch_size", "2", "--rounds", "1"]
 GROWTH = ["--rounds", "1"]
@@ -78,19 +76,32 @@ def test_benchmark_prints_its_figures(name, faces, monkeypatch, capsys):
         assert figure in printed
 
 
+SCRIPTS = {name.split(",")[0] for name in COMMANDS} | {"gpu", "limits", "peers"}
+
+
+@pytest.mark.parametrize("script", sorted(SCRIPTS))
+def test_help_says_the_defaults(script, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", [script, "--help"])
+    with pytest.raises(SystemExit, match="0"):
+        importlib.import_module(f"benchmarks.{script}").main()
+    printed = capsys.readouterr().out
+    assert "--num_workers" not in printed or "[2]" in printed
+    assert "--sizes" not in printed or re.search(r"\[\d+, \d+", printed)
+
+
 def allocate(megabytes):
-    """Hold memory between two steps, as what `peak_memory` measures does."""
+    """Hold memory between two marks."""
     yield
     held = b"1" * (megabytes * 10**6)
     yield
     assert held
 
 
-def test_peak_memory_counts_what_grows_after_the_first_step():
-    peak = peak_memory(allocate, 200)
+def test_marks_tell_what_memory_grows_between_them():
+    before, after = marks_of("tests.benchmarks.test_scripts:allocate", 200)
     # A fifth to either side: a process may reuse pages, and imports touch some of their own.
-    assert 160 < peak.growth < 240
-    assert peak.total > peak.growth
+    assert 160 < after.memory - before.memory < 240
+    assert 0 < after.seconds - before.seconds < 10
 
 
 def test_the_limit_of_a_step_is_printed(monkeypatch, capsys):
@@ -107,12 +118,3 @@ def test_operations_are_two_a_product_forward_and_twice_backward():
     layer = torch.nn.Linear(7, 5)
     rows = torch.randn(3, 7, requires_grad=True)
     assert limits.count_operations(lambda: layer(rows).sum().backward()) == 3 * 2 * 3 * 7 * 5
-
-
-def test_memory_is_measured_for_a_user_who_starts_the_module(faces):
-    """Its functions are then those of ``__main__``, which the measured process hasn't."""
-    command = [sys.executable, "-m", "benchmarks.pretrain", "--data_folder", str(faces)]
-    command += ["--what", "memory", "--batch_size", "2"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert "with --recompute: peak" in done.stdout

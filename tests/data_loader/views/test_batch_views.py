@@ -17,7 +17,7 @@ import torchvision.transforms.functional as TF
 from PIL import Image
 from scipy import stats
 
-from benchmarks.literal_views import published_view
+from benchmarks.literal import published_view
 from data_loader.views import jpeg
 from data_loader.views.batch_views import (
     BatchViews,

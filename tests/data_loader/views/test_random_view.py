@@ -10,7 +10,7 @@ import torch
 import torchvision.transforms.functional as TF
 from PIL import Image
 
-from benchmarks.literal_views import published_view
+from benchmarks.literal import published_view
 from data_loader.views import random_view as augmentation
 from data_loader.views import view_parameters
 from data_loader.views.random_view import (
