@@ -9,7 +9,7 @@ import codecs
 import math
 import os
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -145,10 +145,19 @@ def parse_table(
 
 def check_unique(path: Path, names: list[str]) -> None:
     """Raise an `InputError` that names the first name which appears twice in a file."""
-    if len(set(names)) < len(names):
-        places = {name: place for place, name in reversed(list(enumerate(names)))}  # the first
-        twice = next(name for place, name in enumerate(names) if places[name] < place)
+    twice = repeated(names)
+    if twice is not None:
         raise InputError(f"{path}: {twice} appears twice")
+
+
+def repeated(names: Iterable[str]) -> str | None:
+    """Return the first name that is there a second time, None if all differ."""
+    seen = set[str]()
+    for name in names:
+        if name in seen:
+            return name
+        seen.add(name)
+    return None
 
 
 def check_points(

@@ -11,16 +11,16 @@ from typing import Any
 
 import numpy as np
 
-from data_loader.readers.annotation_files import read_lines
+from data_loader.readers.annotation_files import read_lines, repeated
 from data_loader.readers.keypoint_names import check_names, pairs_of_indices, shown, shown_list
-from data_loader.readers.keypoint_table import Parsed
+from data_loader.readers.keypoint_table import KeypointTable
 from utils.errors import InputError
 from utils.files import check_is_file, reason
 
 Entry = dict[str, Any]
 
 
-def parse_coco(path: Path, text: str, category: str | None) -> Parsed:
+def parse_coco(path: Path, text: str, category: str | None) -> KeypointTable:
     """Read the annotations that have points; crowds are left out.
 
     Args:
@@ -41,7 +41,8 @@ def parse_coco(path: Path, text: str, category: str | None) -> Parsed:
     names = _point_names(path, list(kinds.values()))
     indices = next(iter(kinds.values())).get("flip_indices")
     files = _file_names(path, images)
-    return Parsed(
+    shown_images = [images[entry["image_id"]] for entry in chosen]
+    return KeypointTable(
         names=names,
         images=[files[entry["image_id"]] for entry in chosen],
         points=np.stack([_points(path, entry, len(names)) for entry in chosen]),
@@ -49,9 +50,12 @@ def parse_coco(path: Path, text: str, category: str | None) -> Parsed:
         areas=np.array([_number(entry.get("area")) for entry in chosen]),
         ids=[str(entry["id"]) for entry in chosen],
         flip_pairs=[] if indices is None else pairs_of_indices(path, names, indices),
+        sigmas=None,
         notices=notices,
-        y_up=False,
-        sizes=np.array([_size(images[entry["image_id"]]) for entry in chosen]),
+        sizes=np.array(
+            [[_number(image.get(side)) for side in ("width", "height")] for image in shown_images]
+        ),
+        turned=np.zeros(len(chosen), dtype=bool),
     )
 
 
@@ -146,15 +150,14 @@ def _point_names(path: Path, categories: list[Entry]) -> list[str]:
 
 def _file_names(path: Path, images: dict[int | str, Entry]) -> dict[int | str, str]:
     """Return the images' names, of which each is there once."""
-    names, seen = {}, set()
+    names: dict[int | str, str] = {}
     for key, entry in images.items():
         name = entry.get("file_name")
         if not isinstance(name, str) or not name:
             raise InputError(f"{path}: image {shown(str(key))} has no file_name")
-        if name in seen:
-            raise InputError(f"{path}: the image {shown(name)} is there twice, with other ids")
-        seen.add(name)
         names[key] = name
+    if twice := repeated(names.values()):
+        raise InputError(f"{path}: the image {shown(twice)} is there twice, with other ids")
     return names
 
 
@@ -194,11 +197,6 @@ def _box(path: Path, entry: Entry) -> tuple[float, float, float, float]:
     return left, top, left + width, top + height
 
 
-def _size(image: Entry) -> tuple[float, float]:
-    """Return the width and height that the file gives for an image."""
-    return _number(image.get("width")), _number(image.get("height"))
-
-
 def _number(value: object) -> float:
     """Return a JSON value as a number; NaN if it is none, or too large."""
     try:
@@ -209,7 +207,7 @@ def _number(value: object) -> float:
 
 
 def read_coco_boxes(path: Path) -> tuple[list[str], np.ndarray, list[str]]:
-    """Return the images' names, boxes (N, 4) as `Parsed` has them, and ids of N annotations.
+    """Return the images' names, boxes (N, 4) as `KeypointTable` has them, and ids of N annotations.
 
     Points, categories and crowds don't matter.
 

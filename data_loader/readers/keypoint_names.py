@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from data_loader.readers.annotation_files import repeated
 from utils.errors import InputError
 from utils.files import printable
 
@@ -50,13 +51,10 @@ def check_names(place: str, names: Sequence[str]) -> None:
         raise InputError(f"{place}: names no point")
     if len(names) > MOST_NAMES:
         raise InputError(f"{place}: names {len(names):,} points, more than {MOST_NAMES:,}")
-    seen = set[str]()
-    for name in names:
-        if not name:
-            raise InputError(f"{place}: a point has no name")
-        if name in seen:
-            raise InputError(f"{place}: the point {shown(name)} is named twice")
-        seen.add(name)
+    if "" in names:
+        raise InputError(f"{place}: a point has no name")
+    if twice := repeated(names):
+        raise InputError(f"{place}: the point {shown(twice)} is named twice")
 
 
 def find_flip_pairs(names: Sequence[str]) -> list[tuple[str, str]]:

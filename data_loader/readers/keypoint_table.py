@@ -3,16 +3,22 @@
 Letters: N annotated instances, A named points.
 """
 
+from collections.abc import Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+
+from data_loader.readers.keypoint_names import shown
+from utils.errors import InputError
 
 
 class KeypointTable(NamedTuple):
     """N annotated instances of A named points.
 
     Pixels are those of the image as it is shown, a note of its orientation (EXIF) applied; the
-    centre of the first one is 0, y runs downwards.
+    centre of the first one is 0, y runs downwards. The reader of one format doesn't look at the
+    images: in its table they have the names and sizes that the file says, and y may run upwards.
 
     Attributes:
         names: of the A points, each once.
@@ -27,6 +33,7 @@ class KeypointTable(NamedTuple):
         notices: lines for the log: what was left out.
         sizes: (N, 2) float64, width and height of the images, NaN of those that can't be read.
         turned: (N,), bool, which images a note of their orientation turns.
+        y_up: y runs upwards from the images' lower edge: row = height - y.
     """
 
     names: list[str]
@@ -40,35 +47,52 @@ class KeypointTable(NamedTuple):
     notices: list[str]
     sizes: np.ndarray
     turned: np.ndarray
+    y_up: bool = False
 
 
-class Parsed(NamedTuple):
-    """What one format's file says, before its images are looked at.
+def table_of_points(
+    path: Path,
+    names: list[str],
+    images: Sequence[str],
+    ids: Sequence[str],
+    points: np.ndarray,
+    lines: Sequence[int],
+    boxes: np.ndarray | None = None,
+) -> KeypointTable:
+    """Return what a format says of N rows that has points and perhaps boxes; repeats are left out.
 
-    Attributes:
-        names: as in `KeypointTable`, and so are the points, boxes, areas, ids, pairs and notices.
-        images: N names, as in the file.
-        y_up: y runs upwards from the images' lower edge: row = height - y.
-        sizes: (N, 2) width and height that the file gives for each image, NaN where it doesn't.
+    Args:
+        path: the file, for errors.
+        names: of the A points.
+        images: of each row.
+        ids: of each row's instance.
+        points: (N, A, 2).
+        lines: of each row, in the file.
+        boxes: (N, 4); none if not given.
+
+    Raises:
+        InputError: if an instance is there twice with other points.
     """
-
-    names: list[str]
-    images: list[str]
-    points: np.ndarray
-    boxes: np.ndarray
-    areas: np.ndarray
-    ids: list[str]
-    flip_pairs: list[tuple[str, str]]
-    notices: list[str]
-    y_up: bool
-    sizes: np.ndarray
-
-
-def parsed_points(
-    names: list[str], images: list[str], points: np.ndarray, ids: list[str], notices: list[str]
-) -> Parsed:
-    """Return what a format says that has points alone."""
-    count = len(images)
-    nothing = np.full((count, 4), np.nan)
-    areas, sizes = nothing[:, 0], nothing[:, :2]
-    return Parsed(names, images, points, nothing, areas, ids, [], notices, False, sizes)
+    places: dict[str, int] = {}
+    for place, key in enumerate(ids):
+        first = places.setdefault(key, place)
+        if not np.array_equal(points[first], points[place], equal_nan=True):
+            raise InputError(
+                f"{path}, line {lines[place]}: {shown(key)} is there twice with other points, "
+                f"first on line {lines[first]}"
+            )
+    again, kept = len(ids) - len(places), list(places.values())
+    nothing = np.full((len(kept), 4), np.nan)
+    return KeypointTable(
+        names=names,
+        images=[images[place] for place in kept],
+        points=points[kept],
+        boxes=nothing if boxes is None else boxes[kept],
+        areas=nothing[:, 0],
+        ids=list(places),
+        flip_pairs=[],
+        sigmas=None,
+        notices=[f"{path}: {again:,} lines that repeat another one left out"] if again else [],
+        sizes=nothing[:, :2],
+        turned=np.zeros(len(kept), dtype=bool),
+    )

@@ -99,25 +99,19 @@ def write_predictions(
         InputError: if there is no such format (`prediction_format`), or it can't be written.
     """
     form = prediction_format(path, instances)
-    if form == "coco":
-        write_file(path, lambda file: _write_coco(file, names, predictions))
-    elif form == "tps":
-        write_file(path, lambda file: _write_lines(file, _tps_lines(predictions)))
-    else:
-        rows = _rows(form, names, predictions, instances)
-        write_file(path, lambda file: _write_table(file, rows))
 
+    def write(file: BinaryIO) -> None:
+        text = io.TextIOWrapper(file, encoding="utf-8", newline="", write_through=True)
+        if form == "coco":
+            text.writelines(_coco_parts(names, predictions))
+        elif form == "tps":
+            text.writelines(f"{line}\n" for line in _tps_lines(predictions))
+        else:
+            rows = _rows(form, names, predictions, instances)
+            csv.writer(text, lineterminator="\n").writerows(rows)
+        text.detach()  # the file stays open
 
-def _write_lines(file: BinaryIO, lines: Iterable[str]) -> None:
-    for line in lines:
-        file.write(f"{line}\n".encode())
-
-
-def _write_table(file: BinaryIO, rows: Iterable[list[str]]) -> None:
-    """Write rows of cells as CSV."""
-    text = io.TextIOWrapper(file, encoding="utf-8", newline="", write_through=True)
-    csv.writer(text, lineterminator="\n").writerows(rows)
-    text.detach()  # the file stays open
+    write_file(path, write)
 
 
 def _place(number: float) -> str:
@@ -134,13 +128,10 @@ def _rows(
         yield ["bodyparts", *(name for name in names for _ in range(3))]
         yield ["coords", *["x", "y", "likelihood"] * len(names)]
     else:
-        columns = [f"{name}_{column}" for name in names for column in ("x", "y", "confidence")]
-        long = ["point", "x", "y", "confidence"]
-        yield [
-            "image",
-            *(["instance"] if instances else []),
-            *(long if form == "long" else columns),
-        ]
+        columns = ["point", "x", "y", "confidence"]
+        if form == "wide":
+            columns = [f"{name}_{column}" for name in names for column in columns[1:]]
+        yield ["image", *(["instance"] if instances else []), *columns]
     for prediction in predictions:
         begin = [prediction.image, *([prediction.instance] if instances else [])]
         found = zip(prediction.points, prediction.confidence, strict=True)
@@ -162,23 +153,19 @@ def _tps_lines(predictions: Iterable[Prediction]) -> Iterator[str]:
         yield "COMMENT=confidence " + " ".join(f"{sure:.4f}" for sure in prediction.confidence)
 
 
-def _write_coco(file: BinaryIO, names: list[str], predictions: Iterable[Prediction]) -> None:
-    """Write COCO's JSON; of each image the name and the size are held until the end."""
+def _coco_parts(names: list[str], predictions: Iterable[Prediction]) -> Iterator[str]:
+    """Yield COCO's JSON; of each image the name and the size are held until the end."""
     category = {"id": 1, "name": "object", "keypoints": names}
-    file.write(b'{"categories": [' + json.dumps(category).encode() + b'],\n"annotations": [')
+    yield f'{{"categories": [{json.dumps(category)}],\n"annotations": ['
     images: dict[str, dict] = {}
     for number, prediction in enumerate(predictions, start=1):
         width, height = prediction.size
         entry = {"file_name": prediction.image, "width": width, "height": height}
         image = images.setdefault(prediction.image, {"id": len(images) + 1, **entry})
         annotation = {"id": number, "image_id": image["id"], **_coco_instance(prediction)}
-        file.write(b",\n" if number > 1 else b"\n")
-        file.write(json.dumps(annotation).encode())
-    file.write(b'],\n"images": [')
-    for number, image in enumerate(images.values()):
-        file.write(b",\n" if number else b"\n")
-        file.write(json.dumps(image).encode())
-    file.write(b"]}\n")
+        yield (",\n" if number > 1 else "\n") + json.dumps(annotation)
+    listed = ",\n".join(map(json.dumps, images.values()))
+    yield f'],\n"images": [\n{listed}]}}\n'
 
 
 def _coco_instance(prediction: Prediction) -> dict:

@@ -14,11 +14,12 @@ from typing import NamedTuple
 import numpy as np
 
 from data_loader.readers.annotation_files import parse_number
-from data_loader.readers.csv_files import MISSING, first_of_each
+from data_loader.readers.csv_files import MISSING
 from data_loader.readers.keypoint_names import check_names, shown
-from data_loader.readers.keypoint_table import Parsed, parsed_points
+from data_loader.readers.keypoint_table import KeypointTable, table_of_points
 from utils.errors import InputError
 
+BEGIN = re.compile(r"LM3?\s*=", re.IGNORECASE)  # of the first line that isn't empty
 KEY = re.compile(r"([A-Za-z]+[0-9]?)\s*=\s*(.*)")
 # Of curves: their number, and that of each one's points, which follow.
 CURVES, CURVE_POINTS = ("CURVES", "OUTLINES"), "POINTS"
@@ -35,13 +36,7 @@ class Record(NamedTuple):
     entries: dict[str, str]
 
 
-def is_tps(lines: Sequence[str]) -> bool:
-    """Tell whether a text begins as tpsDig's do."""
-    first = next((line for line in lines if line), "")
-    return re.match(r"LM3?\s*=", first, re.IGNORECASE) is not None
-
-
-def parse_tps(path: Path, lines: Sequence[str]) -> Parsed:
+def parse_tps(path: Path, lines: Sequence[str]) -> KeypointTable:
     """Read the records; the points are named by their numbers, from 1.
 
     Raises:
@@ -54,24 +49,22 @@ def parse_tps(path: Path, lines: Sequence[str]) -> Parsed:
     count = len(records[0].points)
     for record in records:
         if len(record.points) != count:
-            raise InputError(
-                f"{path}, line {record.line}: expected {count} landmarks as in the first record, "
-                f"found {len(record.points)}"
-            )
+            message = f"expected {count} landmarks as in the first record, found "
+            raise InputError(f"{path}, line {record.line}: {message}{len(record.points)}")
         if not record.entries.get("IMAGE"):
             raise InputError(f"{path}, line {record.line}: the record has no line IMAGE=")
     names = [str(number + 1) for number in range(count)]
     check_names(f"{path}, line {records[0].line}", names)
     images = [record.entries["IMAGE"] for record in records]
     points = np.array([record.points for record in records])
-    kept, notices = first_of_each(path, images, points, [record.line for record in records])
-    images = [images[place] for place in kept]
+    lines_of = [record.line for record in records]
+    table = table_of_points(path, names, images, images, points, lines_of)
     if bare := len(every) - len(records):  # as tpsUtil makes them, not digitized yet
-        notices.append(f"{path}: {bare:,} records without landmarks left out")
+        table.notices.append(f"{path}: {bare:,} records without landmarks left out")
     curves = sum(any(key in record.entries for key in CURVES) for record in records)
     if curves:
-        notices.append(f"{path}: curves of {curves:,} records left out")
-    return parsed_points(names, images, points[kept], images, notices)._replace(y_up=True)
+        table.notices.append(f"{path}: curves of {curves:,} records left out")
+    return table._replace(y_up=True)
 
 
 def _records(path: Path, lines: Sequence[str]) -> Iterator[Record]:

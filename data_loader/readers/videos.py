@@ -13,9 +13,6 @@ from utils.errors import InputError
 from utils.files import reason
 
 VIDEOS = {"mp4", "m4v", "mov", "avi", "mkv", "webm", "mpg", "mpeg", "wmv"}
-INSTALL = "pip install -e .[video]"
-# By what is most widely read; the second is always there.
-CODECS = ("libx264", "mpeg4")
 
 
 def import_av(path: Path) -> ModuleType:
@@ -23,7 +20,8 @@ def import_av(path: Path) -> ModuleType:
     try:
         import av
     except ImportError:
-        raise InputError(f"{path}: a video, and PyAV isn't installed; {INSTALL}") from None
+        how = "pip install -e .[video]"
+        raise InputError(f"{path}: a video, and PyAV isn't installed; {how}") from None
     return av
 
 
@@ -70,13 +68,15 @@ def write_video(path: Path, frames: Iterator[Image.Image], rate: Fraction) -> in
     """
     av = import_av(path)
     count = 0
+    # The more widely read one if it is there; the other always is.
+    codec = "libx264" if "libx264" in av.codecs_available else "mpeg4"
     try:
         with av.open(str(path), "w") as container:
             stream: Any = None
             for image in frames:
                 size = image.width // 2 * 2, image.height // 2 * 2
                 if stream is None:
-                    stream = container.add_stream(_codec(av), rate=rate)
+                    stream = container.add_stream(codec, rate=rate)
                     stream.width, stream.height = size
                     stream.pix_fmt = "yuv420p"
                 pixels = np.asarray(image.crop((0, 0, stream.width, stream.height)))
@@ -87,7 +87,3 @@ def write_video(path: Path, frames: Iterator[Image.Image], rate: Fraction) -> in
     except (av.FFmpegError, OSError, ValueError) as error:
         raise InputError(f"{path}: can't write it ({reason(error)})") from None
     return count
-
-
-def _codec(av: ModuleType) -> str:
-    return next((name for name in CODECS if name in av.codecs_available), CODECS[-1])
