@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from data_loader.folder import add_boxes_argument, add_fit_argument, add_margin_argument
+from data_loader.folder import add_cutout_arguments
 from data_loader.loaders import add_loader_arguments, worker_notice
 from data_loader.readers.prediction_files import prediction_format, write_predictions
 from data_loader.unannotated import (
@@ -76,9 +76,7 @@ def build_parser() -> ArgumentParser:
         help="a folder, all images at any depth; an image; a text file with one image a line; or a "
         "video (pip install -e .[video])",
     )
-    add_boxes_argument(group)
-    add_fit_argument(group, default=None)
-    add_margin_argument(group, default=None)
+    add_cutout_arguments(group, fit=None, margin=None)
     group = parser.add_argument_group("output")
     group.add_argument(
         "--out", type=Path, metavar="FILE", help="the results; the ending says the format"

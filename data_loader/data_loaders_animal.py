@@ -64,7 +64,7 @@ class CUB(LandmarkDataset):
         super().__init__(root, train, pair_image, imwidth, crop, do_augmentations=False, **options)
 
     def read(self, root: Path, train: bool) -> tuple[Path, list[str], dict[str, np.ndarray]]:
-        """See `NamedImages.read`; points are fractions of the image's width and height."""
+        """Read the list and the parts, which are fractions of an image's width and height."""
         path = Path(self.imagelist or root / "split" / f"{self.split_name}.txt")
         # Listed paths carry other people's prefixes: what counts is what follows "/images/".
         filenames = [re.split(r"[/\\]images[/\\]", name)[-1] for name in read_names(path)]
@@ -83,7 +83,7 @@ class CUB(LandmarkDataset):
             return math.nan, math.nan
 
     def square_points(self, size: tuple[int, int], index: int) -> np.ndarray:
-        """See `LandmarkDataset.square_points`; of a size that couldn't be read, they are NaN."""
+        """Return an image's points in its square; NaN ones are of a size that couldn't be read."""
         points = super().square_points(size, index)
         if np.isnan(points).any():
             raise ImageError(f"{self.path(index)}: {PASSED}")

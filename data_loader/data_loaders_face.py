@@ -45,7 +45,7 @@ class AlignedFaces(ImageSet):
     file_size = CELEBA_SIZE
 
     def square(self, image: Image.Image, index: int) -> Image.Image:
-        """See `celeba_square`."""
+        """Cut out the middle of the image and resize it."""
         return celeba_square(image, self.imwidth)
 
 
@@ -56,16 +56,24 @@ class CelebA(AlignedFaces, FaceDataset):
     annotation_file = "Anno/list_landmarks_align_celeba.txt"
 
     def read(self, root: Path, train: bool) -> tuple[Path, list[str], dict[str, np.ndarray]]:
-        """See `NamedImages.read`."""
-        names, keypoints = read_celeba_landmarks(root / self.annotation_file)
+        """Read the annotation file, and take the rows of the split."""
+        path, folder = root / self.annotation_file, root / self.image_folder
+        lines = read_lines(path)
+        if len(lines) < 3 or not lines[0].isdecimal() or len(lines[1].split()) != 10:
+            raise InputError(f"{path}: expected a count, a header of 10 names, and a line an image")
+        if lines[0].lstrip("0") != str(len(lines) - 2):  # digits may be too many for int()
+            raise InputError(
+                f"{path}: says {lines[0][:20]} images, has {len(lines) - 2} lines of points"
+            )
+        names, numbers = parse_table(path, lines[2:], 10, 3, parse_coordinate)
         rows = self.split(root, names, train)
-        folder, filenames = root / self.image_folder, [names[row] for row in rows]
-        filenames = self.check_listed(folder, filenames, root / self.annotation_file)
-        check_points(root / self.annotation_file, filenames, keypoints[rows], CELEBA_SIZE)
-        return folder, filenames, {"keypoints": keypoints[rows]}
+        filenames = self.check_listed(folder, [names[row] for row in rows], path)
+        keypoints = numbers[rows].reshape(-1, 5, 2)
+        check_points(path, filenames, keypoints, CELEBA_SIZE)
+        return folder, filenames, {"keypoints": keypoints}
 
     def square_points(self, size: tuple[int, int], index: int) -> np.ndarray:
-        """See `celeba_points`."""
+        """Return an image's points (A, 2) in pixels of its square."""
         return celeba_points(super().square_points(size, index), self.imwidth)
 
     def split(self, root: Path, names: list[str], train: bool) -> list[int]:
@@ -115,19 +123,6 @@ class MAFLAligned(CelebA):
         return rows_named(names, set(read_names(path, once=True)), path)
 
 
-def read_celeba_landmarks(path: Path) -> tuple[list[str], np.ndarray]:
-    """Return the names and points (N, 5, 2), NaN if absent, of CelebA's annotation file."""
-    lines = read_lines(path)
-    if len(lines) < 3 or not lines[0].isdecimal() or len(lines[1].split()) != 10:
-        raise InputError(f"{path}: expected a count, a header of 10 names, and a line an image")
-    if lines[0].lstrip("0") != str(len(lines) - 2):  # digits may be too many for int()
-        raise InputError(
-            f"{path}: says {lines[0][:20]} images, has {len(lines) - 2} lines of points"
-        )
-    names, numbers = parse_table(path, lines[2:], 10, 3, parse_coordinate)
-    return names, numbers.reshape(-1, 5, 2)
-
-
 def rows_named(names: list[str], wanted: set[str], path: Path) -> list[int]:
     """Return the places of the wanted names; all must be annotated."""
     rows = [row for row, name in enumerate(names) if name in wanted]
@@ -143,7 +138,7 @@ class AFLW(FaceDataset):
     published_counts = {"train": 10_122, "test": 2_991}
 
     def read(self, root: Path, train: bool) -> tuple[Path, list[str], dict[str, np.ndarray]]:
-        """See `NamedImages.read`."""
+        """Read the split's list, and its .mat file of points and image sizes."""
         split = "train" if train else "test"
         list_path = root / f"aflw_{split}_images.txt"
         names = read_names(list_path)
@@ -159,11 +154,11 @@ class AFLW(FaceDataset):
         return root / "output", names, {"keypoints": keypoints, "hw": mat["hw"]}
 
     def square_points(self, size: tuple[int, int], index: int) -> np.ndarray:
-        """See `LandmarkDataset.square_points`."""
+        """Return an image's points (A, 2) in pixels of its square."""
         return super().square_points(size, index) * (self.imwidth / np.array(size))
 
     def expected_size(self, index: int) -> tuple[int, int]:
-        """See `NamedImages.expected_size`; the file of the points has it."""
+        """Return the width and height that the file of the points has for an image."""
         height, width = self.annotations["hw"][index].tolist()
         return width, height
 
@@ -175,7 +170,7 @@ class AFLW_MTFL(FaceDataset):  # noqa: N801 (published name)
     file_size = MTFL_SIZE
 
     def read(self, root: Path, train: bool) -> tuple[Path, list[str], dict[str, np.ndarray]]:
-        """See `NamedImages.read`; an image both trained and tested on is an error."""
+        """Read the split's table; an image both trained and tested on is an error."""
         csv_path, test_path = root / "aflw_cropped/facedata_cropped.csv", root / "MTFL/testing.txt"
         test_names, test_points = parse_table(
             test_path, read_lines(test_path), 10, 1, parse_coordinate
@@ -195,7 +190,7 @@ class AFLW_MTFL(FaceDataset):  # noqa: N801 (published name)
         return root / "aflw_cropped", crops, {"keypoints": keypoints}
 
     def square_points(self, size: tuple[int, int], index: int) -> np.ndarray:
-        """See `LandmarkDataset.square_points`; points are 1-based in a 150x150 image."""
+        """Return an image's points in its square; in the file they are 1-based, of 150x150."""
         return (super().square_points(size, index) - 1) * (self.imwidth / MTFL_SIZE[0])
 
 
@@ -239,7 +234,7 @@ class ThreeHundredW(FaceDataset):
     test_parts = (("helen/testset", ""), ("lfpw/testset", ""), ("ibug", "image"))
 
     def read(self, root: Path, train: bool) -> tuple[Path, list[str], dict[str, np.ndarray]]:
-        """See `NamedImages.read`; the lists of face boxes say which images there are."""
+        """Read the lists of face boxes, which say which images there are, and their points."""
         filenames: list[str] = []
         boxes: list[np.ndarray] = []
         for folder, start in self.train_parts if train else self.test_parts:
@@ -257,11 +252,11 @@ class ThreeHundredW(FaceDataset):
         return FaceWindow(box, self.imwidth)
 
     def square(self, image: Image.Image, index: int) -> Image.Image:
-        """See `FaceWindow`."""
+        """Cut out the window around the face."""
         return self.window(image.size, index).cut_out(image)
 
     def square_points(self, size: tuple[int, int], index: int) -> np.ndarray:
-        """See `LandmarkDataset.square_points`; points far outside the image are an error."""
+        """Return an image's points in its square; one far outside the image is an error."""
         path, points = self.path(index), super().square_points(size, index)
         check_points(path.with_suffix(".pts"), [path.name], points[None], size)
         return self.window(size, index)(points)

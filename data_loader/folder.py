@@ -8,9 +8,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from data_loader.framing import FITS, Box, Framing
+from data_loader.framing import FITS, Box, Framing, box_or_none
 from data_loader.image_set import Colours, ImageSet, as_colours
-from data_loader.instances import box_or_none
 from data_loader.named_images import UnlabelledImages
 from data_loader.readers.coco_keypoints import read_coco_boxes
 from data_loader.readers.images import oriented_size
@@ -34,6 +33,7 @@ class OwnImages(ImageSet):
     mean, std = BIRD_MEAN, BIRD_STD
     oriented = True
     fit, margin = "stretch", 0.0  # see `Framing`
+    annotations: dict[str, np.ndarray] = {}  # with ``boxes`` (N, 4), NaN for a whole image, if any
 
     @property
     def framing(self) -> Framing:
@@ -42,7 +42,8 @@ class OwnImages(ImageSet):
 
     def box(self, index: int) -> Box | None:
         """Return the part of an image that is shown, in its pixels; None for all of it."""
-        return None
+        boxes = self.annotations.get("boxes")
+        return None if boxes is None else box_or_none(boxes[index])
 
     def square(self, image: Image.Image, index: int) -> Image.Image:
         """Frame an image."""
@@ -75,30 +76,23 @@ class Folder(OwnImages, UnlabelledImages):
         super().__init__(root, **options)
 
     def read(self, root: Path, train: bool) -> tuple[Path, Sequence[str], dict[str, np.ndarray]]:
-        """See `NamedImages.read`; ``boxes`` (N, 4) are in pixels."""
-        if self.boxes is not None:
-            folder, (filenames, annotations) = root, self._read_boxes(root, Path(self.boxes))
-        else:
-            folder, filenames, annotations = super().read(root, train)
-        if is_first_rank():
-            distinct = filenames if self.boxes is None else list(dict.fromkeys(filenames))
-            self.notices += turned_notice(folder, distinct)
-        return folder, filenames, annotations
-
-    def _read_boxes(self, root: Path, path: Path) -> tuple[Sequence[str], dict[str, np.ndarray]]:
-        if self.imagelist is not None:
+        """Find the images below the folder, those of the list, or those that have boxes."""
+        if self.boxes is None:
+            _, distinct, annotations = super().read(root, train)
+            filenames = distinct
+        elif self.imagelist is not None:
             raise InputError("--imagelist and --boxes exclude each other")
-        names, boxes, _ = read_coco_boxes(path)
-        names, notices = locate(path, root, names)
-        self.notices += notices
-        return names, {"boxes": boxes}
-
-    def box(self, index: int) -> Box | None:
-        """See `OwnImages.box`."""
-        return None if self.boxes is None else box_or_none(self.annotations["boxes"][index])
+        else:
+            names, boxes, _ = read_coco_boxes(Path(self.boxes))
+            filenames, moved = locate(Path(self.boxes), root, names)
+            distinct, annotations = list(dict.fromkeys(filenames)), {"boxes": boxes}
+            self.notices += moved
+        if is_first_rank():
+            self.notices += turned_notice(root, distinct)
+        return root, filenames, annotations
 
     def digested(self, facts: object) -> object:
-        """See `NamedImages.digested`; the framing counts, too."""
+        """Return what `digest` hashes beside names and boxes: the framing, too."""
         return [self.framing, facts]
 
 
@@ -124,20 +118,18 @@ def count_turned(turned: int, total: int, looked_at: str = "") -> list[str]:
     return [f"{turned:,} of {total:,} images{looked_at} {how}"] if turned else []
 
 
-def add_fit_argument(group: argparse._ActionsContainer, default: str | None = "stretch") -> None:
-    """Declare how one's own images become squares, on a parser or one of its groups."""
+def add_cutout_arguments(
+    group: argparse._ActionsContainer, fit: str | None = "stretch", margin: float | None = 0.1
+) -> None:
+    """Declare how one's own images, or boxes of them, become squares; given are the defaults."""
     group.add_argument(
         "--fit",
         choices=FITS,
-        default=default,
+        default=fit,
         help="how one's own image, or a box of it, becomes a square: stretch changes its "
         "proportions, as published; pad adds what lies around the box, and black beyond the "
         "image's edges; crop cuts off the longer side at both ends",
     )
-
-
-def add_boxes_argument(group: argparse._ActionsContainer) -> None:
-    """Declare the file of boxes that one's own images are cut out by."""
     group.add_argument(
         "--boxes",
         metavar="FILE",
@@ -145,14 +137,10 @@ def add_boxes_argument(group: argparse._ActionsContainer) -> None:
         "instances are cut out by its boxes in place of their own; without annotations, each box "
         "is an image of its own",
     )
-
-
-def add_margin_argument(group: argparse._ActionsContainer, default: float | None) -> None:
-    """Declare what is shown around a box."""
     group.add_argument(
         "--box_margin",
         type=unit_interval,
-        default=default,
+        default=margin,
         metavar="FRACTION",
         help="added to a box on each side, of its width and height",
     )

@@ -19,6 +19,12 @@ Box = tuple[float, float, float, float]  # left, top, right, bottom, in _orig
 Window = tuple[int, int, int, int]  # the same in whole pixels: the first ones, and those after
 
 
+def box_or_none(box: np.ndarray) -> Box | None:
+    """Return a box (4,) as plain numbers, None if it is NaN."""
+    left, top, right, bottom = box.tolist()
+    return None if np.isnan(box).any() else (left, top, right, bottom)
+
+
 class Affine(NamedTuple):
     """A scale and then a shift along each axis: from ``_orig`` to ``_px``."""
 

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 
-from data_loader.framing import Box
 from data_loader.readers.annotation_files import replace_backslashes
 from data_loader.readers.coco_keypoints import read_coco_boxes
 from data_loader.readers.keypoint_images import locate
@@ -17,12 +16,6 @@ from data_loader.readers.keypoint_table import KeypointTable
 from utils.errors import InputError
 
 BOXES = ("annotated", "points", "image")
-
-
-def box_or_none(box: np.ndarray) -> Box | None:
-    """Return a box (4,) as plain numbers, None if it is NaN."""
-    left, top, right, bottom = box.tolist()
-    return None if np.isnan(box).any() else (left, top, right, bottom)
 
 
 def boxes_of(

@@ -14,9 +14,9 @@ from PIL import Image
 from torch import Tensor
 
 from data_loader.folder import OwnImages, count_turned
-from data_loader.framing import Box
+from data_loader.framing import Box, box_or_none
 from data_loader.geometry import denormalize_points
-from data_loader.instances import box_or_none, boxes_of, flip_order, spans_of
+from data_loader.instances import boxes_of, flip_order, spans_of
 from data_loader.landmark_dataset import LandmarkDataset
 from data_loader.readers.images import oriented_size
 from data_loader.readers.keypoint_table import KeypointTable
@@ -86,7 +86,7 @@ class Keypoints(OwnImages, LandmarkDataset):
         )
 
     def read(self, root: Path, train: bool) -> tuple[Path, list[str], dict[str, np.ndarray]]:
-        """See `NamedImages.read`; the table is read already."""
+        """Take the instances of the table that have a point, see `Keypoints`."""
         table, visible = self.table, ~np.isnan(self.table.points).any(axis=-1)  # (N, A)
         kept = np.flatnonzero(visible.any(axis=1))
         if not len(kept):
@@ -180,7 +180,7 @@ class Keypoints(OwnImages, LandmarkDataset):
             )
 
     def check_landmarks(self) -> None:
-        """See `LandmarkDataset.check_landmarks`."""
+        """Raise an `InputError` if no training image has, or shows, one of the points."""
         seen = self.visible().any(dim=0)  # (A,)
         if not seen.all():
             missing = [n for n, is_seen in zip(self.point_names, seen, strict=True) if not is_seen]
@@ -190,19 +190,15 @@ class Keypoints(OwnImages, LandmarkDataset):
                 "points)"
             )
 
-    def box(self, index: int) -> Box | None:
-        """See `OwnImages.box`."""
-        return box_or_none(self.annotations["boxes"][index])
-
     def square(self, image: Image.Image, index: int) -> Image.Image:
-        """See `OwnImages.square`; mirrored copies are mirrored here."""
+        """Frame an image; a mirrored copy is mirrored here."""
         square = super().square(image, index)
         if not self.annotations["mirrored"][index]:
             return square
         return square.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
 
     def square_points(self, size: tuple[int, int], index: int) -> np.ndarray:
-        """See `LandmarkDataset.square_points`; of mirrored copies, pairs are swapped here."""
+        """Return an instance's points in its square; of a mirrored copy, pairs are swapped."""
         affine = self.framing.affine(size, self.box(index))
         points = affine(super().square_points(size, index))
         if not self.annotations["mirrored"][index]:
@@ -218,11 +214,11 @@ class Keypoints(OwnImages, LandmarkDataset):
         return affine.inverse(points_px + self.crop)
 
     def item_names(self) -> list[str]:
-        """See `LandmarkDataset.item_names`: an image may have several instances."""
+        """Return the instances' names: an image may have several."""
         return self.annotations["ids"].tolist()
 
     def item_groups(self) -> list[str]:
-        """See `LandmarkDataset.item_groups`."""
+        """Return what each instance belongs to."""
         return self.annotations["groups"].tolist()
 
     def add_copies(self) -> None:
@@ -236,7 +232,7 @@ class Keypoints(OwnImages, LandmarkDataset):
         visible[count:] = visible[count:, self.flip_order]
 
     def checkpoint_notes(self) -> dict[str, object]:
-        """See `LandmarkDataset.checkpoint_notes`: what prediction on other images needs."""
+        """Return the entry that says what prediction on other images needs."""
         framing = {
             "fit": self.fit,
             "image_size": self.imwidth,
@@ -267,5 +263,5 @@ class Keypoints(OwnImages, LandmarkDataset):
         }
 
     def digested(self, facts: object) -> object:
-        """See `NamedImages.digested`; the framing and the points' names count, too."""
+        """Return what `digest` hashes beside the rest: the framing and the points' names, too."""
         return [self.framing, self.point_names, facts]

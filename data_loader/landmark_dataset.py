@@ -94,7 +94,7 @@ class LandmarkDataset(NamedImages):
         self.warper = WarperSingle(imwidth, imwidth) if TPS_aug and not pair_image else None
 
     def count_notice(self) -> list[str]:
-        """See `NamedImages.count_notice`: also on how many images are published."""
+        """Return lines on what was left out or masked, and on how many images are published."""
         published = (self.published_counts or {}).get(self.split_name)
         if published is None or len(self) == published:
             return self.notices

@@ -84,7 +84,7 @@ class RankBatches(Sampler):
         self.sampler, self.batch_size = sampler, batch_size
 
     def set_epoch(self, epoch: int, skip: int = 0) -> None:
-        """See `SeededSampler`; ``skip`` counts keys over all ranks."""
+        """Choose the epoch that comes next, but for its first ``skip`` keys over all ranks."""
         self.sampler.set_epoch(epoch, skip)
 
     def __len__(self) -> int:

@@ -98,7 +98,7 @@ class NamedImages(ImageSet):
         return self.file_size
 
     def count_notice(self) -> list[str]:
-        """See `ImageSet.count_notice`."""
+        """Return lines for the log on what was left out or masked."""
         return self.notices
 
     def __str__(self) -> str:
@@ -131,7 +131,7 @@ class NamedImages(ImageSet):
         return self.image_cache.images[index]
 
     def read_square(self, index: int) -> Image.Image:
-        """See `ImageSet.read_square`."""
+        """Return an image's square (S, S), from the image cache if there is one."""
         return Image.fromarray(self.pixels(index))
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor, Tensor, int]:
@@ -210,7 +210,7 @@ class UnlabelledImages(NamedImages):
         super().__init__(root, train, pair_image, imwidth, crop, do_augmentations, **options)
 
     def read(self, root: Path, train: bool) -> tuple[Path, Sequence[str], dict[str, np.ndarray]]:
-        """See `NamedImages.read`."""
+        """Find the images of the list, or all below the folder."""
         if self.imagelist is not None:
             return root, resolve_listed(Path(self.imagelist), root, self.skip_bad), {}
         filenames, notices = find_images(root)

@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset, IterableDataset, Subset
 
-from data_loader.framing import Box
+from data_loader.framing import Box, box_or_none
 from data_loader.instances import with_boxes
 from data_loader.items import Items
 from data_loader.readers.annotation_files import read_lines, replace_backslashes
@@ -174,9 +174,7 @@ def open_source(images: Path, boxes: Path | None) -> ImageSource:
         if not images.is_dir():
             raise InputError(f"--boxes: --images must be the folder that {boxes}'s images are in")
         names, places, ids = read_coco_boxes(boxes)
-        names = replace_backslashes(images, names)
-        rows = zip(names, np.asarray(places).tolist(), ids, strict=True)
-        return ImageFiles(images, [Shown(name, tuple(box), number) for name, box, number in rows])
+        return boxed_images(images, replace_backslashes(images, names), places, ids)
     if images.is_dir():
         found, _ = find_images(images)
         return ImageFiles(images, [Shown(name) for name in found])
@@ -187,7 +185,18 @@ def open_source(images: Path, boxes: Path | None) -> ImageSource:
         return VideoFrames(images)
     if suffix in SUFFIXES:
         return ImageFiles(images.parent, [Shown(images.name)])
-    return open_list(images)
+    near = images.absolute().parent
+    paths = resolve_listed(images, near, may_be_absent=True)
+    names = [line.replace("\\", "/") for line in read_lines(images)]
+    return ImageFiles(near, [Shown(name) for name in names], paths)
+
+
+def boxed_images(
+    folder: Path, names: Sequence[str], boxes: np.ndarray, ids: Sequence[str]
+) -> ImageFiles:
+    """Return what boxes (N, 4) show of named images; NaN for whole ones."""
+    rows = zip(names, boxes, ids, strict=True)
+    return ImageFiles(folder, [Shown(name, box_or_none(box), number) for name, box, number in rows])
 
 
 def annotated_images(
@@ -197,17 +206,4 @@ def annotated_images(
     table = read_keypoints(path, folder, **how)
     if boxes_path is not None:
         table = with_boxes(table, boxes_path, folder)
-    boxes = np.where(np.isnan(table.boxes).any(axis=1, keepdims=True), np.nan, table.boxes).tolist()
-    shown = [
-        Shown(name, None if np.isnan(box[0]) else tuple(box), number)
-        for name, box, number in zip(table.images, boxes, table.ids, strict=True)
-    ]
-    return ImageFiles(folder, shown)
-
-
-def open_list(path: Path) -> ImageFiles:
-    """Return the images of a list, which may be absent; see `resolve_listed`."""
-    near = path.absolute().parent
-    paths = resolve_listed(path, near, may_be_absent=True)
-    names = [line.replace("\\", "/") for line in read_lines(path)]
-    return ImageFiles(near, [Shown(name) for name in names], paths)
+    return boxed_images(folder, table.images, table.boxes, table.ids)

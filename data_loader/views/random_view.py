@@ -18,9 +18,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from data_loader.framing import Window
 from data_loader.geometry import resize_square
 from data_loader.views.jpeg import MCU
-from data_loader.views.view_parameters import BRIGHTNESS, CONTRAST, SATURATION, Box, sample_view
+from data_loader.views.view_parameters import BRIGHTNESS, CONTRAST, SATURATION, sample_view
 
 FACE_MEAN, FACE_STD = (0.5084, 0.4224, 0.3769), (0.2599, 0.2371, 0.2323)
 BIRD_MEAN, BIRD_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's
@@ -58,7 +59,7 @@ class RandomView:
         return view.add_(sampled.colour).sub_(self.mean).div_(self.std)
 
 
-def jpeg_noise(image: Image.Image, jpeg_side: int, quality: int, box: Box) -> Image.Image:
+def jpeg_noise(image: Image.Image, jpeg_side: int, quality: int, box: Window) -> Image.Image:
     """Shrink or enlarge a square, compress it as JPEG, come back to the first size, and crop.
 
     Only the blocks that reach into the box are compressed: they don't depend on the others.
@@ -74,7 +75,7 @@ def jpeg_noise(image: Image.Image, jpeg_side: int, quality: int, box: Box) -> Im
 
 
 def resized_window(
-    image: Image.Image, at: tuple[int, int], frame: int, side: int, window: Box
+    image: Image.Image, at: tuple[int, int], frame: int, side: int, window: Window
 ) -> Image.Image:
     """Return the window of a (frame, frame) image resized to (side, side).
 
@@ -127,19 +128,14 @@ def colour_jitter(
         if stage == BRIGHTNESS:
             image = Image.blend(Image.new("RGB", image.size), image, factors[stage])
         elif stage == CONTRAST:
-            grey = mean_grey(image)
+            grey = np.frombuffer(image.convert("L").tobytes(), dtype=np.uint8)
+            mean = int(int(grey.sum(dtype=np.int64)) / grey.size + 0.5)  # as Pillow rounds it
             image = image.crop(inside)
-            other = Image.new("RGB", image.size, (grey, grey, grey))
+            other = Image.new("RGB", image.size, (mean, mean, mean))
             image = Image.blend(other, image, factors[stage])
         elif stage == SATURATION:
             image = Image.blend(image.convert("L").convert("RGB"), image, factors[stage])
     return image
-
-
-def mean_grey(image: Image.Image) -> int:
-    """Return the mean brightness of an image, 0 to 255, rounded as Pillow's contrast does."""
-    grey = np.frombuffer(image.convert("L").tobytes(), dtype=np.uint8)
-    return int(int(grey.sum(dtype=np.int64)) / grey.size + 0.5)
 
 
 def channels(image: Image.Image) -> Tensor:

@@ -38,26 +38,17 @@ class Spread(NamedTuple):
 
 def add_spread_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare how far random maps depart from showing the image's centre upright."""
-    group, spread = parser.add_argument_group("maps from view to image"), Spread()
-    group.add_argument(
-        "--rotation", type=finite_float, default=spread.rotation, help="largest angle, in degrees"
-    )
-    group.add_argument(
-        "--scale", type=finite_float, default=spread.scale, help="largest logarithm of the scale"
-    )
-    group.add_argument(
-        "--shift",
-        type=finite_float,
-        default=spread.shift,
-        help="largest shift along each axis, in half sides of the image",
-    )
-    group.add_argument(
-        "--aspect",
-        type=finite_float,
-        default=spread.aspect,
-        help="largest logarithm by which a view is stretched along one axis and shrunk along the "
+    group = parser.add_argument_group("maps from view to image")
+    of_each = {
+        "rotation": "angle, in degrees",
+        "scale": "logarithm of the scale",
+        "shift": "shift along each axis, in half sides of the image",
+        "aspect": "logarithm by which a view is stretched along one axis and shrunk along the "
         "other",
-    )
+    }
+    for name, default in Spread()._asdict().items():
+        largest = f"largest {of_each[name]}"
+        group.add_argument(f"--{name}", type=finite_float, default=default, help=largest)
 
 
 def check_common_places(zoom: float, spread: Spread) -> None:

@@ -9,6 +9,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from data_loader.framing import Window
+
 JPEG_QUALITY = (30, 98)
 LOG_ASPECT = torch.tensor([3 / 4, 4 / 3]).log().tolist()  # of width to height [RandomResizedCrop]
 TRIES = 10  # at a crop that fits, before the whole image is shown [RandomResizedCrop]
@@ -21,15 +23,13 @@ PCA_VECTORS = torch.tensor(
     [[-0.5675, 0.7192, 0.4009], [-0.5808, -0.0045, -0.8140], [-0.5836, -0.6948, 0.4203]]
 )
 
-Box = tuple[int, int, int, int]  # left, top, right, bottom in pixels
-
 
 class OneView(NamedTuple):
     """The random choices of a view, in the order in which they are sampled."""
 
     jpeg_side: int  # of the square that is compressed
     jpeg_quality: int
-    box: Box  # what the view shows
+    box: Window  # what the view shows
     order: list[int]  # of BRIGHTNESS, CONTRAST, SATURATION and HUE
     factors: list[float]  # of the first three, by their numbers
     colour: Tensor  # (3, 1, 1), added to an image in [0, 1]
@@ -48,7 +48,7 @@ def sample_view(side: int, smallest_scale: float) -> OneView:
     )
 
 
-def sample_box(side: int, smallest_scale: float) -> Box:
+def sample_box(side: int, smallest_scale: float) -> Window:
     """Sample which part of a (side, side) image RandomResizedCrop shows: all if no try fits."""
     for _ in range(TRIES):
         area = side * side * torch.empty(1).uniform_(smallest_scale, 1).item()

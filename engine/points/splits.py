@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from data_loader.bad_images import image_options
-from data_loader.folder import add_boxes_argument, add_fit_argument, add_margin_argument
+from data_loader.folder import add_cutout_arguments
 from data_loader.instances import BOXES, with_boxes
 from data_loader.keypoints import Keypoints
 from data_loader.readers.keypoint_files import read_keypoints
@@ -74,7 +74,6 @@ def add_keypoint_arguments(parser: argparse.ArgumentParser) -> None:
         "says what it belongs to",
     )
     _add_reading_arguments(group)
-    add_fit_argument(group)
 
 
 def _add_reading_arguments(group: argparse._ArgumentGroup) -> None:
@@ -99,8 +98,7 @@ def _add_reading_arguments(group: argparse._ArgumentGroup) -> None:
         "boxes around their annotated points (also of test images: their truth is used), or take "
         "whole images",
     )
-    add_boxes_argument(group)
-    add_margin_argument(group, default=0.1)
+    add_cutout_arguments(group)
     group.add_argument(
         "--flip_pairs",
         type=flip_pair,

@@ -20,9 +20,7 @@ from data_loader.data_loaders_face import CelebAPrunedAligned_MAFLVal
 from data_loader.folder import (
     MEASURED_IMAGES,
     Folder,
-    add_boxes_argument,
-    add_fit_argument,
-    add_margin_argument,
+    add_cutout_arguments,
     measure_colours,
 )
 from data_loader.items import Items
@@ -95,9 +93,7 @@ def add_unlabelled_arguments(parser: ArgumentParser) -> argparse._ArgumentGroup:
         help="InatAve, Folder: file with one image path a line; without it, all images below "
         "--data_folder",
     )
-    add_fit_argument(group)
-    add_boxes_argument(group)
-    add_margin_argument(group, default=0.1)
+    add_cutout_arguments(group)
     group.add_argument(
         "--colours",
         choices=["published", "measured"],
