@@ -6,12 +6,21 @@ whatever the name says, hence without loss; Pillow goes by the content.
 """
 
 import struct
+import zlib
+from functools import partial
 
 import numpy as np
 import pytest
 import scipy.io
 from PIL import Image
 
+from data_loader.data_loaders_face import (
+    AFLW,
+    AFLW_MTFL,
+    CelebAPrunedAligned_MAFLVal,
+    MAFLAligned,
+    ThreeHundredW,
+)
 from utils.errors import InputError
 
 NO_IMAGE = "not an image of an accepted format (JPEG, PNG, GIF, BMP, WEBP, PPM)"
@@ -37,6 +46,18 @@ def dot_image(size, dot, sigma=3.0) -> Image.Image:
 def save_image(path, image) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     image.save(path, format="PNG")
+
+
+def png_chunk(kind: bytes, content: bytes) -> bytes:
+    size, checksum = len(content), zlib.crc32(kind + content)
+    return struct.pack(">I", size) + kind + content + struct.pack(">I", checksum)
+
+
+def huge_png(width, height) -> bytes:
+    """Return a small file of a large image, whose pixels aren't all there."""
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    chunks = {b"IHDR": header, b"IDAT": zlib.compress(bytes(100)), b"IEND": b""}
+    return b"\x89PNG\r\n\x1a\n" + b"".join(png_chunk(*chunk) for chunk in chunks.items())
 
 
 def write_text(path, *lines, end="\n") -> None:
@@ -157,14 +178,7 @@ def write_mtfl(root, sets=(1, 2, 1, 1, 1, 1), tests=5):
 
 # ---- 300-W ----
 
-PARTS_300W = {
-    "afw": "afw",
-    "helen/trainset": "helen_trainset",
-    "lfpw/trainset": "lfpw_trainset",
-    "helen/testset": "helen_testset",
-    "lfpw/testset": "lfpw_testset",
-    "ibug": "ibug",
-}
+PARTS_300W = ("afw", "helen/trainset", "lfpw/trainset", "helen/testset", "lfpw/testset", "ibug")
 
 
 def box_cells(boxes) -> np.ndarray:
@@ -193,8 +207,8 @@ def write_300w(root, names):
     folder = root / "Bounding Boxes"
     folder.mkdir(parents=True)
     chosen, points = (0, 36, 45, 67), {}
-    for part, mat in PARTS_300W.items():
-        boxes = {}
+    for part in PARTS_300W:
+        boxes, mat = {}, part.replace("/", "_")
         for i, name in enumerate(names.get(part, ())):
             width, height = 210 + 9 * i, 150 + 5 * i
             box_width, x, y = (52, 104, 70, 61.5)[i % 4], 61.25 + i, 48.5 - i
@@ -208,6 +222,16 @@ def write_300w(root, names):
             write_text((root / part / name).with_suffix(".pts"), *pts_lines(p))
         scipy.io.savemat(folder / f"bounding_boxes_{mat}.mat", {"bounding_boxes": box_cells(boxes)})
     return points
+
+
+# Of each face benchmark: its class, and what writes a tiny one into a folder.
+FACE_WRITERS = {
+    "MAFL": (MAFLAligned, partial(write_celeba, partitions=CELEBA_PARTS, **CELEBA_MAFL)),
+    "CelebA": (CelebAPrunedAligned_MAFLVal, partial(write_celeba, partitions=CELEBA_PARTS)),
+    "AFLW": (AFLW, write_aflw),
+    "MTFL": (AFLW_MTFL, write_mtfl),
+    "300W": (ThreeHundredW, partial(write_300w, names={"afw": ["1.jpg", "2.jpg"]})),
+}
 
 
 # ---- CUB ----

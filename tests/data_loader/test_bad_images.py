@@ -19,24 +19,22 @@ from data_loader.bad_images import (
     replacing,
 )
 from data_loader.data_loaders_animal import CUB, InatAve
-from data_loader.data_loaders_face import AFLW, AFLW_MTFL, CelebAPrunedAligned_MAFLVal, MAFLAligned
+from data_loader.data_loaders_face import AFLW
 from data_loader.data_loaders_face import ThreeHundredW as W300
 from data_loader.image_set import ImageSet
 from data_loader.items import Items, PairItem
 from data_loader.loaders import SeededItems, build_loader
 from data_loader.readers.images import open_image
 from data_loader.storage.image_cache import cache_images
+from tests.data_loader.batches import same
 from tests.data_loader.layouts import (
-    CELEBA_MAFL,
-    CELEBA_PARTS,
     CUB_NAMES,
+    FACE_WRITERS,
     NO_IMAGE,
     complaint,
     write_300w,
     write_aflw,
-    write_celeba,
     write_cub,
-    write_mtfl,
     write_text,
 )
 from utils.errors import ImageError, InputError
@@ -118,23 +116,10 @@ def loaded(items, workers=0, epochs=(1,), batch_size=64, skip=0):
     return batches
 
 
-def same(batches, others) -> bool:
-    assert len(batches) == len(others) > 0
-    pairs = zip(leaves(batches), leaves(others), strict=True)
-    return all(torch.equal(torch.as_tensor(a), torch.as_tensor(b)) for a, b in pairs)
-
-
 def replaced(dataset, squares=False):
     """The items of pre-training."""
     make = dataset.square_item if squares else dataset.pair_item
     return Items(dataset, lambda index: replacing(dataset, make, index))
-
-
-def leaves(parts) -> list:
-    """Return what tuples and lists hold, at any depth."""
-    if not isinstance(parts, tuple | list):
-        return [parts]
-    return [leaf for part in parts for leaf in leaves(part)]
 
 
 # ---- annotated sets ----
@@ -204,34 +189,24 @@ def test_each_split_has_its_own_limit_and_stop_reads_nothing(root, monkeypatch):
     assert leave_out({"a": birds(root, skip_bad=False)}, 0) == {}
 
 
-@pytest.mark.parametrize("benchmark", ["MAFL", "CelebA", "AFLW", "MTFL", "300W", "CUB", "native"])
+@pytest.mark.parametrize("benchmark", [*FACE_WRITERS, "CUB", "native"])
 def test_listed_images_may_be_absent_or_damaged_in_all_benchmarks(tmp_path, benchmark):
-    writers = {
-        "MAFL": lambda: write_celeba(tmp_path, CELEBA_PARTS, **CELEBA_MAFL),
-        "CelebA": lambda: write_celeba(tmp_path, CELEBA_PARTS),
-        "AFLW": lambda: write_aflw(tmp_path),
-        "MTFL": lambda: write_mtfl(tmp_path),
-        "300W": lambda: write_300w(tmp_path, {"afw": ["1.jpg", "2.jpg"]}),
-        "CUB": lambda: write_cub(tmp_path),
-        "native": lambda: write_cub(tmp_path, native=True),
-    }
-    kinds = {"MAFL": MAFLAligned, "CelebA": CelebAPrunedAligned_MAFLVal, "AFLW": AFLW}
-    kinds |= {"MTFL": AFLW_MTFL, "300W": W300, "CUB": CUB, "native": CUB}
-    writers[benchmark]()
+    kind, write = FACE_WRITERS.get(benchmark, (CUB, write_cub))
+    write(tmp_path, **({"native": True} if benchmark == "native" else {}))
     options = {"train": True, "pair_image": False, "skip_bad": True}
-    if kinds[benchmark] is not CUB:
+    if kind is not CUB:
         options["do_augmentations"] = False
-    whole = kinds[benchmark](tmp_path, **options)
-    for kind in ("text", "absent"):
+    whole = kind(tmp_path, **options)
+    for damage_to in ("text", "absent"):
         path = whole.path(1)
-        path.write_bytes(b"no image") if kind == "text" else path.unlink()
-        dataset = kinds[benchmark](tmp_path, **options)
+        path.write_bytes(b"no image") if damage_to == "text" else path.unlink()
+        dataset = kind(tmp_path, **options)
         assert dataset.filenames == whole.filenames
         assert f"1 of {len(whole)} test" in complaint(leave_out, {"Test": dataset}, 0)
         dataset.select([0, *range(2, len(whole))])
         assert leave_out({"Test": dataset}, 0) == {}
     options["skip_bad"] = False
-    assert f"{path}: no such image" in complaint(lambda: kinds[benchmark](tmp_path, **options))
+    assert f"{path}: no such image" in complaint(lambda: kind(tmp_path, **options))
 
 
 def test_points_that_need_a_size_which_was_not_read_are_not_used(tmp_path):

@@ -19,7 +19,9 @@ from tests.data_loader.layouts import (
     AFLW_SIZES,
     CELEBA_MAFL,
     CELEBA_PARTS,
+    CELEBA_POINTS,
     CSV_HEADER,
+    FACE_WRITERS,
     box_cells,
     bright_spot,
     complaint,
@@ -53,26 +55,29 @@ TEST_FILES_300W = [
 # ---- which images, in which order ----
 
 
-def test_celeba_training_is_partition_0_without_mafl_in_the_annotations_order(tmp_path):
-    points = write_celeba(tmp_path, CELEBA_PARTS, **CELEBA_MAFL)
-    dataset = CelebAPrunedAligned_MAFLVal(tmp_path, train=True, **SINGLE)
-    assert dataset.filenames == ["000002.jpg", "000003.jpg"]
-    assert len(dataset) == 2
-    assert np.array_equal(dataset.annotations["keypoints"], points[[1, 8]])
-
-
-def test_celeba_validation_is_partition_2_without_mafl(tmp_path):
+@pytest.fixture
+def celeba(tmp_path):
     write_celeba(tmp_path, CELEBA_PARTS, **CELEBA_MAFL)
-    dataset = CelebAPrunedAligned_MAFLVal(tmp_path, train=False, **SINGLE)
-    assert dataset.filenames == ["000008.jpg", "000006.jpg"]
+    return tmp_path
 
 
-def test_celeba_validation_can_be_the_test_images_of_mafl(tmp_path):
-    write_celeba(tmp_path, CELEBA_PARTS, **CELEBA_MAFL)
-    dataset = CelebAPrunedAligned_MAFLVal(tmp_path, train=False, val_split="mafl", **SINGLE)
-    assert dataset.filenames == ["000005.jpg", "000004.jpg"]
-    train = CelebAPrunedAligned_MAFLVal(tmp_path, train=True, val_split="mafl", **SINGLE)
-    assert train.filenames == ["000002.jpg", "000003.jpg"]
+@pytest.mark.parametrize(
+    ("train", "val_split", "places"),
+    [
+        (True, "celeba", [1, 8]),  # partition 0 without MAFL, in the annotations' order
+        (False, "celeba", [3, 5]),  # partition 2 without MAFL
+        (True, "mafl", [1, 8]),
+        (False, "mafl", [6, 7]),  # the test images of MAFL
+    ],
+)
+def test_celeba_is_a_partition_without_mafl(celeba, train, val_split, places):
+    dataset = CelebAPrunedAligned_MAFLVal(celeba, train=train, val_split=val_split, **SINGLE)
+    assert dataset.filenames == [list(CELEBA_PARTS)[place] for place in places]
+    points = [CELEBA_POINTS + (place % 7, -(place % 4)) for place in places]
+    assert np.array_equal(dataset.annotations["keypoints"], points)
+
+
+def test_celeba_validates_on_one_of_two_sets(tmp_path):
     with pytest.raises(ValueError, match="val_split"):
         CelebAPrunedAligned_MAFLVal(tmp_path, val_split="test")
 
@@ -187,11 +192,14 @@ def test_celeba_dot_under_its_point(tmp_path, side, crop):
     assert torch.allclose(dataset[2][1][3], expected.float(), atol=1e-4)
 
 
-def test_aflw_dot_under_its_point_though_the_images_are_no_squares(tmp_path):
-    write_aflw(tmp_path)
-    for train in (True, False):
-        dataset = AFLW(tmp_path, train=train, **SINGLE)
-        assert_dots(dataset, range(5), lambda i: 100 / np.array(AFLW_SIZES[i]))
+@pytest.mark.parametrize("train", [True, False])
+def test_dots_of_aflw_are_under_their_points_though_not_all_images_are_squares(tmp_path, train):
+    write_aflw(tmp_path / "aflw")
+    dataset = AFLW(tmp_path / "aflw", train=train, **SINGLE)
+    assert_dots(dataset, range(5), lambda i: 100 / np.array(AFLW_SIZES[i]))
+    write_mtfl(tmp_path / "mtfl", sets=(1, 1, 1, 1, 1))
+    dataset = AFLW_MTFL(tmp_path / "mtfl", train=train, **SINGLE)
+    assert_dots(dataset, range(5), lambda i: 100 / 150)
 
 
 def test_aflw_scales_by_the_size_that_the_file_tells(tmp_path):
@@ -202,13 +210,6 @@ def test_aflw_scales_by_the_size_that_the_file_tells(tmp_path):
     dataset = AFLW(tmp_path, train=False, **SINGLE)
     # x = 80 of 200 and y = 30 of 60 of a 100 px square, less the crop of 15.
     assert torch.allclose(dataset[0][1], torch.tensor([[25.0, 35.0]] * 5))
-
-
-def test_mtfl_dot_under_its_point(tmp_path):
-    write_mtfl(tmp_path, sets=(1, 1, 1, 1, 1))
-    for train in (True, False):
-        dataset = AFLW_MTFL(tmp_path, train=train, **SINGLE)
-        assert_dots(dataset, range(5), lambda i: 100 / 150)
 
 
 def test_mtfl_points_are_one_based_shares_of_150(tmp_path):
@@ -247,12 +248,6 @@ def change(path, old, new):
     path.write_text(text.replace(old, new, 1))
 
 
-@pytest.fixture
-def celeba(tmp_path):
-    write_celeba(tmp_path, CELEBA_PARTS, **CELEBA_MAFL)
-    return tmp_path
-
-
 ANNO, EVAL = "Anno/list_landmarks_align_celeba.txt", "Eval/list_eval_partition.txt"
 
 
@@ -264,28 +259,34 @@ def test_celeba_names_the_absent_file(celeba, gone):
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "said"),
+    ("file", "old", "new", "said"),
     [
-        ("9\n", "10\n", "says 10 images, has 9"),
-        ("9\n", "nine\n", "expected a count"),
-        ("9\n", "²\n", "expected a count"),
-        ("righteye_x ", "", "expected a count, a header"),
-        ("000002.jpg   61", "000002.jpg", "line 4"),
-        ("000002.jpg   61", "000002.jpg   61,", "line 4"),
-        ("000002.jpg   61", "000002.jpg   inf", "line 4"),
-        ("000009.jpg   60", "000009.jpg   NaN", "point 1 of 000009.jpg has one coordinate"),
-        ("000002.jpg", "", "line 4"),
-        ("000002.jpg", "000007.jpg", "000007.jpg appears twice"),
+        (ANNO, "9\n", "10\n", "says 10 images, has 9"),
+        (ANNO, "9\n", "9" * 5000 + "\n", "says 999"),  # more digits than int() reads
+        (ANNO, "9\n", "nine\n", "expected a count"),
+        (ANNO, "9\n", "²\n", "expected a count"),
+        (ANNO, "righteye_x ", "", "expected a count, a header"),
+        (ANNO, "000002.jpg   61", "000002.jpg", "line 4"),
+        (ANNO, "000002.jpg   61", "000002.jpg   61,", "line 4"),
+        (ANNO, "000002.jpg   61", "000002.jpg   inf", "line 4"),
+        (ANNO, "000009.jpg   60", "000009.jpg   NaN", "point 1 of 000009.jpg has one coordinate"),
+        (ANNO, "000002.jpg", "", "line 4"),
+        (ANNO, "000002.jpg", "000007.jpg", "000007.jpg appears twice"),
+        (EVAL, "000006.jpg 2\n", "", "000006.jpg of " + ANNO),
+        (EVAL, "000002.jpg 0", "000002.jpg", "line 2"),
+        (EVAL, "000002.jpg 0", "000002.jpg zero", "line 2"),
+        (EVAL, "000002.jpg 0", "000001.jpg 0", "000001.jpg appears twice"),
     ],
 )
-def test_celeba_annotations_that_do_not_fit(celeba, old, new, said):
-    change(celeba / ANNO, old, new)
-    message = complaint(MAFLAligned, celeba, **SINGLE)
-    assert str(celeba / ANNO) in message and said in message
+def test_celeba_files_that_do_not_fit(celeba, file, old, new, said):
+    change(celeba / file, old, new)
+    message = complaint(MAFLAligned if file == ANNO else CelebAPrunedAligned_MAFLVal, celeba)
+    assert str(celeba / file) in message and said in message
 
 
-def test_celeba_annotations_may_have_a_bom_and_crlf(celeba):
+def test_celeba_annotations_may_have_a_bom_and_crlf_and_zeros(celeba):
     wanted = MAFLAligned(celeba, **SINGLE)
+    change(celeba / ANNO, "9", "009")
     for name in (ANNO, EVAL, "MAFL/training.txt"):
         text = (celeba / name).read_text()
         (celeba / name).write_bytes(b"\xef\xbb\xbf" + text.replace("\n", "\r\n").encode())
@@ -293,21 +294,6 @@ def test_celeba_annotations_may_have_a_bom_and_crlf(celeba):
     assert found.filenames == wanted.filenames
     assert np.array_equal(found.annotations["keypoints"], wanted.annotations["keypoints"])
     assert CelebAPrunedAligned_MAFLVal(celeba, **SINGLE).filenames == ["000002.jpg", "000003.jpg"]
-
-
-@pytest.mark.parametrize(
-    ("old", "new", "said"),
-    [
-        ("000006.jpg 2\n", "", "000006.jpg of " + ANNO),
-        ("000002.jpg 0", "000002.jpg", "line 2"),
-        ("000002.jpg 0", "000002.jpg zero", "line 2"),
-        ("000002.jpg 0", "000001.jpg 0", "000001.jpg appears twice"),
-    ],
-)
-def test_celeba_partitions_that_do_not_fit(celeba, old, new, said):
-    change(celeba / EVAL, old, new)
-    message = complaint(CelebAPrunedAligned_MAFLVal, celeba, **SINGLE)
-    assert str(celeba / EVAL) in message and said in message
 
 
 def test_mafl_names_an_image_without_annotation_and_an_empty_list(celeba):
@@ -590,16 +576,6 @@ def test_names_that_stand_there_twice(tmp_path):
     assert f"{names['train'][0]} appears twice" in message
 
 
-def test_a_count_with_more_digits_than_python_reads(tmp_path):
-    write_celeba(tmp_path, CELEBA_PARTS, **CELEBA_MAFL)
-    path = tmp_path / "Anno/list_landmarks_align_celeba.txt"
-    text = path.read_text()
-    path.write_text("9" * 5000 + text[1:])
-    assert f"{path}: says 999" in complaint(MAFLAligned, tmp_path, **SINGLE)
-    path.write_text("00" + text)
-    assert len(MAFLAligned(tmp_path, **SINGLE)) == 2
-
-
 # ---- points that are missing, images of another size ----
 
 
@@ -675,22 +651,14 @@ def test_missing_points_of_the_other_benchmarks(tmp_path):
     assert np.argwhere(~visible).tolist() == [[0, 2]]
 
 
-@pytest.mark.parametrize("benchmark", ["MAFL", "CelebA", "AFLW", "MTFL"])
-def test_images_of_another_size_are_refused_at_the_start_or_when_read(tmp_path, benchmark):
-    write, cls, expected = {
-        "MAFL": (
-            lambda root: write_celeba(root, CELEBA_PARTS, **CELEBA_MAFL),
-            MAFLAligned,
-            "178x218",
-        ),
-        "CelebA": (
-            lambda root: write_celeba(root, CELEBA_PARTS),
-            CelebAPrunedAligned_MAFLVal,
-            "178x218",
-        ),
-        "AFLW": (write_aflw, AFLW, "90x140"),
-        "MTFL": (write_mtfl, AFLW_MTFL, "150x150"),
-    }[benchmark]
+@pytest.mark.parametrize(
+    ("benchmark", "expected"),
+    [("MAFL", "178x218"), ("CelebA", "178x218"), ("AFLW", "90x140"), ("MTFL", "150x150")],
+)
+def test_images_of_another_size_are_refused_at_the_start_or_when_read(
+    tmp_path, benchmark, expected
+):
+    cls, write = FACE_WRITERS[benchmark]
     write(tmp_path)
     dataset = cls(tmp_path, **SINGLE)
     path = dataset.path(0)

@@ -18,6 +18,7 @@ from data_loader.loaders import (
     set_epoch,
     worker_notice,
 )
+from tests.data_loader.batches import same
 from tests.data_loader.layouts import CELEBA_PARTS, write_celeba
 from utils.errors import InputError
 
@@ -64,15 +65,6 @@ def epochs(loader, numbers):
 
 def pairs(sampler):
     return list(zip(*(numbers.tolist() for numbers in sampler.keys()), strict=True))
-
-
-def same(batches, others) -> bool:
-    assert len(batches) == len(others) > 0
-    return all(
-        torch.equal(a, b)
-        for batch, other in zip(batches, others, strict=True)
-        for a, b in zip(batch, other, strict=True)
-    )
 
 
 @pytest.fixture(autouse=True)
@@ -160,18 +152,6 @@ def test_loading_does_not_depend_on_the_generator_of_the_training(workers):
 
 
 # ---- the parts ----
-
-
-def test_sampler_gives_each_index_a_seed_of_its_own():
-    sampler = SeededSampler(50, seed=3, shuffle=True)
-    sampler.set_epoch(4)
-    keys = pairs(sampler)
-    assert len(sampler) == len(keys) == 50
-    assert sorted(index for index, _ in keys) == list(range(50))
-    assert len({seed for _, seed in keys}) == 50
-    assert pairs(sampler) == keys  # until the epoch changes
-    sampler.set_epoch(5)
-    assert not {seed for _, seed in pairs(sampler)} & {seed for _, seed in keys}
 
 
 @pytest.mark.parametrize("workers", [0, 1])

@@ -10,7 +10,7 @@ from PIL import Image, ImageOps
 from PIL.PngImagePlugin import PngImageFile
 
 from data_loader.readers.images import image_size, open_image, oriented_size
-from tests.data_loader.layouts import NO_IMAGE, complaint
+from tests.data_loader.layouts import NO_IMAGE, complaint, huge_png, png_chunk
 
 
 def noise(width=31, height=23) -> Image.Image:
@@ -90,19 +90,6 @@ def test_whatever_a_reader_of_pillows_raises_names_the_file(tmp_path, monkeypatc
         monkeypatch.setattr(PngImageFile, "load", broken)
     message = complaint(open_image, path)
     assert str(path) in message and "odd bytes" in message
-
-
-def huge_png(width, height) -> bytes:
-    def chunk(kind, data):
-        return (
-            struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-        )
-
-    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    data = zlib.compress(bytes(100))
-    return (
-        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", data) + chunk(b"IEND", b"")
-    )
 
 
 @pytest.mark.parametrize("side", [10_000, 30_000])  # Pillow warns of the first, refuses the second
@@ -230,11 +217,6 @@ def test_a_damaged_note_turns_nothing(tmp_path):
     assert open_image(path, oriented=True).size == (31, 23)
 
 
-def chunk(kind: bytes, content: bytes) -> bytes:
-    size, checksum = len(content), zlib.crc32(kind + content)
-    return struct.pack(">I", size) + kind + content + struct.pack(">I", checksum)
-
-
 def png_notes() -> dict[str, bytes]:
     """Return the chunks by which a PNG may say that it is to be turned, or doesn't."""
     exif = Image.Exif()
@@ -243,11 +225,11 @@ def png_notes() -> dict[str, bytes]:
     raw = f"\nexif\n{len(note):8}\n{note.hex()}\n".encode()
     xmp = b"XML:com.adobe.xmp\0\0\0\0\0<x:xmpmeta tiff:Orientation='6'></x:xmpmeta>"
     return {
-        "exif": chunk(b"eXIf", note.removeprefix(b"Exif\0\0")),
-        "text": chunk(b"tEXt", b"Raw profile type exif\0" + raw),
-        "packed text": chunk(b"zTXt", b"Raw profile type exif\0\0" + zlib.compress(raw)),
-        "xmp": chunk(b"iTXt", xmp),
-        "date": chunk(b"tEXt", b"date:create\0" + b"2020" * 100),
+        "exif": png_chunk(b"eXIf", note.removeprefix(b"Exif\0\0")),
+        "text": png_chunk(b"tEXt", b"Raw profile type exif\0" + raw),
+        "packed text": png_chunk(b"zTXt", b"Raw profile type exif\0\0" + zlib.compress(raw)),
+        "xmp": png_chunk(b"iTXt", xmp),
+        "date": png_chunk(b"tEXt", b"date:create\0" + b"2020" * 100),
     }
 
 

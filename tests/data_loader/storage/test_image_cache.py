@@ -19,6 +19,7 @@ from data_loader.data_loaders_face import AFLW, CelebAPrunedAligned_MAFLVal
 from data_loader.items import Items
 from data_loader.storage import image_cache
 from data_loader.storage.image_cache import ImageCache, cache_images, cache_key
+from tests.data_loader.batches import same
 from tests.data_loader.layouts import (
     CELEBA_PARTS,
     NO_IMAGE,
@@ -63,12 +64,6 @@ def celeba(root, **options):
 def items(dataset):
     torch.manual_seed(4)
     return [dataset[i] for i in range(len(dataset))]
-
-
-def same(found, wanted) -> bool:
-    assert len(found) == len(wanted) > 0
-    pairs = (pair for rows in zip(found, wanted, strict=True) for pair in zip(*rows, strict=True))
-    return all(torch.equal(torch.as_tensor(a), torch.as_tensor(b)) for a, b in pairs)
 
 
 def names(folder):

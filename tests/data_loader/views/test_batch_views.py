@@ -11,13 +11,11 @@ import itertools
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
 import torchvision.transforms as tv_transforms
 import torchvision.transforms.functional as TF
 from PIL import Image
 from scipy import stats
 
-from benchmarks.literal import published_view
 from data_loader.views import jpeg
 from data_loader.views.batch_views import (
     BatchViews,
@@ -34,7 +32,6 @@ SIDE, CROP, SMALLEST = 136, 20, 0.2
 RARE = 1e-4  # share of pixels that may differ, by 1 or 2 levels
 BILINEAR = Image.Resampling.BILINEAR
 PHOTOGRAPHS = FACES / "celeba/Img/img_align_celeba_hq"
-LAPLACIAN = torch.tensor([[0.0, 1, 0], [1, -4, 1], [0, 1, 0]]).view(1, 1, 3, 3)
 ADJUST = (TF.adjust_brightness, TF.adjust_contrast, TF.adjust_saturation)
 
 
@@ -323,73 +320,6 @@ def test_other_parameters_are_drawn_as_published():
     assert abs(correlation - np.eye(5)).max() < 4.5 / DRAWS**0.5
 
 
-# ---- statistics of pixels, each side with draws of its own ----
-
-
-def figures_of(images: torch.Tensor) -> torch.Tensor:
-    """Return each image's moments, high frequencies and histogram, by channel: (B, 33)."""
-    flat = images.flatten(2)  # (B, 3, H * W) in levels
-    roughness = F.conv2d(images.flatten(0, 1).unsqueeze(1), LAPLACIAN).flatten(1).std(dim=1)
-    places = flat.div(32).long().clamp_(0, 7)
-    counts = flat.new_zeros(*flat.shape[:2], 8).scatter_add_(2, places, torch.ones_like(flat))
-    figures = [flat.mean(dim=2), flat.std(dim=2), roughness.view(-1, 3), counts.flatten(1)]
-    return torch.cat(figures, dim=1)
-
-
-def levels_of(normalised: torch.Tensor) -> torch.Tensor:
-    mean, std = (torch.tensor(v).view(3, 1, 1) for v in (FACE_MEAN, FACE_STD))
-    return (normalised * std + mean) * 255
-
-
-def batch_stages(source_images: list[Image.Image]) -> list[torch.Tensor]:
-    """Return the figures (B, 33) after each stage, with draws of ours."""
-    parameters = sampled(len(source_images), seed=11)
-    whole = torch.tensor([[0, 0, SIDE, SIDE]]).expand(len(source_images), -1)
-    figures = torch.empty(4, len(source_images), 33)
-    places, counts = views().groups(parameters, gpu=False)
-    for rows in places.split(counts):
-        sides, qualities, boxes, order, factors, _ = parameters.select(rows)
-        images = batch([source_images[row] for row in rows])
-        squares = turn(images.float())
-        noise = jpeg_noise(squares, sides, qualities, whole[rows])
-        crops = enlarge(turn(jpeg_noise(squares, sides, qualities, boxes)), boxes, SIDE)
-        jitter = color_jitter(crops.clone(), order, factors)
-        for levels in (noise, crops, jitter):
-            assert torch.equal(levels, levels.round().clamp(0, 255))
-        final = levels_of(views().render(images, parameters.select(rows)))
-        for stage, levels in enumerate((noise, crops, jitter, final)):
-            figures[stage, rows] = figures_of(levels)
-    return list(figures)
-
-
-def pillow_stages(source_images: list[Image.Image]) -> list[torch.Tensor]:
-    """Return the same of the published transforms."""
-    noise_of, crop, jitter, to_tensor, shift, _ = published_view(
-        SIDE, SMALLEST, FACE_MEAN, FACE_STD
-    ).transforms
-    stages = [[], [], [], []]
-    for image in source_images:
-        noise = noise_of(image)
-        crops = crop(noise)
-        last = jitter(crops)
-        final = 255 * shift(to_tensor(last))[:, CROP:-CROP, CROP:-CROP]
-        for stage, levels in zip(
-            stages, (planes(noise), planes(crops), planes(last), final), strict=True
-        ):
-            stage.append(figures_of(levels.unsqueeze(0)))
-    return [torch.cat(stage) for stage in stages]
-
-
-def test_pixels_are_distributed_as_pillows_after_each_stage():
-    source_images = all_images(SIDE, 24)
-    source_images = source_images * (432 // len(source_images))
-    for ours, theirs in zip(batch_stages(source_images), pillow_stages(source_images), strict=True):
-        gaps = ours - theirs  # image by image, draws apart
-        error = gaps.std(dim=0) / len(gaps) ** 0.5
-        assert error[:3].max() < 2.5 and error[3:9].max() < 1.5  # in levels: what it can tell
-        assert (gaps.mean(dim=0).abs() <= 4.2 * error).all()
-
-
 # ---- what doesn't matter ----
 
 
@@ -466,6 +396,11 @@ def test_no_images_give_no_views():
 def test_other_images_are_refused(images):
     with pytest.raises(ValueError, match="expected uint8"):
         views()(images, torch.Generator())
+
+
+def levels_of(normalised: torch.Tensor) -> torch.Tensor:
+    mean, std = (torch.tensor(v).view(3, 1, 1) for v in (FACE_MEAN, FACE_STD))
+    return (normalised * std + mean) * 255
 
 
 @pytest.mark.cuda

@@ -3,7 +3,6 @@
 import math
 
 import numpy as np
-import pytest
 import torch
 
 from data_loader.views.similarity import (
@@ -15,8 +14,6 @@ from data_loader.views.similarity import (
     to_view,
     warp,
 )
-
-SIDE, WIDTH = 136, 96
 
 
 def test_a_map_is_a_rotation_a_scale_a_stretch_and_a_shift():
@@ -49,31 +46,6 @@ def test_the_inverse_undoes_the_map():
     maps = sample_maps(50, 0.7, Spread(), torch.Generator().manual_seed(1))
     places = 2 * torch.rand(50, 9, 2) - 1
     assert torch.allclose(to_view(maps, to_image(maps, places)), places, atol=1e-5)
-
-
-def dot(image, x, y):
-    """Add a bright spot around pixel (x, y) to a copy of an image (3, S, S) in [0, 1]."""
-    rows, columns = torch.meshgrid(torch.arange(SIDE), torch.arange(SIDE), indexing="ij")
-    heat = torch.exp(-((columns - x) ** 2 + (rows - y) ** 2) / (2 * 2.5**2))
-    return image / 4 + 3 * heat
-
-
-@pytest.mark.parametrize("seed", range(8))
-def test_a_dot_lands_where_the_map_says(seed):
-    """On noise, within half a pixel of the view."""
-    generator = torch.Generator().manual_seed(seed)
-    maps = sample_maps(16, WIDTH / SIDE, Spread(), generator)
-    pixels = torch.randint(45, SIDE - 45, (16, 2), generator=generator)
-    images = torch.stack([dot(torch.rand(3, SIDE, SIDE) * 0.1, *p) for p in pixels.tolist()])
-    expected = to_view(maps, (2 * (pixels[:, None] + 0.5) / SIDE - 1))[:, 0]  # (16, 2)
-    inside = (expected.abs() < 0.9).all(dim=1)
-    assert inside.sum() >= 6
-    views = warp(images, maps, WIDTH).mean(dim=1)  # (16, W, W)
-    for view, place in zip(views[inside], expected[inside], strict=True):
-        heat = (view - view.amax() / 2).clamp(min=0)
-        centres = (torch.arange(WIDTH) + 0.5) * 2 / WIDTH - 1
-        found = torch.stack([heat.sum(dim=0) @ centres, heat.sum(dim=1) @ centres]) / heat.sum()
-        assert (found - place).norm() * WIDTH / 2 < 0.5
 
 
 def test_common_fraction_falls_with_the_shift():
