@@ -5,7 +5,7 @@ from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import accumulate, islice
 
-BLOCK = 2**12  # names that are joined
+JOINED = 2**12  # as many make a block
 
 
 class Names(Sequence[str]):
@@ -23,7 +23,7 @@ class Names(Sequence[str]):
         # Of each: how all names begin, such as with a folder; the rests joined; where each ends.
         self._blocks: list[tuple[bytes, bytes, array[int]]] = []
         left, self._length = iter(names), 0
-        while block := [name.encode("utf-8", "surrogateescape") for name in islice(left, BLOCK)]:
+        while block := [name.encode("utf-8", "surrogateescape") for name in islice(left, JOINED)]:
             begin = os.path.commonprefix(block) or b""
             rests = [name[len(begin) :] for name in block]
             self._blocks.append((begin, b"".join(rests), array("I", accumulate(map(len, rests)))))
@@ -33,7 +33,7 @@ class Names(Sequence[str]):
         return self._length
 
     def __getitem__(self, index: int) -> str:  # type: ignore[override]  # no slices
-        number, place = divmod(range(self._length)[index], BLOCK)  # or an IndexError
+        number, place = divmod(range(self._length)[index], JOINED)  # or an IndexError
         begin, joined, ends = self._blocks[number]
         name = begin + joined[ends[place - 1] if place else 0 : ends[place]]
         return name.decode("utf-8", "surrogateescape")

@@ -41,7 +41,10 @@ def locate(path: Path, folder: Path, images: list[str]) -> tuple[list[str], list
         return images, []
     if len(absent) == len(names):
         for taken, added in _shifts(folder, names):
-            moved = {name: _shift(name, taken, added) for name in names}
+            moved = {
+                name: str(PurePosixPath(added, *PurePosixPath(name).parts[taken:]))
+                for name in names
+            }
             if all(os.path.isfile(folder / new) for new in moved.values()):
                 first = f"{shown(names[0])} is {shown(moved[names[0]])}"
                 return [moved[name] for name in images], [f"{path}: below {folder}, {first}"]
@@ -49,11 +52,6 @@ def locate(path: Path, folder: Path, images: list[str]) -> tuple[list[str], list
         f"{path}: {len(absent):,} of the {len(names):,} images it names aren't below {folder}: "
         f"{shown_list(absent)}"
     )
-
-
-def _shift(name: str, taken: int, added: str) -> str:
-    """Return a name without so many leading folders, or with one added."""
-    return str(PurePosixPath(added, *PurePosixPath(name).parts[taken:]))
 
 
 def _shifts(folder: Path, names: list[str]) -> list[tuple[int, str]]:

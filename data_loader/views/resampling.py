@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 # Pillow's weights are whole multiples of 2^-22: 128 times finer than what float32 holds of a sum.
-COARSE, FINE = 2.0**15, 2.0**22
+COARSE_STEPS, FINE_STEPS = 2.0**15, 2.0**22
 
 
 class Taps(NamedTuple):
@@ -75,7 +75,7 @@ def resample(planes: Tensor, taps: Taps) -> Tensor:
     Exact: often a sum lies halfway between two levels, and Pillow's finest places decide.
     """
     levels, rest = sum_lines(planes, taps.index, taps.coarse, taps.fine)
-    return round_up(levels.add_(rest.floor_(), alpha=1 / COARSE))
+    return round_up(levels.add_(rest.floor_(), alpha=1 / COARSE_STEPS))
 
 
 def resize(columns: Tensor, across: Taps, down: Taps) -> Tensor:
@@ -133,11 +133,11 @@ def triangle_taps(
     index = start + torch.arange(taps, device=size.device).view(-1, 1, 1, 1)  # (K, B, 2, M)
     weights = (index + (0.5 - centre)).div_(support).abs_().neg_().add_(1.0).clamp_(min=0.0)
     weights.mul_(index < stop)
-    weights.mul_(FINE / weights.sum(dim=0))
-    fine = round_up(weights).mul_(COARSE / FINE)
+    weights.mul_(FINE_STEPS / weights.sum(dim=0))
+    fine = round_up(weights).mul_(COARSE_STEPS / FINE_STEPS)
     coarse = fine.floor()
     fine.sub_(coarse)
-    coarse.mul_(1 / COARSE)
+    coarse.mul_(1 / COARSE_STEPS)
     index = index.minimum(stop - 1)
     if origin is not None:
         index.sub_(origin.unsqueeze(2))

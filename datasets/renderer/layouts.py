@@ -9,7 +9,7 @@ from PIL import Image
 from scipy.io import savemat
 
 from datasets.renderer.face import render_scene
-from datasets.renderer.sampling import CELEBA_FRAMING, Framing, sample_scene
+from datasets.renderer.sampling import CELEBA_FRAMING, FaceFraming, sample_scene
 from datasets.renderer.shape import five_points, sample_identity
 from utils.errors import InputError
 
@@ -23,7 +23,7 @@ class Job:
     path: str  # where to save it, relative to the layout's folder
     key: tuple[int, ...]  # seeds everything but the person
     person: tuple[int, ...]  # seeds the person
-    framing: Framing
+    framing: FaceFraming
     split: str  # "unlabelled", "train" or "test"
 
 
@@ -49,7 +49,7 @@ class Plan:
         number = known + index % self.test_people if test else index % known
         return (self.seed, 0, number)
 
-    def job(self, layout: int, index: int, path: str, framing: Framing, split: str) -> Job:
+    def job(self, layout: int, index: int, path: str, framing: FaceFraming, split: str) -> Job:
         """Return the job of image ``index`` among the training or test images of a layout."""
         test = split == "test"
         key = (self.seed, 1, layout, int(test), index)
@@ -80,10 +80,12 @@ def draw(root: Path, job: Job) -> np.ndarray:
     return points
 
 
-def square_framing(side: int) -> Framing:
+def square_framing(side: int) -> FaceFraming:
     """Return the framing of a square whose middle 96/136 are kept later, with a small margin."""
     low, high = 0.165 * side, 0.835 * side
-    return Framing((side, side), (low, low, high, high), (0.124 * side, 0.28 * side), 0.05 * side)
+    return FaceFraming(
+        (side, side), (low, low, high, high), (0.124 * side, 0.28 * side), 0.05 * side
+    )
 
 
 def _plan_celeba(plan: Plan) -> list[Job]:
@@ -195,7 +197,7 @@ def _plan_300w(plan: Plan) -> list[Job]:
             side = min(width, height)
             window = (0.22 * width, 0.25 * height, 0.78 * width, 0.78 * height)
             eyes = (0.12 * side, 0.22 * side)
-            framing = Framing((width, height), window, eyes, 0.05 * side, whole=True)
+            framing = FaceFraming((width, height), window, eyes, 0.05 * side, whole=True)
             path = f"{folder}/{name.format(number)}"
             jobs.append(plan.job(3, planned[split] + number, path, framing, split))
         planned[split] += count

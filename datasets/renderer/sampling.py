@@ -12,7 +12,7 @@ BACKDROP_ODDS = (0.26, 0.24, 0.14, 0.12, 0.10, 0.14)
 
 
 @dataclass(frozen=True)
-class Framing:
+class FaceFraming:
     """Where in an image a face may lie.
 
     Args:
@@ -103,7 +103,7 @@ class Scene:
 
 # Of an unaligned CelebA: what remains of a 178 x 218 image when rows 30-208 are kept, resized to
 # 136 x 136 and cut by 20 pixels on each side, less a margin of 3 pixels.
-CELEBA_FRAMING = Framing((178, 218), (29.5, 59.5, 148.5, 178.5), (22.0, 50.0), 9.0)
+CELEBA_FRAMING = FaceFraming((178, 218), (29.5, 59.5, 148.5, 178.5), (22.0, 50.0), 9.0)
 
 
 def _truncated(rng: np.random.Generator, sigma: float, limit: float) -> float:
@@ -115,7 +115,7 @@ def _truncated(rng: np.random.Generator, sigma: float, limit: float) -> float:
 
 
 def sample_pose(
-    rng: np.random.Generator, identity: Identity, expression: Expression, framing: Framing
+    rng: np.random.Generator, identity: Identity, expression: Expression, framing: FaceFraming
 ) -> Pose:
     """Sample a pose that keeps the face where the framing wants it."""
     degrees = [_truncated(rng, *limits) for limits in ((15, 35), (8, 20), (17, 40))]
@@ -156,7 +156,7 @@ def _sample_finish(rng: np.random.Generator) -> Finish:
     )
 
 
-def sample_scene(rng: np.random.Generator, identity: Identity, framing: Framing) -> Scene:
+def sample_scene(rng: np.random.Generator, identity: Identity, framing: FaceFraming) -> Scene:
     """Sample everything that decides an image of a person."""
     expression = sample_expression(rng)
     pose = sample_pose(rng, identity, expression, framing)

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from data_loader.data_loaders_face import AFLW, CelebAPrunedAligned_MAFLVal
+from data_loader.data_loaders_face import AFLW
 from data_loader.views.random_view import RandomView
-from tests.data_loader.layouts import bright_spot, complaint, dot_image, write_aflw, write_celeba
+from tests.data_loader.layouts import bright_spot, complaint, dot_image, write_aflw
 from utils import tps
 
 SINGLE = {"pair_image": False, "do_augmentations": False, "imwidth": 64, "crop": 6}
@@ -234,13 +234,6 @@ def test_select_keeps_names_points_and_sizes_together(root):
         data, points, _, index = dataset[place]
         assert index == place
         assert torch.equal(data, whole[i][0]) and torch.equal(points, whole[i][1])
-
-
-def test_celeba_pairs_for_pre_training_look_at_the_same_square(tmp_path):
-    write_celeba(tmp_path, {"a.jpg": 0})
-    pair = CelebAPrunedAligned_MAFLVal(tmp_path, **PAIR | {"do_augmentations": False})
-    single = CelebAPrunedAligned_MAFLVal(tmp_path, **SINGLE)
-    assert torch.equal(pair[0][0][:3], single[0][0])
 
 
 def test_a_count_unlike_the_published_one_is_noted(root):

@@ -12,7 +12,7 @@ LISTED = ["a.jpg", "", "b/ü 1.png", "日本.jpg", os.fsdecode(b"\xff\x80.jpg")]
 
 @pytest.mark.parametrize("block", [1, 2, 5, 4096])
 def test_they_are_read_as_a_list_is(monkeypatch, block):
-    monkeypatch.setattr("data_loader.names.BLOCK", block)
+    monkeypatch.setattr("data_loader.names.JOINED", block)
     names = Names(iter(LISTED))
     assert len(names) == 5 and list(names) == LISTED
     assert [names[place] for place in range(-5, 5)] == LISTED * 2

@@ -50,6 +50,12 @@ def test_what_is_neither_utf8_nor_utf16_is_refused(file, content):
     assert f"{file}: not a text file in UTF-8" in complaint(read_lines, file)
 
 
+def test_names_are_the_first_words_and_may_have_to_differ(file):
+    file.write_text("b.jpg 1 2\na\nb.jpg 3\n\n")
+    assert read_names(file) == ["b.jpg", "a", "b.jpg"]
+    assert f"{file}: b.jpg appears twice" in complaint(read_names, file, once=True)
+
+
 def test_names_of_images_may_have_spaces(file):
     file.write_text("my photo 1.jpg\n a/b c.JPEG 1 2\nd.jpg.txt x\n")
     assert read_names(file) == ["my photo 1.jpg", "a/b c.JPEG", "d.jpg.txt"]
@@ -79,11 +85,6 @@ def test_absent_files_and_folders_are_refused(tmp_path):
     assert str(tmp_path / "file/x") in complaint(read_lines, tmp_path / "file/x")
 
 
-def test_names_are_the_first_words(file):
-    file.write_text("b.jpg 1 2\na.jpg\n\n")
-    assert read_names(file) == ["b.jpg", "a.jpg"]
-
-
 @pytest.mark.parametrize(
     ("content", "said"), [("", "empty"), ("\n \n", "empty"), ("a\n\nb", "line 2")]
 )
@@ -109,10 +110,6 @@ def test_table_names_the_first_line_that_does_not_fit(file, line):
     assert f"{file}, line 7" in message and "2 finite numbers" in message
 
 
-def test_table_does_not_spread_one_number_over_its_columns(file):
-    assert "line 1" in complaint(parse_table, file, ["a 1"], 10, first_line=1)
-
-
 def test_table_names_the_name_that_stands_twice(file):
     message = complaint(parse_table, file, ["a 1", "b 2", "c 3", "b 4", "a 5"], 1, first_line=1)
     assert message.startswith(f"{file}: b ")
@@ -136,12 +133,6 @@ def test_images_are_looked_for_in_each_folder(tmp_path):
 def test_control_characters_are_no_text(file, content):
     file.write_bytes(content)
     assert f"{file}: not a text file" in complaint(read_lines, file)
-
-
-def test_names_that_may_stand_there_once(file):
-    file.write_text("a 1\nb\na 2\n")
-    assert read_names(file) == ["a", "b", "a"]
-    assert f"{file}: a appears twice" in complaint(read_names, file, once=True)
 
 
 def test_points_may_be_outside_their_image_but_not_by_more_than_its_size(file):

@@ -344,6 +344,12 @@ def test_shards_with_a_damaged_byte(tmp_path):
     assert complaints > 100
 
 
+def image_alone(path) -> bytes:
+    """Return a shard's content without its end: an image, to which members may be added."""
+    content = write_tar(path, [("a.jpg", image(0))]).read_bytes().rstrip(b"\0")
+    return content + bytes(-len(content) % 512)
+
+
 def header(name: str, size: bytes, kind: bytes = b"0") -> bytes:
     """Return a header with a size field (12 bytes) of any content."""
     block = bytearray(tarfile.TarInfo(name).tobuf(tarfile.USTAR_FORMAT))
@@ -369,8 +375,7 @@ def header(name: str, size: bytes, kind: bytes = b"0") -> bytes:
 )
 def test_sizes_that_lie(tmp_path, size, kind):
     path = tmp_path / "a.tar"
-    start = write_tar(path, [("a.jpg", image(0))]).read_bytes().rstrip(b"\0")
-    start += bytes(-len(start) % 512)
+    start = image_alone(path)
     path.write_bytes(start + header("b.jpg", size, kind) + bytes(10240))
     assert str(path) in complaint(count_images, path)
     assert str(path) in complaint(read_all, path, 3)
@@ -384,8 +389,7 @@ def test_large_members_are_not_read(tmp_path, monkeypatch, kind):
     """The file does hold as much, which costs nothing where files may have holes."""
     monkeypatch.setattr(shards, "MAX_MEMBER", 100_000)
     path = tmp_path / "a.tar"
-    start = write_tar(path, [("a.jpg", image(0))]).read_bytes().rstrip(b"\0")
-    start += bytes(-len(start) % 512)
+    start = image_alone(path)
     path.write_bytes(start + header("b.jpg", b"%011o\0" % 10**6, kind))
     os.truncate(path, 2 * 10**6)
     for action in (count_images, lambda path: read_all(path, 3)):

@@ -5,7 +5,14 @@ import pytest
 from PIL import ImageDraw
 
 from datasets.renderer.face import render_scene
-from datasets.renderer.sampling import CELEBA_FRAMING, Finish, Framing, Light, Scene, sample_scene
+from datasets.renderer.sampling import (
+    CELEBA_FRAMING,
+    FaceFraming,
+    Finish,
+    Light,
+    Scene,
+    sample_scene,
+)
 from datasets.renderer.scene import OCCLUDERS
 from datasets.renderer.shape import (
     STYLES,
@@ -18,7 +25,7 @@ from datasets.renderer.surface import Pose, Surface
 from datasets.renderer.texture import FacePainter
 
 
-def any_scene(rng: np.random.Generator, framing: Framing = CELEBA_FRAMING) -> Scene:
+def any_scene(rng: np.random.Generator, framing: FaceFraming = CELEBA_FRAMING) -> Scene:
     """A random person in a random scene."""
     return sample_scene(rng, sample_identity(rng), framing)
 
@@ -155,7 +162,7 @@ def test_expression_moves_the_points_it_should():
 
 def test_a_seed_gives_the_same_image_of_the_size_and_person():
     person = sample_identity(np.random.default_rng(4))
-    framing = Framing((120, 150), (20, 40, 100, 120), (15, 30), 5, whole=True)
+    framing = FaceFraming((120, 150), (20, 40, 100, 120), (15, 30), 5, whole=True)
     scenes = [sample_scene(np.random.default_rng(seed), person, framing) for seed in (9, 9, 10)]
     (one, points), (two, same), (other, _) = map(render_scene, scenes)
     assert all(scene.identity is person for scene in scenes)
