@@ -109,7 +109,13 @@ class Keypoints(OwnImages, LandmarkDataset):
             "groups": np.array(self.groups)[kept],
             "mirrored": np.zeros(len(kept), dtype=bool),
         }
-        self._note_ambiguity(filenames, annotations["boxes"])
+        is_whole = np.isnan(annotations["boxes"]).any(axis=1)
+        whole = Counter(name for name, is_so in zip(filenames, is_whole, strict=True) if is_so)
+        if several := sum(count > 1 for count in whole.values()):
+            self.notices.append(
+                f"{self}: {several:,} images show several instances and are taken whole: which of "
+                "them is meant can't be told; give boxes, or --box points"
+            )
         return self._without_cut_off(root, filenames, annotations)
 
     def _without_cut_off(
@@ -171,14 +177,6 @@ class Keypoints(OwnImages, LandmarkDataset):
         self.notices += [f"{self}: {line}" for line in notices]
         return sizes.astype(np.int64)
 
-    def _note_ambiguity(self, filenames: list[str], boxes: np.ndarray) -> None:
-        whole = Counter(n for n, box in zip(filenames, boxes, strict=True) if np.isnan(box).any())
-        if several := sum(count > 1 for count in whole.values()):
-            self.notices.append(
-                f"{self}: {several:,} images show several instances and are taken whole: which of "
-                "them is meant can't be told; give boxes, or --box points"
-            )
-
     def check_landmarks(self) -> None:
         """Raise an `InputError` if no training image has, or shows, one of the points."""
         seen = self.visible().any(dim=0)  # (A,)
@@ -233,13 +231,20 @@ class Keypoints(OwnImages, LandmarkDataset):
 
     def checkpoint_notes(self) -> dict[str, object]:
         """Return the entry that says what prediction on other images needs."""
+        boxes = self.annotations["boxes"]
+        boxed = ~np.isnan(boxes).any(axis=1)  # (N,)
+        sides = (boxes[boxed, 2:] - boxes[boxed, :2]).max(axis=1)
+        spans = spans_of(self.annotations["keypoints"], self.annotations["visible"])
         framing = {
             "fit": self.fit,
             "image_size": self.imwidth,
             "image_crop": self.crop,
             "margin": self.margin,
             "box": self.box_kind,
-            **self._noted_boxes(),
+            # What tells boxes of another kind from these.
+            "boxed": float(boxed.mean()),
+            "box_sides": np.percentile(sides, [10, 90]).tolist() if len(sides) else None,
+            "span": float(np.percentile(spans, 90)),
         }
         landmarks = {
             "names": list(self.point_names),
@@ -249,18 +254,6 @@ class Keypoints(OwnImages, LandmarkDataset):
             "std": list(self.std),
         }
         return {"landmarks": landmarks}
-
-    def _noted_boxes(self) -> dict[str, object]:
-        """Return how large boxes are, and how far points reach; see `frame.Seen`."""
-        boxes = self.annotations["boxes"]
-        boxed = ~np.isnan(boxes).any(axis=1)  # (N,)
-        spans = spans_of(self.annotations["keypoints"], self.annotations["visible"])
-        sides = (boxes[boxed, 2:] - boxes[boxed, :2]).max(axis=1)
-        return {
-            "boxed": float(boxed.mean()),
-            "box_sides": np.percentile(sides, [10, 90]).tolist() if len(sides) else None,
-            "span": float(np.percentile(spans, 90)),
-        }
 
     def digested(self, facts: object) -> object:
         """Return what `digest` hashes beside the rest: the framing and the points' names, too."""

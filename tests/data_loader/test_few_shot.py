@@ -156,6 +156,7 @@ def test_restricting_keeps_the_picks_with_their_points(root):
     whole, (dataset, picks) = AFLW(root, **SINGLE), restricted(root, 3)
     assert len(dataset) == 3 == len(set(dataset.filenames))
     assert picks.names == dataset.filenames == [whole.filenames[i] for i in picks.places]
+    assert any(restricted(root, 3, seed=seed)[1] != picks for seed in range(2, 6))
     for place, i in enumerate(picks.places):
         data, points, _, index = dataset[place]
         assert index == place

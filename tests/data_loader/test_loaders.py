@@ -100,6 +100,7 @@ def test_each_item_is_drawn_once_an_epoch_and_the_last_batch_is_smaller():
     batches = epochs(loader_of(Draws(7)), (1,))
     assert [len(batch[0]) for batch in batches] == [3, 3, 1]
     assert sorted(torch.cat([batch[0] for batch in batches]).tolist()) == list(range(7))
+    assert len(torch.cat([batch[1] for batch in batches]).unique(dim=0)) == 7  # seeds of their own
     assert len(loader_of(Draws(7))) == 3
 
 

@@ -1,7 +1,6 @@
 """Images to predict on: which they are, and that what is shown of them is where the map says."""
 
 import json
-from functools import partial
 
 import numpy as np
 import pytest
