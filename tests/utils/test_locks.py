@@ -1,5 +1,10 @@
+import errno
 import subprocess
 import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -60,30 +65,74 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path):
         lock_folder(tmp_path / "file" / "run")
 
 
+def content_of(path):
+    return (path / "content").read_text() if path.exists() else None
+
+
 def test_a_folder_is_built_once_and_whole(tmp_path):
     path, builds = tmp_path / "caches" / "one", []
 
-    def find():
-        return (path / "content").read_text() if path.exists() else None
-
-    def write(partial):
+    def write(folder):
         assert not path.exists()  # it isn't there before it is whole
         builds.append(1)
-        (partial / "content").write_text("all")
+        (folder / "content").write_text("all")
 
     def build():
-        return find_or_build(path, "numbers", 3, find, write)
+        return find_or_build(path, "numbers", 3, lambda: content_of(path), write)
 
     path.with_name("one.partial").mkdir(parents=True)  # of a killed run
     assert build() == ("all", True) and build() == ("all", False) and builds == [1]
     assert sorted(p.name for p in path.parent.iterdir()) == ["one", "one.lock"]
+    with FileLock(f"{path}.lock"):  # what is whole needs no lock
+        assert build() == ("all", False)
+
+
+def test_runs_that_start_together_build_once(tmp_path):
+    path, together = tmp_path / "one", threading.Barrier(2)
+
+    def write(folder):
+        time.sleep(0.3)  # for the other one to find the lock taken
+        (folder / "content").write_text("all")
+
+    def build(_):
+        said = []
+        together.wait()
+        find = partial(content_of, path)
+        return *find_or_build(path, "numbers", 3, find, write, said.append), said
+
+    with ThreadPoolExecutor(2) as pool:
+        waited, built = sorted(pool.map(build, range(2)), key=lambda result: result[1])
+    said = [f"waiting for another process that builds numbers, {path}"]
+    assert (waited, built) == (("all", False, said), ("all", True, []))
 
 
 def test_a_failed_build_leaves_nothing(tmp_path):
-    def write(partial):
-        (partial / "content").touch()
+    def write(folder):
+        (folder / "content").touch()
         raise OSError(28, "No space left on device")
 
     with pytest.raises(InputError, match="can't hold numbers .No space left.*: needs 3 bytes"):
         find_or_build(tmp_path / "one", "numbers", 3, lambda: None, write)
     assert not [p.name for p in tmp_path.iterdir() if p.name != "one.lock"]
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (PermissionError(errno.EACCES, "Permission denied"), "Permission denied"),
+        (NotImplementedError("no locks here"), "no locks here"),
+    ],
+)
+def test_a_folder_that_cannot_be_locked_is_named(tmp_path, monkeypatch, error, said):
+    def refused(*_, **__):
+        raise error
+
+    monkeypatch.setattr(FileLock, "acquire", refused)  # these tests may run as root
+    with pytest.raises(InputError, match=f"{tmp_path}: can't hold numbers .{said}.: needs 3 bytes"):
+        find_or_build(tmp_path / "one", "numbers", 3, lambda: None, Path.touch)
+
+
+def test_a_file_in_place_of_a_folder_is_named(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match=r"file: can't hold numbers .*: needs 3 bytes"):
+        find_or_build(tmp_path / "file/one", "numbers", 3, lambda: None, Path.touch)

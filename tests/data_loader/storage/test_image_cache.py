@@ -1,17 +1,14 @@
 """The image cache: the same items as without it, never stale, never half written."""
 
-import errno
 import json
 import multiprocessing
 import os
 import pickle
 import shutil
-import time
 
 import numpy as np
 import pytest
 import torch
-from filelock import FileLock
 
 from data_loader import loaders
 from data_loader.data_loaders_animal import CUB, InatAve
@@ -346,54 +343,6 @@ def test_an_interruption_leaves_nothing(root, folder, monkeypatch):
     assert names(folder) == []
 
 
-# ---- two runs ----
-
-
-def cache_and_tell(root, folder, barrier, queue):
-    torch.set_num_threads(1)
-    dataset = celeba(root)
-    write, lines = image_cache.write_arrays, []
-
-    def slow_write(*arguments):
-        time.sleep(0.3)  # for the other one to find the lock taken
-        write(*arguments)
-
-    image_cache.write_arrays = slow_write
-    barrier.wait()
-    notice = cache_images(dataset, folder, 0, lines.append)
-    pixels = torch.stack([dataset.square_item(i).image for i in range(5)])
-    queue.put((notice.split()[2], len(lines), pixels.numpy()))
-    queue.close()
-    queue.join_thread()
-    os._exit(0)  # Python would wait for loaders that earlier tests left in the forked process
-
-
-def test_runs_that_start_together_build_once(root, folder):
-    context = multiprocessing.get_context("fork")
-    barrier, queue = context.Barrier(2), context.Queue()
-    runs = [
-        context.Process(target=cache_and_tell, args=(root, folder, barrier, queue))
-        for _ in range(2)
-    ]
-    for run in runs:
-        run.start()
-    (how, waited, pixels), (other, other_waited, other_pixels) = (
-        queue.get(timeout=60) for _ in runs
-    )
-    for run in runs:
-        run.join()
-    assert {how: waited, other: other_waited} == {"built": 0, "found": 1}
-    wanted = torch.stack([celeba(root).square_item(i).image for i in range(5)]).numpy()
-    assert np.array_equal(pixels, wanted) and np.array_equal(other_pixels, wanted)
-    assert len(names(folder)) == 1
-
-
-def test_a_whole_cache_needs_no_lock(root, folder):
-    path = built(celeba(root), folder)
-    with FileLock(f"{path}.lock"):
-        assert cache_images(celeba(root), folder, 0).startswith("image cache: found")
-
-
 # ---- folders that can't hold it ----
 
 
@@ -407,40 +356,3 @@ def test_too_little_space_is_said_before_anything_is_decoded(
     # 5 squares of 32 x 32 x 3.
     assert str(folder) in message and "15,360 bytes" in message and "15,359 are free" in message
     assert names(folder) == []
-
-
-@pytest.mark.parametrize("reason", [errno.ENOSPC, errno.EDQUOT, errno.EIO])
-def test_a_disk_that_turns_out_full_leaves_nothing(root, folder, monkeypatch, reason):
-    def full(_):
-        raise OSError(reason, os.strerror(reason))
-
-    dataset = celeba(root)
-    monkeypatch.setattr(image_cache.os, "fsync", full)
-    message = complaint(cache_images, dataset, folder, 0)
-    assert str(folder) in message and os.strerror(reason) in message
-    assert "15,360 bytes" in message and "are free" in message
-    assert names(folder) == [] and dataset.image_cache is None
-
-
-def test_a_folder_that_is_a_file(root, folder):
-    folder.parent.mkdir()
-    folder.write_text("")
-    message = complaint(cache_images, celeba(root), folder, 0)
-    assert str(folder) in message and "15,360 bytes" in message
-
-
-def test_a_folder_that_cannot_be_written(root, folder, monkeypatch):
-    def refused(*_, **__):
-        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
-
-    monkeypatch.setattr(FileLock, "acquire", refused)  # these tests may run as root
-    message = complaint(cache_images, celeba(root), folder, 0)
-    assert str(folder) in message and "Permission denied" in message
-
-
-def test_a_file_system_without_locks(root, folder, monkeypatch):
-    def refused(*_, **__):
-        raise NotImplementedError("no locks here")
-
-    monkeypatch.setattr(FileLock, "acquire", refused)
-    assert "no locks here" in complaint(cache_images, celeba(root), folder, 0)
