@@ -5,7 +5,6 @@ import argparse
 import numpy as np
 import pytest
 import torch
-import torchfile
 
 from data_loader.bad_images import image_options
 from data_loader.data_loaders_animal import (
@@ -259,23 +258,6 @@ def test_images_of_cub_as_the_published_loader_gives_them():
             assert np.quantile(off, 0.999) < 2 / 255 / 0.22
             items += 1
     assert items == 9
-
-
-@needs_faces
-def test_images_of_cub_have_the_parts_of_both_torch7_files():
-    root = FACES / "cub"
-    tables = [torchfile.load(str(root / "anno" / name)) for name in ("train.dat", "val.dat")]
-    for split, table in {"train": tables[0], "val": tables[1], "test": tables[1]}.items():
-        dataset = CUB(root, **{split: True}, imwidth=96, crop=4)
-        lines = (root / "split" / f"{split}.txt").read_text().split()
-        for index in (0, 17, len(dataset) - 1):
-            parts = table[lines[index].rsplit("/", 1)[-1].encode()]
-            _, visible, points_norm, _ = dataset[index]
-            for a in range(15):
-                x, y, seen = parts[str(a + 1).encode()]
-                assert bool(visible[a]) == (seen > 0)
-                wanted = torch.tensor([x * 96.0 - 4, y * 96.0 - 4])
-                assert torch.allclose((points_norm[a] + 1) / 2 * 87, wanted, atol=1e-3)
 
 
 @needs_faces

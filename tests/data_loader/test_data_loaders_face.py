@@ -498,27 +498,6 @@ def test_celeba_photographs_are_those_that_a_plain_reading_finds():
     assert wanted and not mafl & set(dataset.filenames)
 
 
-@needs_faces
-@pytest.mark.parametrize(
-    ("cls", "root", "chin_or_mouth"),
-    [
-        (MAFLAligned, "celeba", (3, 4)),
-        (AFLW, "aflw", (3, 4)),
-        (AFLW_MTFL, "aflw-mtfl", (3, 4)),
-        (ThreeHundredW, "300w", (48, 54)),
-    ],
-)
-def test_eyes_of_photographs_are_left_of_each_other_and_above_the_mouth(cls, root, chin_or_mouth):
-    dataset = cls(FACES / root, train=False, **SINGLE)
-    left, right = dataset.eyes
-    for index in range(0, len(dataset), max(1, len(dataset) // 12)):
-        _, points, _, _ = dataset[index]
-        apart = points[right] - points[left]
-        assert apart[0] > 8 and abs(apart[1]) < apart[0]
-        mouth = points[list(chin_or_mouth), 1].mean()
-        assert mouth > points[[left, right], 1].mean() + 5
-
-
 # ---- what can't be ----
 
 

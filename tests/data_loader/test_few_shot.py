@@ -103,15 +103,12 @@ def test_picks_are_repeated_to_fill_an_epoch(count, total, num_per_epoch, copies
 
 def test_saved_picks_can_be_read_and_come_back(root, folder):
     dataset = AFLW(root, **SINGLE)
+    save_picks(folder, None)
+    assert list(folder.iterdir()) == []
     save_picks(folder, Picks([4, 0, 7], [dataset.filenames[i] for i in (4, 0, 7)]))
     assert (folder / "datalist.txt").read_text() == "4\n0\n7\n"
     assert (folder / "namelist.txt").read_text() == "train_5.jpg\ntrain_9.jpg\ntrain_2.jpg\n"
     assert load_picks(folder, dataset).tolist() == [4, 0, 7]
-
-
-def test_without_picks_nothing_is_saved(folder):
-    save_picks(folder, None)
-    assert list(folder.iterdir()) == []
 
 
 def test_saved_picks_are_found_by_name_in_a_data_set_of_another_order(root, folder):

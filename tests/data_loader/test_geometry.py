@@ -120,20 +120,6 @@ def test_face_windows_are_matlabs(box):
     assert np.abs(window(points) - moved * 1.36).max() < 1e-9
 
 
-def test_the_boxes_above_stick_out_where_their_names_say():
-    def empty_sides(name):
-        window = FaceWindow(np.array(BOXES[name]), 100).cut_out(source_image(180, 150))
-        lit = np.asarray(window).any(axis=2)
-        lines = {"left": lit[:, 0], "top": lit[0], "right": lit[:, -1], "bottom": lit[-1]}
-        return {side for side, line in lines.items() if not line.any()}
-
-    assert empty_sides("inside") == set()
-    for side in ("left", "top", "right", "bottom"):
-        assert side in empty_sides(side)
-    assert {"left", "top"} <= empty_sides("left and top, centre below zero")
-    assert empty_sides("all sides") == {"left", "top", "right", "bottom"}
-
-
 def test_face_window_by_hand():
     """A box of 52 px: nothing is scaled. Centre 80 + 53 / 2 = 106.5 -> 106; x0 = 106 - 49 = 57."""
     image, window = source_image(180, 150), FaceWindow(np.array([80, 70, 131, 119]), 100)

@@ -103,20 +103,6 @@ def test_the_views_of_a_pair_differ_and_follow_the_seed(root):
     assert (first - other).abs().mean() > 0.01
 
 
-def test_both_views_are_drawn_from_the_full_square(root, monkeypatch):
-    dataset = AFLW(root, **PAIR)
-    base, _ = dataset.base_item(1)
-    fixed = torch.rand(3, 52, 52, generator=torch.Generator().manual_seed(0))
-    seen = []
-    monkeypatch.setattr(
-        dataset, "random_view", lambda image: seen.append(image) or fixed * len(seen)
-    )
-    data = dataset[1][0]
-    assert [np.array_equal(np.asarray(image), np.asarray(base)) for image in seen] == [True, True]
-    assert base.size == (64, 64)
-    assert torch.equal(data[:3], fixed) and torch.equal(data[3:], fixed * 2)
-
-
 def test_views_are_in_the_data_sets_frame_and_colours(root):
     for benchmark in (AFLW, type("Birds", (AFLW,), {"mean": (0.1, 0.2, 0.3), "std": (2, 3, 4)})):
         dataset = benchmark(root, **PAIR)
