@@ -167,7 +167,7 @@ def first_good(dataset: ImageSet, tries: Iterable[Callable[[], T]]) -> tuple[T, 
 def replacing(
     dataset: ImageSet, make: Callable[[int], PairItem | SquareItem], index: int
 ) -> PairItem | SquareItem:
-    """Return the item of an image; if it is bad and may be, that of the next good one.
+    """Return the item of an image; if bad images are skipped and it is one, of the next good one.
 
     The one that takes its place gets the random numbers that the bad one would have had. The first
     image follows the last.

@@ -75,7 +75,7 @@ class CUB(LandmarkDataset):
         return root / "images", filenames, {"keypoints": keypoints, "visible": visible}
 
     def size_of(self, path: Path) -> tuple[float, float]:
-        """Return an image's width and height; NaN if it is bad and may be."""
+        """Return an image's width and height; NaN if it can't be read and may be skipped."""
         try:
             return image_size(path)
         except ImageError as error:

@@ -77,7 +77,7 @@ class Framing(NamedTuple):
         return left, top, left + side, top + side
 
     def _around(self, size: tuple[int, int], box: Box) -> Window:
-        """Return the whole pixels that a box covers, cut off at the image's edges, and margins."""
+        """Return the whole pixels of a box, cut off at the image's edges, with its margin."""
         spans = []
         for first, last, length in zip(box[:2], box[2:], size, strict=True):
             # A box further out than the image is no larger for it.

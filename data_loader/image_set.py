@@ -117,7 +117,7 @@ class ImageSet(Dataset):
             raise error
 
     def noted_colours(self) -> dict[str, dict[str, Colours]]:
-        """Return the entry by which an encoder's checkpoint notes statistics that aren't known."""
+        """Return a checkpoint's entry on the colours, empty if they are the class's own."""
         kind = type(self)
         if (self.mean, self.std) == (kind.mean, kind.std):
             return {}
