@@ -44,7 +44,7 @@ from engine.readouts.calibration import calibrate_run
 from engine.readouts.evaluation import add_evaluation_arguments, run_evaluation
 from engine.readouts.readout import EvaluationSettings
 from engine.readouts.task import Task
-from engine.run import choose_device
+from engine.run.settings import choose_device
 from models.loss import selected_regression_loss
 from models.metric import calc_pck, pck_points, side_error
 from utils.arguments import ArgumentParser

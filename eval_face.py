@@ -20,7 +20,7 @@ from engine.readouts.automatic import choose_readout
 from engine.readouts.evaluation import add_evaluation_arguments, run_evaluation
 from engine.readouts.readout import EvaluationSettings
 from engine.readouts.task import Task
-from engine.run import choose_device
+from engine.run.settings import choose_device
 from models.loss import selected_regression_loss
 from models.metric import inter_ocular_error, inter_ocular_points
 from utils.arguments import ArgumentParser

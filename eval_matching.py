@@ -23,8 +23,8 @@ from data_loader.data_loaders_face import FaceDataset, add_face_arguments, build
 from data_loader.geometry import denormalize_points
 from data_loader.items import AnnotatedItem, Items
 from data_loader.loaders import add_loader_arguments, build_loader, worker_notice
-from engine.encoder_loading import EncoderSettings, load_frozen_encoder, use_colours
-from engine.run import (
+from engine.features.encoder_loading import EncoderSettings, load_frozen_encoder, use_colours
+from engine.run.settings import (
     add_device_arguments,
     add_log_argument,
     choose_device,

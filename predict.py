@@ -44,7 +44,7 @@ from engine.prediction.windows import (
     window_side,
 )
 from engine.readouts.kinds import add_readout_argument
-from engine.run import (
+from engine.run.settings import (
     add_device_argument,
     add_gpu_argument,
     add_overwrite_argument,

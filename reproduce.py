@@ -44,7 +44,7 @@ from engine.reproduction.runner import (
 )
 from engine.reproduction.runs import MODELS, PER_EPOCH
 from engine.reproduction.tables import write_curves, write_tables
-from engine.run import add_device_argument
+from engine.run.settings import add_device_argument
 from utils.arguments import ArgumentParser, fraction, natural, positive_int
 from utils.errors import InputError
 from utils.files import writing

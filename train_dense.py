@@ -33,11 +33,11 @@ from data_loader.views.similarity import (
     to_image,
     to_view,
 )
-from engine.acceleration import accelerate
-from engine.encoder_loading import initialise_encoder, use_colours
+from engine.features.encoder_loading import initialise_encoder, use_colours
 from engine.pretraining.images import add_unlabelled_arguments
 from engine.pretraining.objective import Descent, Images, Objective, as_channels_last, squares
 from engine.pretraining.run import Pretraining, PretrainingSettings, add_run_arguments
+from engine.run.acceleration import accelerate
 from models.dense_contrast import (
     DenseEmbedding,
     Trainable,

@@ -23,12 +23,12 @@ from torch import Tensor, nn
 from data_loader.items import PairItem
 from data_loader.loaders import add_loader_arguments
 from data_loader.views.batch_views import BatchViews
-from engine.acceleration import accelerate
-from engine.parallel import own_rows
 from engine.pretraining.checks import harm_notices
 from engine.pretraining.images import add_unlabelled_arguments
 from engine.pretraining.objective import Descent, Images, Objective, as_channels_last, squares
 from engine.pretraining.run import Pretraining, PretrainingSettings, add_run_arguments
+from engine.run.acceleration import accelerate
+from engine.run.parallel import own_rows
 from models.encoders import RESNETS, build_random_encoder
 from models.momentum import copy_parameters, momentum_update, set_key_mode, shuffled_keys
 from models.nce import MemoryMoCo, NCESoftmaxLoss, add_temperature_argument

@@ -11,7 +11,7 @@ import torch
 
 from benchmarks.literal import PairDataset
 from benchmarks.measure import CROP, SIZE, batch_views, build_parser, compare, decoded
-from engine.run import choose_device
+from engine.run.settings import choose_device
 
 
 def main() -> None:

@@ -26,7 +26,7 @@ from benchmarks import measure
 from benchmarks.measure import CROP, ROOT, SIZE, run_command, seconds_of
 from benchmarks.steps import Epoch, dense_steps, moco_steps
 from datasets.synthetic import generate
-from engine.run import choose_device
+from engine.run.settings import choose_device
 from utils.errors import InputError
 from utils.files import write_text
 from utils.randomness import seed_everything

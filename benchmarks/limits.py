@@ -14,8 +14,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.measure import build_parser, machine, seconds_of, spread
 from benchmarks.steps import SIDE, Epoch, dense_steps, moco_steps
-from engine.acceleration import PRECISIONS
-from engine.run import choose_device
+from engine.run.acceleration import PRECISIONS
+from engine.run.settings import choose_device
 
 STEPS = 2  # of a turn, after one that chooses kernels
 SCRIPTS: dict[str, Callable[..., Epoch]] = {

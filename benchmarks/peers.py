@@ -46,7 +46,7 @@ from data_loader.views.colour import BLUR_FRACTION, GREY_FRACTION, STRENGTH
 from data_loader.views.dense_views import DenseViews
 from data_loader.views.random_view import FACE_MEAN, FACE_STD
 from data_loader.views.similarity import Spread
-from engine.acceleration import autocast
+from engine.run.acceleration import autocast
 from utils.arguments import natural, positive_int
 
 PACKAGES = {"lightly": "lightly", "kornia": "kornia", "torchvision": "torchvision"}

@@ -25,7 +25,7 @@ from data_loader.items import Items
 from data_loader.landmark_dataset import LandmarkDataset
 from data_loader.loaders import build_loader
 from data_loader.storage.image_cache import cache_images
-from engine.run import choose_device
+from engine.run.settings import choose_device
 from utils.arguments import natural, positive_int
 
 WAYS: dict[str, dict[str, Any]] = {

@@ -46,7 +46,7 @@ def build_dense(model: str, device: torch.device = CPU) -> Objective:
     """Return what `train_dense.py` trains."""
     from data_loader.views.dense_views import DenseViews
     from data_loader.views.similarity import Spread
-    from engine.acceleration import accelerate
+    from engine.run.acceleration import accelerate
     from models.dense_contrast import DenseEmbedding
     from train_dense import DenseContrast
 

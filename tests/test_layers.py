@@ -56,6 +56,25 @@ def test_packages_import_only_those_below(part):
     assert above == {}
 
 
+# Each room of engine/ may import those before it; the two last ones only `run`.
+ROOMS = ["run", "features", "points", "readouts", "pages", "prediction", "pretraining"]
+ROOMS += ["reproduction"]
+
+
+def test_rooms_of_the_engine_import_only_those_before_them():
+    rooms = {path.name for path in (ROOT / "engine").iterdir() if (path / "__init__.py").exists()}
+    assert rooms == set(ROOMS)
+    for room in ROOMS:
+        allowed = {"run"} if room in ROOMS[-2:] else set(ROOMS[: ROOMS.index(room) + 1])
+        for path in (ROOT / "engine" / room).rglob("*.py"):
+            names = {
+                str(node.module).split(".")[1]
+                for node in nodes(path)
+                if isinstance(node, ast.ImportFrom) and str(node.module).startswith("engine.")
+            }
+            assert names <= {*allowed, room}, path
+
+
 def test_preparing_data_doesnt_import_torch():
     code = "import datasets.synthetic, datasets.download, sys; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
@@ -63,7 +82,7 @@ def test_preparing_data_doesnt_import_torch():
 
 def test_options_stop_at_main():
     """Only the parser's own helpers, the settings and the comparison with checkpoints take it."""
-    takers = ("utils/arguments.py", "engine/run.py", "engine/resumption.py")
+    takers = ("utils/arguments.py", "engine/run/settings.py", "engine/run/resumption.py")
     takes = [
         f"{path.relative_to(ROOT)}:{node.lineno}"
         for path in SOURCES

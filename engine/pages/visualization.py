@@ -17,7 +17,7 @@ from data_loader.bad_images import leave_out, list_left_out
 from data_loader.items import Items
 from data_loader.landmark_dataset import LandmarkDataset
 from data_loader.loaders import add_loader_arguments, build_loader, worker_notice
-from engine.encoder_loading import EncoderSettings, load_frozen_encoder, use_colours
+from engine.features.encoder_loading import EncoderSettings, load_frozen_encoder, use_colours
 from engine.pages.components import (
     SHEET_COLUMNS,
     SHEET_IMAGES,
@@ -26,7 +26,7 @@ from engine.pages.components import (
 )
 from engine.pages.page import add_page_argument, check_page, write_page
 from engine.pages.records import dataset_records, landmark_names
-from engine.prediction.predictor import read_calibration
+from engine.readouts.calibration import read_calibration
 from engine.readouts.evaluation import add_evaluation_arguments
 from engine.readouts.kinds import (
     AUTO,
@@ -41,7 +41,7 @@ from engine.readouts.kinds import (
 )
 from engine.readouts.published import PublishedReadout
 from engine.readouts.readout import Readout
-from engine.run import add_device_arguments, add_log_argument, choose_device
+from engine.run.settings import add_device_arguments, add_log_argument, choose_device
 from models.calibration import Calibration
 from models.encoders import (
     Encoder,
@@ -181,8 +181,8 @@ def run_visualization(
     if settings.finds_landmarks:
         calibration = None
         if settings.page is not None and content is not None:
-            entry, landmarks = content.get("calibration"), dataset.num_landmarks
-            calibration = read_calibration(str(settings.ckpt_path), entry, landmarks, log)
+            held_in, landmarks = str(settings.ckpt_path), dataset.num_landmarks
+            calibration = read_calibration(held_in, content, landmarks, log)
         found = predict_images(settings, readout, loader, dataset, draw, calibration)
         words = score(found.batches, torch.cat(found.own))
         show_landmarks(settings, dataset, found, words, legend, log)

@@ -5,24 +5,23 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
 from engine.points.scores import write_csv
-from engine.readouts.readout import EvaluationSettings
-from engine.readouts.task import judged_split
-from engine.run import Settings
+from engine.run.settings import RunSettings, Settings
 from utils.arguments import allow_change, integer, positive_int
 from utils.errors import InputError
 from utils.files import write_file, write_text
 
 COLUMNS = ("error_px", "median_px", "error_of_diagonal", "PCK_0.1")  # of curve.csv
 
+S = TypeVar("S", bound=RunSettings)
 # Settings of one run to what its ``result.json`` holds; None but in the first rank.
-Evaluate = Callable[[EvaluationSettings], Mapping[str, Any] | None]
+Evaluate = Callable[[S], Mapping[str, Any] | None]
 
 
 def add_curve_arguments(group: argparse._ActionsContainer) -> None:
@@ -53,6 +52,7 @@ class CurveSettings(Settings):
     curve_seeds: int
     restrict_annos: int
     folds: int | None
+    seed: int
 
     def check(self, available: int) -> None:
         """Raise an `InputError` unless the curve can be made of so many training images."""
@@ -67,16 +67,17 @@ class CurveSettings(Settings):
             raise InputError(f"--curve {most}: there are {available} training images")
 
 
-def run_curve(settings: EvaluationSettings, curve: CurveSettings, evaluate: Evaluate) -> None:
+def run_curve(settings: S, curve: CurveSettings, evaluate: Evaluate[S]) -> None:
     """Run all fits of a curve, each in a folder of its own, then write its table and figure."""
     rows: list[list[Any]] = []  # number, seed, scores
     for count in sorted(set(curve.curve or [])):
-        for seed in range(settings.seed, settings.seed + curve.curve_seeds):
+        for seed in range(curve.seed, curve.seed + curve.curve_seeds):
             name = f"{settings.model_name}/annotated_{count}_seed_{seed}"
             own = settings.with_options(model_name=name, restrict_annos=count, seed=seed)
             result = evaluate(own)
             if result is not None:
-                _, scores = judged_split(result["scores"])
+                of_splits = result["scores"]
+                scores = of_splits.get("Test", next(iter(of_splits.values())))
                 rows.append([count, seed, *(scores[name] for name in COLUMNS)])
     if rows:
         write_curve(settings.folder, rows)

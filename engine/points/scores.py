@@ -26,7 +26,7 @@ from engine.points.errors import (
     percentage_right,
     point_distances,
 )
-from engine.run import Settings
+from engine.run.settings import Settings
 from models.landmarks import Landmarks
 from utils.arguments import allow_change
 from utils.errors import InputError

@@ -15,7 +15,7 @@ from data_loader.keypoints import Keypoints
 from data_loader.readers.keypoint_files import read_keypoints
 from data_loader.readers.keypoint_table import KeypointTable
 from data_loader.splits import check_share, folds, group_names, split_off
-from engine.run import Settings
+from engine.run.settings import Settings
 from utils.arguments import ArgumentParser, fraction, integer, unit_interval
 from utils.errors import InputError
 

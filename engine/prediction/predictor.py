@@ -12,8 +12,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from engine.encoder_loading import EncoderSettings, colours_of, load_frozen_encoder
+from engine.features.encoder_loading import EncoderSettings, colours_of, load_frozen_encoder
 from engine.prediction.frame import Frame, default_frame, read_frame
+from engine.readouts.calibration import read_calibration
 from engine.readouts.kinds import (
     build_readout,
     count_landmarks,
@@ -22,8 +23,8 @@ from engine.readouts.kinds import (
     with_own_encoder,
 )
 from engine.readouts.readout import Readout
-from engine.run import Settings
-from models.calibration import Calibration, from_entry
+from engine.run.settings import Settings
+from models.calibration import Calibration
 from models.encoders import encode
 from models.projection import STAGES
 from utils.errors import InputError
@@ -134,7 +135,7 @@ def load_predictor(settings: PredictionSettings, log: RunLog) -> tuple[Predictor
             f"are taken as squares here by --fit {framing.fit}; its points are named 1 to "
             f"{landmarks}"
         )
-    calibration = read_calibration(path, content.get("calibration"), landmarks, log)
+    calibration = read_calibration(path, content, landmarks, log)
     predictor = Predictor(readout, frame._replace(framing=framing), calibration)
     return predictor.eval().requires_grad_(False), opt
 
@@ -187,22 +188,3 @@ def choose_encoder(
         raise InputError(f"give the encoder of {path} by --trained_model_path; it was {weights}")
     log.line(f"the encoder is what {path} names: {weights or 'an untrained one'}")
     return replace(chosen, trained_model_path=weights, random_network=opt.random_network)
-
-
-def read_calibration(path: str, entry: Any, landmarks: int, log: RunLog) -> Calibration | None:
-    """Return the map of confidence that a checkpoint notes, if it does."""
-    if entry is None:
-        log.line(
-            f"{path}: has no calibration: confidence is the readout's own, from 0 to 1, and no "
-            "probability"
-        )
-        return None
-    try:
-        calibration = from_entry(entry, landmarks)
-    except (KeyError, TypeError, ValueError):
-        raise InputError(f"{path}: its entry calibration is damaged") from None
-    log.line(
-        f"confidence: the probability of at most {100 * calibration.distance:g} % of the diagonal "
-        f"of the image (or box) from the truth, from {calibration.points:,} held-out points"
-    )
-    return calibration

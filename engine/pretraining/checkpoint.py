@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from engine.pretraining.objective import Descent, Objective
-from engine.resumption import save_current, steps_begun
-from engine.run import RunSettings
+from engine.run.resumption import save_current, steps_begun
+from engine.run.settings import RunSettings
 from models.nce import MemoryMoCo
 from utils.arguments import allow_change, positive_float
 from utils.checkpoint import load_weights, save_checkpoint

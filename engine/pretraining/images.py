@@ -38,7 +38,7 @@ from data_loader.storage.sharded_images import (
 from data_loader.storage.shards import find_shards, holds_shards
 from engine.pretraining.checkpoint import Position
 from engine.pretraining.objective import Images
-from engine.run import Settings
+from engine.run.settings import Settings
 from utils.arguments import ArgumentParser, allow_change
 from utils.collectives import BatchSplit, all_gather_rows, broadcast_from_first, split_over_ranks
 from utils.errors import InputError

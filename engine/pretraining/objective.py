@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from data_loader.items import PairItem, SquareItem
-from engine.acceleration import autocast, gradient_scaler, scaled_step
-from engine.parallel import weigh_loss
+from engine.run.acceleration import autocast, gradient_scaler, scaled_step
+from engine.run.parallel import weigh_loss
 from utils.collectives import BatchSplit
 from utils.errors import InputError
 
@@ -27,7 +27,7 @@ class Descent:
     Args:
         optimizer: of all that is trained.
         device: of the model.
-        amp: a key of `engine.acceleration.PRECISIONS`.
+        amp: a key of `engine.run.acceleration.PRECISIONS`.
     """
 
     def __init__(self, optimizer: torch.optim.Optimizer, device: torch.device, amp: str) -> None:

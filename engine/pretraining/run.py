@@ -15,8 +15,6 @@ from data_loader.bad_images import count_bad_images
 from data_loader.loaders import check_batch_size, check_same_images, worker_notice
 from data_loader.named_images import NamedImages
 from data_loader.storage.image_cache import cache_images
-from engine.acceleration import add_acceleration_arguments, choose_precision
-from engine.parallel import wrap_distributed
 from engine.pretraining.checkpoint import (
     PeriodicSave,
     Position,
@@ -34,8 +32,10 @@ from engine.pretraining.images import (
     rest_of_epoch,
 )
 from engine.pretraining.objective import Descent, Objective
-from engine.resumption import open_checkpoint, start_run
-from engine.run import (
+from engine.run.acceleration import add_acceleration_arguments, choose_precision
+from engine.run.parallel import wrap_distributed
+from engine.run.resumption import open_checkpoint, start_run
+from engine.run.settings import (
     RunSettings,
     add_device_arguments,
     add_output_arguments,

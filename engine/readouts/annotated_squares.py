@@ -14,7 +14,7 @@ from data_loader.geometry import centre_crop, normalize_points
 from data_loader.items import Items
 from data_loader.landmark_dataset import LandmarkDataset
 from data_loader.loaders import BATCH, available_cores
-from engine.encoded_images import Batch
+from engine.features.images import Batch
 from utils.log import progress
 
 KEPT_BYTES = 1 << 30  # of squares that stay in memory; more are read whenever they are needed

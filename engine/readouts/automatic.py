@@ -20,7 +20,7 @@ from engine.readouts.evaluation import run_evaluation
 from engine.readouts.kinds import AUTO, READOUTS
 from engine.readouts.readout import EvaluationSettings
 from engine.readouts.task import Task
-from engine.run import as_json, find_held
+from engine.run.settings import as_json, find_held
 from utils.arguments import changeable_options
 from utils.errors import InputError
 from utils.files import write_text

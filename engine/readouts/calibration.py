@@ -4,20 +4,22 @@ Letters: N held-out images, A landmarks.
 """
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from data_loader.keypoints import Keypoints
-from engine.encoded_images import EncodedImages
+from engine.features.images import EncodedImages
 from engine.points.scores import diagonals, to_original
 from engine.readouts.readout import Readout
 from engine.readouts.task import find_landmarks
-from engine.resumption import CURRENT
-from models.calibration import LEAST_POINTS, Calibration, fit_calibration
+from engine.run.resumption import CURRENT
+from models.calibration import LEAST_POINTS, Calibration, fit_calibration, from_entry
 from models.encoders import weights_digest
 from utils.checkpoint import load_checkpoint, save_checkpoint
+from utils.errors import InputError
 from utils.log import RunLog
 
 ENTRY = "calibration"
@@ -78,3 +80,25 @@ def judge(dataset: Keypoints, predicted: Tensor, distance: float) -> tuple[Tenso
     distances = np.linalg.norm(to_original(dataset, predicted) - truth, axis=-1)
     hit = distances <= distance * diagonals(dataset)[:, None]
     return torch.from_numpy(hit), torch.from_numpy(np.asarray(visible))
+
+
+def read_calibration(
+    path: str, content: Mapping[str, Any], landmarks: int, log: RunLog
+) -> Calibration | None:
+    """Return the map of confidence that a checkpoint notes, if it does."""
+    entry = content.get(ENTRY)
+    if entry is None:
+        log.line(
+            f"{path}: has no calibration: confidence is the readout's own, from 0 to 1, and no "
+            "probability"
+        )
+        return None
+    try:
+        calibration = from_entry(entry, landmarks)
+    except (KeyError, TypeError, ValueError):
+        raise InputError(f"{path}: its entry calibration is damaged") from None
+    log.line(
+        f"confidence: the probability of at most {100 * calibration.distance:g} % of the diagonal "
+        f"of the image (or box) from the truth, from {calibration.points:,} held-out points"
+    )
+    return calibration

@@ -11,10 +11,10 @@ from data_loader.bad_images import leave_out, list_left_out
 from data_loader.few_shot import add_few_shot_arguments, restrict, save_picks
 from data_loader.landmark_dataset import LandmarkDataset
 from data_loader.loaders import add_loader_arguments, check_same_images, worker_notice
-from engine.encoded_images import EncodedImages, Encoding, Pixels
-from engine.encoder_loading import load_frozen_encoder, use_colours
-from engine.feature_cache import FeatureCache, add_feature_cache_arguments
-from engine.features import encode_dataset
+from engine.features.cache import FeatureCache, add_feature_cache_arguments
+from engine.features.encoder_loading import load_frozen_encoder, use_colours
+from engine.features.encoding import encode_dataset
+from engine.features.images import EncodedImages, Encoding, Pixels
 from engine.readouts.annotated_squares import AnnotatedSquares
 from engine.readouts.kinds import (
     READOUTS,
@@ -25,8 +25,8 @@ from engine.readouts.kinds import (
 )
 from engine.readouts.readout import EvaluationSettings, Fitting, Readout
 from engine.readouts.task import Task, check_judged, find_landmarks
-from engine.resumption import find_checkpoint, open_checkpoint, start_run
-from engine.run import (
+from engine.run.resumption import find_checkpoint, open_checkpoint, start_run
+from engine.run.settings import (
     add_device_arguments,
     add_log_argument,
     add_output_arguments,

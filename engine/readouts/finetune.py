@@ -16,12 +16,12 @@ from torch import Tensor
 from data_loader.splits import split_off
 from data_loader.views.dense_views import DenseViews, points_in_views, swap_pairs
 from data_loader.views.similarity import Spread
-from engine.encoded_images import EncodedImages
+from engine.features.images import EncodedImages
 from engine.readouts.annotated_squares import AnnotatedSquares
 from engine.readouts.published import OPTIMIZATION, load_optimizer
 from engine.readouts.readout import Readout
 from engine.readouts.task import evaluate
-from engine.resumption import save_current
+from engine.run.resumption import save_current
 from models.encoders import Encoder, Levels
 from models.heatmap_head import HeatmapHead, HeatmapNetwork, head_levels
 from models.landmarks import Landmarks

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from torch import Tensor, nn
 
-from engine.encoder_loading import EncoderSettings
+from engine.features.encoder_loading import EncoderSettings
 from engine.readouts.finetune import Finetune
 from engine.readouts.published import PublishedReadout
 from engine.readouts.readout import Readout

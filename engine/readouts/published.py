@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from engine.encoded_images import EncodedImages
+from engine.features.images import EncodedImages
 from engine.readouts.readout import EvaluationSettings, Readout
 from engine.readouts.task import Scores, Task, WeightedMean, evaluate
-from engine.resumption import save_current
+from engine.run.resumption import save_current
 from models.confidence import ConfidentRegressor, read_with_confidence
 from models.keypoint_prediction import IntermediateKeypointPredictor
 from models.landmarks import Landmarks, without_confidence

@@ -13,10 +13,10 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from engine.encoded_images import EncodedImages
-from engine.encoder_loading import EncoderSettings
+from engine.features.encoder_loading import EncoderSettings
+from engine.features.images import EncodedImages
 from engine.readouts.task import Scores, Task, baseline, judged_split, mean_shape
-from engine.run import RunSettings
+from engine.run.settings import RunSettings
 from models.encoders import Encoder, Levels, choose_levels
 from models.landmarks import Landmarks
 from utils.checkpoint import load_weights

@@ -4,12 +4,12 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from engine.encoded_images import EncodedImages
+from engine.features.images import EncodedImages
 from engine.readouts.published import OPTIMIZATION
 from engine.readouts.readout import Readout
 from engine.readouts.ridge_fit import assign_folds, fit_ridge
 from engine.readouts.task import evaluate
-from engine.resumption import save_current
+from engine.run.resumption import save_current
 from models.exported import ExportedRidge
 from models.landmarks import Landmarks
 from models.ridge import RidgeReadout

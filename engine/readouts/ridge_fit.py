@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from data_loader.splits import folds
-from engine.encoded_images import EncodedImages
+from engine.features.images import EncodedImages
 from models.hypercolumn import read_shape
 from models.ridge import (
     NormalEquations,

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, vmap
 
 from data_loader.landmark_dataset import LandmarkDataset
-from engine.encoded_images import EncodedImages
+from engine.features.images import EncodedImages
 from models.landmarks import Landmarks
 from utils.errors import InputError
 

@@ -13,8 +13,8 @@ from engine.reproduction.jobs import Job
 from engine.reproduction.results import read_record
 from engine.reproduction.runs import FINETUNE
 from engine.reproduction.tables import write_tables
-from engine.resumption import AUTO, find_checkpoint
-from engine.run import as_json
+from engine.run.resumption import AUTO, find_checkpoint
+from engine.run.settings import as_json
 from utils.arguments import neutral_options
 from utils.errors import InputError
 from utils.files import writing

@@ -31,13 +31,13 @@ from data_loader.readers.keypoint_files import read_keypoints
 from data_loader.storage.shards import find_shards
 from data_loader.storage.shards import images as shard_images
 from datasets.fetching.archives import unpack
-from engine.encoder_loading import load_projection, read_encoder_state
+from engine.features.encoder_loading import load_projection, read_encoder_state
 from engine.pretraining.checkpoint import Position, State, restore, save_run
 from engine.pretraining.objective import Descent
 from engine.readouts.kinds import read_readout
 from engine.readouts.ridge import Ridge
-from engine.resumption import open_checkpoint
-from engine.run import RunSettings
+from engine.run.resumption import open_checkpoint
+from engine.run.settings import RunSettings
 from models.keypoint_prediction import IntermediateKeypointPredictor
 from models.ridge import RidgeReadout
 from tests.data_loader import own_files as own

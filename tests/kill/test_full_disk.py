@@ -20,8 +20,8 @@ import pytest
 import torch
 
 from data_loader.few_shot import Picks, save_picks
-from engine.resumption import forget_later_epochs, save_current
-from engine.run import RunSettings, start_folder
+from engine.run.resumption import forget_later_epochs, save_current
+from engine.run.settings import RunSettings, start_folder
 from tests.kill.running import FRAME, assert_same_end, start
 from tests.recipes import ROOT
 from tests.scripts.running import run_inside

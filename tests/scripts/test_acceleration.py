@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from engine.acceleration import accelerate, autocast
+from engine.run.acceleration import accelerate, autocast
 from models.encoders import build_random_encoder
 from tests.recipes import arr
 from tests.scripts.running import FRAME, run_inside

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from data_loader.loaders import build_loader, set_epoch
-from engine.acceleration import autocast, gradient_scaler, scaled_step
+from engine.run.acceleration import autocast, gradient_scaler, scaled_step
 from models.momentum import shuffled_keys
 from tests.data_loader.own_tables import write_dots, write_long_csv
 from tests.recipes import arr

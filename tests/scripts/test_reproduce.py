@@ -18,7 +18,7 @@ import train_moco
 from datasets.synthetic import generate
 from engine.reproduction import runner
 from engine.reproduction.experiments import EXPERIMENTS
-from engine.run import plain_options
+from engine.run.settings import plain_options
 from tests.recipes import ROOT
 from tests.scripts.running import run_inside
 from utils.checkpoint import save_checkpoint

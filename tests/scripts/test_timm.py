@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from data_loader.data_loaders_face import MAFLAligned
-from engine.encoder_loading import use_colours
+from engine.features.encoder_loading import use_colours
 from models.encoders import build_random_encoder
 from tests.scripts.running import FRAME, run_inside
 from utils.checkpoint import load_checkpoint

@@ -71,7 +71,7 @@ def test_a_resumed_run_stays_with_the_precision_that_was_timed(
     faces, tmp_path, monkeypatch, chosen
 ):
     seconds = {"bf16": (1.2, 1.0), "off": (1.19, 1.0)}[chosen]
-    monkeypatch.setattr("engine.acceleration.time_precisions", lambda device: seconds)
+    monkeypatch.setattr("engine.run.acceleration.time_precisions", lambda device: seconds)
     auto, name = ("--epochs", 2, "--save_freq", 1, "--amp", "auto", "--model_name"), "whole"
     done = train(faces, tmp_path, *auto, name)
     assert done.status == 0, done.err
@@ -82,7 +82,7 @@ def test_a_resumed_run_stays_with_the_precision_that_was_timed(
     def fail(device):
         raise AssertionError("timed again")
 
-    monkeypatch.setattr("engine.acceleration.time_precisions", fail)
+    monkeypatch.setattr("engine.run.acceleration.time_precisions", fail)
     for amp in ("auto", chosen):
         resume = ("--resume", "runs/whole/ckpt_epoch_1.pth", "--amp", amp)
         done = train(faces, tmp_path, *auto, f"from_{amp}", *resume)

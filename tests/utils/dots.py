@@ -5,9 +5,9 @@ import torch
 from PIL import Image
 
 from data_loader.landmark_dataset import LandmarkDataset
-from engine.encoded_images import Encoding
-from engine.feature_cache import FeatureCache
-from engine.features import encode_dataset
+from engine.features.cache import FeatureCache
+from engine.features.encoding import encode_dataset
+from engine.features.images import Encoding
 from models.encoders import choose_levels, weights_digest
 from utils.log import RunLog
 

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from engine.points.curve import COLUMNS, CurveSettings, draw_curve, run_curve, write_curve
-from engine.run import Settings
+from engine.run.settings import Settings
 from utils.errors import InputError
 
 
@@ -31,7 +31,7 @@ def test_each_number_is_tried_with_each_seed(tmp_path):
         return {"scores": {"Test": dict.fromkeys(COLUMNS, error)}}
 
     run = Run(Namespace(seed=7, restrict_annos=-1, kept=1), tmp_path)
-    run_curve(run, CurveSettings(Namespace(), [10, 5, 5], 2, -1, None), evaluate)
+    run_curve(run, CurveSettings(Namespace(), [10, 5, 5], 2, -1, None, 7), evaluate)
     assert seen == [
         (f"own/annotated_{count}_seed_{seed}", count, seed) for count in (5, 10) for seed in (7, 8)
     ]
@@ -62,7 +62,7 @@ def test_the_figure_shows_all_runs_and_their_means(tmp_path):
     ],
 )
 def test_curves_that_cant_be_made_are_refused(changes, said):
-    fields = {"curve": [5, 40], "curve_seeds": 3, "restrict_annos": -1, "folds": None}
+    fields = {"curve": [5, 40], "curve_seeds": 3, "restrict_annos": -1, "folds": None, "seed": 0}
     CurveSettings(Namespace(), **fields).check(40)
     with pytest.raises(InputError, match=said):
         CurveSettings(Namespace(), **{**fields, **changes}).check(40)

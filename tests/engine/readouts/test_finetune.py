@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from data_loader.views.dense_views import DenseViews
-from engine.encoded_images import Pixels
-from engine.feature_cache import FeatureCache
-from engine.features import encode_dataset
+from engine.features.cache import FeatureCache
+from engine.features.encoding import encode_dataset
+from engine.features.images import Pixels
 from engine.readouts.annotated_squares import AnnotatedSquares
 from engine.readouts.evaluation import add_evaluation_arguments
 from engine.readouts.finetune import JUDGED_FROM, Finetune, shuffled, split

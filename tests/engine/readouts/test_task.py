@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from engine.encoded_images import Batch, StoredImages, StreamedImages, WarpedImages
+from engine.features.images import Batch, StoredImages, StreamedImages, WarpedImages
 from engine.readouts.published import PublishedReadout, train_one_epoch
 from engine.readouts.task import WeightedMean, baseline, check_judged, evaluate, mean_shape
 from eval_animal import animal_task

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 import torch
 
-from engine import feature_cache
-from engine.encoded_images import Encoding, StoredImages, StreamedImages, find_distinct
-from engine.feature_cache import FeatureCache, features_key, read_features
-from engine.features import store_features
+from engine.features import cache as feature_cache
+from engine.features.cache import FeatureCache, features_key, read_features
+from engine.features.encoding import store_features
+from engine.features.images import Encoding, StoredImages, StreamedImages, find_distinct
 from models.encoders import Levels, build_random_encoder, encode, freeze
 from tests.utils.dots import Dots, encoded
 from utils.errors import InputError
@@ -227,7 +227,9 @@ def test_what_was_kept_of_others_is_never_taken(tmp_path, encoder):
 def test_the_second_run_encodes_nothing(tmp_path, encoder, monkeypatch):
     dataset, log = Dots(tmp_path, 6), Lines()
     wanted = flat(encoded(dataset, encoder, mode="disk", log=log))
-    monkeypatch.setattr("engine.features.gather_rows", lambda *args: pytest.fail("encodes"))
+    monkeypatch.setattr(
+        "engine.features.encoding.gather_rows", lambda *args: pytest.fail("encodes")
+    )
     for mode in ("disk", "auto"):
         assert same(flat(encoded(dataset, encoder, mode=mode, log=log)), wanted)
     assert "encoded in" in log.lines[0] and "on disk, in" in log.lines[0]

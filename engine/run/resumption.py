@@ -6,7 +6,7 @@ import os
 from functools import partial
 from pathlib import Path
 
-from engine.run import RunSettings, as_json, start_folder
+from engine.run.settings import RunSettings, as_json, start_folder
 from utils.arguments import changeable_options
 from utils.checkpoint import load_checkpoint, save_checkpoint
 from utils.collectives import broadcast_from_first

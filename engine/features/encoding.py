@@ -15,7 +15,14 @@ from torch.utils.data import DataLoader, Subset
 from data_loader.items import Items
 from data_loader.landmark_dataset import LandmarkDataset
 from data_loader.loaders import SeededSampler, build_loader
-from engine.encoded_images import (
+from engine.features.cache import (
+    FeatureCache,
+    features_key,
+    in_bytes,
+    read_features,
+    write_features,
+)
+from engine.features.images import (
     EncodedImages,
     Encoding,
     Stored,
@@ -23,13 +30,6 @@ from engine.encoded_images import (
     StreamedImages,
     WarpedImages,
     find_distinct,
-)
-from engine.feature_cache import (
-    FeatureCache,
-    features_key,
-    in_bytes,
-    read_features,
-    write_features,
 )
 from utils.collectives import broadcast_from_first, gather_rows, split_over_ranks
 from utils.locks import find_or_build

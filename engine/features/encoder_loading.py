@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from data_loader.image_set import Colours, ImageSet, as_colours
-from engine.run import Settings
-from engine.timm_weights import match_timm_state
+from engine.features.timm_weights import match_timm_state
+from engine.run.settings import Settings
 from models.encoders import LAST_MAP, Encoder, build_random_encoder, choose_levels, freeze
 from models.projection import STAGES, ProjectedEncoder
 from models.timm_encoder import PREFIX, TimmEncoder, timm_encoders

@@ -4,7 +4,7 @@ import pytest
 import torch
 import torchvision
 
-from engine.timm_weights import STEM, match_timm_state
+from engine.features.timm_weights import STEM, match_timm_state
 from models.encoders import build_random_encoder
 from models.timm_encoder import TimmEncoder, TimmMaps
 from utils.checkpoint import load_state, load_weights

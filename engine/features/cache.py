@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from data_loader.landmark_dataset import LandmarkDataset
-from engine.encoded_images import Encoding, Stored
+from engine.features.images import Encoding, Stored
 from models.timm_encoder import timm_encoders
 from utils.arguments import allow_change, positive_float
 from utils.errors import InputError

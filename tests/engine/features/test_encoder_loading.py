@@ -7,7 +7,7 @@ import torch
 import torchvision
 
 from data_loader.image_set import ImageSet
-from engine.encoder_loading import (
+from engine.features.encoder_loading import (
     EncoderSettings,
     load_frozen_encoder,
     load_projection,

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from engine import acceleration
-from engine.acceleration import choose_precision, time_precisions
+from engine.run import acceleration
+from engine.run.acceleration import choose_precision, time_precisions
 from utils.errors import InputError
 from utils.log import RunLog
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from engine.resumption import AUTO, recorded_precision
+from engine.run.resumption import AUTO, recorded_precision
 from models.resnet import InsResNet
 from models.timm_encoder import TimmEncoder
 from utils.arguments import allow_change
@@ -96,7 +96,7 @@ def choose_precision(
     Args:
         amp: a key of `PRECISIONS`, which is returned; or ``auto``.
         device: of this process. The first rank times bf16 on its own.
-        found: the checkpoint to resume, see `engine.resumption.open_checkpoint`. Its run's
+        found: the checkpoint to resume, see `engine.run.resumption.open_checkpoint`. Its run's
             precision is kept: another timing could come out otherwise.
         log: receives what was chosen, in a line.
 
