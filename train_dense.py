@@ -57,7 +57,7 @@ from utils.arguments import (
 )
 from utils.collectives import BatchSplit
 from utils.errors import InputError
-from utils.schedule import add_decay_argument, add_rate_arguments, warm_up_cosine_lr
+from utils.schedule import add_rate_arguments, warm_up_cosine_lr
 from utils.script import run_script
 
 RESNET_RATE, TIMM_RATE = 0.016, 0.001
@@ -112,7 +112,7 @@ def build_parser() -> ArgumentParser:
         help="a place nearer than this to the right one is no negative; in half sides of a view",
     )
     add_spread_arguments(parser)
-    group = add_rate_arguments(parser, epochs=100, learning_rate=None)
+    group = add_rate_arguments(parser, epochs=100, weight_decay=1e-4)
     group.add_argument(
         "--warmup_steps",
         type=natural,
@@ -121,7 +121,6 @@ def build_parser() -> ArgumentParser:
         f"{RESNET_RATE} for ResNets and {TIMM_RATE} for networks of timm; over all steps a half "
         "cosine lowers it to 0",
     )
-    add_decay_argument(group, weight_decay=1e-4)
     add_run_arguments(parser, amp="auto")
     add_ignored_arguments(parser, WHY_IGNORED, **IGNORED)
     return parser

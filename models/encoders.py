@@ -3,8 +3,7 @@
 import argparse
 import hashlib
 import re
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -13,29 +12,11 @@ from torch import Tensor, nn
 from models.hourglass import HourglassNet
 from models.hypercolumn import SHAPE, hypercolumn
 from models.projection import ProjectedEncoder
-from models.resnet import (
-    MAPS,
-    PIXELS,
-    InsResNet,
-    InsResNet18,
-    InsResNet34,
-    InsResNet50,
-    InsResNet101,
-    InsResNet152,
-)
+from models.resnet import MAPS, PIXELS, RESNETS, InsResNet
 from models.timm_encoder import PREFIX, TimmEncoder, build_timm_encoder, timm_encoders
 from utils.arguments import allow_change, natural
 from utils.errors import InputError
 
-RESNETS: dict[str, Callable[..., InsResNet]] = {  # by their names for --model
-    "resnet50": InsResNet50,
-    "resnet50x2": partial(InsResNet50, width=2),
-    "resnet50x4": partial(InsResNet50, width=4),
-    "resnet18": InsResNet18,
-    "resnet34": InsResNet34,
-    "resnet101": InsResNet101,
-    "resnet152": InsResNet152,
-}
 DEEPEST_STRIDE = 32  # of a ResNet's last stage; the hourglass halves its input as often
 LAST_MAP = MAPS[0]  # deeper layers are vectors
 

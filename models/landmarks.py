@@ -1,9 +1,7 @@
 """What a readout finds in images. Letters: B images, A landmarks."""
 
-import math
 from typing import NamedTuple
 
-import torch
 from torch import Tensor
 
 
@@ -18,8 +16,3 @@ class Landmarks(NamedTuple):
 
     points: Tensor
     confidence: Tensor
-
-
-def without_confidence(points: Tensor) -> Landmarks:
-    """Return points (B, A, 2) of which nothing is said."""
-    return Landmarks(points, torch.full(points.shape[:2], math.nan, device=points.device))

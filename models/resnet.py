@@ -217,3 +217,12 @@ InsResNet34 = partial(InsResNet, BasicBlock, (3, 4, 6, 3))
 InsResNet50 = partial(InsResNet, Bottleneck, (3, 4, 6, 3))
 InsResNet101 = partial(InsResNet, Bottleneck, (3, 4, 23, 3))
 InsResNet152 = partial(InsResNet, Bottleneck, (3, 8, 36, 3))
+RESNETS = {  # by their names for --model
+    "resnet50": InsResNet50,
+    "resnet50x2": partial(InsResNet50, width=2),
+    "resnet50x4": partial(InsResNet50, width=4),
+    "resnet18": InsResNet18,
+    "resnet34": InsResNet34,
+    "resnet101": InsResNet101,
+    "resnet152": InsResNet152,
+}

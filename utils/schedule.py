@@ -13,50 +13,37 @@ MULTISTEP_RATE = 0.1
 
 
 def add_rate_arguments(
-    parser: argparse.ArgumentParser, *, epochs: int, learning_rate: float | None
+    parser: argparse.ArgumentParser, **defaults: float | str
 ) -> argparse._ArgumentGroup:
-    """Declare how long is trained, and from which learning rate; return the group."""
+    """Declare the options of the optimizer that all training shares, and set defaults by name.
+
+    Returns:
+        The group, for what else is to be declared there.
+    """
     group = parser.add_argument_group("optimization")
-    group.add_argument("--epochs", type=positive_int, default=epochs, help="number of epochs")
+    group.add_argument("--epochs", type=positive_int, help="number of epochs")
+    group.add_argument("--learning_rate", type=finite_float, help="initial learning rate")
     group.add_argument(
-        "--learning_rate", type=finite_float, default=learning_rate, help="initial learning rate"
+        "--weight_decay", type=finite_float, help="factor of the L2 penalty on the weights"
     )
+    parser.set_defaults(**defaults)
     return group
 
 
-def add_decay_argument(group: argparse._ArgumentGroup, *, weight_decay: float) -> None:
-    """Declare the weight decay."""
-    group.add_argument(
-        "--weight_decay",
-        type=finite_float,
-        default=weight_decay,
-        help="factor of the L2 penalty on the weights",
-    )
-
-
 def add_schedule_arguments(
-    parser: argparse.ArgumentParser,
-    *,
-    epochs: int,
-    learning_rate: float,
-    lr_decay_epochs: str,
-    lr_decay_rate: float,
-    momentum: float,
-    weight_decay: float,
+    parser: argparse.ArgumentParser, **defaults: float | str
 ) -> argparse._ArgumentGroup:
-    """Declare the options of SGD and of the published schedules; return the group."""
-    group = add_rate_arguments(parser, epochs=epochs, learning_rate=learning_rate)
+    """Declare the options of SGD and of the published schedules, as `add_rate_arguments` does."""
+    group = add_rate_arguments(parser)
     group.add_argument(
         "--lr_decay_epochs",
         type=epoch_list,
-        default=lr_decay_epochs,
         metavar="E,E,...",
         help="epochs after which the learning rate is multiplied by --lr_decay_rate",
     )
     group.add_argument(
         "--lr_decay_rate",
         type=unit_interval,
-        default=lr_decay_rate,
         help="see --lr_decay_epochs; in eval_*.py --cosine ends at 0.1 times its cube times "
         "--learning_rate",
     )
@@ -65,8 +52,8 @@ def add_schedule_arguments(
         action="store_true",
         help="lower the learning rate along a half cosine instead of in steps",
     )
-    group.add_argument("--momentum", type=unit_interval, default=momentum, help="momentum of SGD")
-    add_decay_argument(group, weight_decay=weight_decay)
+    group.add_argument("--momentum", type=unit_interval, help="momentum of SGD")
+    parser.set_defaults(**defaults)
     return group
 
 

@@ -12,9 +12,12 @@ from engine.features.images import EncodedImages
 from engine.readouts.readout import EvaluationSettings, Readout
 from engine.readouts.task import Scores, Task, WeightedMean, evaluate
 from engine.run.resumption import save_current
-from models.confidence import ConfidentRegressor, read_with_confidence
-from models.keypoint_prediction import IntermediateKeypointPredictor
-from models.landmarks import Landmarks, without_confidence
+from models.keypoint_prediction import (
+    ConfidentRegressor,
+    IntermediateKeypointPredictor,
+    read_with_confidence,
+)
+from models.landmarks import Landmarks
 from utils.arguments import adam_beta
 from utils.checkpoint import load_checkpoint, save_checkpoint
 from utils.errors import InputError, check_finite
@@ -84,7 +87,8 @@ class PublishedReadout(Readout):
 
     def __call__(self, features: Sequence[Tensor]) -> Landmarks:
         """Return the landmarks in maps, without confidence."""
-        return without_confidence(self.module(features)[0])
+        points, _ = self.module(features)
+        return Landmarks(points, points.new_full(points.shape[:2], torch.nan))
 
     def with_confidence(self, features: Sequence[Tensor]) -> Landmarks:
         """Return them with what the width of each soft-argmax tells."""

@@ -25,7 +25,7 @@ from utils.files import excerpt
 from utils.log import RunLog
 
 PRECISIONS = {"off": None, "bf16": torch.bfloat16, "fp16": torch.float16}
-LEAST_GAIN = 1.2  # what bf16 rounds must be paid for
+LEAST_GAIN = 1.2  # a speed-up from which bf16 is worth its rounding errors
 # What is timed: square maps of so many pixels a side and channels, as in the ResNets' first and
 # third stages for 96 px; and how many images have them, fewer on a CPU than keep a GPU busy.
 TIMED_LAYERS = ((24, 64), (6, 256))

@@ -2,9 +2,8 @@
 
 import torch
 
-from models.confidence import read_with_confidence
 from models.hypercolumn import hypercolumn
-from models.keypoint_prediction import IntermediateKeypointPredictor
+from models.keypoint_prediction import IntermediateKeypointPredictor, read_with_confidence
 
 
 def literal(regressor, dense):
@@ -48,6 +47,6 @@ def test_a_batch_is_read_in_parts(monkeypatch):
     maps = [torch.rand(5, 4, 3, 3)]
     with torch.no_grad():
         whole = read_with_confidence(regressor, maps)
-        monkeypatch.setattr("models.confidence.SCORES_AT_ONCE", 2 * 6 * 48 * 48)
+        monkeypatch.setattr("models.keypoint_prediction.SCORES_AT_ONCE", 2 * 6 * 48 * 48)
         parts = read_with_confidence(regressor, maps)
     assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(whole, parts, strict=True))
