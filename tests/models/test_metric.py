@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from models.loss import regression_loss, selected_regression_loss
-from models.metric import calc_pck, inter_ocular_error
+from models.metric import calc_pck, inter_ocular_error, side_error
 
 
 def test_inter_ocular_error_by_hand():
@@ -63,6 +63,13 @@ def test_faces_without_an_eye_distance_are_left_out():
     assert inter_ocular_error(pred, gt, (0, 1), visible=visible) == pytest.approx(20)
     assert inter_ocular_error(pred, gt, (0, 1)) == pytest.approx(20)
     assert inter_ocular_error(pred[1:], gt[1:], (0, 1), visible[1:]).isnan()
+
+
+def test_the_side_of_the_input_is_two():
+    gt = torch.zeros(1, 3, 2)
+    pred = torch.tensor([[[0.3, 0.4], [0.0, 0.1], [9.0, 9.0]]])
+    assert side_error(pred, gt, torch.tensor([[True, True, False]])) == pytest.approx(15)
+    assert side_error(pred, gt, torch.zeros(1, 3).bool()).isnan()
 
 
 def test_only_visible_points_count():

@@ -18,8 +18,6 @@ def step(encoder, images):
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         embedding = encoder(images)
     embedding[:, 0].sum().backward()
-    parameters = {id(p): None for p in encoder.parameters()}
-    assert parameters
     return embedding.detach(), sum(size for _, size in kept)
 
 

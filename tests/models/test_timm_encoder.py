@@ -88,16 +88,6 @@ def test_a_pyramids_layers_are_its_stages_by_stride(name):
     )
 
 
-@pytest.mark.parametrize(("name", "options"), [*TRANSFORMERS.items(), *PYRAMIDS.items()])
-def test_maps_are_those_of_forward_intermediates(name, options):
-    maps, images = small(name, options)
-    network = maps.network
-    norm = name in TRANSFORMERS
-    theirs = network.forward_intermediates(images, norm=norm, intermediates_only=True)
-    for layer, place in maps.places.items():
-        torch.testing.assert_close(maps(images, (layer,)), [theirs[place]])
-
-
 @pytest.mark.parametrize("name", ["timm:test_vit", "timm:test_resnet"])
 def test_a_hypercolumn_stacks_the_deepest_maps(name):
     encoder = freeze(build_random_encoder(name, SIDE, seed=0))
@@ -128,14 +118,11 @@ def test_mean_and_standard_deviation_are_the_networks_own():
     assert (encoder.mean, encoder.std) == ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 
-def test_an_untrained_one_belongs_to_its_seed_and_the_digest_to_the_network():
-    digests = [
-        weights_digest(build_random_encoder("timm:test_resnet", SIDE, seed)) for seed in (0, 0, 1)
-    ]
-    assert digests[0] == digests[1] != digests[2]
+def test_the_digest_is_of_the_network_too():
     encoder = build_random_encoder("timm:test_resnet", SIDE, 0)
+    digest = weights_digest(encoder)
     encoder.identity = "another network, of the same weights"
-    assert weights_digest(encoder) != digests[0] != weights_digest(nn.Sequential(encoder))
+    assert weights_digest(encoder) != digest != weights_digest(nn.Sequential(encoder))
 
 
 @pytest.mark.parametrize("name", ["test_convnext", "test_efficientnet", "test_vit"])

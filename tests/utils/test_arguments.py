@@ -67,7 +67,7 @@ def test_numbers_have_the_range_of_what_they_mean(script, flag, legal, refused, 
         with pytest.raises(SystemExit) as stop:
             parser.parse_args([*run, f"--{flag}={value}"])
         said = capsys.readouterr().err
-        assert stop.value.code == 2 and f"--{flag}" in said and said.count("\n") == 1
+        assert stop.value.code == 2 and f"--{flag}: expected" in said and said.count("\n") == 1
 
 
 @pytest.mark.parametrize(
@@ -95,14 +95,7 @@ def test_other_scripts_have_ranges_too(parse, flag, legal, refused, capsys):
         with pytest.raises(SystemExit) as stop:
             parse([f"--{flag}={value}"])
         said = capsys.readouterr().err
-        assert stop.value.code == 2 and f"--{flag}" in said and said.count("\n") == 1
-
-
-def test_help_shows_every_default_that_says_something(monkeypatch):
-    monkeypatch.setenv("COLUMNS", "200")
-    said = eval_animal.build_parser().format_help()
-    assert "sees the rest [0]" in said and "with named points [CUB]" in said
-    assert "multiplied by --lr_decay_rate [30,40,50]" in said and "resized to 48x48\n" in said
+        assert stop.value.code == 2 and f"--{flag}: expected" in said and said.count("\n") == 1
 
 
 @pytest.mark.parametrize("script", [vis_face, vis_animal])
@@ -119,14 +112,9 @@ def test_the_help_names_the_defaults_that_say_something():
     parser = ArgumentParser("")
     parser.add_argument("--zero", type=int, default=0, help="a number")
     parser.add_argument("--nought", type=float, default=0.0, help="a number")
+    parser.add_argument("--several", nargs="*", default=["one", "two"], help="words")
     parser.add_argument("--text", default="", help="silent")
     parser.add_argument("--flag", action="store_true", help="silent")
     said = parser.format_help()
-    assert "a number [0]" in said and "a number [0.0]" in said and "silent [" not in said
-
-
-@pytest.mark.parametrize(("flag", "value"), [("--epochs", "many"), ("--alpha", "half")])
-def test_what_is_no_number_is_answered_as_one_out_of_range(flag, value, capsys):
-    with pytest.raises(SystemExit):
-        train_moco.build_parser().parse_args([*RUN, flag, value])
-    assert f"argument {flag}: expected " in capsys.readouterr().err
+    assert "a number [0]" in said and "a number [0.0]" in said and "words [one, two]" in said
+    assert "silent [" not in said
