@@ -6,6 +6,7 @@ negative, so that more confidence never means less probability. Each landmark ha
 own beside the common one. Letters: M points of images that weren't trained on, A landmarks.
 """
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -30,7 +31,7 @@ class Calibration(NamedTuple):
         points: M.
     """
 
-    slopes: list[float]
+    slopes: Sequence[float]
     offsets: list[float]
     distance: float
     points: int

@@ -85,9 +85,11 @@ class PredictionRun:
 
     def identity(self) -> dict[str, str]:
         """Return what results depend on, by name."""
-        calibration = repr(self.predictor.calibration)
+        calibration = self.predictor.calibration
+        if calibration is not None:  # as earlier versions wrote it, whose runs may be resumed
+            calibration = calibration._replace(slopes=tuple(calibration.slopes))
         return {
-            "checkpoint or encoder": digest([weights_digest(self.predictor), calibration]),
+            "checkpoint or encoder": digest([weights_digest(self.predictor), repr(calibration)]),
             "framing or names": digest([repr(self.frame)]),
             "images": digest(self.source.identity()),
         }
