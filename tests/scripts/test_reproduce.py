@@ -13,6 +13,7 @@ import pytest
 import eval_animal
 import eval_face
 import eval_matching
+import reproduce
 import train_dense
 import train_moco
 from datasets.synthetic import generate
@@ -162,11 +163,14 @@ def test_finished_runs_are_not_repeated(runs, tmp_path):
     assert {"results.csv", "results.md", "few_shot.png"} <= names
     assert "10.50 ± 0.71 (2)" in (tmp_path / "out/results.md").read_text()
     # One seed more: only that is run.
+    assert {a.num_per_epoch for a in runs.started} == {1000}
     again = start(tmp_path, *few, "--seeds", "3")
     assert again.status == 0 and again.out.count("finished before") == 4
     assert [(a.restrict_annos, a.seed) for a in runs.started[4:]] == [(1, 2), (10, 2)]
     dry = start(tmp_path, *few, "--dry_run").out.splitlines()
     assert len(dry) == 4 and all(line.startswith("# finished: python ") for line in dry)
+    done = start(tmp_path, "few_shot", *SMOKE, "--annotations", "5", "--num_per_epoch", "7")
+    assert done.status == 0 and {a.num_per_epoch for a in runs.started[6:]} == {7}
 
 
 def test_an_interrupted_run_goes_on_from_its_newest_whole_checkpoint(runs, tmp_path):
@@ -214,6 +218,80 @@ def test_other_options_are_refused_unless_they_may_overwrite(runs, tmp_path):
     # How a run is carried out doesn't matter.
     done = start(tmp_path, *arguments, "--num_workers", "3", "--device", "cpu")
     assert done.status == 0 and len(runs.started) == 8
+
+
+def test_a_result_of_other_options_is_gone_before_its_run_begins_anew(runs, tmp_path):
+    for name in ("a.pth", "b.pth"):
+        (tmp_path / name).touch()
+    given = [
+        "faces",
+        "--models",
+        "resnet18",
+        "--data",
+        "data",
+        "--datasets",
+        "AFLW",
+        "--out",
+        "out",
+    ]
+    assert start(tmp_path, *given, "--checkpoint", "resnet18=a.pth").status == 0
+    runs.stop_at = 2
+    again = [*given, "--checkpoint", "resnet18=b.pth", "--overwrite"]
+    assert start(tmp_path, *again).status == 143
+    assert start(tmp_path, *again).status == 0 and len(runs.started) == 3
+
+
+def test_a_record_without_an_option_was_at_its_default(runs, tmp_path):
+    arguments = ["faces", *SMOKE, "--out", "out", "--datasets", "AFLW_MTFL"]
+    assert start(tmp_path, *arguments).status == 0
+    path = tmp_path / "out" / FOLDER / "options.json"
+    record = json.loads(path.read_text())
+    del record["options"]["regressor"]
+    path.write_text(json.dumps(record))
+    assert "finished before" in start(tmp_path, *arguments).out
+
+
+def test_what_is_finished_needs_no_images(runs, tmp_path):
+    arguments = ["faces", *SMOKE, "--out", "out", "--datasets", "MAFLAligned"]
+    assert start(tmp_path, *arguments).status == 0
+    (tmp_path / "data/celeba").rmdir()
+    assert "finished before" in start(tmp_path, *arguments).out
+
+
+def test_what_another_program_finished_meanwhile_is_not_repeated(runs, tmp_path, monkeypatch):
+    arguments = ["faces", *SMOKE, "--out", "out", "--datasets", "AFLW_MTFL"]
+    acquire = reproduce.acquire_lock
+
+    def wait(*options):
+        monkeypatch.setattr(reproduce, "acquire_lock", acquire)
+        assert start(tmp_path, *arguments).status == 0  # the other program
+        return acquire(*options)
+
+    monkeypatch.setattr(reproduce, "acquire_lock", wait)
+    assert "finished before" in start(tmp_path, *arguments).out and len(runs.started) == 1
+
+
+def test_a_run_is_asked_to_end_and_waited_for(tmp_path):
+    """Whoever ends this program; pre-training saves what it has done, then."""
+    code = "import pathlib, signal, sys, time; p = pathlib.Path('begun'); "
+    code += "signal.signal(15, lambda *_: (time.sleep(0.3), p.rename('saved'), sys.exit())); "
+    code += "p.touch(); time.sleep(60)"
+    command = [sys.executable, "-c", f"import os; os.chdir({str(tmp_path)!r}); {code}"]
+
+    def stop(*_):
+        if (tmp_path / "begun").exists():
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.setitimer(signal.ITIMER_REAL, 0.1, 0.1)
+    try:
+        with (tmp_path / "lock").open("w") as lock, pytest.raises(KeyboardInterrupt):
+            runner.run_logged(command, tmp_path / "run/log.txt", lock.fileno())
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert (tmp_path / "saved").exists()
 
 
 def test_a_failing_run_is_named_and_the_others_go_on(runs, tmp_path):

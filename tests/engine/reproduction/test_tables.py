@@ -187,6 +187,14 @@ def test_scaled_runs_say_so_and_are_not_averaged_with_whole_ones(tmp_path):
     assert [path.name for path in paths] == ["few_shot.png"]
 
 
+def test_other_test_images_than_the_benchmarks_are_told(tmp_path):
+    leave(tmp_path, Run(FACES, "MAFLAligned", "resnet50"), 2.8)
+    leave(tmp_path, Run(FACES, "AFLW", "resnet50"), 2.8, test_images=120)
+    write_tables(tmp_path)
+    told = "> **Other data than the benchmark: test images of AFLW_R 120, not 2991.**"
+    assert told in (tmp_path / "results.md").read_text().split("\n")
+
+
 def test_birds_are_judged_at_the_epoch_picked_on_the_validation_set(tmp_path):
     leave(tmp_path, Run(BIRDS, "CUB", "resnet18", annotations=10), 40.0, best=44.0)
     leave(tmp_path, Run(BIRDS, "CUB", "resnet18"), 60.0, best=63.0)
@@ -243,6 +251,9 @@ def test_only_whole_records_of_the_folders_own_run_count(tmp_path):
     cut = leave(tmp_path, few(1, 1), 20.0)
     (cut / "result.json").write_text((cut / "result.json").read_text()[:-9])
     leave(tmp_path, few(1, 2), 20.0).rename(tmp_path / "someone_elses")
+    leave(tmp_path, few(1, 2), 20.0).rename(tmp_path / few(1, 3).name)
+    few_of_all = leave(tmp_path, read_off(UNTRAINED, 50), 20.0, random_network=True)
+    few_of_all.rename(tmp_path / read_off(UNTRAINED, None).name)
     leave(tmp_path, few(3, 0), 20.0)  # no experiment has three annotations
     (tmp_path / "moco").mkdir()
     (tmp_path / "moco/options.json").write_text('{"options": {"dataset": "CelebA"}}')
