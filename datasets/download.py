@@ -9,28 +9,36 @@ already is left alone.
 
 import argparse
 import difflib
+import re
 import signal
 import sys
 import textwrap
+import urllib.parse
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from datasets.fetching.catalogue import ARCHIVES, CATALOGUE, Item
 from datasets.fetching.installation import Job, install, is_in_place, plan
-from datasets.fetching.transfer import RetryPolicy
-from datasets.fetching.web import direct_address, http_address
+from datasets.fetching.integrity import checksum
+from datasets.fetching.transfer import RetryPolicy, direct_address
 from utils.arguments import ArgumentParser, finite_float, natural, positive_float
 from utils.errors import InputError
+from utils.locks import acquire_lock
 from utils.script import run_script
 
 
 def address(text: str) -> str:
     """Parse a usable http or https address."""
     try:
-        return http_address(text)
-    except InputError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
+        parts = urllib.parse.urlsplit(text)
+        usable = parts.scheme in ("http", "https") and parts.hostname and (parts.port or 1)
+        (parts.hostname or "").encode("idna")
+    except ValueError:
+        usable = False
+    if not usable or re.search(r"[^!-~]", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is no http or https address")
+    return text
 
 
 def build_parser() -> ArgumentParser:
@@ -49,6 +57,7 @@ def build_parser() -> ArgumentParser:
     )
     add(
         "--checksum",
+        type=checksum,
         metavar="HEX",
         help="MD5, SHA-1 or SHA-256 that the file of the NAME must have",
     )
@@ -127,7 +136,7 @@ def print_plan(job: Job) -> None:
     print(f"  would {'unpack into' if job.item.packed else 'leave it in'} {job.folder}")
 
 
-def obtain(job: Job, policy: RetryPolicy, overwrite: bool, keep_archive: bool) -> bool:
+def obtain(job: Job, root: Path, policy: RetryPolicy, overwrite: bool, keep_archive: bool) -> bool:
     """Fetch one item, or say what is to be done; return False if that is up to the user."""
     item = job.item
     if not overwrite and is_in_place(item, job.folder):
@@ -136,7 +145,10 @@ def obtain(job: Job, policy: RetryPolicy, overwrite: bool, keep_archive: bool) -
         print(describe(item))
         return False
     else:
-        install(job, policy, overwrite=overwrite, keep_archive=keep_archive)
+        lock = root / ARCHIVES / f".{item.name}.lock"
+        with acquire_lock(lock, f"{item.name}: waiting for another run that fetches it"):
+            if overwrite or not is_in_place(item, job.folder):  # by the other run, now
+                install(job, policy, overwrite=overwrite, keep_archive=keep_archive)
         print(f"{item.name}: now in {job.folder}")
         if item.url and item.steps:
             print(item.steps)
@@ -162,7 +174,7 @@ def main() -> None:
         try:
             if args.dry_run:
                 print_plan(job)
-            elif not obtain(job, policy, args.overwrite, args.keep_archive):
+            elif not obtain(job, args.to, policy, args.overwrite, args.keep_archive):
                 by_hand.append(name)
         except OSError as error:
             raise InputError(f"{error.filename or name}: {error.strerror or error}") from error

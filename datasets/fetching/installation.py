@@ -14,7 +14,7 @@ from pathlib import Path
 from datasets.fetching.archives import unpack
 from datasets.fetching.catalogue import ARCHIVES, Item
 from datasets.fetching.integrity import verify
-from datasets.fetching.transfer import RetryPolicy, fetch, lock
+from datasets.fetching.transfer import RetryPolicy, fetch
 from utils.errors import InputError
 
 
@@ -95,23 +95,14 @@ def install(job: Job, policy: RetryPolicy, *, overwrite: bool, keep_archive: boo
     """
     is_given = job.item.packed and job.file.exists()
     if not is_given:
-        fetch(
-            job.url,
-            job.file,
-            size=job.size,
-            checksum=job.checksum,
-            policy=policy,
-            overwrite=overwrite and not job.item.packed,
-        )
+        fetch(job.url, job.file, size=job.size, checksum=job.checksum, policy=policy)
     if not job.item.packed:
         return
     try:
-        with job.file.open("rb") as file:
-            lock(file, job.file)
-            if is_given:
-                print(f"using {job.file}, which is there already")
-                verify(job.file, size=job.size, checksum=job.checksum)
-            _unpack_into_place(job, overwrite)
+        if is_given:
+            print(f"using {job.file}, which is there already")
+            verify(job.file, size=job.size, checksum=job.checksum)
+        _unpack_into_place(job, overwrite)
     except InputError as error:
         raise InputError(f"{error}; {job.file} is kept: delete it to fetch it anew") from error
     if not (keep_archive or is_given):
@@ -124,7 +115,8 @@ def _unpack_into_place(job: Job, overwrite: bool) -> None:
     staging = beside / f".{job.item.name}.new"
     shutil.rmtree(staging, ignore_errors=True)  # of a run that was killed
     try:
-        unpack(job.file, staging, only=job.item.only)
+        staging.mkdir(parents=True)
+        unpack(job.file, staging, job.item.only)
         root = find_root(staging, job.item.holds) if job.item.holds else None
         if root is None:
             if job.item.is_exact:

@@ -1,5 +1,6 @@
 """Integrity: whether a file is the one published, by its size in bytes and its checksum."""
 
+import argparse
 import hashlib
 import re
 from pathlib import Path
@@ -12,22 +13,20 @@ HASHES = {32: "md5", 40: "sha1", 64: "sha256"}  # by number of hexadecimal digit
 CHUNK = 2**20
 
 
-def check_checksum(checksum: str | None) -> None:
-    """Raise InputError unless this is None or could be an MD5, SHA-1 or SHA-256."""
-    if checksum is not None and not (
-        len(checksum) in HASHES and re.fullmatch("[0-9a-fA-F]+", checksum)
-    ):
-        raise InputError(f"{checksum!r} is no MD5, SHA-1 or SHA-256 (32, 40 or 64 hex digits)")
+def checksum(text: str) -> str:
+    """Parse an MD5, SHA-1 or SHA-256 in hexadecimal."""
+    if len(text) not in HASHES or not re.fullmatch("[0-9a-fA-F]+", text):
+        expected = "MD5, SHA-1 or SHA-256 (32, 40 or 64 hex digits)"
+        raise argparse.ArgumentTypeError(f"{text!r} is no {expected}")
+    return text
 
 
-def verify(path: str | Path, *, size: int | None = None, checksum: str | None = None) -> None:
+def verify(path: Path, *, size: int | None, checksum: str | None) -> None:
     """Check a file's size and its MD5, SHA-1 or SHA-256, told apart by their length.
 
     Raises:
-        InputError: if either differs, or ``checksum`` is none of the three.
+        InputError: if either differs.
     """
-    check_checksum(checksum)
-    path = Path(path)
     found = path.stat().st_size
     if size is not None and found != size:
         raise InputError(f"{path} has {found} bytes; expected {size}")

@@ -4,43 +4,32 @@ What has arrived of NAME waits in ``NAME.part``; ``NAME.part.json`` remembers wh
 file it is a part of, so that two versions are never spliced. Sizes are in bytes, times in seconds.
 """
 
+import http.client
 import json
-import os
+import re
 import shutil
 import sys
 import time
+import urllib.error
+import urllib.parse
+import urllib.request
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import NamedTuple
 
 from tqdm import tqdm
 
-from datasets.fetching.integrity import check_checksum, verify
-from datasets.fetching.web import Cut, Response, http_address, open_address
+from datasets.fetching.integrity import verify
 from utils.errors import InputError
-from utils.files import writing
+from utils.files import excerpt, fsync, reason, writing
 
-if sys.platform != "win32":  # two downloads of one file are not kept apart there
-    import fcntl
-
+USER_AGENT = "contrastlandmark-download/0.1"
+PASSING = frozenset({408, 416, 425, 429, 500, 502, 503, 504})  # may be cured by another attempt
 CHUNK = 2**20
 LONGEST_WAIT = 30.0
 
 
-def lock(file: BinaryIO, path: Path) -> None:
-    """Keep other runs away from an open file until it is closed.
-
-    Raises:
-        InputError: if another run holds it, or has just moved it away.
-    """
-    if sys.platform == "win32":
-        return
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        is_ours = os.path.samestat(os.fstat(file.fileno()), path.stat())
-    except (BlockingIOError, FileNotFoundError):
-        is_ours = False
-    if not is_ours:
-        raise InputError(f"{path} is in use by another run of this script; wait until it ends")
+class Cut(Exception):
+    """The connection broke or the server is busy; another attempt may do."""
 
 
 class RetryPolicy(NamedTuple):
@@ -57,120 +46,159 @@ class RetryPolicy(NamedTuple):
     backoff: float = 1.0
 
 
-class _Version(NamedTuple):
-    """What a part is a part of: address, the server's mark, bytes of the whole; None if unknown."""
+class Version(NamedTuple):
+    """What a part is a part of.
 
-    url: str | None = None
+    Attributes:
+        url: the address.
+        validator: the mark by which the server knows this version of the file, if it gives one.
+        total: bytes in the whole file; None if the server does not say.
+    """
+
+    url: str
     validator: str | None = None
     total: int | None = None
 
 
 class _Part:
-    """The open ``.part`` file, with a note on the version of the file that it is a part of."""
+    """The ``.part`` file, with a note on the version of the file that it is a part of."""
 
-    def __init__(self, path: Path):
+    def __init__(self, path: Path) -> None:
         self.path = path.with_name(path.name + ".part")
         self.note = path.with_name(path.name + ".part.json")
-        self.version = _Version()
-        self.file = os.fdopen(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666), "r+b")
-
-    def __enter__(self) -> "_Part":
-        try:
-            lock(self.file, self.path)
-        except InputError:
-            self.file.close()
-            raise
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if not self.size():
-            self.remove()
-        self.file.close()
 
     def size(self) -> int:
-        return os.fstat(self.file.fileno()).st_size
+        return self.path.stat().st_size if self.path.exists() else 0
 
-    def continues_with(self, response: Response, offset: int) -> bool:
-        """Tell whether the stream is the rest of this file; not all servers respect If-Range."""
-        _, validator, total = self.version
-        same_version = response.validator in (None, validator)
-        return response.start == offset and same_version and response.total in (None, total)
-
-    def read_note(self) -> None:
+    def version(self, url: str) -> Version:
+        """Return what the part is a part of; without a mark if that isn't known."""
         try:
-            note = json.loads(self.note.read_text())
-            self.version = _Version(note["url"], note["validator"], note["total"])
-        except (OSError, ValueError, TypeError, KeyError):
-            self.version = _Version()
+            noted = Version(**json.loads(self.note.read_text()))
+        except (OSError, ValueError, TypeError):
+            return Version(url)
+        return noted if noted.url == url else Version(url)
 
-    def write_note(self, version: _Version) -> None:
-        self.version = version
-        self.note.write_text(json.dumps(version._asdict()))
-
-    def restart(self) -> None:
-        self.file.truncate(0)
-        self.version = _Version()
-        self.note.unlink(missing_ok=True)
-
-    def remove(self) -> None:
-        self.restart()
+    def restart(self, version: Version | None = None) -> None:
+        """Keep nothing of the file, and note which version comes now, if any."""
         self.path.unlink(missing_ok=True)
+        self.note.unlink(missing_ok=True)
+        if version is not None:
+            self.note.write_text(json.dumps(version._asdict()))
 
-    def summary(self) -> str:
+    def summary(self, url: str) -> str:
         """Say what is kept and how to resume."""
         if not self.size():
+            self.restart()
             return "nothing was kept; run the same command to try again"
-        whole = f" of {self.version.total}" if self.version.total else ""
-        how = "resume" if self.version.validator else "start over (this server cannot resume)"
+        known = self.version(url)
+        whole = f" of {known.total}" if known.total else ""
+        how = "resume" if known.validator else "start over (this server cannot resume)"
         return f"{self.size()}{whole} bytes are in {self.path}; run the same command to {how}"
+
+
+def direct_address(url: str) -> str:
+    """Return the address of the file itself for a Dropbox share link; any other is returned as is.
+
+    Dropbox serves a page for ``dl=0`` and, for ``dl=1``, the file, or the folder as a zip file.
+    """
+    parts = urllib.parse.urlsplit(url)
+    if parts.hostname not in ("dropbox.com", "www.dropbox.com"):
+        return url
+    query = [pair for pair in urllib.parse.parse_qsl(parts.query) if pair[0] != "dl"]
+    return parts._replace(query=urllib.parse.urlencode([*query, ("dl", "1")])).geturl()
+
+
+def _open(url: str, part: _Part, offset: int, timeout: float) -> http.client.HTTPResponse:
+    """Ask for a file, from byte ``offset`` on if the part's version is still the server's.
+
+    Servers may answer with the whole file all the same.
+
+    Raises:
+        Cut: if there was no answer, or one that may be better next time.
+        InputError: if the server refuses, or answers with a web page.
+    """
+    headers = {"User-Agent": USER_AGENT, "Accept-Encoding": "identity"}
+    if offset:
+        headers |= {"Range": f"bytes={offset}-", "If-Range": part.version(url).validator or ""}
+    request = urllib.request.Request(direct_address(url), headers=headers)
+    try:
+        response = urllib.request.urlopen(request, timeout=timeout)
+    except urllib.error.HTTPError as error:
+        error.close()
+        answer = f"the server answered {error.code} {excerpt(error.reason)}"
+        if error.code not in PASSING:
+            raise InputError(f"{url}: {answer}") from error
+        if error.code == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
+            part.restart()
+        raise Cut(answer) from error
+    except (OSError, http.client.HTTPException) as error:
+        raise Cut(reason(getattr(error, "reason", error))) from error
+    if not isinstance(response, http.client.HTTPResponse):
+        raise InputError(f"{url} leads to {response.url}, which is no http or https address")
+    if url.startswith("https:") and not response.url.startswith("https:"):
+        response.close()
+        raise InputError(f"{url} redirects to the unencrypted {response.url}: refused")
+    if response.headers.get_content_type() == "text/html":
+        response.close()
+        raise InputError(f"{url} is a web page, not a file; open it in a browser")
+    return response
+
+
+def _version(url: str, response: http.client.HTTPResponse) -> tuple[Version, int]:
+    """Return which version of the file an answer is of, and which of its bytes comes first."""
+    headers = response.headers
+    etag = headers.get("ETag", "")
+    # A weak ETag marks files that mean the same, not files that are the same.
+    validator = etag if etag.startswith('"') else headers.get("Last-Modified")
+    start, total = "0", headers.get("Content-Length", "")
+    if response.status == http.HTTPStatus.PARTIAL_CONTENT:
+        match = re.fullmatch(r"bytes (\d{1,18})-\d+/(\d+|\*)", headers.get("Content-Range", ""))
+        start, total = match.groups() if match else ("-1", "")
+    known = re.fullmatch("[0-9]{1,18}", total)
+    return Version(url, validator, int(total) if known else None), int(start)
 
 
 def _attempt(url: str, part: _Part, size: int | None, timeout: float) -> None:
     """Get what is missing of the part over one connection; raise Cut if that breaks."""
-    known = part.version
-    offset = part.size() if known.url == url and known.validator else 0
+    known = part.version(url)
+    offset = part.size() if known.validator else 0
     if offset and offset == known.total:
         return
-    with open_address(url, timeout, offset=offset, validator=known.validator) as response:
-        if response.start and not (offset and part.continues_with(response, offset)):
-            part.restart()
-            if offset:
-                return _attempt(url, part, size, timeout)  # nothing is kept: asks for the whole
-            raise Cut("the server sent a piece of the file, but was asked for all of it")
-        if size is not None and response.total not in (None, size):
-            raise InputError(f"{url} has {response.total} bytes; expected {size}")
-        total = size if response.total is None else response.total
-        if not response.start:
-            part.restart()
-            part.write_note(_Version(url, response.validator, response.total))
-        missing = (total or 0) - response.start
-        free = shutil.disk_usage(part.path.parent).free
+    with _open(url, part, offset, timeout) as response:
+        found, start = _version(url, response)
+        total = size if found.total is None else found.total
+        if start:  # not all servers respect If-Range
+            same = found.validator in (None, known.validator) and found.total in (None, known.total)
+            if start != offset or not same:
+                part.restart()
+                raise Cut("the server sent a piece of another version of the file")
+        if size is not None and total != size:
+            raise InputError(f"{url} has {total} bytes; expected {size}")
+        missing, free = (total or 0) - start, shutil.disk_usage(part.path.parent).free
         if missing > free:
             raise InputError(f"{part.path.parent}: {missing} bytes needed, {free} are free")
-        _copy(response, part, total)
+        if not start:
+            part.restart(found)
+        _append(response, part, total)
     if total is not None and part.size() < total:
         raise Cut("the connection was closed early")
-    if total is not None and part.size() > total:
-        part.restart()
-        raise InputError(f"{url} sends more than the {total} bytes expected")
 
 
-def _copy(response: Response, part: _Part, total: int | None) -> None:
-    """Append to the part, and stop soon after ``total`` bytes."""
-    offset = part.file.seek(response.start)
-    name = part.path.name.removesuffix(".part")
+def _append(response: http.client.HTTPResponse, part: _Part, total: int | None) -> None:
+    name, kept = part.path.name.removesuffix(".part"), part.size()
     bar = tqdm(
-        desc=name, initial=offset, total=total, unit="B", unit_scale=True, leave=False, disable=None
+        desc=name, initial=kept, total=total, unit="B", unit_scale=True, leave=False, disable=None
     )
-    with bar:
-        try:
-            while chunk := response.read(CHUNK):
-                part.file.write(chunk)
-                bar.update(len(chunk))
-                if total is not None and part.file.tell() > total:
-                    break
-        finally:
-            part.file.flush()
+    with part.path.open("ab") as file, bar:
+        while True:
+            try:
+                chunk = response.read1(CHUNK)
+            except (OSError, http.client.HTTPException) as error:
+                raise Cut(reason(error)) from error
+            if not chunk:
+                return
+            file.write(chunk)
+            bar.update(len(chunk))
 
 
 def _persist(url: str, part: _Part, size: int | None, policy: RetryPolicy) -> None:
@@ -184,7 +212,7 @@ def _persist(url: str, part: _Part, size: int | None, policy: RetryPolicy) -> No
             furthest = max(furthest, part.size())
             if failures >= policy.retries:
                 tries = f"{failures} retries failed" if failures else "no retries asked for"
-                raise InputError(f"{url}: {error}; {tries}; {part.summary()}") from error
+                raise InputError(f"{url}: {error}; {tries}; {part.summary(url)}") from error
             wait = min(LONGEST_WAIT, policy.backoff * 2**failures)
             failures += 1
             tqdm.write(f"{url}: {error}; trying again in {wait:g} s", file=sys.stderr)
@@ -193,12 +221,11 @@ def _persist(url: str, part: _Part, size: int | None, policy: RetryPolicy) -> No
 
 def fetch(
     url: str,
-    path: str | Path,
+    path: Path,
     *,
     size: int | None = None,
     checksum: str | None = None,
     policy: RetryPolicy = RetryPolicy(),  # noqa: B008 (it cannot be modified)
-    overwrite: bool = False,
 ) -> None:
     """Download a file over HTTP(S); it appears under its name only when whole and checked.
 
@@ -208,27 +235,21 @@ def fetch(
         size: how many bytes it must have, where known.
         checksum: its MD5, SHA-1 or SHA-256 in hexadecimal, where known.
         policy: how long to wait for the server.
-        overwrite: replace ``path`` if it exists.
 
     Raises:
-        InputError: if ``path`` exists, the server refuses or keeps failing, the file is a web page
-            or fails its checks (then nothing is kept), or the disk fails.
+        InputError: if the server refuses or keeps failing, the file is a web page or fails its
+            checks (then nothing is kept), or the disk fails.
     """
-    path = Path(path)
-    http_address(url)
-    check_checksum(checksum)
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        with _Part(path) as part:
-            if os.path.lexists(path) and not overwrite:
-                raise InputError(f"{path} exists already; --overwrite replaces it")
-            part.read_note()
-            _persist(url, part, size, policy)
-            os.fsync(part.file.fileno())
-            try:
-                verify(part.path, size=size, checksum=checksum)
-            except InputError as error:
-                part.remove()
-                raise InputError(f"{url}: {error}; it was deleted") from error
-            part.path.replace(path)
-            part.note.unlink(missing_ok=True)
+        part = _Part(path)
+        _persist(url, part, size, policy)
+        with part.path.open("rb") as file:
+            fsync(file)
+        try:
+            verify(part.path, size=size, checksum=checksum)
+        except InputError as error:
+            part.restart()
+            raise InputError(f"{url}: {error}; it was deleted") from error
+        part.path.replace(path)
+        part.restart()

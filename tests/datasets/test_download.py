@@ -73,11 +73,12 @@ def test_usage_mistakes_are_one_line(tmp_path):
         tmp_path,
     )
     for flag in ("url", "mirror"):
-        for address in ("cub.tgz", "ftp://a/", "http://["):
+        for address in ("cub.tgz", "ftp://a/", "http://[", "http://a..b"):
             text = f"--{flag}: {address!r} is no http or https address"
             run_wrong(text, "cub", f"--{flag}", address, "--to", tmp_path)
     both = ("--url", "http://a/", "--mirror", "http://b/")
     run_wrong("--mirror: not allowed with argument --url", "cub", *both, "--to", tmp_path)
+    run_wrong("--checksum: 'xyz' is no MD5", "cub", "--checksum", "xyz", "--to", tmp_path)
     run_wrong("by hand, as said above: celeba", "celeba", "--to", tmp_path)
     assert names(tmp_path) == []
 
@@ -111,7 +112,8 @@ def test_fetches_by_name_from_a_mirror_and_leaves_what_is_there(site, tmp_path):
     assert names(tmp_path / "Pretrained") == [checkpoint, "dve-hourglass-inat"]
     assert names(tmp_path / "Pretrained/dve-hourglass-inat") == ["unknown.pth"]
     assert names(tmp_path / "datasets/inat") == ["inat_aves_100K.txt"]
-    assert names(tmp_path / "datasets/downloads") == []
+    locks = [f".{name}.lock" for name in sorted(wanted)]
+    assert names(tmp_path / "datasets/downloads") == locks
 
 
 def test_fetches_from_the_users_address_and_overwrites_only_if_told(site, tmp_path):
@@ -127,7 +129,7 @@ def test_fetches_from_the_users_address_and_overwrites_only_if_told(site, tmp_pa
     assert result.returncode == 0, result.stderr
     assert names(folder) == ["Anno", "Eval", "Img", "MAFL"]
     assert names(folder / "Img") == ["file.txt"]
-    assert names(tmp_path / "datasets/downloads") == ["celeba.tar"]
+    assert names(tmp_path / "datasets/downloads") == [".celeba.lock", "celeba.tar"]
 
 
 def test_takes_an_archive_that_was_saved_by_hand(tmp_path):
@@ -144,10 +146,27 @@ def test_what_is_wrong_with_an_archive_leaves_nothing_half_made(site, tmp_path):
     site.pages["/celeba.tar"] = site.page(packed("tar", *CELEBA[1:]))
     run_wrong("not celeba: no folder", "celeba", "--mirror", site.url, "--to", tmp_path)
     site.pages["/300w.tar"] = site.page(packed("tar", "../evil"))
-    run_wrong("'../evil' is refused", "300w", "--mirror", site.url, "--to", tmp_path)
-    assert names(tmp_path / "datasets/downloads") == ["300w.tar", "celeba.tar"]
-    left = [path.name for path in tmp_path.rglob("*") if path.is_file()]
+    run_wrong("is refused: '../evil'", "300w", "--mirror", site.url, "--to", tmp_path)
+    left = [path.name for path in tmp_path.rglob("[!.]*") if path.is_file()]
     assert sorted(left) == ["300w.tar", "celeba.tar"]
+
+
+def test_of_two_runs_one_fetches(site, tmp_path):
+    page = site.pages["/celeba.tar"] = site.page(packed("tar", *CELEBA), stall=threading.Event())
+    command = [sys.executable, str(ROOT / "datasets/download.py"), "celeba", "--to", str(tmp_path)]
+    command += ["--mirror", site.url]
+    options = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    first = subprocess.Popen(command, **options)
+    while not site.asked:
+        threading.Event().wait(0.01)
+    second = subprocess.Popen(command, **options)
+    said = second.stdout.readline()
+    page.stall.set()
+    assert "waiting for another run" in said
+    for run in (first, second):
+        out, _ = run.communicate(timeout=60)
+        assert run.returncode == 0 and "now in" in out, out
+    assert len(site.asked) == 1
 
 
 def test_interruption_keeps_the_part(site, tmp_path):

@@ -6,8 +6,7 @@ from pathlib import Path
 import pytest
 
 from datasets.fetching import transfer
-from datasets.fetching.transfer import RetryPolicy, fetch
-from datasets.fetching.web import direct_address
+from datasets.fetching.transfer import RetryPolicy, direct_address, fetch
 from utils.errors import InputError
 
 QUICK = RetryPolicy(timeout=5.0, retries=2, backoff=0.0)
@@ -111,7 +110,7 @@ def test_without_a_length_the_known_size_tells_a_cut(site, tmp_path):
     site.pages["/f"] = site.page(length=False, cuts=[1000])
     fetch(f"{site.url}/f", tmp_path / "f", size=len(site.body), policy=QUICK)
     assert (tmp_path / "f").read_bytes() == site.body
-    fail("more than the 1000 bytes", f"{site.url}/f", tmp_path / "g", size=1000)
+    fail("has 300000 bytes; expected 1000", f"{site.url}/f", tmp_path / "g", size=1000)
     assert names(tmp_path) == ["f"]
 
 
@@ -133,17 +132,9 @@ def test_silent_server(site, tmp_path):
 @pytest.mark.parametrize("checks", [{"checksum": "0" * 32}, {"checksum": "0" * 64}, {"size": 3}])
 def test_wrong_file_is_not_kept_and_replaces_nothing(site, tmp_path, checks):
     (tmp_path / "f").write_text("old")
-    message = fail("expected (0|3)", f"{site.url}/f", tmp_path / "f", overwrite=True, **checks)
+    message = fail("expected (0|3)", f"{site.url}/f", tmp_path / "f", **checks)
     assert site.url in message
     assert (tmp_path / "f").read_text() == "old" and names(tmp_path) == ["f"]
-
-
-def test_existing_file_is_only_replaced_if_told(site, tmp_path):
-    (tmp_path / "f").write_text("old")
-    fail("exists already", f"{site.url}/f", tmp_path / "f")
-    assert (tmp_path / "f").read_text() == "old" and not site.asked and names(tmp_path) == ["f"]
-    fetch(f"{site.url}/f", tmp_path / "f", overwrite=True, policy=QUICK)
-    assert (tmp_path / "f").read_bytes() == site.body
 
 
 def test_refusals_are_not_tried_again(site, tmp_path):
@@ -154,33 +145,25 @@ def test_refusals_are_not_tried_again(site, tmp_path):
 
 
 def test_only_http_is_spoken(site, tmp_path):
-    for target in ("file:///etc/hostname", "ftp://127.0.0.1/f", "data:,x"):
+    for target in ("file:///etc/hostname", "data:,x"):
         site.pages["/away"] = site.page(redirect=target)
-        fail("not allowed|no http", f"{site.url}/away", tmp_path / "f")
-    for url in ("file:///etc/hostname", "f", "http://", "http://a b", "http://[", "http://a:b/"):
-        fail("is no http or https address", url, tmp_path / "f")
+        fail("not allowed", f"{site.url}/away", tmp_path / "f")
     site.pages["/moved"] = site.page(redirect="/f")
     fetch(f"{site.url}/moved", tmp_path / "f", policy=QUICK)
     assert names(tmp_path) == ["f"]
 
 
-def test_bad_checksums_and_closed_ports(tmp_path):
-    fail("is no MD5", "http://127.0.0.1:9/", tmp_path / "f", checksum="xyz")
-    fail(
-        "refused.*1 retries",
-        "http://127.0.0.1:9/",
-        tmp_path / "f",
-        policy=QUICK._replace(retries=1),
-    )
+def test_closed_port(tmp_path):
+    policy = QUICK._replace(retries=1)
+    fail("refused.*1 retries", "http://127.0.0.1:9/", tmp_path / "f", policy=policy)
     assert names(tmp_path) == []
 
 
-def test_two_runs_do_not_write_one_file(site, tmp_path):
+def test_a_failed_attempt_leaves_the_part_of_another_address(site, tmp_path):
     begin(site, tmp_path)
-    with (tmp_path / "f.part").open("rb") as file:
-        transfer.lock(file, tmp_path / "f.part")
-        fail("in use by another run", f"{site.url}/f", tmp_path / "f")
-    assert names(tmp_path) == ["f.part", "f.part.json"]
+    fail("answered 404", f"{site.url}/mistyped", tmp_path / "f")
+    fetch(f"{site.url}/f", tmp_path / "f", policy=QUICK)
+    assert site.asked == [("/mistyped", None), ("/f", "bytes=100000-")]
 
 
 def test_full_disk_is_seen_before_the_download(site, tmp_path, monkeypatch):
