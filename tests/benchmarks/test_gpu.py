@@ -69,7 +69,7 @@ def test_ways_of_a_gpu_are_those_of_the_scripts():
     for name, flags in gpu.WAYS.items():
         script = name.split(",")[0]
         parser = importlib.import_module(script.removesuffix(".py")).build_parser()
-        parser.parse_args(flags.split())
+        parser.parse_args([*flags.split(), "--model_path", "runs", "--model_name", "a"])
         parts = dict.fromkeys(gpu.STEPS, {"images/s": 2.0})
         parts[name] = {"images/s": 1.0}
         gpu.add_share(name, parts)
