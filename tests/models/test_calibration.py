@@ -79,3 +79,28 @@ def test_an_entry_comes_back():
     for damage in ({"slopes": [-1.0, 0.0]}, {"offsets": [0.0]}, {"distance": float("nan")}):
         with pytest.raises(ValueError):
             from_entry({**entry, **damage}, 2)
+
+
+def test_few_points_give_the_least_penalised_entropy():
+    """Against a literal one: slopes have a spread of 1, a landmark's own offset one of 0.5."""
+    confidence, hit = drawn(12, lambda c: c**2, seed=3)
+    found = fit_calibration(confidence, hit, ALL[:12], 0.05)
+    c = confidence.double().flatten().numpy()
+    inputs, kind = np.stack([np.log(c), -np.log1p(-c)], axis=1), np.arange(24) % 2
+    centre, scale = inputs.mean(axis=0), inputs.std(axis=0)
+    wins = int(hit.sum())
+    targets = np.where(hit.flatten(), (wins + 1) / (wins + 2), 1 / (24 - wins + 2))
+
+    def penalised(slopes, own, common):
+        chance = 1 / (1 + np.exp(-((inputs - centre) / scale @ slopes + common + own[kind])))
+        entropy = -(targets * np.log(chance) + (1 - targets) * np.log(1 - chance)).sum()
+        return entropy + (slopes**2).sum() / 2 + (own**2).sum() / (2 * 0.5**2)
+
+    slopes = np.array(found.slopes) * scale
+    together = np.array(found.offsets) + np.array(found.slopes) @ centre  # common and own
+    common = together.mean()  # the own ones, penalised alone, sum up to 0
+    least = penalised(slopes, together - common, common)
+    for name, value in (("slopes", slopes), ("own", together - common)):
+        for factor in (0.9, 1.1):
+            values = {"slopes": slopes, "own": together - common, name: factor * value}
+            assert penalised(**values, common=common) > least, name

@@ -131,3 +131,9 @@ def test_threads_compute_in_the_callers_precision():
         thread.start()
         thread.join()
     assert found == [(True, torch.float16)]
+
+
+def test_the_same_numbers_under_another_name_are_another_network():
+    named = [torch.nn.ModuleDict({name: torch.nn.Linear(2, 2)}) for name in ("a", "b")]
+    named[1].load_state_dict({f"b.{k}": v for k, v in named[0]["a"].state_dict().items()})
+    assert weights_digest(named[0]) != weights_digest(named[1])

@@ -77,3 +77,11 @@ def test_only_visible_points_count():
     visible = torch.tensor([[True, True, True, False]])
     pred = gt + torch.tensor([[[0.1, 0.0], [0.0, 0.0], [0.0, 0.05], [9.0, 9.0]]])
     assert inter_ocular_error(pred, gt, (0, 1), visible) == pytest.approx(100 * 0.15 / 3 / 0.5)
+
+
+def test_a_point_at_the_threshold_is_wrong():
+    """As published: of a box of 60 pixels, 3 are a twentieth; its distance has to be below."""
+    gt, visible = torch.tensor([[[0.5, 0.5]]]).double(), torch.ones(1, 1).bool()
+    for pixels, right in ((2.9, 100), (3.5, 0)):
+        moved = gt + torch.tensor([pixels * 2 / 59, 0]).double()
+        assert float(calc_pck(moved, gt, visible, 60)) == right

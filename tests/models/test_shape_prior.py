@@ -87,3 +87,16 @@ def test_the_coarse_look_is_a_mean_over_parts():
     assert look.shape == (2, 7 * GRID**2)
     assert look[1, GRID + 1] == pytest.approx(float(maps[0][1, 0, 2:4, 2:4].mean()))
     assert look[0, 4 * GRID**2 + 1] == pytest.approx(float(maps[1][0, 0, 0, 0]))
+
+
+def test_a_hidden_landmark_leaves_the_mean_to_the_images_that_show_it():
+    points, shown = torch.rand(6, 2, 2), everything(6)
+    shown[3:, 1] = False
+    mean = fit_shape(torch.rand(6, 3), points, shown).mean
+    assert torch.allclose(mean, torch.stack([points[:, 0].mean(dim=0), points[:3, 1].mean(dim=0)]))
+
+
+def test_three_images_are_enough_for_a_prior_of_their_own():
+    coarse, points = torch.rand(3, 4), torch.rand(3, 2, 2)
+    own, vague = (fit_shape(coarse[:n], points[:n], everything(n)).covariance for n in (3, 2))
+    assert torch.equal(vague, SPREAD**2 * torch.eye(4)) and not torch.allclose(own, vague, rtol=0.1)
