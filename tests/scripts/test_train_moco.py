@@ -5,6 +5,7 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+import train_moco
 from tests.scripts.running import FRAME, run, run_inside
 from utils.checkpoint import load_checkpoint, save_checkpoint
 
@@ -185,3 +186,22 @@ def test_an_epoch_that_resumes_with_another_batch_size_cannot_end_in_a_single_im
     assert "error: --batch_size 13 with 20 images, 6 of them taken: BatchNorm" in done.err
     done = train(faces, tmp_path, *again, "--batch_size", 12)
     assert done.status == 0, done.err
+
+
+def test_the_smallest_view_is_as_small_as_was_asked(monkeypatch):
+    asked = []
+
+    class Images(train_moco.Pretraining):
+        def __init__(self, settings):
+            pass
+
+        def open_images(self, **views):
+            asked.append(views)
+            raise InterruptedError  # the rest doesn't matter here
+
+    monkeypatch.setattr(train_moco, "Pretraining", Images)
+    flags = [*MOCO, "--data_folder", "x", "--model_name", "a", "--crop", "0.4"]
+    monkeypatch.setattr("sys.argv", ["train_moco.py", *map(str, flags)])
+    with pytest.raises(InterruptedError):
+        train_moco.main()
+    assert asked == [{"smallest_scale": 0.4}]
