@@ -71,3 +71,25 @@ def test_a_checkpoint_of_another_encoder_is_resumed_only_if_insisted_on(settings
     content["optimizer"]["param_groups"] = []
     with pytest.raises(InputError, match="the optimizer's state doesn't fit"):
         start(settings, "b", (path, content))
+
+
+def test_the_file_named_after_the_encoder_is_the_best_epochs(tmp_path, settings, monkeypatch):
+    errors = iter([3.0, 1.0, 2.0, 4.0])
+
+    def evaluate(self, held_out):
+        return {"Test": {"loss": 0.0, "InterOcularError": next(errors)}}
+
+    monkeypatch.setattr(PublishedReadout, "evaluate", evaluate)
+    encoder = freeze(build_random_encoder("resnet18", 64, seed=0))
+    images = encoded(Dots(tmp_path, 4), encoder)
+    readout = start(settings)
+    result = readout.fit(images, {"Test": images}, RunLog())
+    assert result["best"] == {"best_error": 1.0, "best_epoch": 2}
+    best, second = (
+        load_checkpoint(settings.folder / name, ("epoch", "regressor"))
+        for name in ("resnet50.pth", "ckpt_epoch_2.pth")
+    )
+    assert best["epoch"] == 2
+    for name, value in second["regressor"].items():
+        assert torch.equal(best["regressor"][name], value), name
+        assert torch.equal(readout.module.state_dict()[name], value), name  # that is scored
