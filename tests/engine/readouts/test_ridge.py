@@ -16,6 +16,7 @@ from engine.readouts.ridge_fit import (
     WIDTHS,
     Choice,
     assign_folds,
+    best_of,
     fit_ridge,
     fit_shape_of,
     mean_distances,
@@ -154,6 +155,23 @@ def test_one_map_is_judged_as_it_is_fitted(encoder, tmp_path, shape, cells):
     maps, _, _ = fold.judged()
     assert fold.equations.cells == cells
     assert readout.heatmaps(maps)[0].shape[2] == cells**2
+
+
+def test_the_choice_of_the_least_distance_is_taken_the_first_of_equal_ones():
+    choices = [Choice(penalty=penalty) for penalty in PENALTIES]
+    assert best_of(choices, [3.0, 1.0, 2.0, 1.0, 4.0]) is choices[1]
+
+
+def test_cross_validation_takes_what_judges_best(images, monkeypatch):
+    """Of each penalty, and then of each reading, as the judge says: here one that likes some."""
+
+    def judge(readout, judged, candidates, choices):
+        liked = Choice(WIDTHS[2], PENALTIES[1], SHARPNESSES[2], NOISES[3])
+        return [sum(a != b for a, b in zip(one, liked, strict=True)) for one in choices]
+
+    monkeypatch.setattr("engine.readouts.ridge_fit.mean_distances", judge)
+    _, choice = fitted(images)
+    assert choice == Choice(WIDTHS[2], PENALTIES[1], SHARPNESSES[2], NOISES[3])
 
 
 def test_few_images_leave_the_defaults(encoder, tmp_path):
