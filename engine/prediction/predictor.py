@@ -26,7 +26,7 @@ from engine.readouts.readout import Readout
 from engine.run.settings import Settings
 from models.calibration import Calibration
 from models.encoders import encode
-from models.projection import STAGES
+from models.resnet import PIXELS
 from utils.errors import InputError
 from utils.log import RunLog
 
@@ -179,7 +179,8 @@ def choose_encoder(
         log_path=Path(os.devnull),
     )
     if kind.trains_encoder:
-        return replace(with_own_encoder(chosen, path, log), layer=STAGES, use_hypercol=True)
+        # The readout says itself which maps it takes; any encoder has the pixels.
+        return replace(with_own_encoder(chosen, path, log), layer=PIXELS, use_hypercol=False)
     chosen = replace(chosen, projection=settings.projection or opt.projection or None)
     if settings.trained_model_path is not None or settings.random_network:
         return chosen
