@@ -162,8 +162,11 @@ def choose_levels(encoder: Encoder, layer: int, use_hypercol: bool) -> Levels:
 
 @torch.no_grad()
 def encode(encoder: nn.Module, images: Tensor, levels: Sequence[int]) -> list[Tensor]:
-    """Return maps (B, C, h, w) of images (B, 3, H, W), deepest first, by their numbers."""
-    return encoder(images, levels=levels)
+    """Return maps (B, C, h, w) of images (B, 3, H, W), deepest first, by their numbers.
+
+    The pixels alone are no encoder's affair: some have one map, whatever they are asked for.
+    """
+    return [images] if tuple(levels) == (PIXELS,) else encoder(images, levels=levels)
 
 
 def encode_dense(encoder: nn.Module, images: Tensor, levels: Levels) -> Tensor:

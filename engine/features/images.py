@@ -18,7 +18,6 @@ from data_loader.items import Items
 from data_loader.landmark_dataset import LandmarkDataset
 from data_loader.loaders import SeededSampler, available_cores, seeded, set_epoch
 from models.encoders import Levels, encode
-from models.resnet import PIXELS
 from utils.log import progress
 from utils.tps import WarperSingle
 
@@ -39,7 +38,10 @@ class Batch(NamedTuple):
 
 @dataclass(frozen=True)
 class Encoding:
-    """A frozen encoder in eval mode, the digest of its weights, and which maps are wanted."""
+    """A frozen encoder in eval mode, the digest of its weights, and which maps are wanted.
+
+    Of an encoder that is still in training, these are the pixels, which depend on no weights.
+    """
 
     encoder: nn.Module
     digest: str
@@ -54,17 +56,6 @@ class Encoding:
         """Return the maps of images (B, 3, H, W), deepest first, on the encoder's device."""
         images = images.to(self.device, non_blocking=True)
         return encode(self.encoder, images, self.levels.numbers)
-
-
-class Pixels(Encoding):
-    """No encoding: images are handed on, on the device of an encoder that is still in training."""
-
-    def __init__(self, encoder: nn.Module) -> None:
-        super().__init__(encoder, "pixels", Levels((PIXELS,), None))
-
-    def __call__(self, images: Tensor) -> list[Tensor]:
-        """Return images (B, 3, H, W) on the encoder's device as the only map."""
-        return [images.to(self.device, non_blocking=True)]
 
 
 @dataclass(eq=False)

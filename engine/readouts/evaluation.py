@@ -14,7 +14,7 @@ from data_loader.loaders import add_loader_arguments, check_same_images, worker_
 from engine.features.cache import FeatureCache, add_feature_cache_arguments
 from engine.features.encoder_loading import load_frozen_encoder, use_colours
 from engine.features.encoding import encode_dataset
-from engine.features.images import EncodedImages, Encoding, Pixels
+from engine.features.images import EncodedImages, Encoding
 from engine.readouts.annotated_squares import AnnotatedSquares
 from engine.readouts.kinds import (
     READOUTS,
@@ -32,7 +32,7 @@ from engine.run.settings import (
     add_output_arguments,
     describe_device,
 )
-from models.encoders import add_encoder_arguments, weights_digest
+from models.encoders import Levels, add_encoder_arguments, weights_digest
 from models.landmarks import Landmarks
 from utils.arguments import ArgumentParser, add_ignored_arguments, ignored_notices
 from utils.errors import InputError
@@ -236,9 +236,10 @@ def encode_split(
 
     All ranks encode; the first one has the features then, the others None.
     """
-    encoding = Encoding(readout.encoder, readout.fitting.encoder_digest, readout.levels)
+    digest, levels = readout.fitting.encoder_digest, readout.levels
     if readout.trains_encoder:  # its maps change
-        encoding = Pixels(readout.encoder)
+        digest, levels = "pixels", Levels(readout.sees, None)
+    encoding = Encoding(readout.encoder, digest, levels)
     folder = settings.cache_folder or Path(f"{settings.model_path}_cache")
     return encode_dataset(
         encoding,

@@ -10,13 +10,14 @@ import torch
 from data_loader.views.dense_views import DenseViews
 from engine.features.cache import FeatureCache
 from engine.features.encoding import encode_dataset
-from engine.features.images import Pixels
+from engine.features.images import Encoding
 from engine.readouts.annotated_squares import AnnotatedSquares
 from engine.readouts.evaluation import add_evaluation_arguments
 from engine.readouts.finetune import JUDGED_FROM, Finetune, shuffled, split
 from engine.readouts.readout import EvaluationSettings, Fitting
 from eval_face import face_task
-from models.encoders import build_random_encoder, weights_digest
+from models.encoders import Levels, build_random_encoder, weights_digest
+from models.resnet import PIXELS
 from tests.utils.dots import Dots
 from utils.arguments import ArgumentParser
 from utils.checkpoint import load_checkpoint
@@ -56,8 +57,9 @@ def start(settings, seed=0, found=None):
 
 def pixels(squares, encoder):
     cache = FeatureCache("memory", squares.dataset.folder / "cache", None, CPU)
+    images = Encoding(encoder, "pixels", Levels((PIXELS,), None))
     options = {"batch_size": 4, "num_workers": 0, "seed": 0, "shuffle": False}
-    return encode_dataset(Pixels(encoder), squares.dataset, **options, cache=cache, log=RunLog())
+    return encode_dataset(images, squares.dataset, **options, cache=cache, log=RunLog())
 
 
 def distance(run, images):
