@@ -6,6 +6,7 @@ import warnings
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -71,6 +72,12 @@ def load_checkpoint(path: str | Path, keys: tuple[str, ...]) -> dict:
         called = re.search(r"GLOBAL ([\w.]+)", str(error))
         said = f"it would call {called[1]}" if called else reason(error)
         raise InputError(f"{path}: not a readable checkpoint ({said})") from None
+    check_entries(path, content, keys)
+    return content
+
+
+def check_entries(path: str | Path, content: Any, keys: tuple[str, ...]) -> None:
+    """Raise an `InputError` unless what a file holds has these entries, each of its kind."""
     missing = [k for k in keys if not isinstance(content, dict) or k not in content]
     if missing:
         found = ", ".join(map(str, list(content)[:8])) if isinstance(content, dict) else "no dict"
@@ -79,7 +86,6 @@ def load_checkpoint(path: str | Path, keys: tuple[str, ...]) -> dict:
     for key in keys:
         if not isinstance(content[key], kind := ENTRY_TYPES.get(key, object)):
             raise InputError(f"{path}: {key} is {type(content[key]).__name__}, not {kind.__name__}")
-    return content
 
 
 def load_state(path: str | Path) -> dict[str, torch.Tensor]:
@@ -96,7 +102,8 @@ def load_state(path: str | Path) -> dict[str, torch.Tensor]:
     if not isinstance(content, dict):
         raise InputError(f"{path}: expected a checkpoint; found {type(content).__name__}")
     entry = next((key for key in ("model", "state_dict") if key in content), None)
-    state = content if entry is None else load_checkpoint(path, (entry,))[entry]
+    check_entries(path, content, () if entry is None else (entry,))
+    state = content if entry is None else content[entry]
     return {str(key): value for key, value in state.items()}
 
 

@@ -14,7 +14,7 @@ from engine.readouts.published import PublishedReadout
 from engine.readouts.readout import Readout
 from engine.readouts.ridge import Ridge
 from models.encoders import Encoder, weights_digest
-from utils.checkpoint import load_checkpoint
+from utils.checkpoint import check_entries, load_checkpoint
 from utils.errors import InputError
 from utils.log import RunLog
 
@@ -68,7 +68,8 @@ def read_readout(path: str, kind: type[Readout] | None = None) -> tuple[type[Rea
         entries = ", ".join(kind.entry for kind in READOUTS.values())
         raise InputError(f"{path}: holds no readout ({entries}), but an encoder at most")
     refuse_other_kind(path, content, kind)
-    return kind, load_checkpoint(path, ("opt", kind.entry))
+    check_entries(path, content, ("opt", kind.entry))
+    return kind, content
 
 
 def count_landmarks(path: str, kind: type[Readout], content: Mapping[str, Any]) -> int:
