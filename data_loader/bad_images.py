@@ -153,12 +153,13 @@ def first_good(dataset: ImageSet, tries: Iterable[Callable[[], T]]) -> tuple[T, 
         ImageError: at the first bad image, unless the data set skips them.
         InputError: if more than are allowed are bad.
     """
+    if not dataset.skip_bad:
+        return next(iter(tries))(), 0
     state, total, first = torch.get_rng_state(), len(dataset), ""
     for bad, make in enumerate(islice(tries, allowed(total) + 1)):
         try:
             return make(), bad
         except ImageError as error:
-            dataset.forgive(error)
             first = first or str(error)
             torch.set_rng_state(state)
     raise too_many(bad + 1, total, first)

@@ -78,8 +78,6 @@ def encode_dataset(
         return None
     blank = encoding(torch.zeros(1, 3, dataset.side, dataset.side))
     like = shapes_of(blank, len(chosen), dataset.annotations["keypoints"].shape[1])
-    blank = encoding(torch.zeros(1, 3, dataset.side, dataset.side))
-    like = shapes_of(blank, len(chosen), dataset.annotations["keypoints"].shape[1])
     make_key = partial(features_key, dataset, chosen, encoding)
     stored = store_features(like, batches, make_key, cache, log)
     if stored is None:

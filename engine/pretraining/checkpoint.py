@@ -154,7 +154,7 @@ class PeriodicSave:
         self.watch = Stopwatch()
 
     def after_step(self, position: Position) -> None:
-        """See the class; call it in all ranks.
+        """Save if it is time to, or end the run if it is interrupted; call it in all ranks.
 
         Raises:
             InputError: if what would be saved isn't finite.

@@ -14,9 +14,8 @@ def check_side(image_size: int, image_crop: int, model: str) -> None:
     A network of timm has a rule of its own: see `build_timm_encoder`.
     """
     side = image_size - 2 * image_crop
-    if (
-        model in RESNETS and side > 0 and side % DEEPEST_STRIDE
-    ):  # without any pixels, the data set says so
+    # Without any pixels, the data set says so.
+    if model in RESNETS and side > 0 and side % DEEPEST_STRIDE:
         raise InputError(
             f"--image_size {image_size} and --image_crop {image_crop} leave {side} pixels: the "
             f"embedding needs a multiple of {DEEPEST_STRIDE}, such as 96 (--image_size 136 "

@@ -137,8 +137,7 @@ def run_evaluation(
         f"{' (untrained)' if settings.random_network else ''} on "
         f"{describe_device(device, settings.gpu)}; to {settings.folder}"
     )
-    derived = {"encoder_digest": digest}
-    start_run(settings, derived, readout.done, log, settings.log_path, heading)
+    start_run(settings, {"encoder_digest": digest}, readout.done, log, settings.log_path, heading)
     save_picks(settings.folder, picks)
     log.line(*list_left_out(left_out, settings.folder))
     encode = partial(encode_split, settings, readout, log)
@@ -147,7 +146,8 @@ def run_evaluation(
     if not leave_process_group():
         return None  # the rest is done by the first rank
     held_out = {split: images for split, images in encoded.items() if images is not None}
-    fitted = readout.fit(train or AnnotatedSquares(train_set, settings.num_workers), held_out, log)
+    images = AnnotatedSquares(train_set, settings.num_workers) if train is None else train
+    fitted = readout.fit(images, held_out, log)
     if score is not None:
         predicted = {split: find_landmarks(readout, images) for split, images in held_out.items()}
         fitted |= score(predicted, settings.folder, log)

@@ -115,7 +115,7 @@ class Readout:
     fitting: Fitting
 
     def __init__(self, encoder: Encoder, levels: Levels, landmarks: int, side: int) -> None:
-        self.encoder, self.levels, self.side = encoder, levels, side
+        self.encoder, self.levels = encoder, levels
         channels = encoder.feature_channels(levels.numbers)
         self.module = self.build(channels, landmarks, side, levels.shape)
         self.network: nn.Module = self.module

@@ -55,7 +55,6 @@ class Ridge(Readout):
             result["ridge"] = fit_ridge(self.module, train, fold_of, log)._asdict()
             log.line(f"fitted to {len(points)} images in {watch.seconds():.1f} s")
         self.done = 1
-        self.module.to(fitting.device)
         scores = {s: evaluate(self, fitting.task, images) for s, images in held_out.items()}
         log.line(fitting.task.in_words(scores))
         self.save()

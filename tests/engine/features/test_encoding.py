@@ -23,15 +23,6 @@ from utils.log import RunLog
 CPU = torch.device("cpu")
 
 
-class Lines(RunLog):
-    def __init__(self):
-        super().__init__()
-        self.lines = []
-
-    def line(self, text):
-        self.lines.append(text)
-
-
 @pytest.fixture(scope="module")
 def encoder():
     return freeze(build_random_encoder("resnet18", 64, seed=0))
@@ -225,15 +216,15 @@ def test_what_was_kept_of_others_is_never_taken(tmp_path, encoder):
 
 
 def test_the_second_run_encodes_nothing(tmp_path, encoder, monkeypatch):
-    dataset, log = Dots(tmp_path, 6), Lines()
+    dataset, log = Dots(tmp_path, 6), RunLog()
     wanted = flat(encoded(dataset, encoder, mode="disk", log=log))
     monkeypatch.setattr(
         "engine.features.encoding.gather_rows", lambda *args: pytest.fail("encodes")
     )
     for mode in ("disk", "auto"):
         assert same(flat(encoded(dataset, encoder, mode=mode, log=log)), wanted)
-    assert "encoded in" in log.lines[0] and "on disk, in" in log.lines[0]
-    assert all("found in" in line and " MB" in line for line in log.lines[1:])
+    assert "encoded in" in log.kept[0] and "on disk, in" in log.kept[0]
+    assert all("found in" in line and " MB" in line for line in log.kept[1:])
 
 
 def entries(folder):
@@ -256,9 +247,9 @@ def test_a_damaged_set_is_made_again(tmp_path, encoder, damage):
         np.save(path / "map0.npy", np.zeros((2, 2)))
     else:
         summary.write_text('{"map0": ')
-    log = Lines()
+    log = RunLog()
     assert same(flat(encoded(dataset, encoder, mode="disk", log=log)), wanted)
-    assert "encoded in" in log.lines[0]
+    assert "encoded in" in log.kept[0]
     assert entries(tmp_path / "cache") == [path.name]
 
 
@@ -378,9 +369,9 @@ def test_the_budget_is_one_for_all_data_sets(tmp_path):
 def test_features_without_any_room_are_encoded_anew(tmp_path, encoder, monkeypatch):
     monkeypatch.setattr(feature_cache, "free_memory", lambda: 0)
     monkeypatch.setattr(feature_cache, "free_disk", lambda folder: 0)
-    log, dataset = Lines(), Dots(tmp_path, 5)
+    log, dataset = RunLog(), Dots(tmp_path, 5)
     images = encoded(dataset, encoder, mode="auto", log=log)
-    assert type(images) is StreamedImages and "encoded anew each epoch" in log.lines[0]
+    assert type(images) is StreamedImages and "encoded anew each epoch" in log.kept[0]
     monkeypatch.undo()
     kept = encoded(dataset, encoder, mode="auto")
     assert type(kept) is StoredImages
