@@ -38,7 +38,7 @@ from engine.pages.visualization import (
     add_visualization_arguments,
     run_visualization,
 )
-from engine.points.scores import in_words, score_split, to_original
+from engine.points.scores import in_words, point_distances, score_split
 from engine.points.splits import (
     KeypointSettings,
     add_keypoint_arguments,
@@ -115,8 +115,9 @@ def score(batches: Compared, _: Tensor) -> str:
 def score_own(dataset: Keypoints, batches: Compared, confidence: Tensor) -> str:
     """Return the score of predictions on images of one's own, in the pixels of these, in words."""
     predicted = torch.cat([pred for pred, _, _ in batches])
-    found = to_original(dataset, predicted)
-    return in_words({"test": score_split(dataset, found, confidence.numpy())})
+    distances = point_distances(dataset, predicted)
+    scores = score_split(dataset, distances, dataset.filenames, confidence.numpy())
+    return in_words({"test": scores})
 
 
 def draw_own(settings: VisualizationSettings, own: KeypointSettings, look: bool) -> None:

@@ -56,12 +56,9 @@ class CurveSettings(Settings):
 
     def check(self, available: int) -> None:
         """Raise an `InputError` unless the curve can be made of so many training images."""
-        for flag, is_set in {
-            "--restrict_annos": self.restrict_annos >= 0,
-            "--folds": self.folds is not None,
-        }.items():
-            if is_set:
-                raise InputError(f"--curve and {flag} exclude each other")
+        if self.restrict_annos >= 0 or self.folds is not None:
+            flag = "--restrict_annos" if self.restrict_annos >= 0 else "--folds"
+            raise InputError(f"--curve and {flag} exclude each other")
         most = max(self.curve or [0])
         if most > available:
             raise InputError(f"--curve {most}: there are {available} training images")
@@ -86,35 +83,34 @@ def run_curve(settings: S, curve: CurveSettings, evaluate: Evaluate[S]) -> None:
 def write_curve(folder: Path, rows: Sequence[Sequence[Any]]) -> None:
     """Write ``curve.csv``, ``curve.png`` and ``result.json`` of rows as `COLUMNS` says."""
     write_csv(folder / "curve.csv", ("annotated", "seed", *COLUMNS), rows)
-    counts = sorted({row[0] for row in rows})
+    runs = {n: [row[2:] for row in rows if row[0] == n] for n in sorted({row[0] for row in rows})}
     means = {
-        count: {
-            name: float(np.mean([row[2 + place] for row in rows if row[0] == count]))
-            for place, name in enumerate(COLUMNS)
-        }
-        for count in counts
+        n: {name: float(np.mean([run[at] for run in own])) for at, name in enumerate(COLUMNS)}
+        for n, own in runs.items()
     }
     write_text(folder / "result.json", json.dumps({"curve": means}, indent=1) + "\n")
-    figure = draw_curve(rows)
+    figure = draw_curve(runs, means)
     write_file(folder / "curve.png", lambda file: figure.savefig(file, format="png", dpi=150))
-    for count in counts:
-        mean = means[count]
-        print(f"{count} annotated: error {mean['error_px']:.2f} px, PCK {mean['PCK_0.1']:.1f} %")
+    for n, mean in means.items():
+        print(f"{n} annotated: error {mean['error_px']:.2f} px, PCK {mean['PCK_0.1']:.1f} %")
 
 
-def draw_curve(rows: Sequence[Sequence[Any]]) -> Figure:
-    """Return the figure: each run's error, and a line through the means over seeds."""
-    counts = sorted({row[0] for row in rows})
+def draw_curve(
+    runs: Mapping[int, Sequence[Sequence[float]]], means: Mapping[int, Mapping[str, float]]
+) -> Figure:
+    """Return the figure: each run's error, and a line through the means over seeds.
+
+    Both are by the number of annotated images; runs are as `COLUMNS` says.
+    """
     figure = Figure(figsize=(5.2, 3.6), layout="constrained")
     axes = figure.add_subplot()
     for place, (label, colour) in enumerate([("mean", "#1f5fd0"), ("median", "#d0661f")]):
-        errors = {n: [row[2 + place] for row in rows if row[0] == n] for n in counts}
-        middle = [float(np.mean(errors[n])) for n in counts]
-        axes.plot(counts, middle, "-", color=colour, label=f"{label} error")
-        dots = [(n, error) for n in counts for error in errors[n]]
+        middle = [mean[COLUMNS[place]] for mean in means.values()]
+        axes.plot(list(means), middle, "-", color=colour, label=f"{label} error")
+        dots = [(n, run[place]) for n, own in runs.items() for run in own]
         axes.plot(*zip(*dots, strict=True), "o", color=colour, markersize=4, alpha=0.6)
     axes.set_xscale("log")
-    axes.set_xticks(counts, [str(count) for count in counts])
+    axes.set_xticks(list(runs), map(str, runs))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.set_ylim(bottom=0)
     axes.set_xlabel("annotated images")

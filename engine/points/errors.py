@@ -21,11 +21,6 @@ class Interval(NamedTuple):
     high: float
 
 
-def point_distances(predicted: np.ndarray, truth: np.ndarray, visible: np.ndarray) -> np.ndarray:
-    """Return the distances (N, A) of predictions (N, A, 2), NaN where ``visible`` (N, A) isn't."""
-    return np.where(visible, np.linalg.norm(predicted - truth, axis=-1), np.nan)
-
-
 def mean_and_median(
     distances: np.ndarray, groups: Sequence[str] | np.ndarray, seed: int = 0
 ) -> tuple[Interval, Interval]:
@@ -64,12 +59,13 @@ def percentage_right(distances: np.ndarray, allowed: np.ndarray) -> float:
 
     NaN if none can be judged.
     """
-    judged = ~np.isnan(distances) & ~np.isnan(allowed)[:, None]
-    return mean_of(100.0 * (distances <= allowed[:, None])[judged])
+    judged = ~np.isnan(distances - allowed[:, None])
+    return mean_of(np.where(judged, 100.0 * (distances <= allowed[:, None]), np.nan))
 
 
 def mean_of(values: np.ndarray) -> float:
-    """Return the mean of values, NaN of none."""
+    """Return the mean of values, those that are NaN aside; NaN of none."""
+    values = values[~np.isnan(values)]
     return float(values.mean()) if values.size else float("nan")
 
 

@@ -7,7 +7,7 @@ import argparse
 import csv
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,6 @@ from engine.points.errors import (
     mean_of,
     object_keypoint_similarity,
     percentage_right,
-    point_distances,
 )
 from engine.run.settings import Settings
 from models.landmarks import Landmarks
@@ -33,11 +32,8 @@ from utils.errors import InputError
 from utils.files import printable, write_text
 from utils.log import RunLog
 
-PCK_FRACTIONS = (
-    0.05,
-    0.1,
-    0.2,
-)  # of the diagonal, or another length, within which a point is right
+# Of the diagonal, or another length, within which a point is right.
+PCK_FRACTIONS = (0.05, 0.1, 0.2)
 PER_POINT, PER_IMAGE = "per_point.csv", "per_image.csv"
 
 
@@ -72,9 +68,14 @@ class ScoreSettings(Settings):
             raise InputError(f"--normalise_by: {printable(self.normalise_by[0])} is there twice")
 
 
-def to_original(dataset: Keypoints, predicted: Tensor) -> np.ndarray:
-    """Return predictions (N, A, 2) in [-1, 1] in the pixels of their images."""
-    return np.stack([dataset.to_original(p, i) for i, p in enumerate(predicted.numpy())])
+def point_distances(dataset: Keypoints, predicted: Tensor) -> np.ndarray:
+    """Return how far predictions (N, A, 2) in [-1, 1] are off, in pixels of their images, (N, A).
+
+    NaN where a point isn't annotated.
+    """
+    found = np.stack([dataset.to_original(p, i) for i, p in enumerate(predicted.numpy())])
+    distances = np.linalg.norm(found - dataset.annotations["keypoints"], axis=-1)
+    return np.where(dataset.annotations["visible"], distances, np.nan)
 
 
 def diagonals(dataset: Keypoints) -> np.ndarray:
@@ -92,20 +93,14 @@ def distance_between(dataset: Keypoints, pair: Sequence[str]) -> np.ndarray:
     return np.where(visible[:, first] & visible[:, second] & (distance > 0), distance, np.nan)
 
 
-def distances_of(dataset: Keypoints, predicted_orig: np.ndarray) -> np.ndarray:
-    """Return the distances (N, A) of predictions (N, A, 2), NaN where no point is annotated."""
-    annotations = dataset.annotations
-    return point_distances(predicted_orig, annotations["keypoints"], annotations["visible"])
-
-
 def score_split(
     dataset: Keypoints,
-    predicted_orig: np.ndarray,
+    distances: np.ndarray,
+    groups: Sequence[str],
     confidence: np.ndarray | None = None,
     normalise_by: Sequence[str] | None = None,
-    group_by: str | None = None,
 ) -> dict[str, float]:
-    """Return the scores of predictions (N, A, 2) in the pixels of their images.
+    """Return the scores of predictions whose `point_distances` (N, A) are given.
 
     ``error_px`` is the mean distance over the annotated points, ``median_px`` their median; with
     ``_low`` and ``_high`` between which 95 % of the bootstrap's values are. ``error_of_diagonal``
@@ -115,23 +110,20 @@ def score_split(
 
     Args:
         dataset: N instances.
-        predicted_orig: (N, A, 2).
+        distances: (N, A).
+        groups: (N,), what the bootstrap draws together.
         confidence: (N, A), by which OKS-AP orders predictions; NaN and None are equal ones.
         normalise_by: two points' names.
-        group_by: what the bootstrap draws together, see `group_names`.
     """
-    distances = distances_of(dataset, predicted_orig)
-    groups = group_names(dataset.filenames, group_by)
     scores: dict[str, float] = {}
-    for name, found in zip(
-        ("error_px", "median_px"), mean_and_median(distances, groups), strict=True
-    ):
+    of_all = mean_and_median(distances, groups)
+    for name, found in zip(("error_px", "median_px"), of_all, strict=True):
         scores[name] = found.value
         if len(set(groups)) > 1:  # else every resample is the same
             scores |= {f"{name}_low": found.low, f"{name}_high": found.high}
-    sizes = np.linalg.norm(dataset.annotations["sizes"], axis=1)
     scores |= relative_scores(distances, diagonals(dataset), "diagonal", "")
-    scores["error_of_image"] = relative_scores(distances, sizes, "image", "")["error_of_image"]
+    sizes = np.linalg.norm(dataset.annotations["sizes"], axis=1)
+    scores["error_of_image"] = mean_of(100 * distances / sizes[:, None])
     if normalise_by is not None:
         lengths = distance_between(dataset, normalise_by)
         scores |= relative_scores(distances, lengths, "distance", "_of_distance")
@@ -143,13 +135,11 @@ def relative_scores(
     distances: np.ndarray, lengths: np.ndarray, of: str, ending: str
 ) -> dict[str, float]:
     """Return the mean of distances (N, A) in percent of lengths (N,), and the PCK by them."""
-    relative = 100 * distances / lengths[:, None]
-    error = mean_of(relative[~np.isnan(relative)])
     right = {
         f"PCK_{fraction}{ending}": percentage_right(distances, fraction * lengths)
         for fraction in PCK_FRACTIONS
     }
-    return {f"error_of_{of}": error, **right}
+    return {f"error_of_{of}": mean_of(100 * distances / lengths[:, None]), **right}
 
 
 def oks_scores(
@@ -186,13 +176,12 @@ def score_splits(
     """
     scores, points, images = {}, list[list[object]](), list[list[object]]()
     for split, dataset in held_out.items():
-        found = to_original(dataset, predicted[split].points)
+        distances = point_distances(dataset, predicted[split].points)
+        groups = group_names(dataset.filenames, settings.group_by)
         confidence = predicted[split].confidence.numpy()
-        scores[split] = score_split(
-            dataset, found, confidence, settings.normalise_by, settings.group_by
-        )
-        points += point_rows(split, dataset, found, settings)
-        images += image_rows(split, dataset, found)
+        scores[split] = score_split(dataset, distances, groups, confidence, settings.normalise_by)
+        points += [[split, *row] for row in point_rows(dataset, distances, groups)]
+        images += [[split, *row] for row in image_rows(dataset, distances)]
     spread = ("mean_px", "mean_low", "mean_high", "median_px", "median_low", "median_high")
     write_csv(folder / PER_POINT, ("split", "point", "images", *spread, "of_diagonal"), points)
     worst = ("mean_px", "of_diagonal", "worst_point", "worst_px")
@@ -202,41 +191,31 @@ def score_splits(
 
 
 def point_rows(
-    split: str, dataset: Keypoints, predicted_orig: np.ndarray, settings: ScoreSettings
-) -> list[list[object]]:
-    """Return a row of ``per_point.csv`` for each point that is annotated in an image."""
-    distances = distances_of(dataset, predicted_orig)
+    dataset: Keypoints, distances: np.ndarray, groups: Sequence[str]
+) -> Iterator[list[object]]:
+    """Yield what ``per_point.csv`` says of each point that is annotated in an image."""
     relative = 100 * distances / diagonals(dataset)[:, None]
-    groups, rows = group_names(dataset.filenames, settings.group_by), list[list[object]]()
     for place, name in enumerate(dataset.point_names):
         own = distances[:, place : place + 1]  # (N, 1)
-        if np.isnan(own).all():
-            continue
-        mean, median = mean_and_median(own, groups)
-        share = np.nanmean(relative[:, place])
-        numbers = [f"{number:.3f}" for number in (*mean, *median, share)]
-        rows.append([split, printable(name), int((~np.isnan(own)).sum()), *numbers])
-    return rows
+        if count := int((~np.isnan(own)).sum()):
+            mean, median = mean_and_median(own, groups)
+            numbers = *mean, *median, np.nanmean(relative[:, place])
+            yield [printable(name), count, *(f"{number:.3f}" for number in numbers)]
 
 
-def image_rows(split: str, dataset: Keypoints, predicted_orig: np.ndarray) -> list[list[object]]:
-    """Return a row of ``per_image.csv`` for each instance, the largest mean error first."""
-    distances, lengths = distances_of(dataset, predicted_orig), diagonals(dataset)
+def image_rows(dataset: Keypoints, distances: np.ndarray) -> Iterator[list[object]]:
+    """Yield what ``per_image.csv`` says of each instance, the largest mean error first."""
     means = np.nanmean(distances, axis=1)  # (N,); each instance has a point
-    rows = list[list[object]]()
+    relative = 100 * means / diagonals(dataset)
     for index in np.argsort(-means, kind="stable").tolist():
-        worst = int(np.nanargmax(distances[index]))
-        numbers = means[index], 100 * means[index] / lengths[index]
-        rows.append(
-            [
-                *(split, printable(dataset.filenames[index])),
-                printable(str(dataset.annotations["ids"][index])),
-                int((~np.isnan(distances[index])).sum()),
-                *(f"{number:.3f}" for number in numbers),
-                *(printable(dataset.point_names[worst]), f"{distances[index, worst]:.3f}"),
-            ]
-        )
-    return rows
+        own, worst = distances[index], int(np.nanargmax(distances[index]))
+        yield [
+            printable(dataset.filenames[index]),
+            printable(str(dataset.annotations["ids"][index])),
+            int((~np.isnan(own)).sum()),
+            *(f"{number:.3f}" for number in (means[index], relative[index])),
+            *(printable(dataset.point_names[worst]), f"{own[worst]:.3f}"),
+        ]
 
 
 def write_csv(path: Path, header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:

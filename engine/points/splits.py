@@ -3,6 +3,7 @@
 import argparse
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import compress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -224,14 +225,12 @@ def keypoint_splits(settings: KeypointSettings, **options: Any) -> Iterator[Spli
     check_apart(settings, {"training": whole, **fixed})
     groups = np.array(group_names(whole.images, settings.group_by))
     for fold, test in held_out_rows(settings, groups):
-        parts = {"Test": test}
-        rest = np.flatnonzero(~test)
-        parts["Val"] = np.zeros(len(test), dtype=bool)
+        val = np.zeros_like(test)
         if settings.val_share:
             # A share of all, of which some are held out already.
-            share = settings.val_share * len(test) / len(rest)
-            parts["Val"][rest] = split_off(groups[rest], min(share, 1), settings.seed + 1)
-        training = select(whole, ~(parts["Test"] | parts["Val"]))
+            share = settings.val_share * len(test) / np.count_nonzero(~test)
+            val[~test] = split_off(groups[~test], min(share, 1), settings.seed + 1)
+        training, parts = select(whole, ~(test | val)), {"Test": test, "Val": val}
         tables = {s: select(whole, rows) for s, rows in parts.items() if rows.any()} | fixed
         # Nothing is held out: what was learnt is all that there is to look at.
         tables = tables or {"All": whole}
@@ -317,28 +316,21 @@ def check_apart(settings: KeypointSettings, tables: dict[str, KeypointTable]) ->
     """Raise an `InputError` if an image is in two of the splits."""
     seen: dict[Path, str] = {}
     for split, table in tables.items():
-        for name in dict.fromkeys(table.images):
-            path = (settings.folder / name).resolve()
-            if path in seen:
-                raise InputError(
-                    f"{path}: among the {seen[path]} images and the {split.lower()} images: an "
-                    "image that was trained on can't tell how good other predictions are"
-                )
-        seen |= {(settings.folder / name).resolve(): split.lower() for name in table.images}
+        paths = [(settings.folder / name).resolve() for name in dict.fromkeys(table.images)]
+        if again := next(filter(seen.get, paths), None):
+            raise InputError(
+                f"{again}: among the {seen[again]} images and the {split.lower()} images: an "
+                "image that was trained on can't tell how good other predictions are"
+            )
+        seen |= dict.fromkeys(paths, split.lower())
 
 
 def select(table: KeypointTable, rows: np.ndarray) -> KeypointTable:
     """Return some instances of a table, bool (N,); what it notes stays with all of them."""
-    places = np.flatnonzero(rows).tolist()
-    return table._replace(
-        images=[table.images[place] for place in places],
-        points=table.points[places],
-        boxes=table.boxes[places],
-        areas=table.areas[places],
-        ids=[table.ids[place] for place in places],
-        sizes=table.sizes[places],
-        turned=table.turned[places],
-    )
+    arrays = ("points", "boxes", "areas", "sizes", "turned")
+    kept: dict[str, Any] = {name: getattr(table, name)[rows] for name in arrays}
+    kept |= {name: list(compress(getattr(table, name), rows)) for name in ("images", "ids")}
+    return table._replace(**kept)
 
 
 def build(

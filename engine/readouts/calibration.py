@@ -8,11 +8,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from data_loader.keypoints import Keypoints
 from engine.features.images import EncodedImages
-from engine.points.scores import diagonals, to_original
+from engine.points.scores import diagonals, point_distances
 from engine.readouts.readout import Readout
 from engine.readouts.task import find_landmarks
 from engine.run.resumption import CURRENT
@@ -56,7 +55,9 @@ def calibrate_run(
         key = weights_digest(readout.network.eval())
         if key not in known:
             found = find_landmarks(readout.with_confidence, held_out[split])
-            hit, judged = judge(datasets[split], found.points, distance)
+            off = point_distances(datasets[split], found.points)  # (N, A)
+            limits = distance * diagonals(datasets[split])[:, None]
+            hit, judged = torch.from_numpy(off <= limits), torch.from_numpy(~np.isnan(off))
             points, rate = int(judged.sum()), 100 * float(hit[judged].float().mean())
             counted = f"{points:,} points of the {len(hit):,} {split} images"
             if points < LEAST_POINTS:
@@ -68,18 +69,6 @@ def calibrate_run(
                 f"{100 * distance:g} % of the diagonal"
             )
         save_checkpoint(path, {**content, ENTRY: known[key]._asdict()})
-
-
-def judge(dataset: Keypoints, predicted: Tensor, distance: float) -> tuple[Tensor, Tensor]:
-    """Return which predictions (N, A, 2) in [-1, 1] are hits, and which are judged, (N, A) bool.
-
-    A hit is at most ``distance`` times the diagonal of the box (or image) from the truth, in
-    pixels of the image.
-    """
-    truth, visible = dataset.annotations["keypoints"], dataset.annotations["visible"]
-    distances = np.linalg.norm(to_original(dataset, predicted) - truth, axis=-1)
-    hit = distances <= distance * diagonals(dataset)[:, None]
-    return torch.from_numpy(hit), torch.from_numpy(np.asarray(visible))
 
 
 def read_calibration(

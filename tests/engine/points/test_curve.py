@@ -45,9 +45,13 @@ def test_each_number_is_tried_with_each_seed(tmp_path):
     assert Image.open(tmp_path / "curve.png").size == (780, 540)
 
 
-def test_the_figure_shows_all_runs_and_their_means(tmp_path):
-    rows = [[5, 0, 12.0, 9.0, 1, 1], [5, 1, 14.0, 8.0, 1, 1], [20, 0, 4.0, 3.0, 1, 1]]
-    mean, runs, *_ = draw_curve(rows).axes[0].lines
+def test_the_figure_shows_all_runs_and_their_means(tmp_path, monkeypatch):
+    figures = []
+    keep = lambda *given: figures.append(draw_curve(*given)) or figures[-1]  # noqa: E731
+    monkeypatch.setattr("engine.points.curve.draw_curve", keep)
+    rows = [[20, 0, 4.0, 3.0, 1, 1], [5, 0, 12.0, 9.0, 1, 1], [5, 1, 14.0, 8.0, 1, 1]]
+    write_curve(tmp_path, rows)
+    mean, runs, *_ = figures[0].axes[0].lines
     assert mean.get_xydata().tolist() == [[5, 13], [20, 4]]
     assert runs.get_xydata().tolist() == [[5, 12], [5, 14], [20, 4]]
     write_curve(tmp_path, rows[:1])  # one number, one seed
