@@ -90,8 +90,8 @@ def parse_number(word: str) -> float:
 
 
 def parse_coordinate(word: str) -> float:
-    """Return the finite number that a word writes; NaN if it is empty or "nan"."""
-    return math.nan if word.strip().lower() in ("", "nan") else parse_number(word)
+    """Return the finite number that a word writes; NaN if it is empty, "nan" or R's "NA"."""
+    return math.nan if word.strip().lower() in ("", "nan", "na") else parse_number(word)
 
 
 def find_annotated(points: np.ndarray) -> np.ndarray:

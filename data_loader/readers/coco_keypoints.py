@@ -13,11 +13,12 @@ import numpy as np
 
 from data_loader.readers.annotation_files import read_lines, repeated
 from data_loader.readers.keypoint_names import check_names, pairs_of_indices, shown, shown_list
-from data_loader.readers.keypoint_table import KeypointTable
+from data_loader.readers.keypoint_table import NO_BOX, KeypointTable
 from utils.errors import InputError
 from utils.files import check_is_file, reason
 
 Entry = dict[str, Any]
+Entries = dict[int | str, Entry]  # by their ids
 
 
 def parse_coco(path: Path, text: str, category: str | None) -> KeypointTable:
@@ -32,84 +33,18 @@ def parse_coco(path: Path, text: str, category: str | None) -> KeypointTable:
     Raises:
         InputError: if it is no such file, or the category isn't in it.
     """
-    content = _load(path, text)
-    images = _by_id(path, "images", content["images"])
-    categories = _by_id(path, "categories", content["categories"])
-    _by_id(path, "annotations", content["annotations"])
-    chosen, notices = _choose(path, content["annotations"], images, categories, category)
-    kinds = {entry["category_id"]: categories[entry["category_id"]] for entry in chosen}
-    names = _point_names(path, list(kinds.values()))
-    indices = next(iter(kinds.values())).get("flip_indices")
-    files = _file_names(path, images)
-    shown_images = [images[entry["image_id"]] for entry in chosen]
-    return KeypointTable(
-        names=names,
-        images=[files[entry["image_id"]] for entry in chosen],
-        points=np.stack([_points(path, entry, len(names)) for entry in chosen]),
-        boxes=np.array([_box(path, entry) for entry in chosen]),
-        areas=np.array([_number(entry.get("area")) for entry in chosen]),
-        ids=[str(entry["id"]) for entry in chosen],
-        flip_pairs=[] if indices is None else pairs_of_indices(path, names, indices),
-        sigmas=None,
-        notices=notices,
-        sizes=np.array(
-            [[_number(image.get(side)) for side in ("width", "height")] for image in shown_images]
-        ),
-        turned=np.zeros(len(chosen), dtype=bool),
-    )
-
-
-def _load(path: Path, text: str) -> dict[str, list]:
-    """Return a JSON file's content, which has COCO's three lists."""
-    try:
-        content = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{path}: not a JSON file ({reason(error)})") from None
-    parts = ("images", "annotations", "categories")
-    if not isinstance(content, dict) or not all(isinstance(content.get(p), list) for p in parts):
-        raise InputError(f"{path}: not COCO's JSON, which has lists of {', '.join(parts)}")
-    for part in parts:
-        if not all(isinstance(entry, dict) for entry in content[part]):
-            raise InputError(f"{path}: not COCO's JSON, {part} holds something else than objects")
-    return content
-
-
-def _by_id(path: Path, part: str, entries: list[Entry]) -> dict[int | str, Entry]:
-    """Return entries by their id, of which each has its own."""
-    found: dict[int | str, Entry] = {}
-    for place, entry in enumerate(entries):
-        key = entry.get("id")
-        if not isinstance(key, int | str) or key == "":
-            raise InputError(f"{path}: entry {place + 1} of {part} has no id")
-        if key in found:
-            raise InputError(f"{path}: {part} has the id {shown(str(key))} twice")
-        found[key] = entry
-    return found
-
-
-def _choose(
-    path: Path,
-    annotations: list[Entry],
-    images: dict[int | str, Entry],
-    categories: dict[int | str, Entry],
-    category: str | None,
-) -> tuple[list[Entry], list[str]]:
-    """Return the annotations that are meant and have points, and lines on the others."""
+    images, annotations, content = _read(path, text)
+    categories = _by_id(path, content, "categories")
     known = [str(entry.get("name")) for entry in categories.values()]
     if category is not None and category not in known:
         raise InputError(
             f"{path}: has no category {shown(category)} (--category); it has "
             f"{shown_list(known, 10) or 'none'}"
         )
-    left_out, chosen = Counter[str](), []
-    for entry in annotations:
-        for key, others in (("image_id", images), ("category_id", categories)):
-            if not isinstance(entry.get(key), int | str) or entry[key] not in others:
-                raise InputError(
-                    f"{path}: annotation {shown(str(entry['id']))} has the {key} "
-                    f"{shown(str(entry.get(key)))}, which isn't in the file"
-                )
-        if category is not None and categories[entry["category_id"]].get("name") != category:
+    left_out, chosen = Counter[str](), list[Entry]()
+    for entry in annotations.values():
+        kind = _other(path, entry, "category_id", categories)
+        if category is not None and kind.get("name") != category:
             left_out["annotations of other categories"] += 1
         elif entry.get("iscrowd"):
             left_out["crowds"] += 1
@@ -120,10 +55,100 @@ def _choose(
     if not chosen:
         found = "".join(f", {count:,} {what}" for what, count in left_out.items())
         raise InputError(f"{path}: has no annotation with points{found}")
-    bare = len(images) - len({entry["image_id"] for entry in chosen})
-    if bare:
+    if bare := len(images) - len({entry["image_id"] for entry in chosen}):
         left_out["images without such annotations"] = bare
-    return chosen, [f"{path}: {count:,} {what} left out" for what, count in left_out.items()]
+    kinds = {entry["category_id"]: categories[entry["category_id"]] for entry in chosen}
+    names = _point_names(path, list(kinds.values()))
+    indices = next(iter(kinds.values())).get("flip_indices")
+    shown_images = [images[entry["image_id"]] for entry in chosen]
+    return KeypointTable(
+        names=names,
+        images=[image["file_name"] for image in shown_images],
+        points=np.stack([_points(path, entry, len(names)) for entry in chosen]),
+        boxes=np.array([_box(path, entry) for entry in chosen]),
+        areas=np.array([_number(entry.get("area")) for entry in chosen]),
+        ids=[str(entry["id"]) for entry in chosen],
+        flip_pairs=[] if indices is None else pairs_of_indices(path, names, indices),
+        sigmas=None,
+        notices=[f"{path}: {count:,} {what} left out" for what, count in left_out.items()],
+        sizes=np.array(
+            [[_number(image.get(side)) for side in ("width", "height")] for image in shown_images]
+        ),
+        turned=np.zeros(len(chosen), dtype=bool),
+    )
+
+
+def read_coco_boxes(path: Path) -> tuple[list[str], np.ndarray, list[str]]:
+    """Return the images' names, boxes (N, 4) as `KeypointTable` has them, and ids of N annotations.
+
+    Points, categories and crowds don't matter.
+
+    Raises:
+        InputError: if the file is no such file, or has an annotation without a box.
+    """
+    check_is_file(path)
+    images, annotations, _ = _read(path, "\n".join(read_lines(path)))
+    chosen = [entry for entry in annotations.values() if not entry.get("iscrowd")]
+    if not chosen:
+        raise InputError(f"{path}: has no annotation with a box")
+    boxes = np.array([_box(path, entry) for entry in chosen])
+    if (bare := np.isnan(boxes).any(axis=1)).any():
+        raise InputError(f"{path}: {_called(chosen[bare.argmax()])} has no box")
+    files = [images[entry["image_id"]]["file_name"] for entry in chosen]
+    return files, boxes, [str(entry["id"]) for entry in chosen]
+
+
+def _read(path: Path, text: str) -> tuple[Entries, Entries, dict[str, list]]:
+    """Return the images, which have names, the annotations of these, and the whole content."""
+    try:
+        content = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path}: not a JSON file ({reason(error)})") from None
+    parts = ("images", "annotations", "categories")
+    if not isinstance(content, dict) or not all(isinstance(content.get(p), list) for p in parts):
+        raise InputError(f"{path}: not COCO's JSON, which has lists of {', '.join(parts)}")
+    for part in parts:
+        if not all(isinstance(entry, dict) for entry in content[part]):
+            raise InputError(f"{path}: not COCO's JSON, {part} holds something else than objects")
+    images = _by_id(path, content, "images")
+    for key, image in images.items():
+        if not isinstance(name := image.get("file_name"), str) or not name:
+            raise InputError(f"{path}: image {shown(str(key))} has no file_name")
+    if twice := repeated(image["file_name"] for image in images.values()):
+        raise InputError(f"{path}: the image {shown(twice)} is there twice, with other ids")
+    annotations = _by_id(path, content, "annotations")
+    for entry in annotations.values():
+        _other(path, entry, "image_id", images)
+    return images, annotations, content
+
+
+def _by_id(path: Path, content: dict[str, list], part: str) -> Entries:
+    """Return the entries of a list by their ids, of which each has its own."""
+    found: Entries = {}
+    for place, entry in enumerate(content[part]):
+        key = entry.get("id")
+        if not isinstance(key, int | str) or key == "":
+            raise InputError(f"{path}: entry {place + 1} of {part} has no id")
+        if key in found:
+            raise InputError(f"{path}: {part} has the id {shown(str(key))} twice")
+        found[key] = entry
+    return found
+
+
+def _called(annotation: Entry) -> str:
+    """Return what errors call an annotation."""
+    return f"annotation {shown(str(annotation['id']))}"
+
+
+def _other(path: Path, annotation: Entry, key: str, others: Entries) -> Entry:
+    """Return the image or the category that an annotation names."""
+    number = annotation.get(key)
+    if not isinstance(number, int | str) or number not in others:
+        raise InputError(
+            f"{path}: {_called(annotation)} has the {key} {shown(str(number))}, which isn't in the "
+            "file"
+        )
+    return others[number]
 
 
 def _has_points(entry: Entry) -> bool:
@@ -148,22 +173,9 @@ def _point_names(path: Path, categories: list[Entry]) -> list[str]:
     return list(lists[0] or [])
 
 
-def _file_names(path: Path, images: dict[int | str, Entry]) -> dict[int | str, str]:
-    """Return the images' names, of which each is there once."""
-    names: dict[int | str, str] = {}
-    for key, entry in images.items():
-        name = entry.get("file_name")
-        if not isinstance(name, str) or not name:
-            raise InputError(f"{path}: image {shown(str(key))} has no file_name")
-        names[key] = name
-    if twice := repeated(names.values()):
-        raise InputError(f"{path}: the image {shown(twice)} is there twice, with other ids")
-    return names
-
-
 def _points(path: Path, entry: Entry, count: int) -> np.ndarray:
     """Return an annotation's points (A, 2), NaN where its third number is 0."""
-    place = f"{path}: annotation {shown(str(entry['id']))}"
+    place = f"{path}: {_called(entry)}"
     try:
         triples = np.array(entry["keypoints"], dtype=np.float64)
     except (TypeError, ValueError, OverflowError):
@@ -184,16 +196,15 @@ def _box(path: Path, entry: Entry) -> tuple[float, float, float, float]:
     """Return left, top, right and bottom of an annotation's box; NaN if it has none."""
     box = entry.get("bbox")
     if not box:
-        return math.nan, math.nan, math.nan, math.nan
+        return NO_BOX
     numbers = [_number(value) for value in box] if isinstance(box, list) else []
     if len(numbers) != 4 or not all(map(math.isfinite, numbers)):
         raise InputError(
-            f"{path}: annotation {shown(str(entry['id']))} has a bbox that isn't 4 numbers: left, "
-            "top, width and height"
+            f"{path}: {_called(entry)} has a bbox that isn't 4 numbers: left, top, width and height"
         )
     left, top, width, height = numbers
     if width <= 0 or height <= 0:
-        return math.nan, math.nan, math.nan, math.nan
+        return NO_BOX
     return left, top, left + width, top + height
 
 
@@ -204,29 +215,3 @@ def _number(value: object) -> float:
     except OverflowError:
         return math.nan
     return number if math.isfinite(number) else math.nan
-
-
-def read_coco_boxes(path: Path) -> tuple[list[str], np.ndarray, list[str]]:
-    """Return the images' names, boxes (N, 4) as `KeypointTable` has them, and ids of N annotations.
-
-    Points, categories and crowds don't matter.
-
-    Raises:
-        InputError: if the file is no such file, or has an annotation without a box.
-    """
-    check_is_file(path)
-    content = _load(path, "\n".join(read_lines(path)))
-    images = _by_id(path, "images", content["images"])
-    files = _file_names(path, images)
-    chosen = [entry for entry in content["annotations"] if not entry.get("iscrowd")]
-    for entry in chosen:
-        key = entry.get("image_id")
-        if not isinstance(key, int | str) or key not in images:
-            raise InputError(f"{path}: an annotation has the image_id {shown(str(key))}, of none")
-        if math.isnan(_box(path, entry)[0]):
-            raise InputError(f"{path}: annotation {shown(str(entry.get('id')))} has no box")
-    if not chosen:
-        raise InputError(f"{path}: has no annotation with a box")
-    _by_id(path, "annotations", content["annotations"])
-    boxes = np.array([_box(path, entry) for entry in chosen])
-    return [files[entry["image_id"]] for entry in chosen], boxes, [str(e["id"]) for e in chosen]

@@ -1,21 +1,32 @@
-"""Plain CSV of points: one line an image ("wide"), or one line a point ("long").
+"""CSV of points: DeepLabCut's tables, and plain ones of one line an image or one line a point.
 
-Wide: a column that names the image, and two columns a point whose headers differ in an x and a y at
-their begin or end: ``X1,Y1``, ``eye_x,eye_y``, ``beak.x,beak.y``. Long: columns ``point``, ``x``
-and ``y``, and one that names the image. Both may have a column ``instance``, if an image shows
-several, and one of visibility, whose 0 says that a point is missing. Letters: N instances, A
-points.
+Plain, "wide": a column that names the image, and two columns a point whose headers differ in an x
+and a y at their begin or end: ``X1,Y1``, ``eye_x,eye_y``, ``beak.x,beak.y``. Plain, "long": columns
+``point``, ``x`` and ``y``, and one that names the image. Both may have a column ``instance``, if an
+image shows several, and one of visibility, whose 0 says that a point is missing.
+
+DeepLabCut's ``CollectedData_NAME.csv``: three header lines say who labelled, which body part, and
+which coordinate each column holds; in projects of several animals a fourth one says which animal.
+The first column names the image, or the first three do: folder, video and image.
 """
 
+import csv
+import math
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
-
-from data_loader.readers.annotation_files import repeated
-from data_loader.readers.csv_files import CsvRow, CsvTable
+from data_loader.readers.annotation_files import parse_coordinate, repeated
 from data_loader.readers.keypoint_names import check_names, shown, shown_list
-from data_loader.readers.keypoint_table import KeypointTable, table_of_points
+from data_loader.readers.keypoint_table import (
+    MISSING,
+    NO_BOX,
+    KeypointTable,
+    Point,
+    Row,
+    point_of,
+    table_of_rows,
+)
 from utils.errors import InputError
 
 IMAGE = ("image", "image_name", "image_path", "img", "file", "filename", "file_name", "path")
@@ -27,53 +38,181 @@ CONFIDENCE = ("confidence", "likelihood", "score")  # of predictions
 SEPARATORS = " _-.:/(["
 CLOSING = " )]"  # of "beak (x)"
 INVISIBLE = ("0", "0.0", "false")
+SCORER = "scorer"  # the first cell of DeepLabCut's tables
+HEADERS = ([SCORER, "bodyparts", "coords"], [SCORER, "individuals", "bodyparts", "coords"])
+COORDINATES = ("x", "y", "likelihood")  # the last is of DeepLabCut's predictions
+
+
+class Line(NamedTuple):
+    """One row: which line of the file it ends on, from 1, and its cells."""
+
+    number: int
+    cells: list[str]
+
+
+class Csv:
+    """The rows of a file that aren't blank; semicolons part cells if the first has more of them.
+
+    Raises:
+        InputError: if it isn't such a text, or has no row.
+    """
+
+    def __init__(self, path: Path, lines: Sequence[str]) -> None:
+        first = next(filter(None, lines), "")
+        self.path, self.comma = path, first.count(";") > first.count(",")  # a decimal one, then
+        reader = csv.reader(lines, delimiter=";" if self.comma else ",", strict=True)
+        try:
+            rows = [Line(reader.line_num, [cell.strip() for cell in cells]) for cells in reader]
+        except csv.Error as error:
+            raise InputError(f"{path}, line {reader.line_num}: {error}") from None
+        self.rows = [row for row in rows if any(row.cells)]
+        if not self.rows:
+            raise InputError(f"{path}: empty, expected annotated points")
+
+    def error(self, row: Line, message: str) -> InputError:
+        """Return the error that something is wrong with a row."""
+        return InputError(f"{self.path}, line {row.number}: {message}")
+
+    def numbers(self, row: Line, columns: Sequence[int]) -> list[float]:
+        """Return some cells' finite numbers; NaN of one that stands for none."""
+        numbers = []
+        for column in columns:
+            word = row.cells[column]
+            try:
+                numbers.append(parse_coordinate(word.replace(",", ".") if self.comma else word))
+            except ValueError:
+                message = f"expected a number in column {column + 1}, found '{shown(word)}'"
+                raise self.error(row, message) from None
+        return numbers
+
+    def point(self, row: Line, columns: Sequence[int], name: str) -> Point:
+        """Return the x and y of a point."""
+        return point_of(self.path, row.number, name, *self.numbers(row, columns))
+
+    def below(self, header: int) -> Iterator[Line]:
+        """Yield the rows below so many of the header, which have as many cells as that."""
+        columns = len(self.rows[header - 1].cells)
+        if len(self.rows) == header:
+            raise InputError(f"{self.path}: has no line below its header")
+        for row in self.rows[header:]:
+            if (found := len(row.cells)) != columns:
+                raise self.error(row, f"expected {columns} cells as in the header, found {found}")
+            yield row
 
 
 class Pair(NamedTuple):
-    """The columns of one point: x, y, and visibility if there is one."""
+    """The columns of one point: its name, x and y, and visibility if there is one."""
 
     name: str
     places: tuple[int, int]
-    visible: int | None
-
-    @property
-    def columns(self) -> set[int]:
-        """All of them."""
-        return {*self.places, *([] if self.visible is None else [self.visible])}
-
-    def read(self, csv: CsvTable, row: CsvRow, name: str) -> tuple[float, float]:
-        """Return a row's x and y, NaN if the point is missing or said to be invisible."""
-        if self.visible is not None and row.cells[self.visible].lower() in INVISIBLE:
-            return np.nan, np.nan
-        return csv.point(row, self.places, name)
+    visible: int | None = None
 
 
-def parse_csv(csv: CsvTable) -> KeypointTable:
-    """Read a plain CSV file, wide or long as its header tells.
+class Columns(NamedTuple):
+    """What the columns of a table say.
+
+    Attributes:
+        header: so many rows come before those of the points.
+        image: which name the image, joined.
+        parts: which are of points, by individual; of one without a name if no line says which.
+        instance: which names the individual, if one does.
+        named: which names the row's only point, if one does.
+        box: which are left, top, right and bottom of a box, if there are.
+        unused: titles of the others.
+    """
+
+    header: int
+    image: Sequence[int]
+    parts: dict[str, list[Pair]]
+    instance: int | None = None
+    named: int | None = None
+    box: Sequence[int] = ()
+    unused: Sequence[str] = ()
+
+
+def parse_csv(path: Path, lines: Sequence[str]) -> KeypointTable:
+    """Read a CSV file of points, in the form that its header tells.
 
     Raises:
-        InputError: if it is neither, or both.
+        InputError: if it is of none, or of two.
     """
-    header = csv.rows[0].cells
+    table = Csv(path, lines)
+    plain = table.rows[0].cells[0].lower() != SCORER
+    columns = _plain_columns(table) if plain else _deeplabcut_columns(table)
+    rows = list(_rows(table, columns))
+    if not rows:
+        raise InputError(f"{path}: none of its frames has a point")
+    names = dict.fromkeys(pair.name for pairs in columns.parts.values() for pair in pairs)
+    found = table_of_rows(path, rows, list(names) if columns.named is None else None)
+    frames = len(table.rows) - columns.header
+    if bare := frames - len({row.line for row in rows}):
+        found.notices.append(f"{path}: {bare:,} of {frames:,} frames have no point, left out")
+    if columns.unused:
+        found.notices.append(f"{path}: columns not used: {shown_list(columns.unused, 10)}")
+    return found._replace(y_up=None if plain else False)
+
+
+def _rows(table: Csv, columns: Columns) -> Iterator[Row]:
+    """Yield what the lines say of each individual."""
+    for line in table.below(columns.header):
+        image = "/".join(filter(None, (line.cells[place] for place in columns.image)))
+        if not image:
+            raise table.error(line, "names no image")
+        for individual, pairs in columns.parts.items():
+            points = {}
+            for pair in pairs:
+                name = pair.name if columns.named is None else line.cells[columns.named]
+                if columns.named is not None and not name:
+                    raise table.error(line, "names no point")
+                seen = pair.visible is None or line.cells[pair.visible].lower() not in INVISIBLE
+                points[name] = table.point(line, pair.places, name) if seen else MISSING
+            if individual and all(math.isnan(x) for x, _ in points.values()):
+                continue  # an animal that isn't in this frame
+            key = individual if columns.instance is None else line.cells[columns.instance]
+            yield Row(line.number, image, key, points, table.numbers(line, columns.box) or NO_BOX)
+
+
+def _plain_columns(table: Csv) -> Columns:
+    """Return what the header of a plain table says, wide or long.
+
+    The column that names the image is told by its name, else it is the first.
+    """
+    path, header = table.path, table.rows[0].cells
     titles = [cell.lower() for cell in header]
+
+    def column(names: Sequence[str]) -> int | None:
+        return next((titles.index(name) for name in names if name in titles), None)
+
     if twice := repeated(filter(None, titles)):
-        raise csv.error(csv.rows[0], f"the column {shown(twice)} is there twice")
-    pairs = find_pairs(header)
-    named = _column(titles, POINT)
+        raise table.error(table.rows[0], f"the column {shown(twice)} is there twice")
+    pairs, named, corners = find_pairs(header), column(POINT), list[int]()
     if named is not None and {"x", "y"} <= set(titles):
         if len(pairs) > 1:
             raise InputError(
-                f"{csv.path}: its header has columns of one line a point (point, x, y) and of one "
+                f"{path}: its header has columns of one line a point (point, x, y) and of one "
                 f"line an image ({shown(pairs[0].name)}): two formats mixed"
             )
-        return _parse_long(csv, titles, named)
-    if not pairs:
+        pairs = [Pair("", (titles.index("x"), titles.index("y")), column(VISIBLE))]
+    elif pairs:
+        check_names(f"{path}, line {table.rows[0].number}", [pair.name for pair in pairs])
+        named, corners = None, [titles.index(title) for title in BOX if title in titles]
+        corners = corners if len(corners) == len(BOX) else []
+    else:
         raise InputError(
-            f"{csv.path}: of no known format: neither COCO's JSON, DeepLabCut's CSV, .tps nor CSV "
+            f"{path}: of no known format: neither COCO's JSON, DeepLabCut's CSV, .tps nor CSV "
             "with a header that pairs columns of x and y (image,eye_x,eye_y) or has the columns "
             f"image,point,x,y; it begins with '{shown(','.join(header))}'"
         )
-    return _parse_wide(csv, titles, pairs)
+    image, instance = column(IMAGE) or 0, column(INSTANCE)
+    used = {named, *corners, *(place for pair in pairs for place in (*pair.places, pair.visible))}
+    if image in used:
+        raise InputError(f"{path}: has no column that names the image, such as 'image'")
+    unused = [
+        title or f"number {place + 1}"
+        for place, title in enumerate(titles)
+        if place not in {*used, image, instance} and not title.endswith(CONFIDENCE)
+    ]
+    return Columns(1, [image], {"": pairs}, instance, named, corners, unused)
 
 
 def find_pairs(header: Sequence[str]) -> list[Pair]:
@@ -98,84 +237,35 @@ def find_pairs(header: Sequence[str]) -> list[Pair]:
     return pairs
 
 
-def _column(titles: list[str], names: Sequence[str]) -> int | None:
-    """Return the first column with one of these names."""
-    return next((titles.index(name) for name in names if name in titles), None)
-
-
-def _cell(csv: CsvTable, row: CsvRow, column: int, what: str) -> str:
-    """Return a cell that may not be empty."""
-    if not row.cells[column]:
-        raise csv.error(row, f"names no {what}")
-    return row.cells[column]
-
-
-def _instances(
-    csv: CsvTable, titles: list[str], used: set[int]
-) -> tuple[Iterator[tuple[CsvRow, str, str]], list[str]]:
-    """Return each row with its image and its instance, and a line on columns not used, if any.
-
-    The column that names the image is told by its name, else it is the first.
-    """
-    image, instance = _column(titles, IMAGE) or 0, _column(titles, INSTANCE)
-    if image in used:
-        raise InputError(f"{csv.path}: has no column that names the image, such as 'image'")
-    used = used | {image, *([] if instance is None else [instance])}
-
-    def rows() -> Iterator[tuple[CsvRow, str, str]]:
-        for row in csv.below(1):
-            name = _cell(csv, row, image, "image")
-            kind = "" if instance is None else row.cells[instance]
-            yield row, name, f"{name}#{kind}" if kind else name
-
-    others = [
-        title or f"number {column + 1}"
-        for column, title in enumerate(titles)
-        if column not in used and not title.endswith(CONFIDENCE)
-    ]
-    notice = [f"{csv.path}: columns not used: {shown_list(others, 10)}"] if others else []
-    return rows(), notice
-
-
-def _parse_wide(csv: CsvTable, titles: list[str], pairs: list[Pair]) -> KeypointTable:
-    """Read a table of one line an image, or one line an instance."""
-    names = [pair.name for pair in pairs]
-    check_names(f"{csv.path}, line {csv.rows[0].line}", names)
-    used = set[int]().union(*(pair.columns for pair in pairs))
-    corners = [titles.index(title) for title in BOX if title in titles]
-    boxed = len(corners) == len(BOX)
-    rows, notice = _instances(csv, titles, used | set(corners if boxed else []))
-    images, ids, lines, points, boxes = [], [], [], [], []
-    for row, image, key in rows:
-        images.append(image)
-        ids.append(key)
-        lines.append(row.line)
-        points.append([pair.read(csv, row, pair.name) for pair in pairs])
-        boxes.append([csv.number(row, column) for column in corners] if boxed else [np.nan] * 4)
-    stacked = np.array(points)
-    table = table_of_points(csv.path, names, images, ids, stacked, lines, np.array(boxes))
-    table.notices.extend(notice)
-    return table
-
-
-def _parse_long(csv: CsvTable, titles: list[str], named: int) -> KeypointTable:
-    """Read a table of one line a point."""
-    columns = Pair("", (titles.index("x"), titles.index("y")), _column(titles, VISIBLE))
-    rows, notice = _instances(csv, titles, {named, *columns.columns})
-    found: dict[str, dict[str, tuple[float, float]]] = {}  # by instance, then by point
-    images: dict[str, str] = {}
-    for row, image, key in rows:
-        name = _cell(csv, row, named, "point")
-        point = columns.read(csv, row, name)
-        images[key] = image
-        known = found.setdefault(key, {}).setdefault(name, point)
-        if not np.array_equal(known, point, equal_nan=True):
-            message = f"point {shown(name)} of {shown(key)} is there twice, at other places"
-            raise csv.error(row, message)
-    names = list(dict.fromkeys(name for points in found.values() for name in points))
-    check_names(str(csv.path), names)
-    nothing = np.nan, np.nan
-    points = np.array([[of.get(name, nothing) for name in names] for of in found.values()])
-    table = table_of_points(csv.path, names, list(images.values()), list(found), points, [])
-    table.notices.extend(notice)
-    return table
+def _deeplabcut_columns(table: Csv) -> Columns:
+    """Return what the header of DeepLabCut's table says."""
+    titles = [row.cells[0].lower() for row in table.rows[:4]]
+    header = next((lines for lines in HEADERS if titles[: len(lines)] == lines), None)
+    if header is None:
+        raise InputError(
+            f"{table.path}: begins as DeepLabCut's tables, whose first lines are {HEADERS[0]}, or "
+            f"with 'individuals' in second place; found {[shown(title) for title in titles]}"
+        )
+    lines = dict(zip(header, table.rows, strict=False))
+    width = len(lines["coords"].cells)
+    for title, line in lines.items():
+        if (count := len(line.cells)) != width:
+            message = f"expected {width} cells as on the line of coords, found {count} of {title}"
+            raise table.error(line, message)
+    coords = [cell.lower() for cell in lines["coords"].cells]
+    index = next((place for place in range(1, width) if coords[place]), width)
+    found: dict[tuple[str, str], dict[str, int]] = {}
+    for column in range(index, width):
+        individual = lines["individuals"].cells[column] if "individuals" in lines else ""
+        name, axis = lines["bodyparts"].cells[column], coords[column]
+        if axis not in COORDINATES:
+            message = f"expected x or y in column {column + 1}, found '{shown(axis)}'"
+            raise table.error(lines["coords"], message)
+        if found.setdefault((individual, name), {}).setdefault(axis, column) != column:
+            raise InputError(f"{table.path}: the point {shown(name)} is named twice")
+    parts: dict[str, list[Pair]] = {}
+    for (individual, name), axes in found.items():
+        if not {"x", "y"} <= set(axes):
+            raise InputError(f"{table.path}: the point {shown(name)} has no column of x or of y")
+        parts.setdefault(individual, []).append(Pair(name, (axes["x"], axes["y"])))
+    return Columns(len(header), range(index), parts)

@@ -7,14 +7,13 @@ from pathlib import Path
 
 import numpy as np
 
-from data_loader.readers import deeplabcut, tps_files
 from data_loader.readers.annotation_files import read_lines
 from data_loader.readers.coco_keypoints import parse_coco
-from data_loader.readers.csv_files import read_table
 from data_loader.readers.keypoint_csv import parse_csv
 from data_loader.readers.keypoint_images import locate, read_sizes
 from data_loader.readers.keypoint_names import find_flip_pairs, find_sigmas, shown, shown_list
 from data_loader.readers.keypoint_table import KeypointTable
+from data_loader.readers.tps_files import BEGIN, parse_tps
 from utils.errors import InputError
 from utils.files import check_is_file
 
@@ -71,22 +70,16 @@ def _parse(path: Path, y_up: bool, category: str | None) -> KeypointTable:
                 f"{path}: an HDF5 file; give DeepLabCut's CSV beside it, or convert SLEAP's"
             )
     lines = read_lines(path)
-    first = next((line for line in lines if line), "")
-    is_json = first.startswith(("{", "["))
-    if category is not None and not is_json:
-        raise InputError(f"{path}: not COCO's JSON, which alone has categories (--category)")
-    if is_json:
+    first = next(filter(None, lines), "")
+    if first.startswith(("{", "[")):
         parsed = parse_coco(path, "\n".join(lines), category)
-    elif tps_files.BEGIN.match(first):
-        return tps_files.parse_tps(path, lines)
+    elif category is not None:
+        raise InputError(f"{path}: not COCO's JSON, which alone has categories (--category)")
     else:
-        csv = read_table(path, lines)
-        if csv.rows[0].cells[0].lower() != deeplabcut.BEGIN:
-            return parse_csv(csv)._replace(y_up=y_up)
-        parsed = deeplabcut.parse_deeplabcut(csv)
-    if y_up:
+        parsed = parse_tps(path, lines) if BEGIN.match(first) else parse_csv(path, lines)
+    if y_up and parsed.y_up is False:
         raise InputError(f"{path}: y runs downwards in this format; --y_up is for plain CSV")
-    return parsed
+    return parsed._replace(y_up=bool(parsed.y_up or y_up))
 
 
 def _turn_over(table: KeypointTable) -> KeypointTable:

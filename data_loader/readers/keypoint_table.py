@@ -3,14 +3,18 @@
 Letters: N annotated instances, A named points.
 """
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from data_loader.readers.keypoint_names import shown
+from data_loader.readers.keypoint_names import check_names, shown
 from utils.errors import InputError
+
+Point = tuple[float, float]  # x and y in pixels, NaN of one that is missing
+MISSING, NO_BOX = (math.nan,) * 2, (math.nan,) * 4
 
 
 class KeypointTable(NamedTuple):
@@ -33,7 +37,8 @@ class KeypointTable(NamedTuple):
         notices: lines for the log: what was left out.
         sizes: (N, 2) float64, width and height of the images, NaN of those that can't be read.
         turned: (N,), bool, which images a note of their orientation turns.
-        y_up: y runs upwards from the images' lower edge: row = height - y.
+        y_up: y runs upwards from the images' lower edge: row = height - y. None in a reader's
+            table if its format leaves that open.
     """
 
     names: list[str]
@@ -47,52 +52,78 @@ class KeypointTable(NamedTuple):
     notices: list[str]
     sizes: np.ndarray
     turned: np.ndarray
-    y_up: bool = False
+    y_up: bool | None = False
 
 
-def table_of_points(
-    path: Path,
-    names: list[str],
-    images: Sequence[str],
-    ids: Sequence[str],
-    points: np.ndarray,
-    lines: Sequence[int],
-    boxes: np.ndarray | None = None,
+class Row(NamedTuple):
+    """What one line, or record, of a file says.
+
+    Attributes:
+        line: its number in the file, from 1.
+        image: its name.
+        instance: which of those that the image shows; empty if it shows one.
+        points: by their names, some or all of the instance's.
+        box: left, top, right and bottom in pixels, NaN if there is none.
+    """
+
+    line: int
+    image: str
+    instance: str
+    points: dict[str, Point]
+    box: Sequence[float] = NO_BOX
+
+
+def point_of(path: Path, line: int, name: str, x: float, y: float) -> Point:
+    """Return a point as a line has it: -1 -1 is a missing one; one NaN alone is an `InputError`."""
+    if math.isnan(x) != math.isnan(y):
+        raise InputError(f"{path}, line {line}: point {shown(name)} has one coordinate alone")
+    return MISSING if x == y == -1 else (x, y)
+
+
+def table_of_rows(
+    path: Path, rows: Iterable[Row], names: Sequence[str] | None = None
 ) -> KeypointTable:
-    """Return what a format says of N rows that has points and perhaps boxes; repeats are left out.
+    """Gather instances of the rows that say something of each; what repeats is left out.
 
     Args:
         path: the file, for errors.
-        names: of the A points.
-        images: of each row.
-        ids: of each row's instance.
-        points: (N, A, 2).
-        lines: of each row, in the file.
-        boxes: (N, 4); none if not given.
+        rows: in the order of the file.
+        names: of the points; those of the rows in their order, if not given.
 
     Raises:
-        InputError: if an instance is there twice with other points.
+        InputError: if the names can't be those of points (`check_names`), or a point of an instance
+            is there twice, at other places.
     """
-    places: dict[str, int] = {}
-    for place, key in enumerate(ids):
-        first = places.setdefault(key, place)
-        if not np.array_equal(points[first], points[place], equal_nan=True):
-            raise InputError(
-                f"{path}, line {lines[place]}: {shown(key)} is there twice with other points, "
-                f"first on line {lines[first]}"
-            )
-    again, kept = len(ids) - len(places), list(places.values())
-    nothing = np.full((len(kept), 4), np.nan)
+    if names is not None:
+        check_names(str(path), names)
+    found, again = dict[str, Row](), 0
+    for row in rows:
+        key = f"{row.image}#{row.instance}" if row.instance else row.image
+        first = found.setdefault(key, row)
+        again += first is not row and row.points.keys() <= first.points.keys()
+        for name, point in row.points.items():
+            known = first.points.setdefault(name, point)
+            if known is not point and not np.array_equal(known, point, equal_nan=True):
+                raise InputError(
+                    f"{path}, line {row.line}: point {shown(name)} of {shown(key)} is there twice, "
+                    f"at other places; {shown(key)} is first on line {first.line}"
+                )
+    kept, nothing = list(found.values()), np.full((len(found), 4), np.nan)
+    if names is None:
+        names = list(dict.fromkeys(name for row in kept for name in row.points))
+        check_names(str(path), names)
+    points = [[row.points.get(name, MISSING) for name in names] for row in kept]
     return KeypointTable(
-        names=names,
-        images=[images[place] for place in kept],
-        points=points[kept],
-        boxes=nothing if boxes is None else boxes[kept],
+        names=list(names),
+        images=[row.image for row in kept],
+        points=np.array(points),
+        boxes=np.array([row.box for row in kept]),
         areas=nothing[:, 0],
-        ids=list(places),
+        ids=list(found),
         flip_pairs=[],
         sigmas=None,
         notices=[f"{path}: {again:,} lines that repeat another one left out"] if again else [],
         sizes=nothing[:, :2],
         turned=np.zeros(len(kept), dtype=bool),
+        y_up=False,
     )
