@@ -20,12 +20,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from datasets.fetching.catalogue import ARCHIVES, CATALOGUE, Item
 from datasets.fetching.installation import Job, install, is_in_place, plan
-from datasets.fetching.integrity import checksum
-from datasets.fetching.transfer import RetryPolicy, direct_address
+from datasets.fetching.transfer import HASHES, RetryPolicy, direct_address
 from utils.arguments import ArgumentParser, finite_float, natural, positive_float
 from utils.errors import InputError
+from utils.files import writing
 from utils.locks import acquire_lock
 from utils.script import run_script
+
+ROW = "{:<21} {:<14} {:<8} {}"
 
 
 def address(text: str) -> str:
@@ -38,6 +40,14 @@ def address(text: str) -> str:
         usable = False
     if not usable or re.search(r"[^!-~]", text):
         raise argparse.ArgumentTypeError(f"{text!r} is no http or https address")
+    return text
+
+
+def checksum(text: str) -> str:
+    """Parse an MD5, SHA-1 or SHA-256 in hexadecimal."""
+    if len(text) not in HASHES or not re.fullmatch("[0-9a-fA-F]+", text):
+        expected = "MD5, SHA-1 or SHA-256 (32, 40 or 64 hex digits)"
+        raise argparse.ArgumentTypeError(f"{text!r} is no {expected}")
     return text
 
 
@@ -82,33 +92,18 @@ def build_parser() -> ArgumentParser:
     return parser
 
 
-def list_items() -> str:
-    """Return all items: name, size, how it is fetched, folder; below, what it is and where from."""
-    row = "{:<21} {:<14} {:<8} {}"
-    lines = [row.format("NAME", "SIZE", "FETCHED", "LANDS IN")]
-    for item in CATALOGUE.values():
-        size = f"{item.size / 1e9:.2f} GB" if item.size else item.about
-        lines.append(row.format(item.name, size, "by name" if item.url else "by hand", item.folder))
-        lines += [f"    {item.title}", f"    licence: {item.licence}"]
-        lines.append(f"    {direct_address(item.url or item.page)}")
-        if item.checksum:
-            lines.append(f"    checksum {item.checksum}")
-    return "\n".join(lines)
-
-
-def describe(item: Item) -> str:
-    """Return all there is to say about one item, above all what to do by hand."""
-    size = f"{item.size:,} bytes" if item.size else item.about or "size not published"
-    lines = [
-        f"{item.name}: {item.title}",
-        f"{size}; lands in {item.folder}",
-        f"licence: {item.licence}",
-        f"page: {item.page}",
-        *([f"address: {direct_address(item.url)}"] if item.url else []),
-        *([f"checksum: {item.checksum}"] if item.checksum else []),
-        *textwrap.wrap(item.steps, 96, break_long_words=False, break_on_hyphens=False),
-    ]
-    return "\n  ".join(lines)
+def describe(item: Item, steps: bool = True) -> str:
+    """Return what there is to say about an item; steps: also what to do by hand, or besides."""
+    how = "by name" if item.url else "by hand"
+    lines = [ROW.format(item.name, item.size, how, item.folder), item.title]
+    lines += [f"licence: {item.licence}", f"page: {item.page}"]
+    if item.url:
+        lines.append(f"address: {direct_address(item.url)}")
+    if item.checksum:
+        lines.append(f"checksum: {item.checksum}")
+    if steps:
+        lines += textwrap.wrap(item.steps, 96, break_long_words=False, break_on_hyphens=False)
+    return "\n    ".join(lines)
 
 
 def check_names(names: list[str]) -> None:
@@ -124,16 +119,15 @@ def print_plan(job: Job) -> None:
     """Say what `install` would do."""
     print(describe(job.item))
     if job.file.exists():
-        print(f"  would use {job.file}, which is there already")
+        print(f"    would use {job.file}, which is there already")
     elif not job.url:
-        print("  would stop: this one is to be fetched by hand")
+        print("    would stop: this one is to be fetched by hand")
     else:
         part = job.file.with_name(job.file.name + ".part")
         begun = f", of which {part.stat().st_size} bytes are there" if part.exists() else ""
-        print(f"  would fetch {job.url} to {job.file}{begun}")
-    checked = [text for text in (job.size and f"{job.size} bytes", job.checksum) if text]
-    print(f"  would check: {', '.join(checked) or 'nothing, as nothing is known'}")
-    print(f"  would {'unpack into' if job.item.packed else 'leave it in'} {job.folder}")
+        print(f"    would fetch {job.url} to {job.file}{begun}")
+    print(f"    would check: {job.checksum or 'nothing, as nothing is known'}")
+    print(f"    would {'unpack into' if job.item.packed else 'leave it in'} {job.folder}")
 
 
 def obtain(job: Job, root: Path, policy: RetryPolicy, overwrite: bool, keep_archive: bool) -> bool:
@@ -165,19 +159,19 @@ def main() -> None:
     if not args.names:
         if hasattr(signal, "SIGPIPE"):  # the list may go into head, which stops reading
             signal.signal(signal.SIGPIPE, signal.SIG_DFL)
-        print(list_items())
+        print(ROW.format("NAME", "SIZE", "FETCHED", "LANDS IN"))
+        for item in CATALOGUE.values():
+            print(describe(item, steps=False))
         return
     policy = RetryPolicy(args.timeout, args.retries, args.backoff)
     by_hand = []
     for name in dict.fromkeys(args.names):
         job = plan(CATALOGUE[name], args.to, args.url, args.mirror, args.checksum)
-        try:
+        with writing(job.folder):
             if args.dry_run:
                 print_plan(job)
             elif not obtain(job, args.to, policy, args.overwrite, args.keep_archive):
                 by_hand.append(name)
-        except OSError as error:
-            raise InputError(f"{error.filename or name}: {error.strerror or error}") from error
     if by_hand:
         raise InputError(f"to be fetched by hand, as said above: {', '.join(by_hand)}")
 

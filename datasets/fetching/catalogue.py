@@ -1,7 +1,7 @@
 """Catalogue: the data sets and checkpoints of the paper, and where each comes from.
 
-A cell is empty (None or "") where nothing was published or we are not sure of it. Sizes are in
-bytes; folders and files are relative to the root of the repository.
+A cell is empty (None or "") where nothing was published or we are not sure of it. Folders and files
+are relative to the root of the repository.
 """
 
 from dataclasses import dataclass
@@ -25,8 +25,7 @@ class Item:
         file: name of the archive, or of the file itself if ``packed`` is False.
         page: a page for people that describes it or has the address.
         url: address of the file, where it has a public one.
-        size: bytes of the file, where known exactly; it is checked.
-        about: the size in words, where only that is known.
+        size: of the file, in words.
         checksum: MD5, SHA-1 or SHA-256 of the file, where published.
         holds: names that the folder has when the item is in place.
         is_exact: whether an archive without those names is refused.
@@ -42,8 +41,7 @@ class Item:
     file: str
     page: str
     url: str | None = None
-    size: int | None = None
-    about: str = ""
+    size: str = ""
     checksum: str | None = None
     holds: tuple[str, ...] = ()
     is_exact: bool = True
@@ -120,7 +118,7 @@ _ITEMS = (
         file="CUB_200_2011.tgz",
         page="https://www.vision.caltech.edu/datasets/cub_200_2011/",
         url="https://data.caltech.edu/records/65de6-vp158/files/CUB_200_2011.tgz",
-        size=1_150_585_339,
+        size="1.15 GB",
         checksum="97eceeb196236b17998738112f37df78",
         holds=("images",),
         steps="The scripts also need cub-lists, and the points, anno/train.dat and anno/val.dat, "
@@ -144,7 +142,7 @@ _ITEMS = (
         file="train_val_images.tar.gz",
         page="https://github.com/visipedia/inat_comp/tree/master/2017",
         url="https://ml-inat-competition-datasets.s3.amazonaws.com/2017/train_val_images.tar.gz",
-        about="186 GB",
+        size="186 GB",
         checksum="7c784ea5e424efaec655bd392f87301f",
         holds=("Aves",),
         only="train_val_images/Aves",
