@@ -2,16 +2,12 @@
 
 import argparse
 import builtins
-import functools
 import io
-import operator
 import os
 import pickle
-import runpy
 import shutil
 import stat
 import struct
-import subprocess
 import tarfile
 import zipfile
 from pathlib import Path
@@ -66,31 +62,16 @@ def objects(canary) -> dict:
     holder = np.empty(1, dtype=object)
     holder[0] = mkdir
     return {
-        "os.mkdir": mkdir,
         "os.system": Call(os.system, f"mkdir {path}"),
-        "subprocess": Call(subprocess.check_call, ["mkdir", path]),
-        "popen": Call(subprocess.Popen, ["mkdir", path]),
         "eval": Call(builtins.eval, code),
-        "exec": Call(builtins.exec, code),
-        "open": Call(builtins.open, path, "w"),
         "getattr": Call(getattr, mkdir, "real"),
-        "map": Call(list, Call(map, os.mkdir, [path])),
-        "partial": Call(functools.partial, os.mkdir, path),
-        "methodcaller": Call(operator.methodcaller, "mkdir", path),
-        "runpy": Call(runpy.run_path, path),
-        "copytree": Call(shutil.copytree, str(canary.parent), path),
         "torch.load": Call(torch.load, path),
-        "torch.hub": Call(torch.hub.download_url_to_file, "file:///etc/hostname", path),
-        "numpy.load": Call(np.load, path),
         "object array": holder,
         "in a namespace": argparse.Namespace(model="resnet18", extra=mkdir),
         "in a state": Stateful({"a": mkdir}),
         "state of a tensor": Call(torch.Tensor, state=(mkdir,)),
-        "in tuples and lists": [({"a": (1, [mkdir])},)],
-        "as a key": {Call(os.mkdir, path): 1},
         "module": torch.nn.Sequential(torch.nn.Linear(1, 1)),
         "scalar of an object": Call(np._core.multiarray.scalar, np.dtype("O"), mkdir),
-        "compile": Call(builtins.compile, code, "x", "exec"),
     }
 
 
@@ -127,9 +108,12 @@ def test_objects_in_a_checkpoint(tmp_path, name, form):
 @pytest.mark.parametrize("make", [raw, installed])
 @pytest.mark.parametrize(
     "function",
-    [("os", "mkdir"), ("posix", "mkdir"), ("nt", "mkdir"), ("builtins", "eval")]
-    + [("__builtin__", "eval"), ("torch.serialization", "os.mkdir"), ("numpy", "f2py.os.mkdir")]
-    + [("torch._utils", "os.mkdir"), ("argparse", "_os.mkdir"), ("collections", "_sys.exit")],
+    [
+        ("os", "mkdir"),
+        ("__builtin__", "eval"),
+        ("torch._utils", "os.mkdir"),
+        ("numpy", "f2py.os.mkdir"),
+    ],
     ids=".".join,
 )
 def test_pickles_written_by_hand(tmp_path, make, function):
@@ -182,66 +166,24 @@ def test_a_storage_larger_than_its_entry(tmp_path):
 # ---- archives ----
 
 
-def tar_member(name: str, kind: bytes = tarfile.REGTYPE, link: str = "", **fields):
-    info = tarfile.TarInfo(name)
-    info.type, info.linkname = kind, link
-    info.pax_headers = fields
-    return info
-
-
-def tars() -> dict:
-    """Return hostile members, each after a good file."""
-    link = tarfile.SYMTYPE
-    return {
-        "parent": [tar_member("../evil")],
-        "parent later": [tar_member("a/b/../../../evil")],
-        "absolute": [tar_member("/tmp/contrastlandmark_evil")],
-        "absolute by pax": [tar_member("evil", path="/tmp/contrastlandmark_evil")],
-        "parent by pax": [tar_member("evil", path="../evil")],
-        "drive": [tar_member("C:/evil")],
-        "backslash": [tar_member("..\\evil")],
-        "link": [tar_member("evil", link, "/etc")],
-        "through a link": [tar_member("evil", link, ".."), tar_member("evil/x")],
-        "link by pax": [tar_member("evil", link, "good", linkpath="..")],
-        "hard link": [tar_member("evil", tarfile.LNKTYPE, "../data.tar")],
-        "device": [tar_member("evil", tarfile.CHRTYPE)],
-        "pipe": [tar_member("evil", tarfile.FIFOTYPE)],
-        "sparse": [tar_member("evil", tarfile.GNUTYPE_SPARSE)],
-        "huge sparse": [
-            tar_member(
-                "evil",
-                **{"GNU.sparse.major": "0", "GNU.sparse.minor": "1"},
-                **{"GNU.sparse.map": "0,0", "GNU.sparse.size": "9" * 15},
-            )
-        ],
-        "twice": [tar_member("good")],
-        "twice, otherwise written": [tar_member("./good")],
-        "below a file": [tar_member("good/evil")],
-        "deep": [tar_member("/".join("evil" for _ in range(200)))],
-        "long": [tar_member("evil" * 200)],
-    }
-
-
-def zips() -> dict:
-    def special(kind):
-        info = zipfile.ZipInfo("evil")
-        info.external_attr = (kind | 0o777) << 16
-        return info
-
-    return {
-        "parent": "../evil",
-        "parent later": "a/../../evil",
-        "absolute": "/tmp/contrastlandmark_evil",
-        "drive": "C:/evil",
-        "backslash": "..\\evil",
-        "link": special(stat.S_IFLNK),
-        "pipe": special(stat.S_IFIFO),
-        "device": special(stat.S_IFBLK),
-        "twice": "good",
-        "twice, otherwise written": "./good",
-        "below a file": "good/evil",
-        "long": "evil" * 200,
-    }
+# tarfile's filter and zipfile see to most of it: one of each kind of way out.
+LINK = tarfile.SYMTYPE
+TARS = {
+    "parent": [("../evil", tarfile.REGTYPE, "")],
+    "absolute": [("/tmp/contrastlandmark_evil", tarfile.REGTYPE, "")],
+    "link": [("evil", LINK, "/etc")],
+    "through a link": [("evil", LINK, ".."), ("evil/x", tarfile.REGTYPE, "")],
+    "hard link": [("evil", tarfile.LNKTYPE, "../data.tar")],
+    "device": [("evil", tarfile.CHRTYPE, "")],
+    "sparse": [("evil", tarfile.GNUTYPE_SPARSE, "")],
+    "below a file": [("good/evil", tarfile.REGTYPE, "")],
+}
+ZIPS = {
+    "parent": ("../evil", 0),
+    "absolute": ("/tmp/contrastlandmark_evil", 0),
+    "link": ("evil", stat.S_IFLNK),
+    "below a file": ("good/evil", 0),
+}
 
 
 def unpacked_or_refused(path, folder):
@@ -258,22 +200,24 @@ def unpacked_or_refused(path, folder):
     assert not os.path.lexists("/tmp/contrastlandmark_evil")
 
 
-@pytest.mark.parametrize("name", tars())
+@pytest.mark.parametrize("name", TARS)
 @pytest.mark.parametrize("mode", ["w", "w:gz"])
 def test_hostile_tars(tmp_path, name, mode):
     path = tmp_path / "data.tar"
     with tarfile.open(path, mode, format=tarfile.PAX_FORMAT) as tar:
-        tar.addfile(tar_member("good"), io.BytesIO())
-        for member in tars()[name]:
-            tar.addfile(member, io.BytesIO())
+        for member, kind, link in [("good", tarfile.REGTYPE, ""), *TARS[name]]:
+            info = tarfile.TarInfo(member)
+            info.type, info.linkname = kind, link
+            tar.addfile(info, io.BytesIO())
     unpacked_or_refused(path, tmp_path)
 
 
-@pytest.mark.filterwarnings("ignore:Duplicate name")
-@pytest.mark.parametrize("name", zips())
+@pytest.mark.parametrize("name", ZIPS)
 def test_hostile_zips(tmp_path, name):
-    path = tmp_path / "data.zip"
+    path, (member, kind) = tmp_path / "data.zip", ZIPS[name]
+    entry = zipfile.ZipInfo(member)
+    entry.external_attr = (kind | 0o777) << 16
     with zipfile.ZipFile(path, "w") as file:
         file.writestr("good", b"good")
-        file.writestr(zips()[name], b"..")
+        file.writestr(entry, b"..")
     unpacked_or_refused(path, tmp_path)
