@@ -4,7 +4,6 @@
 """
 
 import argparse
-import csv
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +22,7 @@ from data_loader.readers.annotation_files import (
     read_lines,
     read_names,
 )
+from data_loader.readers.keypoint_csv import Csv
 from data_loader.readers.matlab_files import check_face_box, read_face_boxes, read_mat, read_pts
 from utils.arguments import allow_change
 from utils.errors import InputError
@@ -196,31 +196,14 @@ class AFLW_MTFL(FaceDataset):  # noqa: N801 (published name)
 
 def read_aflw_crops(path: Path) -> tuple[list[str], list[str], np.ndarray]:
     """Return original names, crop files and points (N, 5, 2), NaN if absent, of set 1's rows."""
-    originals, crops, points = [], [], []
-    rows = [csv_fields(line) for line in read_lines(path)]
-    if not rows or rows[0][1:4] != ["image_file", "crop_file", "set"]:
+    table = Csv(path, read_lines(path))
+    if table.rows[0].cells[1:4] != ["image_file", "crop_file", "set"]:
         raise InputError(f"{path}: expected a header ..., image_file, crop_file, set, x1, y1, ...")
-    for number, row in enumerate(rows[1:], 2):
-        try:
-            used, numbers = int(row[3]) == 1, [parse_coordinate(word) for word in row[4:14]]
-        except (IndexError, ValueError):
-            numbers = []
-        if len(numbers) != 10:
-            raise InputError(f"{path}, line {number}: expected names, a set and 10 finite numbers")
-        if used:
-            originals.append(row[1])
-            crops.append(row[2])
-            points.append(numbers)
+    rows = [(row.cells, table.numbers(row, range(3, 14))) for row in table.below(1)]
+    used = [(cells, numbers) for cells, (kind, *numbers) in rows if kind == 1]
+    originals, crops = ([cells[place] for cells, _ in used] for place in (1, 2))
     check_unique(path, crops)
-    return originals, crops, np.reshape(points, (-1, 5, 2))
-
-
-def csv_fields(line: str) -> list[str]:
-    """Return a line's fields; by itself, so that an odd quote doesn't swallow the lines after."""
-    try:
-        return next(csv.reader([line]), [])
-    except csv.Error:  # a field longer than the reader takes
-        return []
+    return originals, crops, np.reshape([numbers for _, numbers in used], (-1, 5, 2))
 
 
 class ThreeHundredW(FaceDataset):

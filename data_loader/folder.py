@@ -13,7 +13,7 @@ from data_loader.image_set import Colours, ImageSet, as_colours
 from data_loader.named_images import UnlabelledImages
 from data_loader.readers.coco_keypoints import read_coco_boxes
 from data_loader.readers.images import oriented_size
-from data_loader.readers.keypoint_images import locate
+from data_loader.readers.keypoint_files import locate
 from data_loader.views.random_view import BIRD_MEAN, BIRD_STD
 from utils.arguments import unit_interval
 from utils.errors import ImageError, InputError

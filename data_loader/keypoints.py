@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from data_loader.folder import OwnImages, count_turned
-from data_loader.framing import Box, box_or_none
+from data_loader.framing import box_or_none
 from data_loader.geometry import denormalize_points
 from data_loader.instances import boxes_of, flip_order, spans_of
 from data_loader.landmark_dataset import LandmarkDataset
@@ -122,18 +122,16 @@ class Keypoints(OwnImages, LandmarkDataset):
         self, root: Path, filenames: list[str], annotations: dict[str, np.ndarray]
     ) -> tuple[Path, list[str], dict[str, np.ndarray]]:
         """Mask points of training images that the network doesn't see; count those of others."""
-        visible = annotations["visible"]
-        shown = np.array(
-            [
-                self._is_shown(points, tuple(size), box_or_none(box))
-                for points, size, box in zip(
-                    annotations["keypoints"],
-                    annotations["sizes"].tolist(),
-                    annotations["boxes"],
-                    strict=True,
-                )
-            ]
-        )
+        visible, shown = annotations["visible"], np.ones_like(annotations["visible"])
+        for row, (width, height) in enumerate(annotations["sizes"].tolist()):
+            try:
+                box = box_or_none(annotations["boxes"][row])
+                if width:  # 0 of a bad image
+                    affine = self.framing.affine((width, height), box)
+                    points_px = affine(annotations["keypoints"][row]) - self.crop  # (A, 2)
+                    shown[row] = np.all((points_px > -1) & (points_px < self.side), axis=-1)
+            except ImageError:  # a box beside its image: said, with the file, when it is needed
+                continue
         if not (cut_off := int((visible & ~shown).sum())):
             return root, filenames, annotations
         how = f"{cut_off:,} of {visible.sum():,} points lie beyond what the network sees"
@@ -152,16 +150,6 @@ class Keypoints(OwnImages, LandmarkDataset):
         annotations = {name: rows[kept] for name, rows in annotations.items()}
         annotations["visible"] = visible[kept]
         return root, [filenames[row] for row in kept], annotations
-
-    def _is_shown(self, points: np.ndarray, size: tuple[int, int], box: Box | None) -> np.ndarray:
-        """Return which points (A, 2) of an image of some size lie in the network's input, (A,)."""
-        if 0 in size:  # a bad image
-            return np.ones(len(points), dtype=bool)
-        try:
-            points_px = self.framing.affine(size, box)(points) - self.crop
-        except ImageError:  # a box beside its image: said, with the file, when it is needed
-            return np.ones(len(points), dtype=bool)
-        return np.all((points_px > -1) & (points_px < self.side), axis=-1)
 
     def _sizes(self, root: Path, filenames: list[str], kept: np.ndarray) -> np.ndarray:
         """Return each image's width and height (N, 2), 0 if it is bad and to be skipped."""

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset
 
 from data_loader.image_set import ImageSet
 from data_loader.items import Items
@@ -73,25 +73,22 @@ class SeededSampler:
         return order[self.skipped :], seeds[self.skipped :]
 
 
-class RankBatches(Sampler):
-    """Yield this rank's chunk of each batch of B keys; in a single process, the whole batch.
+class RankBatches(SeededSampler):
+    """This rank's chunk of each batch of B keys; in a single process, the whole batch.
 
     Where the last batch has too few keys for all ranks, those without any get its first one,
     so that all take equally many steps: see `BatchSplit`.
     """
 
-    def __init__(self, sampler: SeededSampler, batch_size: int) -> None:
-        self.sampler, self.batch_size = sampler, batch_size
-
-    def set_epoch(self, epoch: int, skip: int = 0) -> None:
-        """Choose the epoch that comes next, but for its first ``skip`` keys over all ranks."""
-        self.sampler.set_epoch(epoch, skip)
+    def __init__(self, length: int, seed: int, shuffle: bool, batch_size: int) -> None:
+        super().__init__(length, seed, shuffle)
+        self.batch_size = batch_size
 
     def __len__(self) -> int:
-        return -(-len(self.sampler) // self.batch_size)
+        return -(-super().__len__() // self.batch_size)
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        order, seeds = self.sampler.keys()
+        order, seeds = self.keys()
         for first in range(0, len(order), self.batch_size):
             rows = slice(first, first + self.batch_size)
             # Numbers become Python's, some hundred bytes each, a batch at a time.
@@ -142,7 +139,7 @@ def build_loader(
     """
     length = len(dataset)  # type: ignore[arg-type]  # torch's Dataset declares no length
     workers = own_workers(num_workers) if shared else min(num_workers, available_cores())
-    batches = RankBatches(SeededSampler(length, seed, shuffle), batch_size)
+    batches = RankBatches(length, seed, shuffle, batch_size)
     return persistent_loader(SeededItems(dataset), workers, device, batch_sampler=batches)
 
 

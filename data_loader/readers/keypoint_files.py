@@ -1,21 +1,23 @@
-"""Reading of files of named points, in whichever of the known formats a file is.
+"""Reading of files of named points, in whichever known format, and of which images they name.
 
 Letters: N instances, A points.
 """
 
-from pathlib import Path
+import os
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from data_loader.readers.annotation_files import read_lines
+from data_loader.readers.annotation_files import read_lines, replace_backslashes
 from data_loader.readers.coco_keypoints import parse_coco
+from data_loader.readers.images import oriented_size
 from data_loader.readers.keypoint_csv import parse_csv
-from data_loader.readers.keypoint_images import locate, read_sizes
 from data_loader.readers.keypoint_names import find_flip_pairs, find_sigmas, shown, shown_list
 from data_loader.readers.keypoint_table import KeypointTable
 from data_loader.readers.tps_files import BEGIN, parse_tps
-from utils.errors import InputError
+from utils.errors import ImageError, InputError
 from utils.files import check_is_file
+from utils.log import progress
 
 HDF5 = b"\x89HDF"  # begins DeepLabCut's .h5 and SLEAP's .slp
 TOLERANCE = 0.01  # of an image's longer side: a click may miss the edge
@@ -121,3 +123,78 @@ def _check_inside(path: Path, table: KeypointTable) -> None:
             f"{path}: point {shown(table.names[place])} of {shown(table.images[row])} is at "
             f"({x:g}, {y:g}), beyond its {width:g} x {height:g} pixels{hint}"
         )
+
+
+def locate(path: Path, folder: Path, images: list[str]) -> tuple[list[str], list[str]]:
+    """Find named images below the data folder.
+
+    If none lies where its name says, the names may be relative to another folder: one and the same
+    change makes all of them fit, leading folders taken away or one put before.
+
+    Args:
+        path: the annotation file, for errors.
+        folder: the data folder.
+        images: N names.
+
+    Returns:
+        N names relative to the folder, and lines for the log.
+
+    Raises:
+        InputError: if images are absent; it names the first three and counts them.
+    """
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such folder; --data_folder names the images' folder")
+    images = replace_backslashes(folder, images)
+    names = list(dict.fromkeys(images))
+    absent = [name for name in names if not os.path.isfile(folder / name)]
+    if not absent:
+        return images, []
+    if len(absent) == len(names):
+        for taken, added in _shifts(folder, names):
+            moved = {
+                name: str(PurePosixPath(added, *PurePosixPath(name).parts[taken:]))
+                for name in names
+            }
+            if all(os.path.isfile(folder / new) for new in moved.values()):
+                first = f"{shown(names[0])} is {shown(moved[names[0]])}"
+                return [moved[name] for name in images], [f"{path}: below {folder}, {first}"]
+    raise InputError(
+        f"{path}: {len(absent):,} of the {len(names):,} images it names aren't below {folder}: "
+        f"{shown_list(absent)}"
+    )
+
+
+def _shifts(folder: Path, names: list[str]) -> list[tuple[int, str]]:
+    """Return how many leading folders all names share and may lose, or what may be added.
+
+    A folder is only added if no other one has the first image, too.
+    """
+    parts = [PurePosixPath(name).parts[:-1] for name in names]
+    shared = 0
+    while len({p[: shared + 1] for p in parts}) == 1 and shared < len(parts[0]):
+        shared += 1
+    shifts = [(taken, "") for taken in range(1, shared + 1)]
+    first = PurePosixPath(names[0])
+    if first.is_absolute() or ".." in first.parts:
+        return shifts
+    found = [
+        os.path.relpath(inside, folder)
+        for inside, _, _ in os.walk(folder)
+        if os.path.isfile(os.path.join(inside, names[0]))
+    ]
+    return shifts + ([(0, found[0])] if len(found) == 1 else [])
+
+
+def read_sizes(folder: Path, images: list[str]) -> tuple[np.ndarray, np.ndarray]:
+    """Return the width and height (N, 2) of images as their notes turn them, and which these turn.
+
+    NaN where an image can't be read; that is said when the image is needed. The second is (N,).
+    """
+    read: dict[str, tuple[tuple[float, float], bool]] = {}
+    for name in progress(list(dict.fromkeys(images)), "reading headers"):
+        try:
+            read[name] = oriented_size(folder / name)
+        except ImageError:
+            read[name] = (np.nan, np.nan), False
+    sizes, turned = zip(*(read[name] for name in images), strict=True)
+    return np.array(sizes, dtype=np.float64), np.array(turned, dtype=bool)

@@ -377,9 +377,9 @@ def test_aflw_points_that_do_not_fit(tmp_path, values, said):
         (",1,", ",", "line 2"),
         ("55.2500", "nan", "one coordinate alone"),
         ("55.2500", "x", "line 2"),
-        ("0,image90", '0,"image90', "line 2"),
+        ("0,image90", '0,"image90', "unexpected end of data"),
         ("1,image89", "1," + "x" * 200_000, "line 3"),  # a field beyond the csv reader's limit
-        (CSV_HEADER, "x" * 200_000, "expected a header"),
+        (CSV_HEADER, "x" * 200_000, "line 1"),
         ("crops/00002.jpg", "crops/00000.jpg", "crops/00000.jpg appears twice"),
     ],
 )

@@ -10,9 +10,8 @@ from data_loader.few_shot import restrict, save_picks
 from data_loader.framing import FITS
 from data_loader.geometry import normalize_points
 from data_loader.keypoints import Keypoints
-from data_loader.readers import keypoint_images
-from data_loader.readers.keypoint_files import read_keypoints
-from data_loader.readers.keypoint_images import read_sizes
+from data_loader.readers import keypoint_files
+from data_loader.readers.keypoint_files import read_keypoints, read_sizes
 from tests.data_loader.layouts import bright_spot, complaint, dot_image, save_image
 from tests.data_loader.own_tables import NAMES, SIZE, table_of, write_dots, write_long_csv
 
@@ -162,8 +161,8 @@ def test_headers_are_read_once(tmp_path, monkeypatch):
     folder = tmp_path / "own"
     table = write_dots(folder, 3)
     write_long_csv(tmp_path / "points.csv", table)
-    opened, real = [], keypoint_images.oriented_size
-    for module in (keypoint_images, keypoints):
+    opened, real = [], keypoint_files.oriented_size
+    for module in (keypoint_files, keypoints):
         monkeypatch.setattr(module, "oriented_size", lambda path: opened.append(path) or real(path))
     dataset = Keypoints(read_keypoints(tmp_path / "points.csv", folder), folder, "train", **FRAME)
     assert len(opened) == 3 and dataset.annotations["sizes"].tolist() == [list(SIZE)] * 3
