@@ -1,10 +1,9 @@
 """The decoded squares of a data set in one file, read by all worker processes and later runs.
 
 A folder ``images-KEY`` holds ``images.npy`` (N, S, S, 3), uint8, mapped into memory, and
-``manifest.json`` with its size. If some images couldn't be read (`bad_images`), ``bad.json`` lists
-which and why; their rows are zeros. It is written elsewhere and renamed when whole. The key
-changes with all that the squares depend on, so an old cache is never taken for a new one, and any
-of these folders may be deleted.
+``manifest.json``, which lists images that couldn't be read (`bad_images`), whose rows are zeros. It
+is written elsewhere and renamed when whole. The key changes with all that the squares depend on, so
+an old cache is never taken for a new one, and any of these folders may be deleted.
 
 Letters: N images, S the side of a square.
 """
@@ -29,7 +28,7 @@ from utils.locks import find_or_build
 from utils.log import Stopwatch
 
 FORMAT = 2  # to be raised when an image's square comes out otherwise, or the files do
-IMAGES, MANIFEST, BAD = "images.npy", "manifest.json", "bad.json"
+IMAGES, MANIFEST = "images.npy", "manifest.json"
 
 
 class ImageCache:
@@ -42,19 +41,11 @@ class ImageCache:
         self.folder = folder
         # As a plain array: indexing NumPy's memmap class takes longer.
         self.images = np.asarray(np.load(folder / IMAGES, mmap_mode="r"))
-        listed = json.loads((folder / BAD).read_text()) if (folder / BAD).exists() else {}
-        self.bad = {int(place): reason for place, reason in listed.items()}
+        noted = json.loads((folder / MANIFEST).read_text())
+        self.bad = {int(place): reason for place, reason in noted.get("bad", {}).items()}
 
     def __reduce__(self) -> tuple:
         return ImageCache, (self.folder,)  # else the images would be pickled
-
-    def manifest(self) -> dict:
-        """Return what the manifest must say."""
-        size, shape = (self.folder / IMAGES).stat().st_size, list(self.images.shape)
-        facts = {"format": FORMAT, "shapes": {IMAGES: shape}, "bytes": {IMAGES: size}}
-        if self.bad:
-            facts["bad"] = {str(place): reason for place, reason in self.bad.items()}
-        return facts
 
 
 def marked_square(dataset: NamedImages, index: int) -> tuple[Tensor, str]:
@@ -91,18 +82,12 @@ def cache_images(
     """
     dataset.image_cache = None
     path, watch = folder / f"images-{cache_key(dataset)}", Stopwatch()
-
-    def write(unfinished: Path) -> None:
-        write_arrays(unfinished, dataset, num_workers)
-        with synced(unfinished / MANIFEST) as file:
-            file.write(json.dumps(ImageCache(unfinished).manifest()).encode())
-
     dataset.image_cache, built = find_or_build(
         path,
         "the image cache",
         len(dataset) * dataset.imwidth**2 * 3,
         lambda: open_cache(path, dataset),
-        write,
+        partial(write_cache, dataset, num_workers),
         log_line,
     )
     size, bad = dataset.image_cache.images.nbytes / 1e9, len(dataset.image_cache.bad)
@@ -135,15 +120,14 @@ def open_cache(path: Path, dataset: NamedImages) -> ImageCache | None:
     """Return the cache in a folder; None if it is absent, damaged or of other images."""
     try:
         cache = ImageCache(path)
-        whole = json.loads((path / MANIFEST).read_text()) == cache.manifest()
     except Exception:  # NumPy raises whatever a damaged file makes it
         return None
     fits = cache.images.shape == (len(dataset), dataset.imwidth, dataset.imwidth, 3)
-    return cache if whole and fits and cache.images.dtype == np.uint8 else None
+    return cache if fits and cache.images.dtype == np.uint8 else None
 
 
-def write_arrays(folder: Path, dataset: NamedImages, num_workers: int) -> None:
-    """Write the squares in their order, however many processes decode."""
+def write_cache(dataset: NamedImages, num_workers: int, folder: Path) -> None:
+    """Write the squares in their order, however many processes decode, and the manifest."""
     batches = read_all(dataset, partial(marked_square, dataset), num_workers, "image cache")
     shape = (len(dataset), dataset.imwidth, dataset.imwidth, 3)
     bad: dict[int, str] = {}
@@ -157,6 +141,5 @@ def write_arrays(folder: Path, dataset: NamedImages, num_workers: int) -> None:
             bad |= {place: reason for place, reason in enumerate(reasons, first) if reason}
             check_few(dataset, bad)
             first += len(images)
-    if bad:
-        with synced(folder / BAD) as file:
-            file.write(json.dumps(bad).encode())
+    with synced(folder / MANIFEST) as file:
+        file.write(json.dumps({"bad": bad}).encode())

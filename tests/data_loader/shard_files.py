@@ -44,8 +44,12 @@ def write_shards(folder, counts) -> str:
     return str(folder / f"birds-{{000..{len(counts) - 1:03}}}.tar")
 
 
-def write_index(path, *entries, **options):
-    """Write an index of (url, nsamples); return its path as a string."""
-    shardlist = [{"url": url, "nsamples": count} for url, count in entries]
-    path.write_text(json.dumps({"wids_version": 1, "shardlist": shardlist} | options))
+def write_index(path, *entries):
+    """Write an index of (url, nsamples) as WebDataset's tool does; return its path as a string."""
+    shardlist = [
+        {"url": url, "md5sum": "0" * 32, "nsamples": count, "filesize": 10240}
+        for url, count in entries
+    ]
+    index = {"__kind__": "wids-shard-index-v1", "wids_version": 1, "name": "x"}
+    path.write_text(json.dumps(index | {"shardlist": shardlist}))
     return str(path)

@@ -1,16 +1,11 @@
 """Shards are found, counted and read; what is in them is not trusted."""
 
 import gzip
-import io
-import json
 import os
-import pickle
 import tarfile
 
 import pytest
-from PIL import Image
 
-from data_loader.readers.images import open_image
 from data_loader.storage import shards
 from data_loader.storage.shards import (
     Shard,
@@ -20,7 +15,7 @@ from data_loader.storage.shards import (
     image_key,
     images,
 )
-from tests.data_loader.layouts import complaint, huge_png
+from tests.data_loader.layouts import complaint
 from tests.data_loader.shard_files import image, write_index, write_shards, write_tar
 
 
@@ -87,13 +82,8 @@ def test_a_shard_named_twice(tmp_path):
 def test_nothing_is_run_or_fetched(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     canary = tmp_path / "canary"
-    commands = [
-        f"pipe:touch {canary}",
-        f"pipe:touch {canary} #.tar",
-        f"pipe:touch {canary}{{a,b}}.tar",
-    ]
-    others = ["http://localhost:9/a.tar", "s3://a/b.tar", "file:///etc/passwd", "gs://{0..3}.tar"]
-    for name in commands + others:
+    commands = [f"pipe:touch {canary}", f"pipe:touch {canary}{{a,b}}.tar"]
+    for name in [*commands, "http://localhost:9/a.tar", "s3://a/b.tar", "file:///etc/passwd"]:
         assert "shards are files" in complaint(find_shards, name)
         index = write_index(tmp_path / "i.json", (name, 1))
         assert "shards are files" in complaint(find_shards, index)
@@ -109,47 +99,26 @@ def test_nothing_is_run_or_fetched(tmp_path, monkeypatch):
     assert not canary.exists()
 
 
+ENTRIES = ["3", "[]", "{}", '{"url": "birds-000.tar"}', '{"url": "absent.tar", "nsamples": 3}']
+ENTRIES += [f'{{"url": {url}, "nsamples": 3}}' for url in ("3", "null", '""', '["birds-000.tar"]')]
+COUNTS = ("-1", "0", "3.0", '"3"', "true", "null", "1e3")
+ENTRIES += [f'{{"url": "birds-000.tar", "nsamples": {count}}}' for count in COUNTS]
+
+
 @pytest.mark.parametrize(
     "content",
     [
-        "",
-        "[]",
-        "3",
-        "{",
-        "{}",
-        "[" * 100_000,
+        *("", "[]", "3", "{", "{}", "[" * 100_000, "\xff"),
         '{"wids_version": 2, "shardlist": [{"url": "birds-000.tar", "nsamples": 3}]}',
         '{"wids_version": 1, "shardlist": []}',
         '{"wids_version": 1, "shardlist": {"url": "birds-000.tar"}}',
-        *(
-            '{"wids_version": 1, "shardlist": [' + entry + "]}"
-            for entry in (
-                "3",
-                "[]",
-                "{}",
-                '{"url": "birds-000.tar"}',
-                '{"url": 3, "nsamples": 3}',
-                '{"url": null, "nsamples": 3}',
-                '{"url": "", "nsamples": 3}',
-                '{"url": ["birds-000.tar"], "nsamples": 3}',
-                '{"url": "absent.tar", "nsamples": 3}',
-                *(
-                    '{"url": "birds-000.tar", "nsamples": ' + count + "}"
-                    for count in ("-1", "0", "3.0", '"3"', "true", "null", "1e3", "99999999999999")
-                ),
-            )
-        ),
+        *(f'{{"wids_version": 1, "shardlist": [{entry}]}}' for entry in ENTRIES),
     ],
 )
 def test_an_index_of_another_form(tmp_path, content):
     write_shards(tmp_path, [3])
-    (tmp_path / "i.json").write_text(content)
+    (tmp_path / "i.json").write_text(content, encoding="latin-1")
     assert str(tmp_path) in complaint(find_shards, str(tmp_path / "i.json"))
-
-
-def test_an_index_that_is_no_text(tmp_path):
-    (tmp_path / "i.json").write_bytes(bytes(range(256)))
-    assert str(tmp_path / "i.json") in complaint(find_shards, str(tmp_path / "i.json"))
 
 
 # ---- reading ----
@@ -233,23 +202,6 @@ def test_dots_in_names(tmp_path):
     assert "two images with the key 'IMG_2019.04.12'" in complaint(find_shards, str(path))
 
 
-def test_pickles_and_programs_are_never_loaded(tmp_path):
-    canary = tmp_path / "canary"
-
-    class Evil:
-        def __reduce__(self):
-            return os.mkdir, (str(canary),)
-
-    evil = pickle.dumps(Evil())
-    suffixes = ("pyd", "pkl", "pth", "pickle", "npy", "pt", "cls", "ten")
-    members = [(f"a.{suffix}", evil) for suffix in suffixes]
-    path = write_tar(tmp_path / "a.tar", [*members, ("a.jpg", image(7)), ("b.jpg", evil)])
-    first, second = read_all(path)
-    assert first.data == image(7)
-    assert f"{path}/b.jpg: not an image" in complaint(open_image, *second)
-    assert not canary.exists()
-
-
 def test_names_that_lead_elsewhere_are_only_names(tmp_path):
     folder = tmp_path / "in"
     folder.mkdir()
@@ -273,14 +225,12 @@ def test_links_and_devices_are_no_images(tmp_path, kind):
     assert f"{path}: unusable shard ('b.jpg' is a link or device)" in complaint(read_all, path, 3)
 
 
-def test_two_images_of_one_key(tmp_path):
-    for other in ("a.jpg", "a.png", "a.JPG"):
-        members = [("a.jpg", image(0)), (other, image(1)), ("c.jpg", image(2))]
-        apart = [members[0], members[2], members[1]]
-        for order in (members, apart):
-            path = write_tar(tmp_path / "a.tar", order)
-            for action, count in ((count_images, ()), (read_all, (3,))):
-                assert f"{path}: unusable shard (two images" in complaint(action, path, *count)
+@pytest.mark.parametrize("other", ["a.jpg", "a.png", "a.JPG"])
+def test_two_images_of_one_key(tmp_path, other):
+    for names in (("a.jpg", other, "c.jpg"), ("a.jpg", "c.jpg", other)):
+        path = write_tar(tmp_path / "a.tar", [(name, image(0)) for name in names])
+        for action, count in ((count_images, ()), (read_all, (3,))):
+            assert f"{path}: unusable shard (two images" in complaint(action, path, *count)
 
 
 @pytest.mark.parametrize("count", [1, 3, 5, 6])
@@ -308,13 +258,6 @@ def test_files_that_are_no_shards(tmp_path):
     assert f"{path}: no such shard" in complaint(read_all, path, 1)
 
 
-def test_a_name_that_begins_as_a_compressed_file(tmp_path):
-    """Nothing is inflated."""
-    members = [("BZh91AY&SY.jpg", image(1)), ("a.jpg", image(0))]
-    path = write_tar(tmp_path / "a.tar", members)
-    assert [i.data for i in read_all(path)] == [image(1), image(0)]
-
-
 def test_shards_cut_short(tmp_path):
     write_shards(tmp_path, [4])
     path = tmp_path / "birds-000.tar"
@@ -325,12 +268,6 @@ def test_shards_cut_short(tmp_path):
         assert str(path) in complaint(count_images, path)
         if length < ends - 1536:  # behind the last image there is a label
             assert str(path) in complaint(read_all, path, 4)
-
-
-def image_alone(path) -> bytes:
-    """Return a shard's content without its end: an image, to which members may be added."""
-    content = write_tar(path, [("a.jpg", image(0))]).read_bytes().rstrip(b"\0")
-    return content + bytes(-len(content) % 512)
 
 
 def header(name: str, size: bytes, kind: bytes = b"0") -> bytes:
@@ -358,59 +295,8 @@ def header(name: str, size: bytes, kind: bytes = b"0") -> bytes:
 )
 def test_sizes_that_lie(tmp_path, size, kind):
     path = tmp_path / "a.tar"
-    start = image_alone(path)
-    path.write_bytes(start + header("b.jpg", size, kind) + bytes(10240))
-    assert str(path) in complaint(count_images, path)
-    assert str(path) in complaint(read_all, path, 3)
-    path.write_bytes(header("b.jpg", size, kind) + bytes(10240))
-    assert str(path) in complaint(count_images, path)
-    assert str(path) in complaint(read_all, path, 3)
-
-
-@pytest.mark.parametrize("kind", [b"0", b"L", b"x"])
-def test_large_members_are_not_read(tmp_path, monkeypatch, kind):
-    """The file does hold as much, which costs nothing where files may have holes."""
-    monkeypatch.setattr(shards, "MAX_MEMBER", 100_000)
-    path = tmp_path / "a.tar"
-    start = image_alone(path)
-    path.write_bytes(start + header("b.jpg", b"%011o\0" % 10**6, kind))
-    os.truncate(path, 2 * 10**6)
-    for action in (count_images, lambda path: read_all(path, 3)):
-        assert "a member of " in complaint(action, path)
-
-
-def test_long_names_are_not_taken_apart(tmp_path):
-    path = write_tar(tmp_path / "a.tar", [("/" * 10**6 + "a.jpg", image(0))])
-    assert "a name of 1000005 characters" in complaint(count_images, path)
-    assert "a name of 1000005 characters" in complaint(read_all, path, 1)
-
-
-def test_a_decompression_bomb_is_found_before_decoding(tmp_path):
-    path = write_tar(tmp_path / "a.tar", [("a.png", huge_png(60_000, 60_000)), ("b.jpg", b"text")])
-    first, second = read_all(path)
-    assert f"{path}/a.png: unreadable image (Image size (3600000000 pixels" in complaint(
-        open_image, *first
-    )
-    assert f"{path}/b.jpg: not an image" in complaint(open_image, *second)
-
-
-def test_images_in_shards_follow_the_rules_of_files(tmp_path):
-    buffer = io.BytesIO()
-    Image.new("I;16", (9, 5), 0x1234).save(buffer, format="PNG")
-    path = write_tar(tmp_path / "a.tar", [("a.png", buffer.getvalue())])
-    image = open_image(*read_all(path)[0])
-    assert (image.mode, image.size, image.getpixel((0, 0))) == ("RGB", (9, 5), (0x12,) * 3)
-
-
-def test_the_index_of_webdatasets_own_tool(tmp_path):
-    """As its documentation shows it, with what else it writes."""
-    write_shards(tmp_path, [2])
-    entry = {"url": "birds-000.tar", "md5sum": "0" * 32, "nsamples": 2, "filesize": 10240}
-    index = {
-        "__kind__": "wids-shard-index-v1",
-        "wids_version": 1,
-        "name": "x",
-        "shardlist": [entry],
-    }
-    (tmp_path / "i.json").write_text(json.dumps(index))
-    assert find_shards(str(tmp_path / "i.json")) == [Shard(tmp_path / "birds-000.tar", 2)]
+    first = write_tar(path, [("a.jpg", image(0))]).read_bytes().rstrip(b"\0")
+    for start in (b"", first + bytes(-len(first) % 512)):
+        path.write_bytes(start + header("b.jpg", size, kind) + bytes(10240))
+        assert str(path) in complaint(count_images, path)
+        assert str(path) in complaint(read_all, path, 3)
