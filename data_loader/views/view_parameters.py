@@ -44,7 +44,7 @@ def sample_view(side: int, smallest_scale: float) -> OneView:
         box=sample_box(side, smallest_scale),
         order=torch.randperm(4).tolist(),
         factors=torch.empty(3).uniform_(1 - JITTER, 1 + JITTER).tolist(),
-        colour=pca_shift(PCA_ALPHA * torch.randn(3)),
+        colour=(PCA_VECTORS @ (PCA_ALPHA * torch.randn(3) * PCA_VALUES))[:, None, None],
     )
 
 
@@ -59,11 +59,6 @@ def sample_box(side: int, smallest_scale: float) -> Window:
             left = int(torch.randint(side - width + 1, ()))
             return left, top, left + width, top + height
     return 0, 0, side, side
-
-
-def pca_shift(alpha: Tensor) -> Tensor:
-    """Return AlexNet's colour (3, 1, 1), given how far it is along each principal component."""
-    return (PCA_VECTORS @ (alpha * PCA_VALUES))[:, None, None]
 
 
 class ViewParameters(NamedTuple):

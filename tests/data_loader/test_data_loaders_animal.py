@@ -53,39 +53,13 @@ def test_inat_takes_a_folder_or_a_list_that_needs_none(tmp_path, monkeypatch):
     assert str(tmp_path / "gone") in complaint(InatAve, tmp_path / "gone")
 
 
-def test_an_image_without_points_can_be_one_view(tmp_path):
+def test_inat_gives_pairs_by_default_and_at_224_px(tmp_path):
     write_inat(tmp_path, ["a/1.jpg"])
-    options = {"imwidth": 40, "crop": 4, "do_augmentations": False}
-    pair, single = InatAve(tmp_path, **options), InatAve(tmp_path, pair_image=False, **options)
-    data, second, third, index = single[0]
-    assert torch.equal(data, pair[0][0][:3])
-    assert (int(second), int(third), index) == (-1, -1, 0)
-
-
-@pytest.mark.parametrize("native", [False, True])
-def test_cubs_names_may_have_spaces_and_windows_separators(tmp_path, native):
-    parts = write_cub(tmp_path, native)
-    old, new = CUB_NAMES[1], "001.Black Tern/b 2.jpg"
-    (tmp_path / "images" / new).parent.mkdir()
-    (tmp_path / "images" / old).rename(tmp_path / "images" / new)
-    (tmp_path / "split/train.txt").write_text("C:\\my birds\\images\\001.Black Tern\\b 2.jpg\n")
-    if native:
-        path = tmp_path / "images.txt"
-        path.write_text(path.read_text().replace(old, new.replace("/", "\\")))
-    else:
-        table = dat_table([new], parts[[1]])
-        (tmp_path / "anno/train.dat").write_bytes(torch7(table))
-    dataset = CUB(tmp_path, train=True)
-    assert dataset.filenames == [new]
-    assert np.allclose(dataset.annotations["keypoints"], parts[[1], :, :2], atol=1e-6)
-
-
-def test_inat_pairs_by_default_and_at_224_px(tmp_path):
-    write_inat(tmp_path, ["a/1.jpg"])
-    torch.manual_seed(0)
-    data, second, third, index = InatAve(tmp_path)[0]
-    assert data.shape == (6, 224, 224)
-    assert (int(second), int(third), index) == (-1, -1, 0)
+    single = InatAve(tmp_path, pair_image=False, imwidth=40, crop=4, do_augmentations=False)
+    for dataset, shape in ((InatAve(tmp_path), (6, 224, 224)), (single, (3, 32, 32))):
+        data, second, third, index = dataset[0]
+        assert data.shape == shape
+        assert (int(second), int(third), index) == (-1, -1, 0)
 
 
 def test_inat_images_are_resized_to_a_square_and_cropped(tmp_path):
@@ -96,15 +70,9 @@ def test_inat_images_are_resized_to_a_square_and_cropped(tmp_path):
     assert torch.equal(data[:3], data[3:])
     # (20 + .5) * 60 / 120 - .5 - 5 and (30 + .5) * 60 / 80 - .5 - 5.
     assert np.abs(bright_spot(data[:3], dataset) - (4.75, 17.375)).max() < 0.1
-
-
-def test_birds_are_standardised_by_imagenets_colours(tmp_path):
-    write_inat(tmp_path, ["a/1.jpg"])
-    dataset = InatAve(tmp_path, do_augmentations=False, imwidth=32)
-    white, black = dataset.normalize(torch.ones(3, 2, 2)), dataset.normalize(torch.zeros(3, 2, 2))
+    # Birds are standardised by ImageNet's colours.
     mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
-    assert torch.allclose(white[:, 0, 0], (1 - mean) / std)
-    assert torch.allclose(black[:, 1, 1], -mean / std)
+    assert torch.allclose(dataset.normalize(torch.ones(3, 2, 2))[:, 0, 0], (1 - mean) / std)
     assert (CUB.mean, CUB.std) == (InatAve.mean, InatAve.std)
 
 
@@ -157,26 +125,6 @@ def test_cub_items_tell_which_parts_are_visible(cub):
         assert visible.tolist() == [(a + i) % 3 != 0 for a in range(15)]
 
 
-def test_cub_annotations_at_once_are_those_of_the_items(cub):
-    dataset = CUB(cub[0], train=True, imwidth=32, crop=3)
-    points_norm, visible = dataset.annotation_tensors()
-    items = [dataset[i] for i in range(3)]
-    assert torch.allclose(points_norm, torch.stack([item[2] for item in items]), atol=1e-6)
-    assert visible.dtype == torch.bool
-    assert torch.equal(visible, torch.stack([item[1] for item in items]))
-
-
-def test_cub_can_be_warped(cub):
-    dataset, plain = (CUB(cub[0], train=True, imwidth=64, TPS_aug=w) for w in (True, False))
-    torch.manual_seed(0)
-    for index, i in enumerate(CUB_SPLITS["train"]):
-        data, visible, points_norm, _ = dataset[index]
-        point = (points_norm[shown_part(i)].numpy() + 1) / 2 * 63
-        assert np.abs(bright_spot(data, dataset) - point).max() < 0.9
-        assert torch.equal(visible, plain[index][1])
-        assert (points_norm - plain[index][2]).abs().max() > 1e-3
-
-
 def test_cub_from_the_command_line(cub, monkeypatch):
     root, _ = cub
     parser = argparse.ArgumentParser()
@@ -215,6 +163,24 @@ def test_cub_list_replaces_that_of_training_only(cub):
     for split in ("val", "test"):
         other = CUB(root, **{split: True}, imagelist=str(root / "few.txt"))
         assert other.filenames == [CUB_NAMES[i] for i in CUB_SPLITS[split]]
+
+
+@pytest.mark.parametrize("native", [False, True])
+def test_cubs_names_may_have_spaces_and_windows_separators(tmp_path, native):
+    parts = write_cub(tmp_path, native)
+    old, new = CUB_NAMES[1], "001.Black Tern/b 2.jpg"
+    (tmp_path / "images" / new).parent.mkdir()
+    (tmp_path / "images" / old).rename(tmp_path / "images" / new)
+    (tmp_path / "split/train.txt").write_text("C:\\my birds\\images\\001.Black Tern\\b 2.jpg\n")
+    if native:
+        path = tmp_path / "images.txt"
+        path.write_text(path.read_text().replace(old, new.replace("/", "\\")))
+    else:
+        table = dat_table([new], parts[[1]])
+        (tmp_path / "anno/train.dat").write_bytes(torch7(table))
+    dataset = CUB(tmp_path, train=True)
+    assert dataset.filenames == [new]
+    assert np.allclose(dataset.annotations["keypoints"], parts[[1], :, :2], atol=1e-6)
 
 
 @pytest.mark.parametrize("splits", [{}, {"train": True, "val": True}, {"val": True, "test": True}])
@@ -258,12 +224,3 @@ def test_images_of_cub_as_the_published_loader_gives_them():
             assert np.quantile(off, 0.999) < 2 / 255 / 0.22
             items += 1
     assert items == 9
-
-
-@needs_faces
-def test_images_of_inat_are_sorted():
-    dataset = InatAve(FACES / "inat/Aves", imwidth=32, do_augmentations=False)
-    found = sorted(str(p) for p in (FACES / "inat/Aves").iterdir())
-    wanted = [f"{f}/{n}" for f in found for n in sorted(p.name for p in (FACES / f).iterdir())]
-    assert [str(dataset.folder / name) for name in dataset.filenames] == wanted
-    assert dataset[3][0].shape == (6, 32, 32)

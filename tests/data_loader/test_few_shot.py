@@ -5,7 +5,7 @@ import pytest
 import scipy.io
 import torch
 
-from data_loader.data_loaders_face import AFLW, ThreeHundredW
+from data_loader.data_loaders_face import AFLW
 from data_loader.few_shot import (
     Picks,
     load_picks,
@@ -15,7 +15,7 @@ from data_loader.few_shot import (
     tile_picks,
 )
 from data_loader.readers.matlab_files import read_mat
-from tests.data_loader.layouts import complaint, write_300w, write_aflw, write_text
+from tests.data_loader.layouts import complaint, write_aflw, write_text
 
 SINGLE = {"pair_image": False, "do_augmentations": False, "imwidth": 40, "crop": 2}
 SIZES = [(30 + i, 50 - i) for i in range(9)]
@@ -36,38 +36,17 @@ def folder(tmp_path):
 # ---- drawing ----
 
 
-@pytest.mark.parametrize(("total", "count"), [(50, 1), (50, 10), (50, 50), (1, 1)])
-def test_picks_are_so_many_different_places(total, count):
-    picks = sample_picks(total, count, seed=3)
-    assert len(picks) == count == len(set(picks.tolist()))
-    assert picks.min() >= 0 and picks.max() < total
-
-
-def test_picks_follow_the_seed_alone():
+def test_picks_follow_the_seed_alone_and_leave_the_other_generators():
     np.random.seed(0)
     first = sample_picks(1000, 20, seed=5)
+    assert len(set(first.tolist())) == 20
     np.random.seed(1)
-    np.random.rand(7)
+    before = np.random.get_state()[1].copy(), torch.get_rng_state()
     assert np.array_equal(sample_picks(1000, 20, seed=5), first)
     assert not np.array_equal(np.sort(sample_picks(1000, 20, seed=6)), np.sort(first))
     assert len(sample_picks(1000, 20, seed=2**40)) == 20
-
-
-def test_picks_leave_the_other_generators_alone():
-    np.random.seed(3)
-    torch.manual_seed(3)
-    before = np.random.get_state()[1].copy(), torch.get_rng_state()
-    sample_picks(100, 10, seed=0)
     assert np.array_equal(np.random.get_state()[1], before[0])
     assert torch.equal(torch.get_rng_state(), before[1])
-
-
-def test_every_image_is_as_likely():
-    counts = np.zeros(20)
-    for seed in range(1500):
-        counts[sample_picks(20, 5, seed)] += 1
-    # Binomial: 1500 draws, share 1/4: 375 +- 16.8.
-    assert np.abs(counts - 375).max() < 4 * 16.8
 
 
 @pytest.mark.parametrize("count", [0, 51, 1000])
@@ -85,9 +64,7 @@ def test_picks_that_are_not_there_are_refused(count):
         (10, 19_000, 1000, 100),
         (7, 19_000, 1000, 142),  # floor(142.86)
         (10, 95, 1000, 9),  # no more than there are images
-        (10, 95, 30, 3),
         (10, 95, 39, 3),
-        (10, 95, 10, 1),
         (10, 95, 5, 1),  # at least once
         (95, 95, 1000, 1),
     ],
@@ -109,16 +86,6 @@ def test_saved_picks_can_be_read_and_come_back(root, folder):
     assert (folder / "datalist.txt").read_text() == "4\n0\n7\n"
     assert (folder / "namelist.txt").read_text() == "train_5.jpg\ntrain_9.jpg\ntrain_2.jpg\n"
     assert load_picks(folder, dataset).tolist() == [4, 0, 7]
-
-
-def test_saved_picks_are_found_by_name_in_a_data_set_of_another_order(root, folder):
-    dataset = AFLW(root, **SINGLE)
-    write_text(folder / "namelist.txt", "train_5.jpg", "train_9.jpg", "train_2.jpg")
-    write_text(folder / "datalist.txt", "4", "0", "7")  # not what counts
-    dataset.select(list(range(8, -1, -1)))
-    assert load_picks(folder, dataset).tolist() == [4, 8, 1]
-    dataset.select([4, 8, 1])
-    assert load_picks(folder, dataset).tolist() == [0, 1, 2]
 
 
 @pytest.mark.parametrize(
@@ -196,15 +163,3 @@ def test_a_resumed_run_keeps_its_images_whatever_the_seed_and_the_order(root, fo
 def test_a_resumed_run_without_a_name_list_draws_by_its_seed(root, folder):
     assert restricted(root, 4, seed=3, noted_in=folder)[1] == restricted(root, 4, seed=3)[1]
     assert restricted(root, 4, seed=3, noted_in=folder / "gone")[1].places
-
-
-def test_300w_can_be_restricted_too(tmp_path):
-    names = {"afw": ["a_1.png", "a_2.png"], "helen/trainset": ["a_1.png", "h.png"]}
-    write_300w(tmp_path, names)
-    dataset, whole = ThreeHundredW(tmp_path, **SINGLE), ThreeHundredW(tmp_path, **SINGLE)
-    restrict(dataset, 2, repeat=True, num_per_epoch=1000, seed=0, noted_in=None)
-    assert len(dataset) == 4 and dataset.filenames[:2] == dataset.filenames[2:]
-    for i in range(2):
-        original = whole.filenames.index(dataset.filenames[i])
-        assert torch.equal(dataset[i][0], whole[original][0])  # by its own face box
-        assert torch.equal(dataset[i][1], whole[original][1])

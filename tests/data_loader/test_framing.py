@@ -64,14 +64,6 @@ def test_the_inverse_leads_back(fit, size, box):
     assert affine == framing.affine(size, box)
 
 
-@pytest.mark.parametrize("box", BOXES)
-@pytest.mark.parametrize("size", SIZES)
-def test_padding_and_cropping_keep_proportions(size, box):
-    for fit in ("pad", "crop"):
-        across, down = Framing(fit, 32).affine(size, box).scale
-        assert across == down
-
-
 def test_the_corners_of_what_is_shown():
     corners = np.array([[-0.5, -0.5], [63.5, 47.5]])
     stretched = Framing("stretch", 96).affine((64, 48))

@@ -118,11 +118,3 @@ def test_face_windows_are_matlabs(box):
     resized = Image.fromarray(wanted).resize((136, 136), Image.Resampling.BILINEAR)
     assert np.array_equal(np.asarray(window.cut_out(image)), np.asarray(resized))
     assert np.abs(window(points) - moved * 1.36).max() < 1e-9
-
-
-def test_face_window_by_hand():
-    """A box of 52 px: nothing is scaled. Centre 80 + 53 / 2 = 106.5 -> 106; x0 = 106 - 49 = 57."""
-    image, window = source_image(180, 150), FaceWindow(np.array([80, 70, 131, 119]), 100)
-    # Column 57 of MATLAB is the window's first. Rows: 70 + 51 / 2 = 95.5 -> 95; y0 = 95 - 51 = 44.
-    assert window(np.array([[57.0, 50.0]])).tolist() == [[0.0, 6.0]]
-    assert np.array_equal(np.asarray(window.cut_out(image)), np.asarray(image)[43:143, 56:156])

@@ -97,8 +97,9 @@ def test_mirrored_copies_swap_pairs(tmp_path):
     table.points[1, 1] = np.nan  # the left eye
     dataset = Keypoints(table, tmp_path, "train", mirror="copies", **FRAME)
     dataset.select([1])  # as few annotations are picked
-    dataset.add_copies()
-    assert len(dataset) == 2
+    for dataset.mirror, count in (("off", 1), ("views", 1), ("copies", 2)):
+        dataset.add_copies()
+        assert len(dataset) == count
     plain, copy = (dataset.annotated_item(index) for index in range(2))
     assert torch.equal(copy.image, plain.image.flip(-1))
     assert plain.visible.tolist() == [True, False, True]
@@ -107,13 +108,6 @@ def test_mirrored_copies_swap_pairs(tmp_path):
     assert copy.points_px[1, 0] == pytest.approx(55 - float(plain.points_px[2, 0]), abs=1e-4)
     assert torch.equal(copy.points_px[1, 1], plain.points_px[2, 1])
     assert np.abs(bright_spot(copy.image, dataset) - copy.points_px[0].numpy()).max() < 0.15
-
-
-def test_nothing_is_added_unless_copies_are_asked_for(tmp_path):
-    for mirror in ("off", "views"):
-        dataset = Keypoints(write_dots(tmp_path, 2), tmp_path, "train", mirror=mirror, **FRAME)
-        dataset.add_copies()
-        assert len(dataset) == 2
 
 
 def test_what_a_checkpoint_notes(tmp_path):

@@ -7,7 +7,6 @@ import torch
 from data_loader.data_loaders_face import AFLW
 from data_loader.views.random_view import RandomView
 from tests.data_loader.layouts import bright_spot, complaint, dot_image, write_aflw
-from utils import tps
 
 SINGLE = {"pair_image": False, "do_augmentations": False, "imwidth": 64, "crop": 6}
 PAIR = {"pair_image": True, "do_augmentations": True, "imwidth": 64, "crop": 6}
@@ -37,23 +36,15 @@ def test_defaults_are_pairs_of_70_px(root):
     assert (int(second), int(third), index) == (-1, -1, 3)
 
 
-def test_both_kinds_of_points_are_the_same_places(root):
-    dataset = AFLW(root, **SINGLE)
-    for i in range(5):
-        _, points, points_norm, _ = dataset[i]
-        assert points.dtype == points_norm.dtype == torch.float32
-        for (x, y), (u, v) in zip(points.tolist(), points_norm.tolist(), strict=True):
-            assert u == pytest.approx(2 * x / 51 - 1, abs=1e-5)
-            assert v == pytest.approx(2 * y / 51 - 1, abs=1e-5)
-
-
 def test_the_crop_moves_points_and_pixels_alike(root):
     whole, cropped = AFLW(root, **SINGLE | {"crop": 0}), AFLW(root, **SINGLE)
     for i in range(5):
         data, points, _, _ = whole[i]
-        inner, moved, _, _ = cropped[i]
+        inner, moved, points_norm, _ = cropped[i]
         assert torch.equal(inner, data[:, 6:58, 6:58])
         assert torch.allclose(moved, points - 6, atol=1e-5)
+        assert torch.allclose(points_norm, 2 * moved / 51 - 1, atol=1e-5)
+        assert moved.dtype == points_norm.dtype == torch.float32
 
 
 def test_all_annotations_at_once_are_those_of_the_items_unwarped(root):
@@ -168,15 +159,6 @@ def test_the_warper_gets_0_to_255_and_its_result_is_cut_to_whole_levels(root, mo
     assert torch.allclose(data, wanted, atol=1e-6)  # not cropped again
     assert torch.equal(points, torch.full((5, 2), 26.0))
     assert torch.allclose(points_norm, torch.full((5, 2), 2 * 26 / 51 - 1))
-
-
-def test_warps_are_drawn_by_the_function_of_utils_tps(root, monkeypatch):
-    dataset, plain = AFLW(root, **SINGLE, TPS_aug=True), AFLW(root, **SINGLE)
-    identity = torch.zeros(103, 2)
-    identity[101, 0] = identity[102, 1] = 1
-    monkeypatch.setattr(tps, "random_tps_weights", lambda *_: identity)
-    for i in range(5):
-        assert torch.allclose(dataset[i][1], plain[i][1], atol=1e-4)
 
 
 # ---- what is refused ----

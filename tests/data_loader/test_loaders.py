@@ -10,7 +10,6 @@ import torch
 from torch.utils.data import Dataset
 
 from data_loader import loaders
-from data_loader.data_loaders_face import CelebAPrunedAligned_MAFLVal
 from data_loader.loaders import (
     SeededItems,
     SeededSampler,
@@ -19,7 +18,6 @@ from data_loader.loaders import (
     worker_notice,
 )
 from tests.data_loader.batches import same
-from tests.data_loader.layouts import CELEBA_PARTS, write_celeba
 from utils.errors import InputError
 
 CPU = torch.device("cpu")
@@ -81,19 +79,6 @@ def test_the_same_batches_whatever_the_workers(workers):
     assert same(epochs(loader, (1, 2, 3)), alone)
     # A run that resumes starts new processes in a later epoch.
     assert same(epochs(loader_of(Draws(), workers), (3,)), alone[6:])
-
-
-def test_the_same_views_whatever_the_workers(tmp_path):
-    write_celeba(tmp_path, CELEBA_PARTS)
-    batches = []
-    for workers in (0, 2):
-        dataset = CelebAPrunedAligned_MAFLVal(tmp_path, imwidth=32, crop=4)
-        assert len(dataset) == 5
-        batches.append(epochs(loader_of(dataset, workers, batch_size=2), (1, 2)))
-    assert same(*batches)
-    views = torch.cat([batch[0] for batch in batches[0]])
-    assert views.shape == (10, 6, 24, 24)
-    assert (views[:, :3] - views[:, 3:]).abs().mean(dim=(1, 2, 3)).min() > 0.001
 
 
 def test_each_item_is_drawn_once_an_epoch_and_the_last_batch_is_smaller():
@@ -173,14 +158,6 @@ def test_an_epoch_goes_on_after_what_is_skipped(workers):
 def test_sampler_takes_any_seed_that_torch_takes(seed):
     torch.Generator().manual_seed(seed)
     assert len(pairs(SeededSampler(3, seed, True))) == 3
-
-
-def test_items_of_the_same_seed_draw_the_same():
-    items = SeededItems(Draws())
-    first, again, other = items[2, 99], items[2, 99], items[2, 100]
-    assert torch.equal(first[1], again[1]) and torch.equal(first[2], again[2])
-    assert not torch.equal(first[1], other[1])
-    assert items[5, 99][0] == 5 and torch.equal(items[5, 99][1], first[1])
 
 
 def test_items_that_fail_leave_the_generator_as_it_was():

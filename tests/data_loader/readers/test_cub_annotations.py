@@ -29,12 +29,6 @@ def test_both_forms_give_the_same_parts(tmp_path):
         assert visible.dtype == bool and np.array_equal(visible, parts[..., 2] == 1)
 
 
-def test_rows_follow_the_asked_names(tmp_path):
-    parts = write_cub(tmp_path, native=True)
-    points, _ = read_part_annotations(tmp_path, [CUB_NAMES[3], CUB_NAMES[0], CUB_NAMES[3]])
-    assert np.allclose(points, parts[[3, 0, 3], :, :2], atol=1e-6)
-
-
 def test_torch7_files_go_before_cubs_own(tmp_path):
     parts = write_cub(tmp_path)
     write_text(tmp_path / "images.txt", "garbage")

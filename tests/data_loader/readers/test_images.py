@@ -36,11 +36,6 @@ def test_images_open_as_rgb_whatever_their_mode_and_name(tmp_path):
     assert open_image(path).mode == "RGB"
 
 
-def test_size_is_width_and_height(tmp_path):
-    (tmp_path / "a.png").write_bytes(encoded(noise(), format="PNG"))
-    assert image_size(tmp_path / "a.png") == (31, 23)
-
-
 def test_absent_images_and_folders(tmp_path):
     for action in (open_image, image_size):
         assert f"{tmp_path / 'a.jpg'}: no such image" in complaint(action, tmp_path / "a.jpg")
@@ -63,19 +58,7 @@ def test_images_cut_short(tmp_path, kind):
         assert str(path) in complaint(open_image, path)
 
 
-@pytest.mark.parametrize(
-    "error",
-    [
-        TypeError,
-        IndexError,
-        KeyError,
-        EOFError,
-        OverflowError,
-        MemoryError,
-        struct.error,
-        zlib.error,
-    ],
-)
+@pytest.mark.parametrize("error", [TypeError, EOFError, MemoryError, struct.error, zlib.error])
 @pytest.mark.parametrize("place", ["open", "load"])
 def test_whatever_a_reader_of_pillows_raises_names_the_file(tmp_path, monkeypatch, error, place):
     path = tmp_path / "a.png"
@@ -136,37 +119,15 @@ def test_what_is_transparent_becomes_black(tmp_path, mode):
 
 def test_a_palette_and_a_colour_may_be_transparent(tmp_path):
     palette = noise().convert("P")
-    colours = np.asarray(palette.convert("RGB"))
-    places = np.asarray(palette)
-    first = places == places[0, 0]
-    for transparency in (
-        int(places[0, 0]),
-        bytes(0 if i == places[0, 0] else 255 for i in range(256)),
-    ):
-        for kind in ("PNG", "GIF"):
-            if kind == "GIF" and isinstance(transparency, bytes):
-                continue
-            rgb = opened(tmp_path, encoded(palette, format=kind, transparency=transparency))
-            assert (rgb[first] == 0).all() and np.array_equal(rgb[~first], colours[~first])
+    colours, places = np.asarray(palette.convert("RGB")), np.asarray(palette)
+    key, first = int(places[0, 0]), places == places[0, 0]
+    alpha = bytes(0 if i == key else 255 for i in range(256))
+    for kind, transparency in (("PNG", key), ("GIF", key), ("PNG", alpha)):
+        rgb = opened(tmp_path, encoded(palette, format=kind, transparency=transparency))
+        assert (rgb[first] == 0).all() and np.array_equal(rgb[~first], colours[~first])
     colour = tuple(int(v) for v in np.asarray(noise())[2, 3])
     rgb = opened(tmp_path, encoded(noise(), format="PNG", transparency=colour))
     assert (rgb[2, 3] == 0).all()
-
-
-def test_one_pixel_and_one_bit(tmp_path):
-    for kind in ("PNG", "JPEG", "GIF", "BMP"):
-        assert opened(tmp_path, encoded(Image.new("L", (1, 1), 255), format=kind)).tolist() == [
-            [[255, 255, 255]]
-        ]
-    bits = noise().convert("1")
-    white = np.asarray(bits)[..., None] * np.array([255, 255, 255])
-    assert np.array_equal(opened(tmp_path, encoded(bits, format="PNG")), white)
-
-
-def test_cmyk_has_about_the_colours_it_was_made_of(tmp_path):
-    smooth = noise(4, 4).resize((31, 23), Image.Resampling.BICUBIC)
-    rgb = opened(tmp_path, encoded(smooth.convert("CMYK"), format="JPEG", quality=98))
-    assert np.abs(rgb - np.asarray(smooth)).mean() < 4
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])

@@ -28,6 +28,7 @@ WRITERS = {
 @pytest.mark.parametrize("form", WRITERS)
 def test_each_format_gives_the_same_points(tmp_path, form, end):
     path = WRITERS[form](tmp_path)
+    path = path.rename(path.with_name("points.txt"))  # the content tells the format
     path.write_bytes(path.read_bytes().replace(b"\n", end.encode()))
     table = read_keypoints(path, tmp_path)
     assert np.array_equal(table.points, own.POINTS, equal_nan=True)
@@ -42,13 +43,6 @@ def test_each_format_gives_the_same_points(tmp_path, form, end):
     assert len(set(table.ids)) == 3 and "" not in table.ids
     assert table.boxes.shape == (3, 4) and table.areas.shape == (3,)
     assert table.sigmas is None and table.notices == []
-
-
-def test_the_content_tells_the_format_not_the_name(tmp_path):
-    for form, write in WRITERS.items():
-        path = write(tmp_path / form)
-        path = path.rename(path.with_name("points.txt"))
-        assert len(read_keypoints(path, tmp_path / form).images) == 3
 
 
 def test_y_upwards(tmp_path):

@@ -123,11 +123,6 @@ def test_boxes_are_the_ground_truth_in_the_files_order(mat):
         assert read[name].tolist() == list(box)
 
 
-def test_a_single_box(mat):
-    scipy.io.savemat(mat, {"bounding_boxes": box_cells({"b.jpg": (1, 2, 3, 4)})})
-    assert read_face_boxes(mat)["b.jpg"].tolist() == [1, 2, 3, 4]
-
-
 @pytest.mark.parametrize(
     "box",
     [(5, 1, 5, 9), (5, 1, 4, 9), (1, 9, 5, 9), (1, 9, 5, 2), (1, 1, np.nan, 4), (1, 1, np.inf, 4)],
