@@ -29,7 +29,7 @@ from benchmarks.steps import (
     take_steps,
 )
 from data_loader.image_set import ImageSet
-from data_loader.views.colour import LUMA
+from data_loader.views.dense_views import LUMA
 from data_loader.views.similarity import Spread, sample_maps, to_image, to_view, warp
 from models.dense_contrast import cell_centres
 

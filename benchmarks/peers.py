@@ -42,8 +42,7 @@ from benchmarks.pretrain import our_epoch
 from benchmarks.steps import ALPHA, DIM, QUEUE, SIDE, TEMPERATURE, build_moco, build_sgd, take_steps
 from data_loader.items import Items, PairItem
 from data_loader.landmark_dataset import LandmarkDataset
-from data_loader.views.colour import BLUR_FRACTION, GREY_FRACTION, STRENGTH
-from data_loader.views.dense_views import DenseViews
+from data_loader.views.dense_views import BLUR_FRACTION, GREY_FRACTION, STRENGTH, DenseViews
 from data_loader.views.random_view import FACE_MEAN, FACE_STD
 from data_loader.views.similarity import Spread
 from engine.run.acceleration import autocast

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from data_loader.bad_images import add_bad_image_argument
-from data_loader.geometry import FaceWindow, celeba_points, celeba_square
+from data_loader.geometry import FaceWindow, resize_square
 from data_loader.image_set import ImageSet
 from data_loader.landmark_dataset import LandmarkDataset, add_image_arguments
 from data_loader.readers.annotation_files import (
@@ -29,6 +29,8 @@ from utils.errors import InputError
 
 # Width and height of the files, in pixels [spec 6].
 CELEBA_SIZE, MTFL_SIZE = (178, 218), (150, 150)
+# [spec 6] CelebA's rows above and below this square show background.
+CELEBA_TOP, CELEBA_SIDE = 30, 178
 VAL_IMAGES = 2000  # [spec 6] CelebA's validation set is the first ones of its test partition
 
 
@@ -46,7 +48,8 @@ class AlignedFaces(ImageSet):
 
     def square(self, image: Image.Image, index: int) -> Image.Image:
         """Cut out the middle of the image and resize it."""
-        return celeba_square(image, self.imwidth)
+        box = (0, CELEBA_TOP, CELEBA_SIDE, CELEBA_TOP + CELEBA_SIDE)
+        return resize_square(image.crop(box), self.imwidth)
 
 
 class CelebA(AlignedFaces, FaceDataset):
@@ -74,7 +77,8 @@ class CelebA(AlignedFaces, FaceDataset):
 
     def square_points(self, size: tuple[int, int], index: int) -> np.ndarray:
         """Return an image's points (A, 2) in pixels of its square."""
-        return celeba_points(super().square_points(size, index), self.imwidth)
+        points = super().square_points(size, index)
+        return (points - (0, CELEBA_TOP)) * (self.imwidth / CELEBA_SIDE)
 
     def split(self, root: Path, names: list[str], train: bool) -> list[int]:
         """Return the rows of the annotation file that belong to the split."""

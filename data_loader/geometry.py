@@ -14,8 +14,6 @@ from torch import Tensor
 
 Points = TypeVar("Points", np.ndarray, Tensor)
 
-# [spec 6] CelebA's rows above and below this square show background.
-CELEBA_TOP, CELEBA_SIDE = 30, 178
 # [spec 6] 300-W: the face box's width becomes 52 px of a 100 px window.
 WINDOW_SIDE, WINDOW_FACE = 100, 52
 
@@ -23,17 +21,6 @@ WINDOW_SIDE, WINDOW_FACE = 100, 52
 def resize_square(image: Image.Image, side: int) -> Image.Image:
     """Resize to (side, side), bilinear."""
     return image.resize((side, side), Image.Resampling.BILINEAR)
-
-
-def celeba_square(image: Image.Image, side: int) -> Image.Image:
-    """Cut CelebA's rows 30 to 208 and resize the 178x178 square."""
-    box = (0, CELEBA_TOP, CELEBA_SIDE, CELEBA_TOP + CELEBA_SIDE)
-    return resize_square(image.crop(box), side)
-
-
-def celeba_points(points_orig: np.ndarray, side: int) -> np.ndarray:
-    """Return points (A, 2) of CelebA's images in pixels of `celeba_square`."""
-    return (points_orig - (0, CELEBA_TOP)) * (side / CELEBA_SIDE)
 
 
 class FaceWindow:

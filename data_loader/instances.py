@@ -11,8 +11,7 @@ import numpy as np
 from data_loader.readers.annotation_files import replace_backslashes
 from data_loader.readers.coco_keypoints import read_coco_boxes
 from data_loader.readers.keypoint_files import locate
-from data_loader.readers.keypoint_names import shown_list
-from data_loader.readers.keypoint_table import KeypointTable
+from data_loader.readers.keypoint_table import KeypointTable, shown_list
 from utils.errors import InputError
 
 BOXES = ("annotated", "points", "image")

@@ -12,8 +12,7 @@ from typing import Any
 import numpy as np
 
 from data_loader.readers.annotation_files import read_lines, repeated
-from data_loader.readers.keypoint_names import check_names, pairs_of_indices, shown, shown_list
-from data_loader.readers.keypoint_table import NO_BOX, KeypointTable
+from data_loader.readers.keypoint_table import NO_BOX, KeypointTable, check_names, shown, shown_list
 from utils.errors import InputError
 from utils.files import check_is_file, reason
 
@@ -68,7 +67,7 @@ def parse_coco(path: Path, text: str, category: str | None) -> KeypointTable:
         boxes=np.array([_box(path, entry) for entry in chosen]),
         areas=np.array([_number(entry.get("area")) for entry in chosen]),
         ids=[str(entry["id"]) for entry in chosen],
-        flip_pairs=[] if indices is None else pairs_of_indices(path, names, indices),
+        flip_pairs=[] if indices is None else _pairs_of_indices(path, names, indices),
         sigmas=None,
         notices=[f"{path}: {count:,} {what} left out" for what, count in left_out.items()],
         sizes=np.array(
@@ -215,3 +214,20 @@ def _number(value: object) -> float:
     except OverflowError:
         return math.nan
     return number if math.isfinite(number) else math.nan
+
+
+def _pairs_of_indices(path: Path, names: list[str], indices: object) -> list[tuple[str, str]]:
+    """Return the pairs that a file's ``flip_indices`` say: of each point the mirrored one's place.
+
+    Raises:
+        InputError: if they aren't a swap of the A points.
+    """
+    fits = isinstance(indices, list) and all(type(i) is int for i in indices)
+    if not fits or sorted(indices) != list(range(len(names))):  # type: ignore[call-overload]
+        raise InputError(
+            f"{path}: flip_indices aren't the numbers 0 to {len(names) - 1}, each once"
+        )
+    places: list[int] = indices  # type: ignore[assignment]
+    if any(places[other] != place for place, other in enumerate(places)):
+        raise InputError(f"{path}: flip_indices don't swap points in pairs")
+    return [(names[a], names[b]) for a, b in enumerate(places) if a < b]

@@ -17,14 +17,16 @@ from pathlib import Path
 from typing import NamedTuple
 
 from data_loader.readers.annotation_files import parse_coordinate, repeated
-from data_loader.readers.keypoint_names import check_names, shown, shown_list
 from data_loader.readers.keypoint_table import (
     MISSING,
     NO_BOX,
     KeypointTable,
     Point,
     Row,
+    check_names,
     point_of,
+    shown,
+    shown_list,
     table_of_rows,
 )
 from utils.errors import InputError

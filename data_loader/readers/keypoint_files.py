@@ -12,8 +12,13 @@ from data_loader.readers.annotation_files import read_lines, replace_backslashes
 from data_loader.readers.coco_keypoints import parse_coco
 from data_loader.readers.images import oriented_size
 from data_loader.readers.keypoint_csv import parse_csv
-from data_loader.readers.keypoint_names import find_flip_pairs, find_sigmas, shown, shown_list
-from data_loader.readers.keypoint_table import KeypointTable
+from data_loader.readers.keypoint_table import (
+    KeypointTable,
+    find_flip_pairs,
+    find_sigmas,
+    shown,
+    shown_list,
+)
 from data_loader.readers.tps_files import BEGIN, parse_tps
 from utils.errors import ImageError, InputError
 from utils.files import check_is_file

@@ -11,8 +11,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 from data_loader.readers.annotation_files import parse_coordinate
-from data_loader.readers.keypoint_names import shown
-from data_loader.readers.keypoint_table import KeypointTable, Point, Row, point_of, table_of_rows
+from data_loader.readers.keypoint_table import (
+    KeypointTable,
+    Point,
+    Row,
+    point_of,
+    shown,
+    table_of_rows,
+)
 from utils.errors import InputError
 
 BEGIN = re.compile(r"LM3?\s*=", re.IGNORECASE)  # of the first line that isn't empty

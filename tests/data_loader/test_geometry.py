@@ -9,8 +9,6 @@ from PIL import Image
 
 from data_loader.geometry import (
     FaceWindow,
-    celeba_points,
-    celeba_square,
     centre_crop,
     denormalize_points,
     normalize_points,
@@ -56,14 +54,6 @@ def test_resizes_are_bilinear_to_a_square():
     assert small.tolist() == [[0, 60, 20, 0], *[[0] * 4] * 3]
     large = np.asarray(resize_square(Image.fromarray(values[:2, 2:4]), 4))
     assert large[0, :, 0].tolist() == [0, 40, 120, 160]  # 1/4 and 3/4 of the way
-
-
-def test_celeba_square_by_hand():
-    image, points = source_image(178, 218), np.array([[0.0, 30.0], [178.0, 208.0], [89.0, 30.0]])
-    assert np.array_equal(np.asarray(celeba_square(image, 178)), np.asarray(image)[30:208])
-    assert celeba_points(points, 178).tolist() == [[0, 0], [178, 178], [89, 0]]
-    assert celeba_square(image, 89).size == (89, 89)
-    assert celeba_points(points, 89).tolist() == [[0, 0], [89, 89], [44.5, 0]]
 
 
 # ---- 300-W ----

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from data_loader.readers.keypoint_files import read_keypoints
-from data_loader.readers.keypoint_names import COCO_SIGMAS
+from data_loader.readers.keypoint_table import COCO_SIGMAS
 from tests.data_loader import own_files as own
 from tests.data_loader.layouts import complaint
 

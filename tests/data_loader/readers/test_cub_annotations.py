@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 import torchfile
 
-from data_loader.readers.cub_annotations import read_dat, read_part_annotations
-from data_loader.readers.torch7 import read_torch7
+from data_loader.readers.cub_annotations import Torch7, read_dat, read_part_annotations
 from tests.data_loader.layouts import (
     CUB_NAMES,
     complaint,
@@ -106,7 +105,7 @@ def test_the_reader_of_torch7_agrees_with_torchfile(tmp_path):
     value = {b"a": {1: 2.5, 2: {b"x": -1}}, b"b": b"text", b"c": 7}
     (tmp_path / "a.t7").write_bytes(torch7(value))
     known = torchfile.load(str(tmp_path / "a.t7"), use_list_heuristic=False)
-    read = read_torch7((tmp_path / "a.t7").read_bytes())
+    read = Torch7((tmp_path / "a.t7").read_bytes()).value()
     assert read == value and set(known) == set(value)
     assert known[b"a"][2][b"x"] == -1 and known[b"b"] == b"text"
 

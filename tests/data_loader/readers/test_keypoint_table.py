@@ -2,7 +2,7 @@
 
 import pytest
 
-from data_loader.readers.keypoint_names import COCO_SIGMAS, find_flip_pairs, find_sigmas, shown
+from data_loader.readers.keypoint_table import COCO_SIGMAS, find_flip_pairs, find_sigmas, shown
 
 
 @pytest.mark.parametrize(
