@@ -8,9 +8,8 @@ Letters: B items of a batch.
 """
 
 import argparse
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from functools import partial
-from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -57,19 +56,14 @@ def allowed(total: int) -> int:
     return total // IMAGES_PER_BAD
 
 
-def too_many(count: int, total: int, first: str, kind: str = "") -> InputError:
-    """Return the error of more bad images than are allowed; ``first`` is the first one's."""
-    return InputError(
-        f"{count:,} of {total:,} {kind}images can't be read, where --on_bad_image skip allows "
-        f"{allowed(total):,} (1 in {IMAGES_PER_BAD}); the first: {first}"
-    )
-
-
-def check_few(dataset: ImageSet, bad: Mapping[int, str], kind: str = "") -> None:
-    """Raise an `InputError` if more images than are allowed are bad: places with the reasons."""
-    if len(bad) > allowed(len(dataset)):
-        place = min(bad)
-        raise too_many(len(bad), len(dataset), f"{dataset.path(place)}: {bad[place]}", kind)
+def check_few(complaints: Collection[str], total: int, kind: str = "") -> None:
+    """Raise an `InputError` if more of so many images than are allowed are bad: path and reason."""
+    if len(complaints) > allowed(total):
+        raise InputError(
+            f"{len(complaints):,} of {total:,} {kind}images can't be read, where --on_bad_image "
+            f"skip allows {allowed(total):,} (1 in {IMAGES_PER_BAD}); the first: "
+            f"{next(iter(complaints))}"
+        )
 
 
 def complaint(dataset: ImageSet, index: int) -> str:
@@ -100,6 +94,15 @@ def write_list(path: Path, reasons: dict[str, str]) -> None:
             path.unlink(missing_ok=True)
 
 
+def read_list(path: Path) -> dict[str, str]:
+    """Return a list that `write_list` wrote; nothing if there is none."""
+    try:
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return {}
+    return {name: reason for name, _, reason in (line.partition("\t") for line in lines)}
+
+
 # ---- annotated sets: the bad images are found beforehand ----
 
 
@@ -126,7 +129,8 @@ def leave_out(splits: Mapping[str, LandmarkDataset], num_workers: int) -> dict[s
             continue
         reasons = broadcast_from_first(partial(complaints, dataset, num_workers))
         bad = {i: reason for i, reason in enumerate(reasons) if reason}
-        check_few(dataset, bad, f"{split.lower()} ")
+        messages = [f"{dataset.path(i)}: {bad[i]}" for i in bad]
+        check_few(messages, len(dataset), f"{split.lower()} ")
         if bad:
             count = f"{len(bad):,} of {len(dataset):,} {split.lower()} images"
             listed = {printable(dataset.path(i)): printable(bad[i]) for i in bad}
@@ -150,19 +154,20 @@ def first_good(dataset: ImageSet, tries: Iterable[Callable[[], T]]) -> tuple[T, 
     All get the same random numbers.
 
     Raises:
-        ImageError: at the first bad image, unless the data set skips them.
+        ImageError: at the first bad image, unless the data set skips them; or if all are bad.
         InputError: if more than are allowed are bad.
     """
     if not dataset.skip_bad:
         return next(iter(tries))(), 0
-    state, total, first = torch.get_rng_state(), len(dataset), ""
-    for bad, make in enumerate(islice(tries, allowed(total) + 1)):
+    state, messages = torch.get_rng_state(), list[str]()
+    for make in tries:
         try:
-            return make(), bad
+            return make(), len(messages)
         except ImageError as error:
-            first = first or str(error)
+            messages.append(str(error))
+            check_few(messages, len(dataset))
             torch.set_rng_state(state)
-    raise too_many(bad + 1, total, first)
+    raise ImageError(messages[0])
 
 
 def replacing(
@@ -185,31 +190,32 @@ class BadImages:
     Args:
         folder: the run's.
         dataset: of the images.
-        resumed: start from the list in the folder, but for images that can be read by now (in
-            shards they aren't looked for); else from none.
+        resumed: add to the list in the folder, which counts for nothing else; else begin one.
         log_line: logs a line, such as about the first one.
 
     Raises:
-        InputError: if the list can't be written, or has more bad images than are allowed.
+        InputError: if the list can't be written.
     """
 
     def __init__(
         self, folder: Path, dataset: ImageSet, resumed: bool, log_line: Callable[[str], None]
     ) -> None:
         self.list, self.dataset, self.log_line = folder / LIST, dataset, log_line
-        self.met: set[int] = set()  # places
-        self.reasons = self._still_bad() if resumed else {}  # by path
+        self.met: dict[int, str] = {}  # place to complaint, since the run was started
+        self.reasons = read_list(self.list) if resumed else {}  # by path
         write_list(self.list, self.reasons)
-        self._check()
         self.report()
 
     def note(self, found: Tensor) -> None:
-        """Record what was replaced in a batch: ``index`` and ``bad`` of its items, (B, 2)."""
+        """Record what was replaced in a batch: ``index`` and ``bad`` of its items, (B, 2).
+
+        Raises:
+            InputError: if more images than are allowed have been met; or the list can't be written.
+        """
         total = len(self.dataset)
         for first, count in found[found[:, 1] > 0].tolist():
             for index in (place % total for place in range(first, first + count)):
                 if index not in self.met:
-                    self.met.add(index)
                     self._add(index)
 
     def report(self) -> None:
@@ -222,8 +228,6 @@ class BadImages:
 
     def _add(self, index: int) -> None:
         path = printable(self.dataset.path(index))
-        if path in self.reasons:  # a list may name an image twice
-            return
         # The reason stays in the process that met it; reading the image again finds it.
         reason = printable(complaint(self.dataset, index) or PASSED)
         if not self.reasons:
@@ -233,27 +237,9 @@ class BadImages:
             )
         self.reasons[path] = reason
         write_list(self.list, self.reasons)
-        self._check()
-
-    def _still_bad(self) -> dict[str, str]:
-        """Return what the list names, as far as it still can't be read."""
-        try:
-            lines = self.list.read_text(encoding="utf-8", errors="replace").splitlines()
-        except OSError:
-            return {}
-        listed = {path: reason for path, _, reason in (line.partition("\t") for line in lines)}
-        if not (listed and self.dataset.quick_paths):
-            return listed
-        paths = (printable(self.dataset.path(i)) for i in range(len(self.dataset)))
-        found = {path: i for i, path in enumerate(paths) if path in listed}
-        reasons = {path: printable(complaint(self.dataset, i)) for path, i in found.items()}
-        return {path: reason for path, reason in reasons.items() if reason}
-
-    def _check(self) -> None:
-        total = len(self.dataset)
-        if len(self.reasons) > allowed(total):
-            first = ": ".join(next(iter(self.reasons.items())))
-            raise too_many(len(self.reasons), total, first)
+        self.met[index] = f"{path}: {reason}"
+        # An image that is there several times, as for boxes, counts once.
+        check_few(dict.fromkeys(self.met.values()), len(self.dataset))
 
 
 def count_bad_images(

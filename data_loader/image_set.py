@@ -44,7 +44,6 @@ class ImageSet(Dataset):
     std: Colours = FACE_STD
     folder: Path  # of the images
     oriented = False  # whether a file's note that it was turned is heeded, see `open_image`
-    quick_paths = True  # `path` opens no file
     file_size: tuple[int, int] | None = None  # width and height of all files, if they have one
 
     def __init__(
@@ -53,9 +52,7 @@ class ImageSet(Dataset):
         if imwidth - 2 * crop < 1:
             raise InputError(f"an image of {imwidth} px has nothing left after cropping {crop} px")
         self.imwidth, self.crop, self.skip_bad = imwidth, crop, skip_bad
-        self.random_view = None
-        if smallest_scale is not None:
-            self.random_view = RandomView(imwidth, smallest_scale, crop, self.mean, self.std)
+        self.smallest_scale = smallest_scale
 
     def __len__(self) -> int:
         raise NotImplementedError
@@ -100,16 +97,14 @@ class ImageSet(Dataset):
 
     def view(self, image: Image.Image) -> Tensor:
         """Return a view (3, W, W) of a square, at random if asked for."""
-        if self.random_view is not None:
-            return self.random_view(image)
-        return self.normalize(centre_crop(channels(image), self.crop).float() / 255)
+        if self.smallest_scale is None:
+            return self.normalize(centre_crop(channels(image), self.crop).float() / 255)
+        frame = (self.imwidth, self.smallest_scale, self.crop)
+        return RandomView(*frame, self.mean, self.std)(image)
 
     def standardise_by(self, mean: Colours, std: Colours) -> None:
         """Take other colour statistics than the class's, in [0, 1], for items made from now on."""
         self.mean, self.std = mean, std
-        if self.random_view is not None:
-            scale = self.random_view.smallest_scale
-            self.random_view = RandomView(self.imwidth, scale, self.crop, mean, std)
 
     def forgive(self, error: ImageError) -> None:
         """Raise the error of an image that can't be read, unless such images are skipped."""

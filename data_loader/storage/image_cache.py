@@ -139,7 +139,7 @@ def write_cache(dataset: NamedImages, num_workers: int, folder: Path) -> None:
         for images, reasons in batches:
             file.write(images.numpy().data)
             bad |= {place: reason for place, reason in enumerate(reasons, first) if reason}
-            check_few(dataset, bad)
+            check_few([f"{dataset.path(place)}: {bad[place]}" for place in bad], len(dataset))
             first += len(images)
     with synced(folder / MANIFEST) as file:
         file.write(json.dumps({"bad": bad}).encode())

@@ -54,8 +54,6 @@ class ShardedSet(ImageSet):
         frame: the arguments of `ImageSet`.
     """
 
-    quick_paths = False
-
     def __init__(self, shards: list[Shard], **frame: Any) -> None:
         super().__init__(**frame)
         self.shards, self.folder = shards, shards[0].path.parent
@@ -229,16 +227,10 @@ class ShardedImages(IterableDataset):
     def __iter__(self) -> Iterator[tuple]:
         worker = get_worker_info()
         number, workers = (worker.id, worker.num_workers) if worker else (0, 1)
-        if LANES % workers:
-            raise ValueError(f"{workers} workers can't share {LANES} lanes")
         epoch, first = self.position.tolist()
-        return self.batches(epoch, first, number, workers)
-
-    def batches(self, epoch: int, first: int, number: int, workers: int) -> Iterator[tuple]:
-        """Yield every batch that one of the workers is to make, beginning at a step."""
         lanes = {}
         # DataLoader takes its first batch from worker 0, the next from worker 1, and so on. As
-        # their count divides LANES, each has lanes to itself.
+        # their count divides LANES, see `fitting_workers`, each has lanes to itself.
         for step in range(first + number, self.lanes.steps, workers):
             lane = step % LANES
             if lane not in lanes:

@@ -116,8 +116,8 @@ def test_pairs_without_augmentation_are_twice_the_image(root):
 
 def test_the_smallest_scale_reaches_the_pipeline(root):
     for scale in (0.2, 0.65):
-        assert AFLW(root, **PAIR, smallest_scale=scale).random_view.smallest_scale == scale
-    assert AFLW(root, **PAIR).random_view.smallest_scale == 0.2
+        assert AFLW(root, **PAIR, smallest_scale=scale).smallest_scale == scale
+    assert AFLW(root, **PAIR).smallest_scale == 0.2
 
 
 # ---- thin-plate splines ----

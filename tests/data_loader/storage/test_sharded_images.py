@@ -2,7 +2,6 @@
 
 import pickle
 from multiprocessing.reduction import ForkingPickler
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -188,14 +187,6 @@ def test_skipping_takes_whole_steps(tmp_path):
             images.set_epoch(1, skip)
     images.set_epoch(1, 10)
     assert len(images) == 0 and list(images) == []
-
-
-def test_workers_that_cannot_share_the_lanes(tmp_path, monkeypatch):
-    images = images_of(write_shards(tmp_path, [3]))
-    worker = SimpleNamespace(id=0, num_workers=5)
-    monkeypatch.setattr(sharded_images, "get_worker_info", lambda: worker)
-    with pytest.raises(ValueError, match="5 workers can't share 12 lanes"):
-        iter(images)
 
 
 def test_how_many_workers_fit():
