@@ -22,8 +22,7 @@ from benchmarks.measure import CPU, largest_difference
 from data_loader.data_loaders_face import FACE_BENCHMARKS
 from data_loader.loaders import build_loader
 from engine.features.cache import FeatureCache
-from engine.features.encoding import encode_dataset
-from engine.features.images import EncodedImages, Encoding
+from engine.features.images import EncodedImages, Encoding, encode_dataset
 from engine.readouts.published import PublishedReadout, train_one_epoch
 from eval_face import face_task
 from models.encoders import build_random_encoder, choose_levels, freeze

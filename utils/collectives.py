@@ -63,33 +63,14 @@ def all_gather_rows(rows: Tensor, batch_split: BatchSplit) -> Tensor:
     """Return in every rank the rows (B, ...) of all, given this rank's (b, ...)."""
     if not is_distributed():
         return rows
-    own = _as_bytes(rows, batch_split)
-    parts = [torch.empty_like(own) for _ in batch_split.sizes]
-    dist.all_gather(parts, own)
-    return _from_bytes(parts, rows, batch_split)
-
-
-def gather_rows(rows: Tensor, batch_split: BatchSplit) -> Tensor | None:
-    """Return the rows (B, ...) of all ranks in the first one, None in the others."""
-    if not is_distributed():
-        return rows
-    own = _as_bytes(rows, batch_split)
-    parts = [torch.empty_like(own) for _ in batch_split.sizes] if is_first_rank() else None
-    dist.gather(own, parts)
-    return None if parts is None else _from_bytes(parts, rows, batch_split)
-
-
-def _as_bytes(rows: Tensor, batch_split: BatchSplit) -> Tensor:
-    """Return this rank's rows as bytes, zero-padded to (max(sizes), bytes)."""
     own = rows[: batch_split.own].reshape(batch_split.own, math.prod(rows.shape[1:]))
     filled = own.new_zeros(max(batch_split.sizes), own.shape[1])
     filled[: batch_split.own] = own
-    return filled.view(torch.uint8)
-
-
-def _from_bytes(parts: list[Tensor], like: Tensor, batch_split: BatchSplit) -> Tensor:
-    rows = torch.cat([part[:size] for part, size in zip(parts, batch_split.sizes, strict=True)])
-    return rows.view(like.dtype).view(-1, *like.shape[1:])
+    filled = filled.view(torch.uint8)  # whatever the type: not all backends take all
+    parts = [torch.empty_like(filled) for _ in batch_split.sizes]
+    dist.all_gather(parts, filled)
+    held = torch.cat([part[:size] for part, size in zip(parts, batch_split.sizes, strict=True)])
+    return held.view(rows.dtype).view(-1, *rows.shape[1:])
 
 
 def exchange_rows(rows: Tensor, order: Tensor, batch_split: BatchSplit) -> Tensor:

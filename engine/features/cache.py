@@ -2,31 +2,34 @@
 
 On disk a set of features is a folder ``features-{key}`` of NumPy files. The key is a hash of all
 that the features depend on, so a folder is either right or not looked at; it gets its name when it
-is complete.
+is complete. Letters: M images; C channels, h and w rows and columns of a map.
 """
 
 import argparse
-import json
+import math
 import os
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from data_loader.landmark_dataset import LandmarkDataset
-from engine.features.images import Encoding, Stored
-from models.timm_encoder import timm_encoders
 from utils.arguments import allow_change, positive_float
+from utils.collectives import broadcast_from_first
 from utils.errors import InputError
 from utils.files import synced
+from utils.locks import find_or_build
+from utils.log import RunLog, Stopwatch
+from utils.process_group import world_size
 
-FORMAT = 2  # raised when files of an earlier version wouldn't fit any more
 MEMORY_FRACTION = 0.5  # of what is free may hold features, where --cache_gb doesn't say
 DISK_FRACTION = 0.9  # of what is free may be filled where memory is too small
-SUMMARY = "summary.json"
+Shapes = list[tuple[int, ...]]
+Batches = Iterable[Sequence[Tensor]]
 
 
 def add_feature_cache_arguments(parser: argparse.ArgumentParser) -> None:
@@ -73,6 +76,50 @@ class FeatureCache:
         self.mode, self.folder, self.device = mode, folder, device
         self.left = None if gigabytes is None else gigabytes * 1e9
 
+    def keep(
+        self,
+        shapes: Shapes,
+        batches: Batches,
+        make_key: Callable[[], str],
+        log: RunLog,
+    ) -> list[Tensor] | None:
+        """Return features that were found on disk or are made, None where there is no room.
+
+        Called in the first rank; the others wait to hear whether they are to help with the batches,
+        which say so when they begin.
+
+        Args:
+            shapes: of the features' maps, float32, (M, h, w, C) each.
+            batches: make them, some images at a time.
+            make_key: names them on disk; called only where they may be there, since it reads all
+                images.
+            log: receives where they are.
+        """
+        needed, watch = 4 * sum(map(math.prod, shapes)), Stopwatch()
+        what = f"features of {shapes[0][0]} images, {in_bytes(needed)}"
+        place, path, find = self.place(needed), Path(), partial(read_features, shapes)
+        if place == "disk" or (self.mode == "auto" and any(self.folder.glob("features-*"))):
+            path = self.folder / f"features-{make_key()}"
+            place = place if find(path) is None else "disk"
+        stored, is_made = None, place is not None
+        if place == "disk":
+            find, write = partial(find, path), partial(write_features, shapes, batches)
+            stored, is_made = find_or_build(path, "features", needed, find, write, log.line)
+        elif place is not None:
+            stored = self.hold(shapes, batches, place)
+        if is_made:
+            where = f"on disk, in {self.folder}" if place == "disk" else f"in memory ({place})"
+            log.line(f"{what}: encoded in {watch.seconds():.1f} s, kept {where}")
+            return stored
+        broadcast_from_first(lambda: False)
+        if stored is not None:
+            log.line(f"{what}: found in {self.folder}")
+        elif self.mode != "off" or world_size() > 1:
+            why = "" if self.mode == "off" else "more than memory and disk have room for; "
+            alone = " by the first process alone" if world_size() > 1 else ""
+            log.line(f"{what}: {why}encoded anew each epoch{alone}")
+        return stored
+
     def place(self, needed: int) -> str | None:
         """Return where so many bytes go: a device's type, ``disk`` or None for nowhere.
 
@@ -99,19 +146,10 @@ class FeatureCache:
         free = free_memory() if kind == "cpu" else torch.cuda.mem_get_info(self.device)[0]
         return MEMORY_FRACTION * free
 
-    def may_hold(self) -> bool:
-        """Tell whether features could lie on disk already."""
-        return self.mode == "disk" or (
-            self.mode == "auto" and any(self.folder.glob("features-*/" + SUMMARY))
-        )
-
-    def hold(self, like: Stored, batches: Iterable[Stored], place: str) -> Stored:
-        """Return features, given batch by batch, in the memory of a device's type.
-
-        ``like`` has their shapes and types.
-        """
+    def hold(self, shapes: Shapes, batches: Batches, place: str) -> list[Tensor]:
+        """Return features in the memory of a device's type; see `keep`."""
         device = torch.device("cpu") if place == "cpu" else self.device
-        stored, first = [torch.empty_like(part, device=device) for part in like], 0
+        stored, first = [torch.empty(shape, device=device) for shape in shapes], 0
         if self.left is not None:
             self.left -= sum(part.nbytes for part in stored)
         for batch in batches:
@@ -121,71 +159,29 @@ class FeatureCache:
         return stored
 
 
-def read_features(folder: Path) -> Stored | None:
+def read_features(shapes: Shapes, folder: Path) -> list[Tensor] | None:
     """Return a folder's features, memory-mapped; None if it is absent or damaged."""
     try:
-        shapes = json.loads((folder / SUMMARY).read_text())
         # Copy-on-write: torch wants writable memory; the files are never written to.
-        arrays = [np.load(folder / f"{name}.npy", mmap_mode="c") for name in shapes]
-        whole = [list(array.shape) for array in arrays] == list(shapes.values())
+        arrays = [np.load(folder / f"map{i}.npy", mmap_mode="c") for i in range(len(shapes))]
+        whole = [array.shape for array in arrays] == shapes
         return [torch.from_numpy(array) for array in arrays] if whole else None
-    except (OSError, ValueError, TypeError, AttributeError):
+    except (OSError, ValueError, AttributeError, EOFError):
         return None
 
 
-def write_features(like: Stored, batches: Iterable[Stored], folder: Path) -> None:
-    """Write features, given as to `FeatureCache.hold`, so that they would outlive a power cut."""
-    names = [*(f"map{place}" for place in range(len(like) - 2)), "points", "visible"]
+def write_features(shapes: Shapes, batches: Batches, folder: Path) -> None:
+    """Write features, see `FeatureCache.keep`, so that they would outlive a power cut."""
     # Not by way of memory maps: on a full disk, writing into one ends the process.
     with ExitStack() as stack:
-        files = [stack.enter_context(synced(folder / f"{name}.npy")) for name in names]
-        for file, part in zip(files, like, strict=True):
-            dtype = np.lib.format.dtype_to_descr(torch.empty(0, dtype=part.dtype).numpy().dtype)
-            header = {"descr": dtype, "fortran_order": False, "shape": tuple(part.shape)}
+        paths = [folder / f"map{place}.npy" for place in range(len(shapes))]
+        files = [stack.enter_context(synced(path)) for path in paths]
+        for file, shape in zip(files, shapes, strict=True):
+            header = {"descr": "<f4", "fortran_order": False, "shape": shape}
             np.lib.format.write_array_header_1_0(file, header)
         for batch in batches:
             for file, part in zip(files, batch, strict=True):
                 file.write(part.contiguous().numpy(force=True).data)
-    shapes = {name: list(part.shape) for name, part in zip(names, like, strict=True)}
-    with synced(folder / SUMMARY) as file:
-        file.write(json.dumps(shapes).encode())
-
-
-def features_key(dataset: LandmarkDataset, chosen: Sequence[int], encoding: Encoding) -> str:
-    """Return a hash of all that features depend on.
-
-    The images count by their files' content: reading them costs far less than encoding them,
-    and an image that changed under its old name, size or date is noticed.
-
-    Args:
-        dataset: unwarped images; their names, annotations and frame count too.
-        chosen: the places of those that are encoded.
-        encoding: makes the features.
-    """
-    numbers, shape = encoding.levels
-    facts: dict[str, object] = {
-        "format": FORMAT,
-        "torch": torch.__version__,
-        "device": encoding.device.type,
-        "encoder": encoding.digest,
-        # As the flags say it, by which features on disk have always been found.
-        "layer": numbers[0] if shape is None else len(numbers),
-        "use_hypercol": shape is not None,
-        "class": type(dataset).__qualname__,
-        "imwidth": dataset.imwidth,
-        "crop": dataset.crop,
-        "colours": [dataset.mean, dataset.std],
-    }
-    for network in timm_encoders(encoding.encoder):
-        facts["timm"] = network.version
-
-    def content(path: Path) -> bytes:
-        try:
-            return path.read_bytes()
-        except OSError as error:
-            raise InputError(f"{path}: {error.strerror}") from None
-
-    return dataset.digest(sorted(facts.items()), chosen, content)[:32]
 
 
 def in_bytes(count: float) -> str:
@@ -205,7 +201,5 @@ def free_memory() -> int:
 
 def free_disk(folder: Path) -> int:
     """Return the free bytes of the disk that a folder, made or not, is on."""
-    existing = next(
-        path for path in (folder.absolute(), *folder.absolute().parents) if path.exists()
-    )
-    return shutil.disk_usage(existing).free
+    paths = (folder.absolute(), *folder.absolute().parents)
+    return shutil.disk_usage(next(path for path in paths if path.exists())).free

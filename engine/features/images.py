@@ -1,39 +1,32 @@
-"""Features of a data set, batch by batch: kept, made anew each epoch, or of warped images.
+"""A data set's images as batches of features, which are kept or made anew each epoch.
 
-All three kinds have the same members: ``len(images)`` batches an epoch, ``images.batches(epoch)``,
-``images.order(epoch)`` and ``images.annotations()``. Letters: N images, M distinct ones among
-them, B of a batch, A landmarks.
+Letters: N images, M distinct ones among them, B of a batch, A landmarks, C channels, h and w rows
+and columns of a map.
 """
 
-from collections.abc import Iterator
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from functools import partial
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Subset
 
-from data_loader.geometry import normalize_points
 from data_loader.items import Items
 from data_loader.landmark_dataset import LandmarkDataset
-from data_loader.loaders import SeededSampler, available_cores, seeded, set_epoch
+from data_loader.loaders import SeededSampler, build_loader
+from engine.features.cache import FeatureCache
+from engine.features.squares import AnnotatedSquares, Batch, find_distinct
 from models.encoders import Levels, encode
-from utils.log import progress
-from utils.tps import WarperSingle
+from models.timm_encoder import timm_encoders
+from utils.collectives import all_gather_rows, broadcast_from_first, split_over_ranks
+from utils.errors import InputError
+from utils.log import RunLog, progress
+from utils.process_group import is_first_rank, world_size
 
-
-class Batch(NamedTuple):
-    """What a regressor is trained and tested on.
-
-    Args:
-        features: of B images, maps (B, C, h, w), deepest first.
-        points: (B, A, 2), in [-1, 1].
-        visible: (B, A), bool; False where a landmark isn't annotated.
-    """
-
-    features: list[Tensor]
-    points: Tensor
-    visible: Tensor
+FORMAT = 2  # of features on disk; raised when those of an earlier version wouldn't fit any more
 
 
 @dataclass(frozen=True)
@@ -59,146 +52,176 @@ class Encoding:
 
 
 @dataclass(eq=False)
-class SampledImages:
-    """N images that a sampler picks by number, B at a time."""
+class EncodedImages(ABC):
+    """N images in batches of features, in an order of its own each epoch.
 
+    Args:
+        dataset: the images.
+        sampler: picks them by number.
+        batch_size: of all batches but the last, which may be smaller.
+        encoding: makes their features.
+    """
+
+    dataset: LandmarkDataset
     sampler: SeededSampler
     batch_size: int
+    encoding: Encoding
+
+    def __post_init__(self) -> None:
+        self.points, self.visible = self.dataset.annotation_tensors()
 
     def __len__(self) -> int:
         return -(-len(self.sampler) // self.batch_size)
+
+    def annotations(self) -> tuple[Tensor, Tensor]:
+        """Return the unwarped points (N, A, 2) and which are annotated (N, A), for all images."""
+        return self.points, self.visible
 
     def order(self, epoch: int) -> Tensor:
         """Return the places of an epoch's images in the data set, in their order, (N,)."""
         self.sampler.set_epoch(epoch)
         return self.sampler.keys()[0]
 
-    def split(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield each batch's images (B,), and the seeds of their random samples (B,)."""
-        self.sampler.set_epoch(epoch)
-        order, seeds = self.sampler.keys()
-        yield from zip(order.split(self.batch_size), seeds.split(self.batch_size), strict=True)
-
-
-@dataclass(eq=False)
-class StreamedImages(SampledImages):
-    """The images of a loader with this order, encoded whenever they are asked for."""
-
-    encoding: Encoding
-    dataset: LandmarkDataset
-    loader: DataLoader
-
     def batches(self, epoch: int) -> Iterator[Batch]:
         """Yield the batches of an epoch, in the order of the sampler."""
-        set_epoch(self.loader, epoch)
-        device = self.encoding.device
-        for item in self.loader:
-            features = self.encoding(item.image)
-            yield Batch(features, item.points_norm.to(device), item.visible.to(device))
+        self.sampler.set_epoch(epoch)
+        return self.make(*(keys.split(self.batch_size) for keys in self.sampler.keys()))
 
-    def annotations(self) -> tuple[Tensor, Tensor]:
-        """Return the unwarped points (N, A, 2) and which are annotated (N, A), for all images."""
-        return self.dataset.annotation_tensors()
-
-
-Stored = list[Tensor]
-"""Of M images: their maps (M, h, w, C), channels last, as a regressor's products want them, deepest
-first; then points (M, A, 2) in [-1, 1], and visible (M, A), bool."""
+    @abstractmethod
+    def make(self, numbers: Sequence[Tensor], seeds: Sequence[Tensor]) -> Iterator[Batch]:
+        """Yield batches of these images; a random sample belongs to each one's seed, (B,) each."""
 
 
 @dataclass(eq=False)
-class StoredImages(SampledImages):
+class StoredImages(EncodedImages):
     """Images whose features are kept."""
 
-    stored: Stored  # of M images
+    stored: list[Tensor]  # of M images, (M, h, w, C): see `FeatureCache.keep`
     rows: Tensor  # (N,), the one of them that each image of the data set is
-    device: torch.device  # of the regressor
 
-    def batches(self, epoch: int) -> Iterator[Batch]:
-        """Yield the batches of an epoch, in the order of the sampler."""
-        for indices, _ in self.split(epoch):
-            rows = self.rows[indices]
-            parts = [
-                part[rows.to(part.device)].to(self.device, non_blocking=True)
-                for part in self.stored
-            ]
-            maps = [level.permute(0, 3, 1, 2) for level in parts[:-2]]
-            yield Batch(maps, *parts[-2:])
-
-    def annotations(self) -> tuple[Tensor, Tensor]:
-        """Return the points (N, A, 2) and which are annotated (N, A), for all images."""
-        points, visible = (part.cpu()[self.rows] for part in self.stored[-2:])
-        return points, visible
+    def make(self, numbers: Sequence[Tensor], seeds: Sequence[Tensor]) -> Iterator[Batch]:
+        """Look the features up; see `EncodedImages.make`."""
+        device = self.encoding.device
+        for places in numbers:
+            rows = self.rows[places]
+            maps = [level[rows.to(level.device)].to(device) for level in self.stored]
+            parts = (part[places].to(device) for part in self.annotations())
+            yield Batch([level.permute(0, 3, 1, 2) for level in maps], *parts)
 
 
 @dataclass(eq=False)
-class WarpedImages(SampledImages):
-    """Images warped anew each epoch, a batch at a time on the encoder's device.
+class StreamedImages(EncodedImages):
+    """Images that are encoded whenever they are asked for, since they are warped or too many."""
 
-    The random warps are those that the data set's own items would make. The images are read once,
-    and held as they are before the warp.
-    """
+    squares: AnnotatedSquares
 
-    encoding: Encoding
-    dataset: LandmarkDataset
-    warper: WarperSingle
-    num_workers: int
-
-    def __post_init__(self) -> None:
-        chosen, self.rows = find_distinct(self.dataset)
-        loader = DataLoader(
-            Subset(Items(self.dataset, self.dataset.base_tensors), chosen),
-            batch_size=None,
-            num_workers=min(self.num_workers, available_cores()),
-            generator=torch.Generator(),  # its own, not the training's
-        )
-        images, points = zip(*progress(loader, "reading"), strict=True)
-        pixels = torch.stack(images).permute(0, 3, 1, 2)  # (M, 3, S, S) uint8
-        self.images = pixels.contiguous().to(self.encoding.device)
-        self.points_px = torch.stack(points)  # (M, A, 2) float64
-
-    def batches(self, epoch: int) -> Iterator[Batch]:
-        """Yield the batches of an epoch, in the order of the sampler."""
+    def make(self, numbers: Sequence[Tensor], seeds: Sequence[Tensor]) -> Iterator[Batch]:
+        """Cut or warp the squares, and encode them; see `EncodedImages.make`."""
         device = self.encoding.device
-        for indices, seeds in self.split(epoch):
-            rows = self.rows[indices]
-            weights = torch.stack([self._sample(seed) for seed in seeds.tolist()])  # (B, P + 3, 2)
-            images, warped = self.warper.warp(
-                self.images[rows.to(device)].float(),
-                self.points_px[rows].numpy(),
-                weights,
-                self.dataset.crop,
-            )
-            images = self.dataset.normalize(images.to(torch.uint8).float() / 255)
-            points_px = torch.as_tensor(warped, dtype=torch.float32)  # (B, A, 2)
-            points = normalize_points(points_px, self.dataset.side)
-            visible = torch.stack([self.dataset.visible(index) for index in indices.tolist()])
-            yield Batch(self.encoding(images), points.to(device), visible.to(device))
-
-    def _sample(self, seed: int) -> Tensor:
-        with seeded(seed):
-            return self.warper.sample()
-
-    def annotations(self) -> tuple[Tensor, Tensor]:
-        """Return the unwarped points (N, A, 2) and which are annotated (N, A), for all images."""
-        return self.dataset.annotation_tensors()
+        if self.dataset.warper is None:
+            batches = self.squares.centres(numbers, device)
+        else:
+            batches = self.squares.warped(numbers, seeds, device)
+        for batch in batches:
+            yield batch._replace(features=self.encoding(*batch.features))
 
 
-EncodedImages = StreamedImages | StoredImages | WarpedImages
+def encode_dataset(
+    encoding: Encoding,
+    dataset: LandmarkDataset,
+    *,
+    batch_size: int,
+    num_workers: int,
+    seed: int,
+    shuffle: bool,
+    cache: FeatureCache,
+    log: RunLog,
+) -> EncodedImages | None:
+    """Return a data set as batches of features, in the first rank; None in the others.
 
-
-def find_distinct(dataset: LandmarkDataset) -> tuple[list[int], Tensor]:
-    """Return the places of a data set's M distinct images, and which of them each one is, (N,).
-
-    Images that are repeated for training on few annotations need to be encoded but once.
+    Images that aren't warped are encoded once, by all ranks, and their features kept where the
+    cache has room for them.
     """
-    annotations = list(dataset.annotations.values())
-    keys = [
-        (filename, *(values[place].tobytes() for values in annotations))
-        for place, filename in enumerate(dataset.filenames)
-    ]
-    first: dict[tuple, int] = {}
-    for place, key in enumerate(keys):
-        first.setdefault(key, place)
-    rows = {key: row for row, key in enumerate(first)}
-    return list(first.values()), torch.tensor([rows[key] for key in keys])
+    (chosen, rows), stored = find_distinct(dataset), None
+    if dataset.warper is None:
+        loader = build_loader(
+            Subset(Items(dataset, dataset.annotated_item), chosen),
+            batch_size=batch_size,
+            num_workers=num_workers,
+            seed=seed,
+            shuffle=False,
+            device=encoding.device,
+        )
+        batches = encode_batches(encoding, loader, len(chosen), batch_size)
+        if is_first_rank():
+            blank = encoding(torch.zeros(1, 3, dataset.side, dataset.side))
+            shapes = [(len(chosen), *level.shape[1:]) for level in stored_as(blank)]
+            make_key = partial(features_key, dataset, chosen, encoding)
+            stored = cache.keep(shapes, batches, make_key, log)
+        elif broadcast_from_first(bool):  # the first rank says whether it encodes
+            for _ in batches:
+                pass
+    elif world_size() > 1:
+        log.line("warped images: encoded by the first process alone")
+    if not is_first_rank():
+        return None
+    common = dataset, SeededSampler(len(dataset), seed, shuffle), batch_size, encoding
+    if stored is None:
+        return StreamedImages(*common, AnnotatedSquares(dataset, num_workers))
+    return StoredImages(*common, stored, rows)
+
+
+def encode_batches(
+    encoding: Encoding, loader: DataLoader, count: int, batch_size: int
+) -> Iterator[list[Tensor]]:
+    """Yield the maps of M images, in their order, as they are stored.
+
+    All ranks call it, each with a loader of its rows of every batch.
+    """
+    if is_first_rank():
+        broadcast_from_first(lambda: True)  # the others have heard it when they call this
+    for first, item in zip(range(0, count, batch_size), progress(loader, "encoding"), strict=True):
+        batch_split = split_over_ranks(min(batch_size, count - first))
+        yield [all_gather_rows(level, batch_split) for level in stored_as(encoding(item.image))]
+
+
+def stored_as(maps: Sequence[Tensor]) -> list[Tensor]:
+    """Return maps (B, C, h, w) as (B, h, w, C), as a regressor's products want them."""
+    return [level.permute(0, 2, 3, 1) for level in maps]
+
+
+def features_key(dataset: LandmarkDataset, chosen: Sequence[int], encoding: Encoding) -> str:
+    """Return a hash of all that features depend on.
+
+    The images count by their files' content: reading them costs far less than encoding them,
+    and an image that changed under its old name, size or date is noticed.
+
+    Args:
+        dataset: unwarped images; their names, annotations and frame count too.
+        chosen: the places of those that are encoded.
+        encoding: makes the features.
+    """
+    numbers, shape = encoding.levels
+    facts: dict[str, object] = {
+        "format": FORMAT,
+        "torch": torch.__version__,
+        "device": encoding.device.type,
+        "encoder": encoding.digest,
+        # As the flags say it, by which features on disk have always been found.
+        "layer": numbers[0] if shape is None else len(numbers),
+        "use_hypercol": shape is not None,
+        "class": type(dataset).__qualname__,
+        "imwidth": dataset.imwidth,
+        "crop": dataset.crop,
+        "colours": [dataset.mean, dataset.std],
+    }
+    for network in timm_encoders(encoding.encoder):
+        facts["timm"] = network.version
+
+    def content(path: Path) -> bytes:
+        try:
+            return path.read_bytes()
+        except OSError as error:
+            raise InputError(f"{path}: {error.strerror}") from None
+
+    return dataset.digest(sorted(facts.items()), chosen, content)[:32]

@@ -13,9 +13,8 @@ from data_loader.landmark_dataset import LandmarkDataset
 from data_loader.loaders import add_loader_arguments, check_same_images, worker_notice
 from engine.features.cache import FeatureCache, add_feature_cache_arguments
 from engine.features.encoder_loading import load_frozen_encoder, use_colours
-from engine.features.encoding import encode_dataset
-from engine.features.images import EncodedImages, Encoding
-from engine.readouts.annotated_squares import AnnotatedSquares
+from engine.features.images import EncodedImages, Encoding, encode_dataset
+from engine.features.squares import AnnotatedSquares
 from engine.readouts.kinds import (
     READOUTS,
     add_kind_argument,
@@ -140,7 +139,7 @@ def run_evaluation(
     start_run(settings, {"encoder_digest": digest}, readout.done, log, settings.log_path, heading)
     save_picks(settings.folder, picks)
     log.line(*list_left_out(left_out, settings.folder))
-    encode = partial(encode_split, settings, readout, log)
+    encode = partial(encode_split, settings, readout, open_cache(settings, device), log)
     encoded = {split: encode(images) for split, images in held_out_sets.items()}
     train = None if kind.trains_encoder else encode(train_set, shuffle=True)
     if not leave_process_group():
@@ -225,9 +224,16 @@ def check_images(
     return left_out
 
 
+def open_cache(settings: EvaluationSettings, device: torch.device) -> FeatureCache:
+    """Return where the features of all splits are kept."""
+    folder = settings.cache_folder or Path(f"{settings.model_path}_cache")
+    return FeatureCache(settings.feature_cache, folder, settings.cache_gb, device)
+
+
 def encode_split(
     settings: EvaluationSettings,
     readout: Readout,
+    cache: FeatureCache,
     log: RunLog,
     dataset: LandmarkDataset,
     shuffle: bool = False,
@@ -239,15 +245,13 @@ def encode_split(
     digest, levels = readout.fitting.encoder_digest, readout.levels
     if readout.trains_encoder:  # its maps change
         digest, levels = "pixels", Levels(readout.sees, None)
-    encoding = Encoding(readout.encoder, digest, levels)
-    folder = settings.cache_folder or Path(f"{settings.model_path}_cache")
     return encode_dataset(
-        encoding,
+        Encoding(readout.encoder, digest, levels),
         dataset,
         batch_size=settings.batch_size,
         num_workers=settings.num_workers,
         seed=settings.seed,
         shuffle=shuffle,
-        cache=FeatureCache(settings.feature_cache, folder, settings.cache_gb, encoding.device),
+        cache=cache,
         log=log,
     )

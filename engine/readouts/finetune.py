@@ -17,7 +17,7 @@ from data_loader.splits import split_off
 from data_loader.views.dense_views import DenseViews, points_in_views, swap_pairs
 from data_loader.views.similarity import Spread
 from engine.features.images import EncodedImages
-from engine.readouts.annotated_squares import AnnotatedSquares
+from engine.features.squares import AnnotatedSquares
 from engine.readouts.published import OPTIMIZATION, load_optimizer
 from engine.readouts.readout import Readout
 from engine.readouts.task import evaluate
@@ -151,7 +151,7 @@ class Finetune(Readout):
     ) -> dict[str, object]:
         """Train, save round by round and evaluate; see `Readout.fit`."""
         fitting, settings = self.fitting, self.fitting.settings
-        points, visible = train.annotations()
+        points, visible = train.dataset.annotation_tensors()
         learnt, judged = split(len(train), settings.seed, fitting.groups)
         self.check_shown(visible[learnt])
         shape = self.score_mean_shape(points, visible, held_out, log)
@@ -216,7 +216,7 @@ class Finetune(Readout):
         for step, batch in zip(progress(steps, f"round {number}"), squares, strict=True):
             images, maps = views(batch.images.to(device), generator)
             points, shown = points_in_views(
-                maps, batch.points_px.to(device), views.side, views.width
+                maps, batch.points_px.float().to(device), views.side, views.width
             )
             visible = shown & batch.visible.to(device)
             if order is not None:

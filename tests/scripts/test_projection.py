@@ -126,7 +126,7 @@ def test_kept_features_belong_to_their_projection(faces, trained):
         done = evaluate(faces, trained, f"kept{place}", *kept, *projection)
         assert done.status == 0, done.err
         assert done.out.count("found in kept") == (2 if place == 3 else 0)
-        kept_sets = list((trained / "kept").glob("features-*/summary.json"))
+        kept_sets = list((trained / "kept").glob("features-*/map0.npy"))
         assert len(kept_sets) == 2 * min(place + 1, 3)  # of training and test images
 
 

@@ -6,8 +6,7 @@ from PIL import Image
 
 from data_loader.landmark_dataset import LandmarkDataset
 from engine.features.cache import FeatureCache
-from engine.features.encoding import encode_dataset
-from engine.features.images import Encoding
+from engine.features.images import Encoding, encode_dataset
 from models.encoders import choose_levels, weights_digest
 from utils.log import RunLog
 

@@ -1,4 +1,5 @@
 import errno
+import shutil
 import subprocess
 import sys
 import threading
@@ -106,14 +107,28 @@ def test_runs_that_start_together_build_once(tmp_path):
     assert (waited, built) == (("all", False, said), ("all", True, []))
 
 
-def test_a_failed_build_leaves_nothing(tmp_path):
+@pytest.mark.parametrize(
+    ("error", "raised"),
+    [
+        (KeyboardInterrupt(), pytest.raises(KeyboardInterrupt)),
+        (OSError(28, "Full"), pytest.raises(InputError, match="hold numbers .Full.: needs 3 byt")),
+    ],
+)
+def test_a_failed_build_leaves_nothing(tmp_path, error, raised):
     def write(folder):
         (folder / "content").touch()
-        raise OSError(28, "No space left on device")
+        raise error
 
-    with pytest.raises(InputError, match="can't hold numbers .No space left.*: needs 3 bytes"):
+    with raised:
         find_or_build(tmp_path / "one", "numbers", 3, lambda: None, write)
     assert not [p.name for p in tmp_path.iterdir() if p.name != "one.lock"]
+
+
+def test_a_disk_without_room_is_named_before_anything_is_written(tmp_path, monkeypatch):
+    free = shutil.disk_usage(tmp_path)._replace(free=2)
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: free)
+    with pytest.raises(InputError, match="too little space.: needs 3 bytes, 2 are free"):
+        find_or_build(tmp_path / "one", "numbers", 3, lambda: None, lambda _: pytest.fail("writes"))
 
 
 @pytest.mark.parametrize(

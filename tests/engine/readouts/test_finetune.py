@@ -9,9 +9,8 @@ import torch
 
 from data_loader.views.dense_views import DenseViews
 from engine.features.cache import FeatureCache
-from engine.features.encoding import encode_dataset
-from engine.features.images import Encoding
-from engine.readouts.annotated_squares import AnnotatedSquares
+from engine.features.images import Encoding, encode_dataset
+from engine.features.squares import AnnotatedSquares
 from engine.readouts.evaluation import add_evaluation_arguments
 from engine.readouts.finetune import JUDGED_FROM, Finetune, shuffled, split
 from engine.readouts.readout import EvaluationSettings, Fitting
@@ -139,7 +138,7 @@ def test_what_does_not_fit_is_refused(squares, settings):
 
 
 def test_a_landmark_that_no_image_shows_is_refused(squares, settings):
-    squares.kept.visible[:, 1] = False
+    squares.dataset.annotations["visible"] = np.arange(24).reshape(8, 3) % 3 != 1
     with pytest.raises(InputError, match="no training image shows landmark 2"):
         start(settings).fit(squares, {}, RunLog())
 

@@ -5,7 +5,8 @@ import math
 import pytest
 import torch
 
-from engine.features.images import Batch, StoredImages, StreamedImages, WarpedImages
+from engine.features.images import StoredImages, StreamedImages
+from engine.features.squares import Batch
 from engine.readouts.published import PublishedReadout, train_one_epoch
 from engine.readouts.task import WeightedMean, baseline, check_judged, evaluate, mean_shape
 from eval_animal import animal_task
@@ -86,8 +87,8 @@ def test_evaluation_weighs_batches_by_their_size(tmp_path, encoder):
     readout, _ = fresh(encoder)
     task = face_task((0, 1))
     found = evaluate(readout, task, images)
-    *maps, points, _ = images.stored
-    features = [m.permute(0, 3, 1, 2) for m in maps]
+    points, _ = images.annotations()
+    features = [m.permute(0, 3, 1, 2) for m in images.stored]
     with torch.no_grad():
         pred = readout.module(features)[0]
     distance = (points[:, 0] - points[:, 1]).norm(dim=-1)
@@ -97,7 +98,7 @@ def test_evaluation_weighs_batches_by_their_size(tmp_path, encoder):
 
 def test_warped_images_change_each_epoch_and_repeat_with_the_seed(tmp_path, encoder):
     images = encoded(Dots(tmp_path, 4, warp=True), encoder)
-    assert type(images) is WarpedImages
+    assert type(images) is StreamedImages
     first, again, second = ([p for _, p, _ in images.batches(e)][0] for e in (1, 1, 2))
     assert torch.equal(first, again) and not torch.equal(first, second)
 
