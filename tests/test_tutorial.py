@@ -2,16 +2,14 @@
 
 import csv
 import json
-import os
 import re
 import shlex
-import subprocess
-import sys
 from importlib.util import find_spec
 
 from PIL import Image
 
 from tests.recipes import ROOT
+from tests.scripts.running import run_inside
 
 # What the page says -> what is run, so that the test takes seconds.
 SMALLER = {
@@ -43,10 +41,8 @@ def paste(words: list[str], folder) -> None:
     """Run a command of the tutorial in this folder, as if it were a fresh clone."""
     python, script, *flags = words
     assert python == "python"
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "MPLBACKEND": "Agg"}
-    command = [sys.executable, str(ROOT / script), *flags]
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-2000:]
+    done = run_inside(script, *flags, cwd=folder)
+    assert done.status == 0, done.err
 
 
 def rows(path) -> list[dict[str, str]]:

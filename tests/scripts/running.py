@@ -34,7 +34,7 @@ def run(script: str, *arguments, cwd: Path) -> Done:
 
 def run_inside(script: str, *arguments, cwd: Path) -> Done:
     """Run a script in this process, which spares it the seconds of importing torch."""
-    module = importlib.import_module(script.removesuffix(".py"))
+    module = importlib.import_module(script.removesuffix(".py").replace("/", "."))
     out, err, status = io.StringIO(), io.StringIO(), 0
     before = os.getcwd(), sys.argv
     os.chdir(cwd)
