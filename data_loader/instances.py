@@ -30,16 +30,19 @@ def boxes_of(
     """
     if kind == "annotated":
         return np.array(annotated, dtype=np.float64)
-    boxes = np.full((len(points), 4), np.nan)
     if kind == "image":
-        return boxes
-    for row, (shown, place) in enumerate(zip(visible, points, strict=True)):
-        low, high = place[shown].min(axis=0), place[shown].max(axis=0)
-        # Points on a line show nothing of what lies beside it; a single point has no size at all.
-        added = np.maximum((high - low).max() / 2 - (high - low), 0) / 2
-        if (high - low).max() > 0:
-            boxes[row] = *(low - added), *(high + added)
-    return boxes
+        return np.full((len(points), 4), np.nan)
+    low, high = _extent(points, visible)
+    longest = (high - low).max(axis=1, keepdims=True)  # (N, 1)
+    # Points on a line show nothing of what lies beside it; a single point has no size at all.
+    added = np.maximum(longest / 2 - (high - low), 0) / 2
+    return np.where(longest > 0, np.hstack([low - added, high + added]), np.nan)
+
+
+def _extent(points: np.ndarray, visible: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the least and the largest x and y, (N, 2) each, of those of the points that count."""
+    least, largest = (np.where(visible[..., None], points, limit) for limit in (np.inf, -np.inf))
+    return least.min(axis=1), largest.max(axis=1)
 
 
 def with_boxes(table: KeypointTable, path: Path, folder: Path) -> KeypointTable:
@@ -106,9 +109,8 @@ def spans_of(points: np.ndarray, visible: np.ndarray) -> np.ndarray:
 
     ``visible`` (N, A) says which count, of each instance one at least.
     """
-    shown = visible[..., None]
-    low, high = (np.where(shown, points, limit) for limit in (np.inf, -np.inf))
-    return (high.max(axis=1) - low.min(axis=1)).max(axis=1)
+    low, high = _extent(points, visible)
+    return (high - low).max(axis=1)
 
 
 def flip_order(names: Sequence[str], pairs: Sequence[tuple[str, str]]) -> np.ndarray | None:

@@ -165,17 +165,6 @@ class Keypoints(OwnImages, LandmarkDataset):
         self.notices += [f"{self}: {line}" for line in notices]
         return sizes.astype(np.int64)
 
-    def check_landmarks(self) -> None:
-        """Raise an `InputError` if no training image has, or shows, one of the points."""
-        seen = self.visible().any(dim=0)  # (A,)
-        if not seen.all():
-            missing = [n for n, is_seen in zip(self.point_names, seen, strict=True) if not is_seen]
-            raise InputError(
-                f"{self.folder}: none of the {len(self):,} training images has "
-                f"{', '.join(missing[:3])} annotated, or shows it ({len(missing)} of {len(seen)} "
-                "points)"
-            )
-
     def square(self, image: Image.Image, index: int) -> Image.Image:
         """Frame an image; a mirrored copy is mirrored here."""
         square = super().square(image, index)

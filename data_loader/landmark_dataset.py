@@ -5,6 +5,7 @@ Letters: A landmarks; S the side of the square a benchmark makes of its image
 """
 
 import argparse
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -130,13 +131,19 @@ class LandmarkDataset(NamedImages):
         )
 
     def check_landmarks(self) -> None:
-        """Raise an `InputError` if no image has one of the landmarks: none could teach it."""
-        seen = self.visible().any(dim=0)  # (A,)
-        if not seen.all():
+        """Raise an `InputError` if no training image has, or shows, one of the landmarks."""
+        seen = self.visible().any(dim=0).tolist()  # (A,)
+        if missing := [n for n, is_seen in zip(self.point_names, seen, strict=True) if not is_seen]:
             raise InputError(
-                f"{self.folder}: none of the {len(self):,} training images has landmark "
-                f"{int(seen.byte().argmin()) + 1} annotated"
+                f"{self.folder}: none of the {len(self):,} training images has "
+                f"{', '.join(missing[:3])} annotated, or shows it ({len(missing)} of {len(seen)} "
+                "points)"
             )
+
+    @cached_property
+    def point_names(self) -> list[str]:
+        """The landmarks' names; numbers of a benchmark's, which say no names."""
+        return [f"landmark {number}" for number in range(1, self.num_landmarks + 1)]
 
     def item_names(self) -> list[str]:
         """Return a name of each item, such as its image's, by which it can be found again."""

@@ -42,12 +42,13 @@ def parse_coco(path: Path, text: str, category: str | None) -> KeypointTable:
         )
     left_out, chosen = Counter[str](), list[Entry]()
     for entry in annotations.values():
+        points = entry.get("keypoints")  # if something else than a list, that is said in `_points`
         kind = _other(path, entry, "category_id", categories)
         if category is not None and kind.get("name") != category:
             left_out["annotations of other categories"] += 1
         elif entry.get("iscrowd"):
             left_out["crowds"] += 1
-        elif not _has_points(entry):
+        elif not any(points[2::3]) if isinstance(points, list) else points is None:
             left_out["annotations without points"] += 1
         else:
             chosen.append(entry)
@@ -148,12 +149,6 @@ def _other(path: Path, annotation: Entry, key: str, others: Entries) -> Entry:
             "file"
         )
     return others[number]
-
-
-def _has_points(entry: Entry) -> bool:
-    """Tell whether an annotation has a point that isn't missing, or something else instead."""
-    points = entry.get("keypoints")
-    return any(points[2::3]) if isinstance(points, list) else points is not None
 
 
 def _point_names(path: Path, categories: list[Entry]) -> list[str]:

@@ -13,9 +13,9 @@ from data_loader.readers.coco_keypoints import parse_coco
 from data_loader.readers.images import oriented_size
 from data_loader.readers.keypoint_csv import parse_csv
 from data_loader.readers.keypoint_table import (
+    COCO_SIGMAS,
     KeypointTable,
     find_flip_pairs,
-    find_sigmas,
     shown,
     shown_list,
 )
@@ -65,7 +65,9 @@ def read_keypoints(
         missing = [name for name, gone in zip(table.names, absent, strict=True) if gone]
         table.notices.append(f"{path}: no instance has {shown_list(missing, 10)}")
     pairs = table.flip_pairs or find_flip_pairs(table.names)
-    return table._replace(flip_pairs=pairs, sigmas=find_sigmas(table.names))
+    of_person = sorted(table.names) == sorted(COCO_SIGMAS)
+    sigmas = np.array([COCO_SIGMAS[name] for name in table.names]) if of_person else None
+    return table._replace(flip_pairs=pairs, sigmas=sigmas)
 
 
 def _parse(path: Path, y_up: bool, category: str | None) -> KeypointTable:

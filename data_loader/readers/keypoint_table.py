@@ -201,10 +201,3 @@ def _mirrored(name: str) -> list[str]:
         right = "r" if match[0] == "l" else "R"
         others.append(name[: match.start()] + right + name[match.end() :])
     return others
-
-
-def find_sigmas(names: Sequence[str]) -> np.ndarray | None:
-    """Return COCO's sigmas (A,) if the points are its 17 of a person, else None."""
-    if set(names) != set(COCO_SIGMAS) or len(names) != len(COCO_SIGMAS):
-        return None
-    return np.array([COCO_SIGMAS[name] for name in names])

@@ -15,13 +15,6 @@ from data_loader.landmark_dataset import LandmarkDataset
 from engine.pages.page import PageRecord
 
 
-def landmark_names(dataset: LandmarkDataset) -> list[str]:
-    """Return the names of the A landmarks; numbers of the benchmarks', which say no names."""
-    if isinstance(dataset, Keypoints):
-        return dataset.point_names
-    return [f"landmark {number}" for number in range(1, dataset.num_landmarks + 1)]
-
-
 def dataset_records(
     dataset: LandmarkDataset, predicted: Tensor, confidence: Tensor
 ) -> Iterator[PageRecord]:

@@ -25,7 +25,7 @@ from engine.pages.components import (
     principal_maps,
 )
 from engine.pages.page import add_page_argument, check_page, write_page
-from engine.pages.records import dataset_records, landmark_names
+from engine.pages.records import dataset_records
 from engine.readouts.calibration import read_calibration
 from engine.readouts.evaluation import add_evaluation_arguments
 from engine.readouts.kinds import (
@@ -257,7 +257,7 @@ def show_landmarks(
         page = write_page(
             settings.page,
             progress(records, "writing the page"),
-            names=landmark_names(dataset),
+            names=dataset.point_names,
             title=str(dataset),
             about=words,
         )
