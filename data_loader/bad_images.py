@@ -51,17 +51,13 @@ def image_options(image_size: int, image_crop: int, on_bad_image: str) -> dict[s
     return {"imwidth": image_size, "crop": image_crop, "skip_bad": on_bad_image == "skip"}
 
 
-def allowed(total: int) -> int:
-    """Return how many of so many images may be bad."""
-    return total // IMAGES_PER_BAD
-
-
 def check_few(complaints: Collection[str], total: int, kind: str = "") -> None:
     """Raise an `InputError` if more of so many images than are allowed are bad: path and reason."""
-    if len(complaints) > allowed(total):
+    allowed = total // IMAGES_PER_BAD
+    if len(complaints) > allowed:
         raise InputError(
             f"{len(complaints):,} of {total:,} {kind}images can't be read, where --on_bad_image "
-            f"skip allows {allowed(total):,} (1 in {IMAGES_PER_BAD}); the first: "
+            f"skip allows {allowed:,} (1 in {IMAGES_PER_BAD}); the first: "
             f"{next(iter(complaints))}"
         )
 
@@ -187,6 +183,8 @@ def replacing(
 class BadImages:
     """The bad images that a run has met: counted, and listed in the run's folder.
 
+    A run that isn't resumed removes an earlier one's list, also where bad images aren't skipped.
+
     Args:
         folder: the run's.
         dataset: of the images.
@@ -220,7 +218,7 @@ class BadImages:
 
     def report(self) -> None:
         """Log how many there are, if any."""
-        if self.reasons:
+        if self.reasons and self.dataset.skip_bad:
             self.log_line(
                 f"{len(self.reasons):,} of {len(self.dataset):,} images can't be read so far, "
                 f"replaced: listed in {self.list}"
@@ -240,17 +238,3 @@ class BadImages:
         self.met[index] = f"{path}: {reason}"
         # An image that is there several times, as for boxes, counts once.
         check_few(dict.fromkeys(self.met.values()), len(self.dataset))
-
-
-def count_bad_images(
-    dataset: ImageSet, folder: Path, resumed: bool, log_line: Callable[[str], None]
-) -> BadImages | None:
-    """Return what counts a run's bad images, if they are skipped.
-
-    Without that, a run that isn't resumed removes an earlier one's list.
-    """
-    if dataset.skip_bad:
-        return BadImages(folder, dataset, resumed, log_line)
-    if not resumed:
-        write_list(folder / LIST, {})
-    return None

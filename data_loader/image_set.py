@@ -52,7 +52,7 @@ class ImageSet(Dataset):
         if imwidth - 2 * crop < 1:
             raise InputError(f"an image of {imwidth} px has nothing left after cropping {crop} px")
         self.imwidth, self.crop, self.skip_bad = imwidth, crop, skip_bad
-        self.smallest_scale = smallest_scale
+        self.smallest_scale, self.notices = smallest_scale, list[str]()
 
     def __len__(self) -> int:
         raise NotImplementedError
@@ -71,7 +71,7 @@ class ImageSet(Dataset):
 
     def count_notice(self) -> list[str]:
         """Return lines for the log on what was left out, masked, or differs in number."""
-        return []
+        return self.notices
 
     def order_name(self) -> str:
         """Return what an epoch's order depends on beyond options; a resumed run compares it."""

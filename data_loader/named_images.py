@@ -59,7 +59,7 @@ class NamedImages(ImageSet):
         super().__init__(imwidth, crop, smallest_scale if do_augmentations else None, skip_bad)
         if not Path(root).is_dir():
             raise InputError(f"{root}: no such folder; --data_folder names the benchmark's root")
-        self.pair_image, self.notices = pair_image, list[str]()
+        self.pair_image = pair_image
         self.split_name = self.split_name or ("train" if train else "test")
         self.filenames: Sequence[str]
         self.folder, self.filenames, self.annotations = self.read(Path(root), train)
@@ -96,10 +96,6 @@ class NamedImages(ImageSet):
     def expected_size(self, index: int) -> tuple[int, int] | None:
         """Return the width and height that an image must have; None if any will do."""
         return self.file_size
-
-    def count_notice(self) -> list[str]:
-        """Return lines for the log on what was left out or masked."""
-        return self.notices
 
     def __str__(self) -> str:
         return f"{type(self).__name__} {self.split_name}"

@@ -115,29 +115,21 @@ def check_names(names: list[str]) -> None:
             raise InputError(f"there is nothing called {name!r}; {hint}")
 
 
-def print_plan(job: Job) -> None:
-    """Say what `install` would do."""
-    print(describe(job.item))
-    if job.file.exists():
-        print(f"    would use {job.file}, which is there already")
-    elif not job.url:
-        print("    would stop: this one is to be fetched by hand")
-    else:
-        part = job.file.with_name(job.file.name + ".part")
-        begun = f", of which {part.stat().st_size} bytes are there" if part.exists() else ""
-        print(f"    would fetch {job.url} to {job.file}{begun}")
-    print(f"    would check: {job.checksum or 'nothing, as nothing is known'}")
-    print(f"    would {'unpack into' if job.item.packed else 'leave it in'} {job.folder}")
-
-
-def obtain(job: Job, root: Path, policy: RetryPolicy, overwrite: bool, keep_archive: bool) -> bool:
+def obtain(
+    job: Job, root: Path, policy: RetryPolicy, *, overwrite: bool, keep_archive: bool, dry_run: bool
+) -> bool:
     """Fetch one item, or say what is to be done; return False if that is up to the user."""
-    item = job.item
+    item, by_hand = job.item, not (job.url or job.file.exists())
     if not overwrite and is_in_place(item, job.folder):
         print(f"{item.name}: {job.folder} is there already; --overwrite replaces it")
-    elif not job.url and not job.file.exists():
+    elif dry_run or by_hand:
         print(describe(item))
-        return False
+        if not by_hand:
+            source = "use" if job.file.exists() else f"fetch {job.url} to"
+            print(f"    would {source} {job.file}")
+            print(f"    would check: {job.checksum or 'nothing, as nothing is known'}")
+            print(f"    would {'unpack into' if item.packed else 'leave it in'} {job.folder}")
+        return dry_run
     else:
         lock = root / ARCHIVES / f".{item.name}.lock"
         with acquire_lock(lock, f"{item.name}: waiting for another run that fetches it"):
@@ -164,13 +156,12 @@ def main() -> None:
             print(describe(item, steps=False))
         return
     policy = RetryPolicy(args.timeout, args.retries, args.backoff)
+    how = {flag: getattr(args, flag) for flag in ("overwrite", "keep_archive", "dry_run")}
     by_hand = []
     for name in dict.fromkeys(args.names):
         job = plan(CATALOGUE[name], args.to, args.url, args.mirror, args.checksum)
         with writing(job.folder):
-            if args.dry_run:
-                print_plan(job)
-            elif not obtain(job, args.to, policy, args.overwrite, args.keep_archive):
+            if not obtain(job, args.to, policy, **how):
                 by_hand.append(name)
     if by_hand:
         raise InputError(f"to be fetched by hand, as said above: {', '.join(by_hand)}")

@@ -36,22 +36,6 @@ VERSION = 1  # raise it when the same options give other images
 IMAGES_PER_PERSON = 5
 
 
-def _ignore_interrupt() -> None:
-    """Leave Ctrl-C to the main process."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-
-def make_plan(
-    images: int, mafl_train: int, mafl_test: int, identities: int | None, seed: int
-) -> Plan:
-    """Return the plan of the numbers that `generate` takes; raises InputError."""
-    if identities is None:
-        identities = max(2, (images + mafl_train + mafl_test) // IMAGES_PER_PERSON)
-    if identities < 2:
-        raise InputError(f"--identities: {identities} is too few, expected at least 2")
-    return Plan(images, mafl_train, mafl_test, identities, seed)
-
-
 def _is_there(folder: Path, record: dict, overwrite: bool) -> bool:
     """Return whether the folder holds this very set; raise InputError if it holds another."""
     if not folder.exists():
@@ -75,8 +59,10 @@ def _draw_all(root: Path, jobs: list, workers: int) -> list[np.ndarray]:
     task = partial(draw, root)
     if workers == 1:
         return [task(job) for job in jobs]
-    # Fresh processes: a fork of a program that uses threads (PyTorch does) may hang.
-    pool = ProcessPoolExecutor(workers, get_context("spawn"), _ignore_interrupt)
+    # Fresh processes: a fork of a program that uses threads (PyTorch does) may hang. They leave
+    # Ctrl-C to the main process.
+    alone = (signal.signal, (signal.SIGINT, signal.SIG_IGN))
+    pool = ProcessPoolExecutor(workers, get_context("spawn"), *alone)
     try:
         return list(pool.map(task, jobs, chunksize=16))
     finally:
@@ -136,10 +122,12 @@ def generate(
         The layouts' folders.
 
     Raises:
-        InputError: If the people or a layout's images are too few, or a folder holds something
+        InputError: If a layout's images are too few, or a folder holds something
             else, or a file can't be written.
     """
-    plan = make_plan(images, mafl_train, mafl_test, identities, seed)
+    if identities is None:
+        identities = max(2, (images + mafl_train + mafl_test) // IMAGES_PER_PERSON)
+    plan = Plan(images, mafl_train, mafl_test, identities, seed)
     folders = {layout: Path(out) / layout for layout in layouts}
     record = {"version": VERSION, **vars(plan)}
     there = [_is_there(folder, record, overwrite) for folder in folders.values()]

@@ -15,39 +15,22 @@ DROPBOX = "https://www.dropbox.com/sh/"
 
 @dataclass(frozen=True)
 class Item:
-    """One thing to fetch.
+    """One thing to fetch."""
 
-    Attributes:
-        name: what the user asks for.
-        title: what it is.
-        licence: what the owners allow.
-        folder: where it lands.
-        file: name of the archive, or of the file itself if ``packed`` is False.
-        page: a page for people that describes it or has the address.
-        url: address of the file, where it has a public one.
-        size: of the file, in words.
-        checksum: MD5, SHA-1 or SHA-256 of the file, where published.
-        holds: names that the folder has when the item is in place.
-        is_exact: whether an archive without those names is refused.
-        only: the part of the archive that is wanted.
-        steps: what to do by hand, or beforehand.
-        packed: whether the file is an archive.
-    """
-
-    name: str
+    name: str  # what the user asks for
     title: str
-    licence: str
-    folder: str
-    file: str
-    page: str
-    url: str | None = None
-    size: str = ""
-    checksum: str | None = None
-    holds: tuple[str, ...] = ()
-    is_exact: bool = True
-    only: str = ""
-    steps: str = ""
-    packed: bool = True
+    licence: str  # what the owners allow
+    folder: str  # where it lands
+    file: str  # name of the archive, or of the file itself if it isn't packed
+    page: str  # for people: describes it or has the address
+    url: str | None = None  # of the file, where it has a public one
+    size: str = ""  # of the file, in words
+    checksum: str | None = None  # MD5, SHA-1 or SHA-256 of the file, where published
+    holds: tuple[str, ...] = ()  # names that the folder has when the item is in place
+    is_exact: bool = True  # an archive without those names is refused
+    only: str = ""  # the part of the archive that is wanted
+    steps: str = ""  # what to do by hand, or beforehand
+    packed: bool = True  # the file is an archive
 
 
 def _dve(name: str, title: str, licence: str, folder: str, official: str, *holds: str) -> Item:

@@ -36,9 +36,9 @@ class Cut(Exception):
 class RetryPolicy(NamedTuple):
     """How long a download waits for its server."""
 
-    timeout: float = 30.0  # seconds the server may be silent
-    retries: int = 5  # attempts in a row that may bring nothing new before it gives up
-    backoff: float = 1.0  # seconds before the first of those; doubles each time, up to 30
+    timeout: float  # seconds the server may be silent
+    retries: int  # attempts in a row that may bring nothing new before it gives up
+    backoff: float  # seconds before the first of those; doubles each time, up to 30
 
 
 def direct_address(url: str) -> str:
@@ -71,18 +71,13 @@ def verify(path: Path, checksum: str | None) -> None:
         raise InputError(f"{path} has {kind} {digest.hexdigest()}; expected {checksum.lower()}")
 
 
-def fetch(
-    url: str,
-    path: Path,
-    checksum: str | None = None,
-    policy: RetryPolicy = RetryPolicy(),  # noqa: B008 (it cannot be modified)
-) -> None:
+def fetch(url: str, path: Path, checksum: str | None, policy: RetryPolicy) -> None:
     """Download a file over HTTP(S); it appears under its name only when whole and checked.
 
     Args:
         url: address of the file; Dropbox links to a page are turned into links to the file.
         path: where it goes; ``path``.part beside it holds what has come so far, also after errors.
-        checksum: its MD5, SHA-1 or SHA-256 in hexadecimal, where known.
+        checksum: its MD5, SHA-1 or SHA-256 in hexadecimal, None if not known.
         policy: how long to wait for the server.
 
     Raises:

@@ -173,7 +173,7 @@ def build_unlabelled_loader(
 
 
 def rest_of_epoch(
-    loader: DataLoader, bad_images: BadImages | None, position: Position
+    loader: DataLoader, bad_images: BadImages, position: Position
 ) -> Iterator[tuple[Images, BatchSplit]]:
     """Yield this rank's images of each step that is left of an epoch, and how its batch is split.
 
@@ -182,9 +182,8 @@ def rest_of_epoch(
     set_epoch(loader, position.epochs + 1, skip=position.images)
     for images in progress(loader, f"epoch {position.epochs + 1}"):
         batch_split = split_over_ranks(position.next_batch())
-        if bad_images is not None:
+        if bad_images.dataset.skip_bad:
             found = torch.stack([torch.as_tensor(images.index), torch.as_tensor(images.bad)], dim=1)
             bad_images.note(all_gather_rows(found, batch_split))
         yield images, batch_split
-    if bad_images is not None:
-        bad_images.report()
+    bad_images.report()

@@ -11,7 +11,7 @@ from typing import cast
 
 import torch
 
-from data_loader.bad_images import count_bad_images
+from data_loader.bad_images import BadImages
 from data_loader.loaders import check_batch_size, check_same_images, worker_notice
 from data_loader.named_images import NamedImages
 from data_loader.storage.image_cache import cache_images
@@ -108,7 +108,7 @@ class Pretraining:
         state, resumed = self._restore(objective)
         descent, position = state.descent, state.position
         self._start(position.epochs, descent.amp)
-        bad_images = count_bad_images(dataset, settings.folder, resumed, log.line)
+        bad_images = BadImages(settings.folder, dataset, resumed, log.line)
         loader = build_unlabelled_loader(settings, dataset, objective.sees_squares, self.device)
         with descent.autocast():
             embed = wrap_distributed(objective.embed, settings.batch_size, dataset.side)

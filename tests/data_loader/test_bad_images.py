@@ -12,7 +12,6 @@ from torch.utils.data import DataLoader
 from data_loader import loaders
 from data_loader.bad_images import (
     BadImages,
-    count_bad_images,
     leave_out,
     list_left_out,
     replacing,
@@ -47,15 +46,9 @@ CPU = torch.device("cpu")
 
 # What to make of a good file's content, and what is said of it then.
 KINDS = {
-    "text": (
-        lambda good: b"no image\n" * 9,
-        NO_IMAGE,
-    ),
+    "text": (lambda good: b"no image\n" * 9, NO_IMAGE),
     "cut": (lambda good: good[:-40], "unreadable image (image file is truncated"),
-    "empty": (
-        lambda good: b"",
-        NO_IMAGE,
-    ),
+    "empty": (lambda good: b"", NO_IMAGE),
     "bomb": (
         lambda good: b"P6 10000 10000 255\n" + bytes(99),
         "unreadable image (100000000 pixels, more than",
@@ -290,14 +283,11 @@ def test_batches_do_not_depend_on_workers_cache_nor_where_they_start(root, tmp_p
         assert sorted(notes[notes[:, 1] > 0].tolist()) == [[10, 3], [11, 2], [12, 1]]
 
 
-def test_without_bad_images_nothing_changes(root, tmp_path):
+def test_without_bad_images_nothing_changes(root):
     dataset = birds(root)
-    count_bad_images(dataset, tmp_path, False, print)
     plain = birds(root, skip_bad=False)
     assert same(loaded(replaced(dataset)), loaded(Items(plain, plain.pair_item)))
     assert same(loaded(replaced(plain)), loaded(Items(plain, plain.pair_item)))
-    assert count_bad_images(birds(root, skip_bad=False), tmp_path, False, print) is None
-    assert lines(tmp_path) == []
 
 
 def test_more_in_a_row_than_are_allowed_end_the_run(root):
@@ -374,11 +364,11 @@ def test_the_count_stops_past_the_limit_and_at_once(root, tmp_path):
 def test_a_run_from_the_start_begins_a_new_list(root, tmp_path, skip):
     (tmp_path / "bad_images.txt").write_text(f"{name(root, 5)}\tno such image\n")
     dataset = birds(root, skip_bad=skip)
-    count_bad_images(dataset, tmp_path, True, print)
-    assert skip or lines(tmp_path)
-    (tmp_path / "bad_images.txt").write_text(f"{name(root, 5)}\tno such image\n")
-    count_bad_images(dataset, tmp_path, False, print)
-    assert not lines(tmp_path)
+    log = []
+    BadImages(tmp_path, dataset, True, log.append)
+    assert lines(tmp_path) and len(log) == skip
+    BadImages(tmp_path, dataset, False, log.append)
+    assert not lines(tmp_path) and len(log) == skip
 
 
 def test_odd_names_and_repeated_ones_take_one_line(root, tmp_path):
