@@ -21,6 +21,7 @@ from data_loader.data_loaders_face import (
     MAFLAligned,
     ThreeHundredW,
 )
+from tests.recipes import SHARED, sub
 from utils.errors import InputError
 
 NO_IMAGE = "not an image of an accepted format (JPEG, PNG, GIF, BMP, WEBP, PPM)"
@@ -70,6 +71,24 @@ def bright_spot(data, dataset) -> np.ndarray:
     light = dataset.denormalize(data).mean(dim=0).numpy().astype(np.float64)  # (H, W)
     rows, columns = np.indices(light.shape)
     return np.array([(light * columns).sum(), (light * rows).sum()]) / light.sum()
+
+
+def assert_published(dataset, start) -> int:
+    """Hold some items against the published loaders' [spec 10]; return how many."""
+    truth = np.load(SHARED / "golden/loaders.npz", allow_pickle=False)
+    assert len(dataset) == truth[f"{start}/len"]
+    indices = {k.split("/")[2] for k in truth.files if k.startswith(f"{start}/")} - {"len"}
+    for index in indices:
+        data, second, points_norm, _ = dataset[int(index)]
+        item = f"{start}/{index}"
+        if f"{item}/kp" in truth:
+            assert np.abs(second.numpy() - truth[f"{item}/kp"]).max() < 1e-3
+        else:
+            assert np.array_equal(second.numpy(), truth[f"{item}/visible"])
+        assert np.abs(points_norm.numpy() - truth[f"{item}/kpn"]).max() < 1e-3
+        off = np.abs(sub(data, 6000) - truth[f"{item}/data"])
+        assert np.quantile(off, 0.999) < 2 / 255 / 0.22  # two grey levels, standardised
+    return len(indices)
 
 
 # ---- CelebA and MAFL ----

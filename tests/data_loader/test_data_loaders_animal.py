@@ -18,6 +18,7 @@ from tests.data_loader.layouts import (
     CUB_SIZES,
     CUB_SPLITS,
     PREFIX,
+    assert_published,
     bright_spot,
     complaint,
     dat_table,
@@ -28,7 +29,7 @@ from tests.data_loader.layouts import (
     write_cub,
     write_text,
 )
-from tests.recipes import FACES, SHARED, needs_faces, sub
+from tests.recipes import FACES, needs_faces
 
 # ---- iNaturalist ----
 
@@ -209,18 +210,6 @@ def test_cub_lists_and_images_that_are_wrong(cub):
 
 @needs_faces
 def test_images_of_cub_as_the_published_loader_gives_them():
-    truth = np.load(SHARED / "golden/loaders.npz", allow_pickle=False)
-    items = 0
-    for split in ("train", "val", "test"):
-        dataset = CUB(FACES / "cub", **{split: True}, imwidth=96)
-        assert len(dataset) == truth[f"CUB/{split}/len"]
-        indices = {k.split("/")[2] for k in truth.files if k.startswith(f"CUB/{split}/")} - {"len"}
-        for index in indices:
-            data, visible, points_norm, _ = dataset[int(index)]
-            start = f"CUB/{split}/{index}"
-            assert np.array_equal(visible.numpy(), truth[f"{start}/visible"])
-            assert np.abs(points_norm.numpy() - truth[f"{start}/kpn"]).max() < 1e-3
-            off = np.abs(sub(data, 6000) - truth[f"{start}/data"])
-            assert np.quantile(off, 0.999) < 2 / 255 / 0.22
-            items += 1
-    assert items == 9
+    splits = ("train", "val", "test")
+    sets = [CUB(FACES / "cub", **{split: True}, imwidth=96) for split in splits]
+    assert sum(map(assert_published, sets, (f"CUB/{split}" for split in splits))) == 9

@@ -22,15 +22,6 @@ def mat(tmp_path):
 READERS = [lambda path: read_mat(path, {"gt": (3, 2)}), read_face_boxes]
 
 
-def test_arrays_come_as_float64_in_their_shape(mat):
-    gt = np.arange(6, dtype=np.uint16).reshape(3, 2)
-    scipy.io.savemat(mat, {"gt": gt, "hw": gt * 0.5, "other": "text"})
-    arrays = read_mat(mat, {"gt": (3, 2), "hw": (3, 2)})
-    assert list(arrays) == ["gt", "hw"]
-    assert arrays["gt"].dtype == arrays["hw"].dtype == np.float64
-    assert np.array_equal(arrays["gt"], gt) and np.array_equal(arrays["hw"], gt / 2)
-
-
 @pytest.mark.parametrize("read", READERS)
 def test_absent_mat_files_are_said_to_be_absent(mat, read):
     assert f"{mat}: no such file" in complaint(read, mat)
@@ -230,12 +221,3 @@ def test_points_that_do_not_fit(tmp_path, old, new):
     path.write_text(text.replace(old, new))
     message = complaint(read_pts, path, 4)
     assert str(path) in message and "4 points" in message
-
-
-def test_no_points_at_all(tmp_path):
-    path = tmp_path / "a.pts"
-    assert str(path) in complaint(read_pts, path, 68)
-    path.write_text("")
-    assert str(path) in complaint(read_pts, path, 68)
-    path.write_bytes(b"\xff\xd8\xff\xe0")
-    assert str(path) in complaint(read_pts, path, 68)
