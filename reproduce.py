@@ -18,6 +18,7 @@ The results go to results.csv, results.md and an image for each curve.
 
 import argparse
 import shlex
+import signal
 import sys
 from collections import Counter
 from functools import partial
@@ -28,21 +29,26 @@ import eval_face
 import eval_matching
 import train_dense
 import train_moco
-from engine.reproduction.experiments import EXPERIMENTS, FACE_NAMES, PAPER
-from engine.reproduction.jobs import Job, Settings, make_evaluation, with_pretrainings
-from engine.reproduction.runner import (
+from engine.reproduction.experiments import (
+    EXPERIMENTS,
+    FACE_NAMES,
+    FEW_OR_ALL,
+    MODELS,
+    PAPER,
+    PER_EPOCH,
+)
+from engine.reproduction.jobs import (
     FINISHED,
     OTHER,
     ROOT,
     STATES,
-    State,
-    ending_on_sigterm,
-    find_state,
-    make_command,
+    Job,
+    Settings,
+    make_evaluation,
     read_last_line,
     run_jobs,
+    with_pretrainings,
 )
-from engine.reproduction.runs import MODELS, PER_EPOCH
 from engine.reproduction.tables import write_curves, write_tables
 from engine.run.settings import add_device_argument
 from utils.arguments import ArgumentParser, fraction, natural, positive_int
@@ -72,106 +78,55 @@ def build_parser() -> ArgumentParser:
     parser.add_argument(
         "--dry_run", action="store_true", help="print the command lines; run and write nothing"
     )
-    add_place_arguments(parser)
-    add_choice_arguments(parser)
-    return parser
-
-
-def add_place_arguments(parser: ArgumentParser) -> None:
-    """Declare where things are read and written, and how runs are carried out."""
     group = parser.add_argument_group("places")
-    group.add_argument(
-        "--out",
-        type=Path,
-        default=Path("runs/reproduce"),
-        metavar="DIR",
-        help="folder of the runs' folders, the tables and the curves",
+    folder = partial(group.add_argument, type=Path, metavar="DIR")
+    folder(
+        "--out", default=Path("runs/reproduce"), help="folder of runs' folders, tables and curves"
     )
-    group.add_argument(
+    folder(
         "--data",
-        type=Path,
         default=Path("datasets"),
-        metavar="DIR",
         help="folder of all data sets, placed as in README.md or as celeba, aflw-mtfl, aflw, "
         "300w and cub",
     )
     for name, kind, example in (
-        ("checkpoint", "faces", "resnet50=Pretrained/ckpt_epoch_800.pth"),
-        ("bird_checkpoint", "birds", "resnet50=Pretrained/ckpt_epoch_800_resnet50_inat.pth"),
+        ("--checkpoint", "faces", "resnet50=Pretrained/ckpt_epoch_800.pth"),
+        ("--bird_checkpoint", "birds", "resnet50=Pretrained/ckpt_epoch_800_resnet50_inat.pth"),
     ):
+        text = f"encoder pre-trained on {kind}, such as {example}; one for each model"
         group.add_argument(
-            f"--{name}",
-            type=model_file,
-            action="append",
-            default=[],
-            metavar="MODEL=FILE",
-            help=f"encoder pre-trained on {kind}, such as {example}; one for each model",
+            name, type=model_file, action="append", default=[], metavar="MODEL=FILE", help=text
         )
-    group.add_argument(
-        "--random_network",
-        action="store_true",
-        help="untrained encoders in place of the given ones, for a smoke run",
-    )
-    group.add_argument(
-        "--overwrite",
-        action="store_true",
-        help="redo the runs that --out holds with other options, in place",
-    )
+    switch = partial(group.add_argument, action="store_true")
+    switch("--random_network", help="untrained encoders in place of given ones, for a smoke run")
+    switch("--overwrite", help="redo the runs that --out holds with other options, in place")
     group = parser.add_argument_group("machine")
     add_device_argument(group)
-    group.add_argument(
-        "--num_workers",
-        type=natural,
-        default=8,
-        metavar="N",
-        help="processes that read images, in each run",
-    )
+    text = "processes that read images, in each run"
+    group.add_argument("--num_workers", type=natural, default=8, metavar="N", help=text)
+    add_choice_arguments(parser)
+    return parser
 
 
 def add_choice_arguments(parser: ArgumentParser) -> None:
     """Declare which part of the experiments to run, and at what scale."""
     group = parser.add_argument_group("choice and scale")
-    group.add_argument(
-        "--models",
-        nargs="+",
-        choices=MODELS,
-        metavar="MODEL",
-        help=f"in place of those of the experiments: {', '.join(MODELS)}",
-    )
-    group.add_argument(
-        "--datasets",
-        nargs="+",
-        choices=[*FACE_NAMES, "CUB"],
-        metavar="DATASET",
-        help=f"leave out the others of {', '.join(FACE_NAMES)}, CUB",
-    )
-    group.add_argument(
-        "--annotations",
-        nargs="+",
-        type=annotation_count,
-        metavar="N",
-        help="leave out other numbers of annotated images, where there are several; all is one too",
-    )
-    group.add_argument(
-        "--scale",
-        type=fraction,
-        default=1.0,
-        help=f"multiplies the epochs, to at least 1, and the {SEEDS} seeds, to at least 2; "
-        "the results are labelled as scaled",
-    )
-    group.add_argument(
-        "--seeds",
-        type=positive_int,
-        metavar="N",
-        help=f"seeds of each few-shot run, 0 to N - 1; by default {SEEDS}, scaled",
-    )
-    group.add_argument(
-        "--num_per_epoch",
-        type=positive_int,
-        default=PER_EPOCH,
-        metavar="N",
-        help="images an epoch of a few-shot run; other numbers count as scaled",
-    )
+    choice = partial(group.add_argument, nargs="+")
+    text = f"in place of those of the experiments: {', '.join(MODELS)}"
+    choice("--models", choices=MODELS, metavar="MODEL", help=text)
+    sets = [*FACE_NAMES, "CUB"]
+    text = f"leave out the others of {', '.join(sets)}"
+    choice("--datasets", choices=sets, metavar="DATASET", help=text)
+    text = "leave out other numbers of annotated images, where there are several; all is one too"
+    choice("--annotations", choices=FEW_OR_ALL.values(), metavar="N", help=text)
+    text = f"multiplies the epochs, to at least 1, and the {SEEDS} seeds, to at least 2; "
+    text += "the results are labelled as scaled"
+    group.add_argument("--scale", type=fraction, default=1.0, help=text)
+    number = partial(group.add_argument, type=positive_int, metavar="N")
+    text = f"seeds of each few-shot run, 0 to N - 1; by default {SEEDS}, scaled"
+    number("--seeds", help=text)
+    text = "images an epoch of a few-shot run; other numbers count as scaled"
+    number("--num_per_epoch", default=PER_EPOCH, help=text)
 
 
 def experiment_name(text: str) -> str:
@@ -189,16 +144,6 @@ def model_file(text: str) -> tuple[str, str]:
             f"expected MODEL=FILE with a model of {', '.join(MODELS)}, got {text!r}"
         )
     return model, path
-
-
-def annotation_count(text: str) -> int | None:
-    """Parse a number of annotated images that an experiment has, or all, which is None."""
-    count = None if text == "all" else int(text) if text.isdecimal() else 0
-    known = {n for e in EXPERIMENTS.values() for n in e.choices["annotations"]}
-    if count not in known:
-        numbers = ", ".join(str(n) for n in sorted(n for n in known if n is not None))
-        raise argparse.ArgumentTypeError(f"expected one of {numbers}, all; got {text}")
-    return count
 
 
 def main() -> None:
@@ -220,27 +165,27 @@ def main() -> None:
         return
     names = list(PAPER) if "all" in args.experiments else []
     names += [name for name in args.experiments if name != "all"]
-    wanted = with_pretrainings(job for name in names for job in evaluations[name])
+    wanted = with_pretrainings([job for name in names for job in evaluations[name]])
     if not wanted:
         raise InputError(
             f"{' '.join(names)}: nothing to run with these --datasets and --annotations"
         )
-    states = find_states(wanted, args.overwrite)
+    look(wanted, args.overwrite)
     if args.dry_run:
-        print_commands(wanted, states)
+        print_commands(wanted)
         return
-    for job, state in zip(wanted, states, strict=True):
-        if state.name != FINISHED:
+    for job in wanted:
+        if job.state != FINISHED:
             job.check_inputs()
     waiting = f"{args.out}: waiting for another program, or a run it left behind"
     with writing(args.out):
         lock = acquire_lock(args.out / ".lock", waiting, partial(print, flush=True))
-    with ending_on_sigterm(), lock:
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # as Ctrl-C does
+    with lock:
         # Looked at again: another reproduce.py may have worked there until now.
-        states = find_states(wanted, args.overwrite)
-        failed = run_jobs(wanted, states, args.out, lock_descriptor(lock))
-        for path in [*write_tables(args.out), *write_curves(args.out)]:
-            print(path)
+        look(wanted, args.overwrite)
+        failed = run_jobs(wanted, args.out, lock_descriptor(lock))
+        print(*write_tables(args.out), *write_curves(args.out), sep="\n")
     if failed:
         lines = [f"{len(failed)} of {len(wanted)} runs failed; the last line of each log:"]
         lines += [f"  {job.log_path}: {read_last_line(job.log_path)}" for job in failed]
@@ -251,37 +196,36 @@ def main() -> None:
 def list_experiments(jobs: dict[str, list[Job]]) -> None:
     """Print each experiment: name, title, and how many runs are in which state."""
     for name, experiment in EXPERIMENTS.items():
-        counts = Counter(state.name for state in find_states(jobs[name], overwrite=True))
+        look(jobs[name], overwrite=True)
+        counts = Counter(job.state for job in jobs[name])
         states = ", ".join(f"{counts[state]} {state}" for state in STATES if counts[state])
         print(f"{name:<9} {experiment.title}: {len(jobs[name])} runs ({states or 'none'})")
     print("python reproduce.py EXPERIMENT ... runs them; --dry_run prints their command lines")
 
 
-def find_states(jobs: list[Job], overwrite: bool) -> list[State]:
-    """Return how far jobs got.
+def look(jobs: list[Job], overwrite: bool) -> None:
+    """Find out how far jobs got.
 
     Raises:
         InputError: if a folder holds a run with other options and may not be overwritten.
     """
-    states = [find_state(job, PARSERS[job.script]()) for job in jobs]
-    other = [(j, s) for j, s in zip(jobs, states, strict=True) if s.name == OTHER]
+    for job in jobs:
+        job.look(PARSERS[job.script]())
+    other = [job for job in jobs if job.state == OTHER]
     if other and not overwrite:
-        (job, state), more = other[0], len(other) - 1
+        more = f" and {len(other) - 1} more" if len(other) > 1 else ""
         raise InputError(
-            f"{job.folder}{f' and {more} more' if more else ''}: holds a run with other options "
-            f"({state.differences}): give --overwrite to redo it, or another --out"
+            f"{other[0].folder}{more}: holds a run with other options ({other[0].differences}): "
+            "give --overwrite to redo it, or another --out"
         )
-    return states
 
 
-def print_commands(jobs: list[Job], states: list[State]) -> None:
+def print_commands(jobs: list[Job]) -> None:
     """Print the command lines of jobs; what is finished as a comment."""
     place = Path() if Path.cwd() == ROOT else ROOT
     published = dict.fromkeys(job.published for job in jobs if job.published and job.waits())
     lines = [("", command) for command in published]
-    for job, state in zip(jobs, states, strict=True):
-        comment = "# finished: " if state.name == FINISHED else ""
-        lines.append((comment, tuple(make_command(job, state))))
+    lines += [("# finished: " * (job.state == FINISHED), tuple(job.command())) for job in jobs]
     for comment, (script, *options) in lines:
         print(f"{comment}{shlex.join(['python', str(place / script), *options])}")
 

@@ -10,25 +10,19 @@ from pathlib import Path
 
 import pytest
 
-import eval_animal
-import eval_face
-import eval_matching
 import reproduce
-import train_dense
-import train_moco
 from datasets.synthetic import generate
-from engine.reproduction import runner
+from engine.reproduction import jobs
 from engine.reproduction.experiments import EXPERIMENTS
 from engine.run.settings import plain_options
+from tests.engine.reproduction.records import finish
 from tests.recipes import ROOT
 from tests.scripts.running import run_inside
 from utils.checkpoint import save_checkpoint
 
-PARSERS = {
-    f"{script.__name__}.py": script
-    for script in (eval_face, eval_animal, eval_matching, train_moco, train_dense)
-}
 SMOKE = ["--random_network", "--models", "resnet18", "--data", "data", "--scale", "0.01"]
+SMOKE += ["--out", "out"]
+OWN = ["--data", "data", "--seeds", "1", "--out", "out"]
 FOLDER = "AFLW_MTFL-resnet18-hypercolumn4"
 
 
@@ -46,45 +40,28 @@ class FakeRuns:
 
     def __call__(self, command, log_path, lock):
         assert command[0] == sys.executable
-        script, options = Path(command[1]).name, command[2:]
-        args = PARSERS[script].build_parser().parse_args(options)
-        self.started.append(args)
-        matches = script == "eval_matching.py"
-        folder = args.out if matches else args.model_path / args.model_name
-        folder.mkdir(parents=True, exist_ok=True)
-        if len(self.started) == self.fail_at:
+        script = Path(command[1]).name
+        number = len(self.started) + 1
+        if number == self.fail_at:
+            self.started.append(None)
+            log_path.parent.mkdir(parents=True, exist_ok=True)
             log_path.write_text("encoding\neval_face.py: error: a.jpg is cut off\n")
             return 2
-        plain = vars(plain_options(args))
-        record = {"options": plain, "derived": {"images": 100}}
-        (folder / "options.json").write_text(json.dumps(record))
-        if matches:
-            px = {"warped": 1.0, "warped_copied": 5.0, "others": 3.0, "others_copied": 9.0}
-            result = {"pairs": args.pairs, "images": {"Test": 120}, "px": px}
-            (folder / "matching.json").write_text(json.dumps(result))
+        seed = int(command[command.index("--seed") + 1])
+        args = finish(script, command[2:], 10.0 + seed, done=number != self.stop_at)
+        self.started.append(args)
+        if script == "eval_matching.py":
             return 0
-        save_checkpoint(folder / "ckpt_epoch_1.pth", {"opt": plain_options(args)})
-        if len(self.started) == self.stop_at:
+        folder, names = args.model_path / args.model_name, ["ckpt_epoch_1.pth"]
+        if script.startswith("train_") and number != self.stop_at:
+            epochs = range(args.save_freq, args.epochs + 1, args.save_freq)
+            names += [f"ckpt_epoch_{epoch}.pth" for epoch in epochs]
+        if vars(args).get("regressor") == "finetune":
+            names.append("resnet18.pth")
+        for name in names:
+            save_checkpoint(folder / name, {"opt": plain_options(args)})
+        if number == self.stop_at:
             raise SystemExit(143)
-        if script.startswith("train_"):
-            for epoch in range(args.save_freq, args.epochs + 1, args.save_freq):
-                save_checkpoint(folder / f"ckpt_epoch_{epoch}.pth", {"opt": plain_options(args)})
-            return 0
-        metric = "PCK" if script == "eval_animal.py" else "InterOcularError"
-        best = {"best_test_pck": 50.0, "best_error": 5.0, "best_epoch": 1}
-        result = {
-            "epochs": args.epochs,
-            "images": {"training": 300, "Test": 120},
-            "last": {"Test": {metric: 10.0 + args.seed}},
-            "best": best,
-            "mean_shape": {metric: 30.0},
-        }
-        if args.regressor in ("ridge", "finetune"):
-            del result["best"]
-        if args.regressor == "finetune":
-            save_checkpoint(folder / "resnet18.pth", {"opt": plain_options(args)})
-            result["finetune"] = {"steps": args.finetune_steps, "best_round": 2}
-        (folder / "result.json").write_text(json.dumps(result))
         return 0
 
 
@@ -96,7 +73,7 @@ def runs(monkeypatch, tmp_path):
     for name in ("train.txt", "train_10.txt", "train_50.txt", "train_100.txt"):
         (tmp_path / "data/cub/split" / name).touch()
     fake = FakeRuns()
-    monkeypatch.setattr(runner, "run_logged", fake)
+    monkeypatch.setattr(jobs, "run_logged", fake)
     return fake
 
 
@@ -104,25 +81,34 @@ def start(cwd, *arguments):
     return run_inside("reproduce.py", *arguments, cwd=cwd)
 
 
-def commands(done):
-    """Return the scripts and parsed options of printed command lines, of the finished ones too."""
-    for line in done.out.splitlines():
+def succeed(cwd, *arguments):
+    """Run it, and return what it prints, line by line."""
+    done = start(cwd, *arguments)
+    assert done.status == 0, done.err
+    return done.out.splitlines()
+
+
+def commands(lines):
+    """Return the parsed options of printed command lines by script, of the finished ones too."""
+    found = {}
+    for line in lines:
         python, script, *options = shlex.split(line.removeprefix("# finished: "))
         assert python == "python"
         name = Path(script).name
-        yield name, PARSERS[name].build_parser().parse_args(options)
+        found.setdefault(name, []).append(reproduce.PARSERS[name]().parse_args(options))
+    return found
 
 
 def test_the_commands_are_the_published_ones(runs, tmp_path):
-    done = start(tmp_path, "all", "--dry_run")
-    assert done.status == 0, done.err
-    by_script = {}
-    for script, args in commands(done):
-        by_script.setdefault(script, []).append(args)
-    assert len(by_script["train_moco.py"]) == 4
-    assert {a.epochs for a in by_script["train_moco.py"]} == {800}
-    assert len(by_script["eval_animal.py"]) == 8
-    assert len(by_script["eval_face.py"]) == 8 + 60 + 10 - 1
+    by_script = commands(succeed(tmp_path, "all", "--dry_run"))
+    assert {script: len(found) for script, found in by_script.items()} == {
+        "train_moco.py": 4,
+        "eval_animal.py": 8,
+        "eval_face.py": 8 + 60 + 10 - 1,
+    }
+    assert {
+        (a.dataset, a.image_size, a.image_crop, a.epochs) for a in by_script["train_moco.py"]
+    } == {*(("CelebA", 136, 20, 800), ("InatAve", 96, 0, 800))}
     for args in by_script["eval_face.py"]:
         few = args.restrict_annos > 0
         assert args.adam and args.cosine and args.batch_size == 32
@@ -143,51 +129,54 @@ def test_the_commands_are_the_published_ones(runs, tmp_path):
 
 
 def test_listing_writes_nothing_and_counts_what_is_finished(runs, tmp_path):
-    done = start(tmp_path)
-    assert done.status == 0 and all(name in done.out for name in EXPERIMENTS)
+    listed = "\n".join(succeed(tmp_path))
+    assert all(name in listed for name in EXPERIMENTS)
     assert {p.name for p in tmp_path.iterdir()} == {"data"}
-    assert start(tmp_path, "faces", *SMOKE).status == 0
-    listed = start(tmp_path, *SMOKE)
-    assert "4 runs (4 finished)" in listed.out
-    assert "10 runs (1 finished, 9 missing)" in listed.out  # shared with the layers
-    assert "8 run with other options" not in listed.out
-    assert "4 run with other options" in start(tmp_path, "--models", "resnet18").out
+    succeed(tmp_path, "faces", *SMOKE)
+    listed = "\n".join(succeed(tmp_path, *SMOKE))
+    assert "4 runs (4 finished)" in listed
+    assert "10 runs (1 finished, 9 missing)" in listed  # shared with the layers
+    assert "4 run with other options" in start(tmp_path, "--models", "resnet18", "--out", "out").out
 
 
 def test_finished_runs_are_not_repeated(runs, tmp_path):
-    few = ["few_shot", *SMOKE, "--annotations", "1", "10", "--out", "out"]
-    assert start(tmp_path, *few).status == 0
+    few = ["few_shot", *SMOKE, "--annotations", "1", "10"]
+    succeed(tmp_path, *few)
     assert [(a.restrict_annos, a.seed) for a in runs.started] == [(1, 0), (1, 1), (10, 0), (10, 1)]
-    assert {a.epochs for a in runs.started} == {10}
+    assert {(a.epochs, a.num_per_epoch) for a in runs.started} == {(10, 1000)}
     names = {p.name for p in (tmp_path / "out").iterdir() if p.is_file()}
     assert {"results.csv", "results.md", "few_shot.png"} <= names
     assert "10.50 ± 0.71 (2)" in (tmp_path / "out/results.md").read_text()
-    # One seed more: only that is run.
-    assert {a.num_per_epoch for a in runs.started} == {1000}
-    again = start(tmp_path, *few, "--seeds", "3")
-    assert again.status == 0 and again.out.count("finished before") == 4
+    # One seed more: only that is run. A record without an option was at its default.
+    path = tmp_path / "out" / f"{FOLDER}-1annos-seed0/options.json"
+    record = json.loads(path.read_text())
+    del record["options"]["regressor"]
+    path.write_text(json.dumps(record))
+    assert "\n".join(succeed(tmp_path, *few, "--seeds", "3")).count("finished before") == 4
     assert [(a.restrict_annos, a.seed) for a in runs.started[4:]] == [(1, 2), (10, 2)]
-    dry = start(tmp_path, *few, "--dry_run").out.splitlines()
-    assert len(dry) == 4 and all(line.startswith("# finished: python ") for line in dry)
-    done = start(tmp_path, "few_shot", *SMOKE, "--annotations", "5", "--num_per_epoch", "7")
-    assert done.status == 0 and {a.num_per_epoch for a in runs.started[6:]} == {7}
+    succeed(tmp_path, "few_shot", *SMOKE, "--annotations", "5", "--num_per_epoch", "7")
+    assert {a.num_per_epoch for a in runs.started[6:]} == {7}
+
+
+def test_what_is_finished_needs_no_images(runs, tmp_path):
+    arguments = ["faces", *SMOKE, "--datasets", "MAFLAligned"]
+    succeed(tmp_path, *arguments)
+    (tmp_path / "data/celeba").rmdir()
+    # How a run is carried out doesn't matter, either.
+    assert "finished before" in succeed(tmp_path, *arguments, "--num_workers", "3")[0]
+    assert succeed(tmp_path, *arguments, "--device", "cpu", "--dry_run")[0].startswith("# finished")
 
 
 def test_an_interrupted_run_goes_on_from_its_newest_whole_checkpoint(runs, tmp_path):
     runs.stop_at = 2
-    done = start(tmp_path, "faces", *SMOKE, "--out", "out")
-    assert done.status == 143 and len(runs.started) == 2
+    assert start(tmp_path, "faces", *SMOKE).status == 143 and len(runs.started) == 2
     folder = tmp_path / "out" / FOLDER
     (folder / "ckpt_epoch_2.pth").write_bytes(b"PK cut off")
     (folder / "options.json").write_text('{"options": {"data')  # cut off too
     (folder / "result.json").write_text("{")
-    assert (
-        f"--resume out/{FOLDER}/ckpt_epoch_1.pth"
-        in start(*(tmp_path, "faces", *SMOKE, "--out", "out", "--dry_run")).out
-    )
-    done = start(tmp_path, "faces", *SMOKE, "--out", "out")
-    assert done.status == 0, done.err
-    lines = done.out.splitlines()
+    words = f"--resume out/{FOLDER}/ckpt_epoch_1.pth"
+    assert words in succeed(tmp_path, "faces", *SMOKE, "--dry_run")[1]
+    lines = succeed(tmp_path, "faces", *SMOKE)
     assert "finished before" in lines[0] and "resumed from ckpt_epoch_1.pth" in lines[1]
     resumed, *others = runs.started[2:]
     assert resumed.resume == f"out/{FOLDER}/ckpt_epoch_1.pth" and not resumed.overwrite
@@ -195,17 +184,15 @@ def test_an_interrupted_run_goes_on_from_its_newest_whole_checkpoint(runs, tmp_p
 
 
 def test_a_run_without_a_checkpoint_starts_afresh(runs, tmp_path):
-    folder = tmp_path / "out" / FOLDER
-    folder.mkdir(parents=True)
-    (folder / "log.jsonl").write_text("{}\n")
-    done = start(tmp_path, "faces", *SMOKE, "--out", "out", "--datasets", "AFLW_MTFL")
-    assert done.status == 0, done.err
+    (tmp_path / "out" / FOLDER).mkdir(parents=True)
+    (tmp_path / "out" / FOLDER / "log.jsonl").write_text("{}\n")
+    succeed(tmp_path, "faces", *SMOKE, "--datasets", "AFLW_MTFL")
     assert [(a.overwrite, a.resume) for a in runs.started] == [(True, "")]
 
 
 def test_other_options_are_refused_unless_they_may_overwrite(runs, tmp_path):
-    arguments = ["faces", *SMOKE, "--out", "out"]
-    assert start(tmp_path, *arguments).status == 0
+    arguments = ["faces", *SMOKE]
+    succeed(tmp_path, *arguments)
     arguments[arguments.index("0.01")] = "0.02"
     for extra in ([], ["--dry_run"]):
         done = start(tmp_path, *arguments, *extra)
@@ -213,62 +200,33 @@ def test_other_options_are_refused_unless_they_may_overwrite(runs, tmp_path):
         assert "out/MAFLAligned-resnet18-hypercolumn4 and 3 more" in done.err
         assert "--epochs 2, wanted 4" in done.err
     assert len(runs.started) == 4
-    done = start(tmp_path, *arguments, "--overwrite")
-    assert done.status == 0 and [a.overwrite for a in runs.started[4:]] == [True] * 4
-    # How a run is carried out doesn't matter.
-    done = start(tmp_path, *arguments, "--num_workers", "3", "--device", "cpu")
-    assert done.status == 0 and len(runs.started) == 8
+    succeed(tmp_path, *arguments, "--overwrite")
+    assert [a.overwrite for a in runs.started[4:]] == [True] * 4
 
 
 def test_a_result_of_other_options_is_gone_before_its_run_begins_anew(runs, tmp_path):
     for name in ("a.pth", "b.pth"):
         (tmp_path / name).touch()
-    given = [
-        "faces",
-        "--models",
-        "resnet18",
-        "--data",
-        "data",
-        "--datasets",
-        "AFLW",
-        "--out",
-        "out",
-    ]
-    assert start(tmp_path, *given, "--checkpoint", "resnet18=a.pth").status == 0
+    given = ["faces", "--models", "resnet18", "--data", "data", "--datasets", "AFLW"]
+    succeed(tmp_path, *given, "--checkpoint", "resnet18=a.pth")
     runs.stop_at = 2
     again = [*given, "--checkpoint", "resnet18=b.pth", "--overwrite"]
     assert start(tmp_path, *again).status == 143
-    assert start(tmp_path, *again).status == 0 and len(runs.started) == 3
-
-
-def test_a_record_without_an_option_was_at_its_default(runs, tmp_path):
-    arguments = ["faces", *SMOKE, "--out", "out", "--datasets", "AFLW_MTFL"]
-    assert start(tmp_path, *arguments).status == 0
-    path = tmp_path / "out" / FOLDER / "options.json"
-    record = json.loads(path.read_text())
-    del record["options"]["regressor"]
-    path.write_text(json.dumps(record))
-    assert "finished before" in start(tmp_path, *arguments).out
-
-
-def test_what_is_finished_needs_no_images(runs, tmp_path):
-    arguments = ["faces", *SMOKE, "--out", "out", "--datasets", "MAFLAligned"]
-    assert start(tmp_path, *arguments).status == 0
-    (tmp_path / "data/celeba").rmdir()
-    assert "finished before" in start(tmp_path, *arguments).out
+    succeed(tmp_path, *again)
+    assert len(runs.started) == 3
 
 
 def test_what_another_program_finished_meanwhile_is_not_repeated(runs, tmp_path, monkeypatch):
-    arguments = ["faces", *SMOKE, "--out", "out", "--datasets", "AFLW_MTFL"]
+    arguments = ["faces", *SMOKE, "--datasets", "AFLW_MTFL"]
     acquire = reproduce.acquire_lock
 
     def wait(*options):
         monkeypatch.setattr(reproduce, "acquire_lock", acquire)
-        assert start(tmp_path, *arguments).status == 0  # the other program
+        succeed(tmp_path, *arguments)  # the other program
         return acquire(*options)
 
     monkeypatch.setattr(reproduce, "acquire_lock", wait)
-    assert "finished before" in start(tmp_path, *arguments).out and len(runs.started) == 1
+    assert "finished before" in succeed(tmp_path, *arguments)[0] and len(runs.started) == 1
 
 
 def test_a_run_is_asked_to_end_and_waited_for(tmp_path):
@@ -287,7 +245,7 @@ def test_a_run_is_asked_to_end_and_waited_for(tmp_path):
     signal.setitimer(signal.ITIMER_REAL, 0.1, 0.1)
     try:
         with (tmp_path / "lock").open("w") as lock, pytest.raises(KeyboardInterrupt):
-            runner.run_logged(command, tmp_path / "run/log.txt", lock.fileno())
+            jobs.run_logged(command, tmp_path / "run/log.txt", lock.fileno())
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
@@ -296,41 +254,37 @@ def test_a_run_is_asked_to_end_and_waited_for(tmp_path):
 
 def test_a_failing_run_is_named_and_the_others_go_on(runs, tmp_path):
     runs.fail_at = 2
-    done = start(tmp_path, "faces", *SMOKE, "--out", "out")
+    done = start(tmp_path, "faces", *SMOKE)
     assert done.status == 1 and len(runs.started) == 4
     assert f"failed with status 2, see out/{FOLDER}/log.txt" in done.out
     assert "1 of 4 runs failed" in done.err
     assert f"out/{FOLDER}/log.txt: eval_face.py: error: a.jpg is cut off" in done.err
-    assert start(tmp_path, "faces", *SMOKE, "--out", "out").status == 0
+    succeed(tmp_path, "faces", *SMOKE)
     assert [a.dataset for a in runs.started[4:]] == ["AFLW_MTFL"]
 
 
 def test_experiments_share_runs(runs, tmp_path):
-    done = start(tmp_path, "faces", "layers", *SMOKE)
-    assert done.status == 0, done.err
+    succeed(tmp_path, "faces", "layers", *SMOKE)
     assert len(runs.started) == 4 + 10 - 1
-    assert {p.name for p in (tmp_path / "runs/reproduce").glob("*.png")} == {"layers.png"}
+    assert {p.name for p in (tmp_path / "out").glob("*.png")} == {"layers.png"}
+
+
+NAMES = "faces, few_shot, layers, cub, encoders, regressor, finetune, steps, matching, all"
+GIVEN = ["--models", "resnet18", "--checkpoint", "resnet18=x.pth"]
 
 
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        (
-            ["nope"],
-            "'nope' is none of faces, few_shot, layers, cub, encoders, regressor, finetune, steps, "
-            "matching, all",
-        ),
+        (["nope"], f"'nope' is none of {NAMES}"),
         (["faces", "--data", "nowhere"], "nowhere/celeba: no such folder"),
         (["faces", "--data", "data"], "pre-train it: python train_moco.py --batch_size 256"),
         (["cub", "--data", "data"], "give --bird_checkpoint resnet18=FILE"),
         (["faces", "--data", "data", "--models", "hourglass"], "--checkpoint hourglass=FILE"),
-        (
-            ["faces", "--data", "data", "--models", "resnet18", "--checkpoint", "resnet18=x.pth"],
-            "--checkpoint resnet18=x.pth: no such file",
-        ),
+        (["faces", "--data", "data", *GIVEN], "--checkpoint resnet18=x.pth: no such file"),
         (["faces", "--checkpoint", "x.pth"], "expected MODEL=FILE"),
         (["faces", "--checkpoint", "resnet18=x", "--random_network"], "--random_network excludes"),
-        (["few_shot", "--annotations", "7"], "expected one of 1, 5, 10, 20, 50, 100, all; got 7"),
+        (["few_shot", "--annotations", "7"], "'7' (choose from"),
         (["cub", "--annotations", "1", *SMOKE], "nothing to run"),
         (["faces", "--scale", "0"], "expected a number above 0"),
         (["steps", "--data", "nowhere"], "nowhere/celeba: no such folder, CelebA should be there"),
@@ -350,21 +304,14 @@ def test_mistakes_get_one_line_before_anything_is_written(runs, tmp_path, argume
 def test_checkpoints_go_to_the_encoders_they_are_for(runs, tmp_path):
     (tmp_path / "face.pth").touch()
     (tmp_path / "bird.pth").touch()
-    done = start(
-        *(tmp_path, "faces", "cub", "--models", "resnet18", "--data", "data"),
-        *("--checkpoint", "resnet18=face.pth", "--bird_checkpoint", "resnet18=bird.pth"),
-    )
-    assert done.status == 0, done.err
+    given = ["--checkpoint", "resnet18=face.pth", "--bird_checkpoint", "resnet18=bird.pth"]
+    succeed(tmp_path, "faces", "cub", "--models", "resnet18", "--data", "data", *given)
     used = {(a.dataset == "CUB", a.trained_model_path) for a in runs.started}
     assert used == {(False, "face.pth"), (True, "bird.pth")}
 
 
-OWN = ["--data", "data", "--seeds", "1", "--out", "out"]
-
-
 def test_encoders_are_pretrained_before_they_are_compared(runs, tmp_path):
-    done = start(tmp_path, "encoders", *OWN, "--annotations", "50", "all")
-    assert done.status == 0, done.err
+    succeed(tmp_path, "encoders", *OWN, "--annotations", "50", "all")
     moco, dense, *stages = runs.started[:4]
     evaluations = runs.started[4:]
     for pretraining in (moco, dense):
@@ -388,62 +335,56 @@ def test_encoders_are_pretrained_before_they_are_compared(runs, tmp_path):
     made = {str(p.model_path / p.model_name / "ckpt_epoch_10.pth") for p in (moco, dense)}
     assert {args.trained_model_path for args in evaluations} == {*made, str(second), None}
     # Those of the other readout need the same encoders, which are there.
-    done = start(tmp_path, "regressor", *OWN, "--annotations", "all")
-    assert done.status == 0 and len(runs.started) == 4 + 8 + 4
-    assert "[1/8] pretraining-moco-resnet18: finished before" in done.out
+    lines = succeed(tmp_path, "regressor", *OWN, "--annotations", "all")
+    assert len(runs.started) == 4 + 8 + 4
+    assert "[1/8] pretraining-moco-resnet18: finished before" in lines
     assert {args.regressor for args in runs.started[12:]} == {"published"}
 
 
 def test_fine_tuning_keeps_what_draws_and_isnt_projected(runs, tmp_path):
-    done = start(tmp_path, "finetune", *OWN, "--annotations", "50", "--scale", "0.1")
-    assert done.status == 0, done.err
+    arguments = ["finetune", *OWN, "--annotations", "50", "--scale", "0.1"]
+    succeed(tmp_path, *arguments)
     evaluations = runs.started[2:]
     assert [a.random_network for a in evaluations] == [True, False, False]
     assert {(a.regressor, a.finetune_steps, a.projection) for a in evaluations} == {
         ("finetune", 30, None)
     }
     for args in evaluations:
-        folder = tmp_path / args.model_path / args.model_name
-        files = {path.name for path in folder.iterdir()}
+        files = {path.name for path in (tmp_path / args.model_path / args.model_name).iterdir()}
         assert files == {"resnet18.pth", "options.json", "result.json"}
     assert "SCALED: 10 % of the steps" in (tmp_path / "out/results.md").read_text()
-    again = start(tmp_path, "finetune", *OWN, "--annotations", "50", "--scale", "0.1")
-    assert again.out.count("finished before") == 5 and len(runs.started) == 5
+    assert "\n".join(succeed(tmp_path, *arguments)).count("finished before") == 5
 
 
 def test_matching_is_run_once_for_both_kinds_of_pairs(runs, tmp_path):
-    done = start(tmp_path, "matching", *OWN)
-    assert done.status == 0, done.err
-    assert "MatchingDistance 1.00 px, 3.00 px in" in done.out
+    out = "\n".join(succeed(tmp_path, "matching", *OWN))
+    assert "MatchingDistance 10.00 px, 30.00 px in" in out
     evaluations = runs.started[4:]
     assert [(a.random_network, bool(a.projection)) for a in evaluations] == [
         *((True, False), (False, False), (False, False), (False, True))
     ]
     assert {a.pairs for a in evaluations} == {1000}
-    again = start(tmp_path, "matching", *OWN)
-    assert again.out.count("finished before") == 8 and len(runs.started) == 8
     # A run that was cut short before its result is begun again: it has no flag to overwrite.
     (tmp_path / evaluations[0].out / "matching.json").unlink()
-    again = start(tmp_path, "matching", *OWN)
-    assert again.status == 0 and len(runs.started) == 9, again.out
+    out = "\n".join(succeed(tmp_path, "matching", *OWN))
+    assert out.count("finished before") == 7 and len(runs.started) == 9
+    # Pre-trainings are held against what is wanted, too.
     other = start(tmp_path, "matching", *OWN, "--scale", "0.6")
-    assert other.status == 2 and "--epochs 10, wanted 5" in other.err
+    assert other.status == 2 and "pretraining-moco-resnet18 and 7 more" in other.err
+    assert "--epochs 10, wanted 5" in other.err
 
 
 def test_steps_are_checkpoints_of_one_pretraining_each(runs, tmp_path):
-    done = start(tmp_path, "steps", *OWN, "--scale", "0.1")
-    assert done.status == 0, done.err
+    succeed(tmp_path, "steps", *OWN, "--scale", "0.1")
     pretrainings, evaluations = runs.started[:2], runs.started[2:]
     # At least an epoch for each fifth of a pre-training, however small the scale.
     assert [(args.epochs, args.save_freq) for args in pretrainings] == [(5, 1)] * 2
-    files = [args.trained_model_path for args in evaluations]
-    assert files == [
+    assert [args.trained_model_path for args in evaluations] == [
         None,
         *(f"out/pretraining-moco-resnet18/ckpt_epoch_{epoch}.pth" for epoch in range(1, 6)),
         *(f"out/pretraining-dense-resnet18/ckpt_epoch_{epoch}.pth" for epoch in range(1, 6)),
     ]
-    assert {args.restrict_annos for args in evaluations} == {50}
-    assert {args.epochs for args in evaluations} == {1}
+    assert {(args.restrict_annos, args.epochs) for args in evaluations} == {(50, 1)}
     assert "SCALED: pre-trained for 5 of 10" in (tmp_path / "out/results.md").read_text()
     assert (tmp_path / "out/steps.png").is_file()
 
@@ -451,35 +392,33 @@ def test_steps_are_checkpoints_of_one_pretraining_each(runs, tmp_path):
 def test_an_interrupted_pretraining_is_resumed(runs, tmp_path):
     runs.stop_at = 2
     assert start(tmp_path, "steps", *OWN).status == 143
-    done = start(tmp_path, "steps", *OWN)
-    assert done.status == 0, done.err
-    lines = done.out.splitlines()
+    lines = succeed(tmp_path, "steps", *OWN)
     assert "finished before" in lines[0] and "resumed from ckpt_epoch_1.pth, 10 epochs" in lines[1]
-    resumed = runs.started[2]
-    assert resumed.resume == "out/pretraining-dense-resnet18/ckpt_epoch_1.pth"
+    assert runs.started[2].resume == "out/pretraining-dense-resnet18/ckpt_epoch_1.pth"
+    # So is one whose record was damaged, which the runs read.
+    folder = tmp_path / "out/pretraining-moco-resnet18"
+    (folder / "options.json").write_text('{"options": {"data')
+    lines = succeed(tmp_path, "steps", *OWN)
+    assert "resumed from ckpt_epoch_10.pth, 10 epochs" in lines[0]
+    assert "\n".join(lines).count("finished before") == 12
+    assert (folder / "ckpt_epoch_10.pth").exists()
 
 
-def test_what_waits_for_a_failed_pretraining_is_left_out(runs, tmp_path):
-    runs.fail_at = 1
+@pytest.mark.parametrize(
+    ("fail_at", "absent"),
+    [
+        (1, ["pretraining-moco-resnet18"]),
+        # A second stage waits for the first, and the run for the second.
+        (3, ["pretraining-projected_moco-resnet18", "pretraining-projected-resnet18"]),
+    ],
+)
+def test_what_waits_for_a_failed_pretraining_is_left_out(runs, tmp_path, fail_at, absent):
+    runs.fail_at = fail_at
     done = start(tmp_path, "encoders", *OWN, "--annotations", "50")
     assert done.status == 1 and "1 of 8 runs failed" in done.err
-    assert done.out.count("left out: there is no out/pretraining-moco-resnet18/") == 1
-    assert len(runs.started) == 7
-
-
-def test_a_second_stage_waits_for_the_first(runs, tmp_path):
-    runs.fail_at = 3
-    done = start(tmp_path, "encoders", *OWN, "--annotations", "50")
-    assert done.status == 1 and "1 of 8 runs failed" in done.err
-    for absent in ("pretraining-projected_moco-resnet18", "pretraining-projected-resnet18"):
-        assert done.out.count(f"left out: there is no out/{absent}/") == 1
-
-
-def test_other_options_of_a_pretraining_are_refused(runs, tmp_path):
-    assert start(tmp_path, "encoders", *OWN, "--annotations", "50").status == 0
-    done = start(tmp_path, "encoders", *OWN, "--annotations", "50", "--scale", "0.5")
-    assert done.status == 2 and "pretraining-moco-resnet18 and 6 more" in done.err
-    assert "--epochs 10, wanted 5" in done.err
+    for folder in absent:
+        assert done.out.count(f"left out: there is no out/{folder}/") == 1
+    assert len(runs.started) == 8 - len(absent)
 
 
 def test_a_killed_reproduction_finishes_after_a_restart(faces, tmp_path):
@@ -495,13 +434,12 @@ def test_a_killed_reproduction_finishes_after_a_restart(faces, tmp_path):
     assert killed.returncode == 143 and "stopped" in out
     assert not (folder / "result.json").exists()
 
-    done = start(tmp_path, *arguments)
-    assert done.status == 0, done.err
-    assert "waiting" not in done.out  # the killed run's process ended with it
-    assert "resumed from " in done.out
+    lines = succeed(tmp_path, *arguments)
+    # Not "waiting": the killed run's process ended with it.
+    assert "resumed from " in lines[0]
     assert "epoch 20/20" in (folder / "log.txt").read_text()
     assert "SCALED: 10 % of the epochs" in (tmp_path / "runs/reproduce/results.md").read_text()
-    assert "finished before" in start(tmp_path, *arguments).out
+    assert "finished before" in succeed(tmp_path, *arguments)[0]
 
 
 @pytest.mark.slow
@@ -515,7 +453,7 @@ def test_our_tables_come_out_of_real_runs(monkeypatch, tmp_path):
         failures.extend([done.err] if done.status else [])
         return done.status
 
-    monkeypatch.setattr(runner, "run_logged", run_here)
+    monkeypatch.setattr(jobs, "run_logged", run_here)
     names = ("encoders", "regressor", "finetune", "steps", "matching")
     part = ("--scale", "0.001", "--num_per_epoch", "50", "--seeds", "1", "--annotations")
     machine = ("--device", "cpu", "--num_workers", "0", "--data", "data", "--out", "out")
