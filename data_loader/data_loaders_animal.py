@@ -43,6 +43,7 @@ class CUB(LandmarkDataset):
 
     mean, std = BIRD_MEAN, BIRD_STD
     num_landmarks = PARTS
+    points_frame = (1, 1)  # of fractions
     published_counts: dict[str, int] | None = {"train": 1_241, "val": 382, "test": 383}
 
     def __init__(
@@ -87,7 +88,7 @@ class CUB(LandmarkDataset):
         points = super().square_points(size, index)
         if np.isnan(points).any():
             raise ImageError(f"{self.path(index)}: {PASSED}")
-        return points * self.imwidth
+        return points
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor, Tensor, int]:
         """Return (data, visible, keypoints_normalized, index), or a pair as all data sets do."""

@@ -57,6 +57,7 @@ class CelebA(AlignedFaces, FaceDataset):
 
     image_folder = "Img/img_align_celeba_hq"
     annotation_file = "Anno/list_landmarks_align_celeba.txt"
+    points_origin, points_frame = (0, CELEBA_TOP), (CELEBA_SIDE, CELEBA_SIDE)
 
     def read(self, root: Path, train: bool) -> tuple[Path, list[str], dict[str, np.ndarray]]:
         """Read the annotation file, and take the rows of the split."""
@@ -74,11 +75,6 @@ class CelebA(AlignedFaces, FaceDataset):
         keypoints = numbers[rows].reshape(-1, 5, 2)
         check_points(path, filenames, keypoints, CELEBA_SIZE)
         return folder, filenames, {"keypoints": keypoints}
-
-    def square_points(self, size: tuple[int, int], index: int) -> np.ndarray:
-        """Return an image's points (A, 2) in pixels of its square."""
-        points = super().square_points(size, index)
-        return (points - (0, CELEBA_TOP)) * (self.imwidth / CELEBA_SIDE)
 
     def split(self, root: Path, names: list[str], train: bool) -> list[int]:
         """Return the rows of the annotation file that belong to the split."""
@@ -157,10 +153,6 @@ class AFLW(FaceDataset):
         check_unique(mat_path, [name for name, _ in faces])  # with other points, that is
         return root / "output", names, {"keypoints": keypoints, "hw": mat["hw"]}
 
-    def square_points(self, size: tuple[int, int], index: int) -> np.ndarray:
-        """Return an image's points (A, 2) in pixels of its square."""
-        return super().square_points(size, index) * (self.imwidth / np.array(size))
-
     def expected_size(self, index: int) -> tuple[int, int]:
         """Return the width and height that the file of the points has for an image."""
         height, width = self.annotations["hw"][index].tolist()
@@ -171,7 +163,8 @@ class AFLW_MTFL(FaceDataset):  # noqa: N801 (published name)
     """AFLW_M: 150x150 crops of AFLW for training, the AFLW part of MTFL for testing."""
 
     published_counts = {"train": 10_122, "test": 2_995}
-    file_size = MTFL_SIZE
+    file_size = points_frame = MTFL_SIZE
+    points_origin = (1, 1)  # of MATLAB
 
     def read(self, root: Path, train: bool) -> tuple[Path, list[str], dict[str, np.ndarray]]:
         """Read the split's table; an image both trained and tested on is an error."""
@@ -192,10 +185,6 @@ class AFLW_MTFL(FaceDataset):  # noqa: N801 (published name)
         crops = self.check_listed(root / "aflw_cropped", crops, csv_path)
         check_points(csv_path, crops, keypoints, MTFL_SIZE)
         return root / "aflw_cropped", crops, {"keypoints": keypoints}
-
-    def square_points(self, size: tuple[int, int], index: int) -> np.ndarray:
-        """Return an image's points in its square; in the file they are 1-based, of 150x150."""
-        return (super().square_points(size, index) - 1) * (self.imwidth / MTFL_SIZE[0])
 
 
 def read_aflw_crops(path: Path) -> tuple[list[str], list[str], np.ndarray]:
@@ -244,7 +233,7 @@ class ThreeHundredW(FaceDataset):
 
     def square_points(self, size: tuple[int, int], index: int) -> np.ndarray:
         """Return an image's points in its square; one far outside the image is an error."""
-        path, points = self.path(index), super().square_points(size, index)
+        path, points = self.path(index), self.annotations["keypoints"][index]
         check_points(path.with_suffix(".pts"), [path.name], points[None], size)
         return self.window(size, index)(points)
 

@@ -175,7 +175,7 @@ class Keypoints(OwnImages, LandmarkDataset):
     def square_points(self, size: tuple[int, int], index: int) -> np.ndarray:
         """Return an instance's points in its square; of a mirrored copy, pairs are swapped."""
         affine = self.framing.affine(size, self.box(index))
-        points = affine(super().square_points(size, index))
+        points = affine(self.annotations["keypoints"][index])
         if not self.annotations["mirrored"][index]:
             return points
         assert self.flip_order is not None  # else there is no copy

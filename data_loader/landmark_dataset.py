@@ -70,6 +70,10 @@ class LandmarkDataset(NamedImages):
     """
 
     num_landmarks: int  # A
+    # What of an image becomes its square, in the unit of the file's points: where it begins, and
+    # its width and height, which are the image's as a rule.
+    points_origin: tuple[float, float] = (0, 0)
+    points_frame: tuple[float, float] | None = None
     published_counts: dict[str, int] | None = None  # by split
     flip_order: np.ndarray | None = None  # (A,), which point of a mirror image each point is
     mirror = "off"  # what of training images is mirrored, see `Keypoints`
@@ -162,7 +166,8 @@ class LandmarkDataset(NamedImages):
 
     def square_points(self, size: tuple[int, int], index: int) -> np.ndarray:
         """Return an image's points (A, 2) in pixels of its square, given its width and height."""
-        return np.array(self.annotations["keypoints"][index], dtype=np.float64)
+        points = self.annotations["keypoints"][index] - np.array(self.points_origin, np.float64)
+        return points * (self.imwidth / np.array(self.points_frame or size))
 
     def base_item(self, index: int) -> tuple[Image.Image, np.ndarray]:
         """Return an image's square and its points there: what isn't random about an item."""

@@ -58,30 +58,21 @@ def find_images(root: Path) -> tuple[Names, list[str]]:
     Raises:
         InputError: if there is no image.
     """
-    inside, left_out, seen = dict[str, str](), Counter[str](), set()
-    for folder, subfolders, files in os.walk(root, followlinks=True):
-        real = os.path.realpath(folder)
-        if real in seen:
-            subfolders.clear()
-            continue
-        seen.add(real)
-        hidden = [name for name in subfolders if name.startswith(".") or name == "__MACOSX"]
-        subfolders[:] = sorted(set(subfolders) - set(hidden))
-        left_out.update({"hidden": len(hidden)} if hidden else {})
-        images = []
-        for name in files:
-            suffix = os.path.splitext(name)[1].lower()
-            if name.startswith("."):
-                left_out["hidden"] += 1
-            elif suffix[1:] in SUFFIXES:
-                images.append(name)
-            else:
-                left_out[f"*{suffix}" if suffix else "without suffix"] += 1
-        below = os.path.relpath(folder, root)
-        below = "" if below == os.curdir else below + os.sep
-        # No name holds a zero; one string takes less memory than many.
-        inside[below] = "\0".join([*images, *(name + os.sep for name in subfolders)])
-    found = Names(_in_order(inside))
+    left_out, seen = Counter[str](), set[str]()
+
+    def in_order() -> Iterator[str]:
+        left = [""]  # the last one comes next
+        while left:
+            path = left.pop()
+            if path and not path.endswith(os.sep):
+                yield path
+            elif (real := os.path.realpath(root / path)) not in seen:
+                seen.add(real)
+                left += sorted(
+                    (path + name for name in _inside(root / path, left_out)), reverse=True
+                )
+
+    found = Names(in_order())
     if not len(found):
         raise InputError(
             f"{root}: holds no image, at any depth, named *.{', *.'.join(sorted(SUFFIXES))}"
@@ -92,21 +83,17 @@ def find_images(root: Path) -> tuple[Names, list[str]]:
     return found, [f"{root}: {left_out.total():,} files or folders left out: {kinds}"]
 
 
-def _in_order(inside: dict[str, str]) -> Iterator[str]:
-    """Yield the sorted paths of all files, given the names in each folder, joined by zeros.
-
-    A folder's name, and its key, ends with a separator; the first one's is empty.
-    """
-    left = [""]
-    while left:
-        path = left.pop()
-        if not path or path.endswith(os.sep):
-            names = inside.get(path)
-            left += (
-                sorted((path + name for name in names.split("\0")), reverse=True) if names else []
-            )
+def _inside(folder: Path, left_out: Counter[str]) -> Iterator[str]:
+    """Yield a folder's images, and subfolders with a separator at their end; count the rest."""
+    _, subfolders, files = next(os.walk(folder), ("", [], []))
+    for name in (*(name + os.sep for name in subfolders), *files):
+        suffix = os.path.splitext(name)[1].lower()
+        if name.startswith(".") or name == "__MACOSX" + os.sep:
+            left_out["hidden"] += 1
+        elif name.endswith(os.sep) or suffix[1:] in SUFFIXES:
+            yield name
         else:
-            yield path
+            left_out[f"*{suffix}" if suffix else "without suffix"] += 1
 
 
 def resolve_listed(imagelist: Path, root: Path, may_be_absent: bool) -> Names:
@@ -123,29 +110,28 @@ def resolve_listed(imagelist: Path, root: Path, may_be_absent: bool) -> Names:
     # Lists are often relative to a folder above the one that holds them.
     near = [root, imagelist.parent]
     above = [folder for path in near for folder in path.absolute().parents[:2]]
-    paths = Names(_resolve_lines(imagelist, [Path(), *near, *above], may_be_absent))
+    places = list(dict.fromkeys(str(folder.absolute()) for folder in (Path(), *near, *above)))
+    is_in = lru_cache(2**12)(_subfolder)  # few, of many lines, most of which most places lack
+
+    def resolved() -> Iterator[str]:
+        for number, line in enumerate(iterate_lines(imagelist), 1):
+            names = dict.fromkeys([line, line.replace("\\", "/")] if line else [])
+            parts = [os.path.split(name.rstrip("/")) for name in names]
+            folders_in = ((is_in(place, below), name) for below, name in parts for place in places)
+            tried = (os.path.join(folder, name) for folder, name in folders_in if folder)
+            # os.path.isfile is False, where Path.is_file raises, for a line too long to be a path.
+            if found := next(filter(os.path.isfile, tried), None):
+                yield found
+            elif line and may_be_absent:
+                yield str((root / line).absolute())
+            else:
+                sought = ", ".join(dict.fromkeys(map(str, (Path(), *near, *above))))
+                raise InputError(f"{imagelist}, line {number}: no image {line[:200]!r} in {sought}")
+
+    paths = Names(resolved())
     if not len(paths):
         raise InputError(f"{imagelist}: empty, expected one image a line")
     return paths
-
-
-def _resolve_lines(imagelist: Path, folders: list[Path], may_be_absent: bool) -> Iterator[str]:
-    """Yield the paths of `resolve_listed`; the second folder is its root."""
-    places = list(dict.fromkeys(str(folder.absolute()) for folder in folders))
-    is_in = lru_cache(2**12)(_subfolder)  # few, of many lines, most of which most places lack
-    for number, line in enumerate(iterate_lines(imagelist), 1):
-        names = dict.fromkeys([line, line.replace("\\", "/")] if line else [])
-        parts = [os.path.split(name.rstrip("/")) for name in names]
-        folders_in = ((is_in(place, below), name) for below, name in parts for place in places)
-        tried = (os.path.join(folder, name) for folder, name in folders_in if folder)
-        # os.path.isfile is False, where Path.is_file raises, for a line too long to be a path.
-        if found := next(filter(os.path.isfile, tried), None):
-            yield found
-        elif line and may_be_absent:
-            yield str((folders[1] / line).absolute())
-        else:
-            sought = ", ".join(dict.fromkeys(map(str, folders)))
-            raise InputError(f"{imagelist}, line {number}: no image {line[:200]!r} in {sought}")
 
 
 def _subfolder(place: str, below: str) -> str | None:
