@@ -19,7 +19,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from datasets.fetching.catalogue import ARCHIVES, CATALOGUE, Item
-from datasets.fetching.installation import Job, install, is_in_place, plan
+from datasets.fetching.installation import install, is_in_place, plan
 from datasets.fetching.transfer import HASHES, RetryPolicy, direct_address
 from utils.arguments import ArgumentParser, finite_float, natural, positive_float
 from utils.errors import InputError
@@ -116,27 +116,27 @@ def check_names(names: list[str]) -> None:
 
 
 def obtain(
-    job: Job, root: Path, policy: RetryPolicy, *, overwrite: bool, keep_archive: bool, dry_run: bool
+    item: Item, root: Path, policy: RetryPolicy, overwrite: bool, keep_archive: bool, dry_run: bool
 ) -> bool:
     """Fetch one item, or say what is to be done; return False if that is up to the user."""
-    item, by_hand = job.item, not (job.url or job.file.exists())
-    if not overwrite and is_in_place(item, job.folder):
-        print(f"{item.name}: {job.folder} is there already; --overwrite replaces it")
+    is_given = Path(item.file).exists()
+    by_hand = not (item.url or is_given)
+    if not overwrite and is_in_place(item):
+        print(f"{item.name}: {item.folder} is there already; --overwrite replaces it")
     elif dry_run or by_hand:
         print(describe(item))
         if not by_hand:
-            source = "use" if job.file.exists() else f"fetch {job.url} to"
-            print(f"    would {source} {job.file}")
-            print(f"    would check: {job.checksum or 'nothing, as nothing is known'}")
-            print(f"    would {'unpack into' if item.packed else 'leave it in'} {job.folder}")
+            print(f"    would {'use' if is_given else f'fetch {item.url} to'} {item.file}")
+            print(f"    would check: {item.checksum or 'nothing, as nothing is known'}")
+            print(f"    would {'unpack into' if item.packed else 'leave it in'} {item.folder}")
         return dry_run
     else:
         lock = root / ARCHIVES / f".{item.name}.lock"
         with acquire_lock(lock, f"{item.name}: waiting for another run that fetches it"):
-            if overwrite or not is_in_place(item, job.folder):  # by the other run, now
-                install(job, policy, overwrite=overwrite, keep_archive=keep_archive)
-        print(f"{item.name}: now in {job.folder}")
-        if item.url and item.steps:
+            if overwrite or not is_in_place(item):  # by the other run, now
+                install(item, policy, overwrite=overwrite, keep_archive=keep_archive)
+        print(f"{item.name}: now in {item.folder}")
+        if CATALOGUE[item.name].url and item.steps:
             print(item.steps)
     return True
 
@@ -156,12 +156,11 @@ def main() -> None:
             print(describe(item, steps=False))
         return
     policy = RetryPolicy(args.timeout, args.retries, args.backoff)
-    how = {flag: getattr(args, flag) for flag in ("overwrite", "keep_archive", "dry_run")}
     by_hand = []
     for name in dict.fromkeys(args.names):
-        job = plan(CATALOGUE[name], args.to, args.url, args.mirror, args.checksum)
-        with writing(job.folder):
-            if not obtain(job, args.to, policy, **how):
+        item = plan(CATALOGUE[name], args.to, args.url, args.mirror, args.checksum)
+        with writing(item.folder):
+            if not obtain(item, args.to, policy, args.overwrite, args.keep_archive, args.dry_run):
                 by_hand.append(name)
     if by_hand:
         raise InputError(f"to be fetched by hand, as said above: {', '.join(by_hand)}")

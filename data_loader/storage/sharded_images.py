@@ -22,7 +22,7 @@ from collections.abc import Iterator
 from functools import partial
 from itertools import accumulate, chain, islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -38,7 +38,6 @@ from data_loader.loaders import own_workers, persistent_loader, seeded
 from data_loader.readers.images import check_size, open_image
 from data_loader.storage.shards import Shard, ShardImage, images
 from data_loader.views.random_view import BIRD_MEAN, BIRD_STD
-from utils.collectives import chunk_size
 from utils.errors import ImageError, InputError
 from utils.process_group import world_size
 
@@ -142,35 +141,12 @@ def permutation(length: int, *numbers: int) -> list[int]:
     return torch.randperm(length, generator=generator).tolist()
 
 
-class Lanes(NamedTuple):
-    """How an epoch's N places are divided."""
-
-    total: int  # N
-    batch_size: int  # B
-    ranks: int  # R
-
-    @property
-    def steps(self) -> int:
-        """How many there are in an epoch; the last one may be smaller."""
-        return -(-self.total // self.batch_size)
-
-    def chunk(self, rank: int, step: int) -> int:
-        """Return how many images of a step are a rank's: as many as `torch.chunk` gives it."""
-        images = min(self.batch_size, self.total - step * self.batch_size)
-        return chunk_size(images, self.ranks, rank)
-
-    def taken(self, rank: int, lane: int, step: int) -> int:
-        """Return how many places of a lane belong to the steps before this one."""
-        steps = range(lane, step, LANES)
-        count, last = len(steps) * self.chunk(rank, 0), self.steps - 1
-        return count - (last in steps) * (self.chunk(rank, 0) - self.chunk(rank, last))
-
-    def bounds(self, rank: int, lane: int) -> tuple[int, int]:
-        """Return the first place of a lane, and that after its last."""
-        lanes = ((r, l) for r in range(self.ranks) for l in range(LANES))  # noqa: E741
-        before = islice(lanes, rank * LANES + lane)
-        first = sum(self.taken(*other, self.steps) for other in before)
-        return first, first + self.taken(rank, lane, self.steps)
+def step_sizes(total: int, batch_size: int, ranks: int) -> np.ndarray:
+    """Return how many images of each step are each rank's, (R, steps): as `torch.chunk` does it."""
+    ends = np.minimum(np.arange(0, total + batch_size, batch_size), total)
+    images = np.diff(ends)  # of a step; the last one may be smaller
+    chunk = -(-images // ranks)
+    return np.clip(images - chunk * np.arange(ranks)[:, None], 0, chunk)
 
 
 class ShardedImages(IterableDataset):
@@ -206,23 +182,26 @@ class ShardedImages(IterableDataset):
     ) -> None:
         self.dataset, self.squares = dataset, squares
         self.shards, self.seed, self.rank = dataset.shards, seed, rank
-        self.lanes = Lanes(len(dataset), batch_size, ranks)
+        self.batch_size = batch_size
+        self.sizes = step_sizes(len(dataset), batch_size, ranks)  # (R, steps)
+        lanes = [sizes[lane::LANES].sum() for sizes in self.sizes for lane in range(LANES)]
+        self.ends = [0, *np.cumsum(lanes).tolist()]  # of the lanes of all ranks; before them, 0
         # Epoch and first step, in memory that the workers, which outlive an epoch, see change.
         self.position = torch.zeros(2, dtype=torch.int64).share_memory_()
 
     def set_epoch(self, epoch: int, skip: int = 0) -> None:
         """Choose the epoch that comes next, but for its first ``skip`` images over all ranks."""
-        step = -(-skip // self.lanes.batch_size)
-        if skip != min(step * self.lanes.batch_size, self.lanes.total) or skip < 0:
+        step = -(-skip // self.batch_size)
+        if skip != min(step * self.batch_size, len(self.dataset)) or skip < 0:
             raise InputError(
                 f"the {skip} images that were taken of an epoch are no whole steps of "
-                f"{self.lanes.batch_size}: resume at the end of an epoch to change --batch_size"
+                f"{self.batch_size}: resume at the end of an epoch to change --batch_size"
             )
         self.position.copy_(torch.tensor([epoch, step]))
 
     def __len__(self) -> int:
         """Return how many steps remain of the epoch."""
-        return self.lanes.steps - int(self.position[1])
+        return self.sizes.shape[1] - int(self.position[1])
 
     def __iter__(self) -> Iterator[tuple]:
         worker = get_worker_info()
@@ -231,19 +210,18 @@ class ShardedImages(IterableDataset):
         lanes = {}
         # DataLoader takes its first batch from worker 0, the next from worker 1, and so on. As
         # their count divides LANES, see `fitting_workers`, each has lanes to itself.
-        for step in range(first + number, self.lanes.steps, workers):
+        for step in range(first + number, self.sizes.shape[1], workers):
             lane = step % LANES
             if lane not in lanes:
                 lanes[lane] = self.lane_items(epoch, lane, first)
-            items = list(islice(lanes[lane], self.lanes.chunk(self.rank, step)))
+            items = list(islice(lanes[lane], self.sizes[self.rank, step]))
             yield default_collate(items or [self.item(epoch, [next(self.spares())])])
 
     def lane_items(self, epoch: int, lane: int, step: int) -> Iterator[PairItem | SquareItem]:
         """Yield the items of a lane, but for those of the steps before one."""
-        first, end = self.lanes.bounds(self.rank, lane)
-        skip = self.lanes.taken(self.rank, lane, step)
-        block = skip // BLOCK
-        within = skip - block * BLOCK
+        first, end = self.ends[self.rank * LANES + lane :][:2]
+        skip = int(self.sizes[self.rank, lane:step:LANES].sum())
+        block, within = divmod(skip, BLOCK)
         source = self.read(epoch, first + block * BLOCK, end)
         while held := list(islice(source, BLOCK)):
             order = permutation(len(held), self.seed, epoch, self.rank, lane, block)

@@ -1,7 +1,7 @@
 """Catalogue: the data sets and checkpoints of the paper, and where each comes from.
 
-A cell is empty (None or "") where nothing was published or we are not sure of it. Folders and files
-are relative to the root of the repository.
+A cell is empty where nothing was published or we are not sure of it. Folders and files are relative
+to the root of the repository.
 """
 
 from dataclasses import dataclass
@@ -23,9 +23,9 @@ class Item:
     folder: str  # where it lands
     file: str  # name of the archive, or of the file itself if it isn't packed
     page: str  # for people: describes it or has the address
-    url: str | None = None  # of the file, where it has a public one
+    url: str = ""  # of the file, where it has a public one
     size: str = ""  # of the file, in words
-    checksum: str | None = None  # MD5, SHA-1 or SHA-256 of the file, where published
+    checksum: str = ""  # MD5, SHA-1 or SHA-256 of the file, where published
     holds: tuple[str, ...] = ()  # names that the folder has when the item is in place
     is_exact: bool = True  # an archive without those names is refused
     only: str = ""  # the part of the archive that is wanted

@@ -7,8 +7,8 @@ the user says so.
 import os
 import shutil
 import urllib.parse
+from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
 
 from datasets.fetching.archives import unpack
 from datasets.fetching.catalogue import ARCHIVES, Item
@@ -16,40 +16,31 @@ from datasets.fetching.transfer import RetryPolicy, fetch, verify
 from utils.errors import InputError
 
 
-class Job(NamedTuple):
-    """One item on its way: from where, to where."""
-
-    item: Item
-    url: str  # of its file, empty if it has none
-    checksum: str | None  # of the file, None if not known
-    folder: Path  # where it lands
-    file: Path  # where its file is downloaded to: the archive, or the place of a single file
-
-
-def plan(item: Item, root: Path, url: str | None, mirror: str | None, checksum: str | None) -> Job:
-    """Return the job for an item.
+def plan(item: Item, root: Path, url: str | None, mirror: str | None, checksum: str | None) -> Item:
+    """Return an item as it is to be fetched: from an address, with a checksum, below a folder.
 
     Args:
-        item: what to fetch.
+        item: of the catalogue.
         root: folder that the catalogue's folders start from.
         url: address of the user's own choice; then only the user's own checksum is checked.
         mirror: address below which the file lies under the catalogue's name.
         checksum: replaces the catalogue's.
     """
-    checksum = checksum or (None if url else item.checksum)
+    checksum = checksum or ("" if url else item.checksum)
     if mirror:
         url = f"{mirror.rstrip('/')}/{urllib.parse.quote(item.file)}"
     folder = root / item.folder
     file = (root / ARCHIVES if item.packed else folder) / item.file
-    return Job(item, url or item.url or "", checksum, folder, file)
+    return replace(item, url=url or item.url, checksum=checksum, folder=str(folder), file=str(file))
 
 
-def is_in_place(item: Item, folder: Path) -> bool:
-    """Tell whether a folder holds an item.
+def is_in_place(item: Item) -> bool:
+    """Tell whether an item is in its folder.
 
     Raises:
         InputError: if it holds just some of it.
     """
+    folder = Path(item.folder)
     if not item.holds:
         return folder.is_dir() and any(folder.iterdir())
     there = [name for name in item.holds if (folder / name).exists()]
@@ -61,11 +52,11 @@ def is_in_place(item: Item, folder: Path) -> bool:
     return bool(there)
 
 
-def install(job: Job, policy: RetryPolicy, *, overwrite: bool, keep_archive: bool) -> None:
+def install(item: Item, policy: RetryPolicy, *, overwrite: bool, keep_archive: bool) -> None:
     """Fetch one item, check it, unpack it and move it to its place.
 
     Args:
-        job: what, from where, to where.
+        item: see `plan`.
         policy: how long to wait for the server.
         overwrite: replace what is there.
         keep_archive: do not delete the archive when all is done.
@@ -73,33 +64,34 @@ def install(job: Job, policy: RetryPolicy, *, overwrite: bool, keep_archive: boo
     Raises:
         InputError: if any of it fails; what was there before is as it was.
     """
-    is_given = job.item.packed and job.file.exists()
+    folder, file = Path(item.folder), Path(item.file)
+    is_given = item.packed and file.exists()
     if not is_given:
-        fetch(job.url, job.file, job.checksum, policy)
-    if not job.item.packed:
+        fetch(item.url, file, item.checksum, policy)
+    if not item.packed:
         return
     # A folder that exists may be a link to another disk, and a move must stay on one disk.
-    beside = job.folder.resolve() if job.folder.is_dir() else job.folder.parent
-    staging = beside / f".{job.item.name}.new"
+    beside = folder.resolve() if folder.is_dir() else folder.parent
+    staging = beside / f".{item.name}.new"
     shutil.rmtree(staging, ignore_errors=True)  # of a run that was killed
     try:
         if is_given:
-            print(f"using {job.file}, which is there already")
-            verify(job.file, job.checksum)
+            print(f"using {file}, which is there already")
+            verify(file, item.checksum)
         staging.mkdir(parents=True)
-        unpack(job.file, staging, job.item.only)
-        root = find_root(staging, job.item)
+        unpack(file, staging, item.only)
+        root = find_root(staging, item)
         if root != staging:
             left_out = sorted(child.name for child in root.parent.iterdir() if child != root)
             if left_out:
                 print(f"left out, as the scripts do not need it: {', '.join(left_out)}")
-        place(root, job.folder, overwrite)
+        place(root, folder, overwrite)
     except InputError as error:
-        raise InputError(f"{error}; {job.file} is kept: delete it to fetch it anew") from error
+        raise InputError(f"{error}; {file} is kept: delete it to fetch it anew") from error
     finally:
         shutil.rmtree(staging, ignore_errors=True)
     if not (keep_archive or is_given):
-        job.file.unlink()
+        file.unlink()
 
 
 def find_root(tree: Path, item: Item) -> Path:

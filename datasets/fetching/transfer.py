@@ -53,13 +53,13 @@ def direct_address(url: str) -> str:
     return parts._replace(query=urllib.parse.urlencode([*query, ("dl", "1")])).geturl()
 
 
-def verify(path: Path, checksum: str | None) -> None:
+def verify(path: Path, checksum: str) -> None:
     """Check a file's MD5, SHA-1 or SHA-256, told apart by their length, if it is known.
 
     Raises:
         InputError: if it differs.
     """
-    if checksum is None:
+    if not checksum:
         return
     digest = hashlib.new(HASHES[len(checksum)], usedforsecurity=False)
     desc, size = f"checking {path.name}", path.stat().st_size
@@ -71,13 +71,13 @@ def verify(path: Path, checksum: str | None) -> None:
         raise InputError(f"{path} has {kind} {digest.hexdigest()}; expected {checksum.lower()}")
 
 
-def fetch(url: str, path: Path, checksum: str | None, policy: RetryPolicy) -> None:
+def fetch(url: str, path: Path, checksum: str, policy: RetryPolicy) -> None:
     """Download a file over HTTP(S); it appears under its name only when whole and checked.
 
     Args:
         url: address of the file; Dropbox links to a page are turned into links to the file.
         path: where it goes; ``path``.part beside it holds what has come so far, also after errors.
-        checksum: its MD5, SHA-1 or SHA-256 in hexadecimal, None if not known.
+        checksum: its MD5, SHA-1 or SHA-256 in hexadecimal, empty if not known.
         policy: how long to wait for the server.
 
     Raises:

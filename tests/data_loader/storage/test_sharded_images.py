@@ -11,19 +11,19 @@ from PIL import Image
 from data_loader import loaders
 from data_loader.bad_images import BadImages
 from data_loader.data_loaders_animal import InatAve
-from data_loader.geometry import celeba_square
+from data_loader.geometry import resize_square
 from data_loader.items import Items
 from data_loader.loaders import SeededItems
 from data_loader.storage import sharded_images
 from data_loader.storage.sharded_images import (
     LANES,
-    Lanes,
     ShardedCelebA,
     ShardedImages,
     ShardedInatAve,
     build_sharded_loader,
     fitting_workers,
     mixed,
+    step_sizes,
 )
 from data_loader.storage.shards import Shard, find_shards
 from tests.data_loader.batches import same
@@ -73,7 +73,7 @@ def notes_of(batch):
 
 def numbers(images, batches, first_step=0) -> list[list[int]]:
     """Return the numbers of the images in each batch, stand-ins left out."""
-    sizes = [images.lanes.chunk(images.rank, first_step + i) for i in range(len(batches))]
+    sizes = images.sizes[images.rank, first_step:].tolist()
     found = [batch.image for batch in batches]
     assert all(len(b) == max(1, n) for b, n in zip(found, sizes, strict=True))
     return [
@@ -91,28 +91,13 @@ def flat(lists) -> list:
 
 @pytest.mark.parametrize("ranks", [1, 2, 3, 4, 7, 8])
 @pytest.mark.parametrize("batch_size", [1, 2, 5, 8, 24])
-def test_lanes_divide_the_places_and_steps_as_chunk_does(ranks, batch_size):
-    for total in (1, 2, 7, 24, 25, 100, 289):
-        lanes = Lanes(total, batch_size, ranks)
-        chunks = [
-            [len(part) for part in step.chunk(ranks)]
-            for step in torch.arange(total).split(batch_size)
-        ]
-        assert lanes.steps == len(chunks)
-        for step, sizes in enumerate(chunks):
-            sizes += [0] * (ranks - len(sizes))
-            assert [lanes.chunk(rank, step) for rank in range(ranks)] == sizes
-        ends = [0]
-        for rank in range(ranks):
-            for lane in range(LANES):
-                first, end = lanes.bounds(rank, lane)
-                assert first == ends[-1]
-                ends.append(end)
-                for step in range(lanes.steps + 1):
-                    before = sum(chunks[s][rank] for s in range(lane, step, LANES))
-                    assert lanes.taken(rank, lane, step) == before
-                assert end - first == lanes.taken(rank, lane, lanes.steps)
-        assert ends[-1] == total
+@pytest.mark.parametrize("total", [1, 2, 7, 24, 25, 100, 289])
+def test_ranks_divide_each_step_as_chunk_does(total, batch_size, ranks):
+    sizes = step_sizes(total, batch_size, ranks)
+    steps = torch.arange(total).split(batch_size)
+    for found, step in zip(sizes.T.tolist(), steps, strict=True):
+        parts = [len(part) for part in step.chunk(ranks)]
+        assert found == parts + [0] * (ranks - len(parts))
 
 
 @pytest.mark.parametrize(
@@ -226,8 +211,8 @@ def test_an_images_draws_depend_on_neither_ranks_nor_batches(tmp_path):
             draws |= zip(
                 flat(numbers(images, batches)),
                 flat(
-                    b[1].tolist()[: images.lanes.chunk(images.rank, i)]
-                    for i, b in enumerate(batches)
+                    batch[1].tolist()[:size]
+                    for batch, size in zip(batches, images.sizes[rank], strict=True)
                 ),
                 strict=True,
             )
@@ -282,7 +267,7 @@ def test_shards_that_a_resumed_run_does_not_need_are_not_touched(tmp_path, monke
 def test_a_stand_in_is_the_first_image(tmp_path):
     images = images_of(write_shards(tmp_path, [9]), batch_size=8, rank=2, ranks=4)
     batches = epoch_of(images, 1)
-    assert [images.lanes.chunk(images.rank, step) for step in range(2)] == [2, 0]
+    assert images.sizes[2].tolist() == [2, 0]
     assert len(batches[1][0]) == 1 and number_of(batches[1][0][0]) == 0
 
 
@@ -320,7 +305,7 @@ def test_celeba_is_cut_as_from_its_folder(tmp_path):
     dataset = ShardedCelebA(find_shards(str(tmp_path / "a.tar")), imwidth=50, crop=5)
     images = ShardedImages(dataset, squares=True, seed=0, batch_size=4)
     ((squares, seeds, _, _),) = epoch_of(images, 1)
-    expected = np.asarray(celeba_square(image, 50))
+    expected = np.asarray(resize_square(image.crop((0, 30, 178, 208)), 50))
     assert np.array_equal(squares[0].permute(1, 2, 0).numpy(), expected)
     assert seeds.dtype == torch.int64 and dataset.side == 40
 

@@ -15,7 +15,7 @@ QUICK = RetryPolicy(timeout=5.0, retries=2, backoff=0.0)
 def get(site, tmp_path):
     """Return a function that fetches a page of the site to a file ``f``."""
 
-    def get(page="f", checksum=None, **policy):
+    def get(page="f", checksum="", **policy):
         fetch(f"{site.url}/{page}", tmp_path / "f", checksum, QUICK._replace(**policy))
         return (tmp_path / "f").read_bytes()
 
@@ -127,7 +127,7 @@ def test_refusals_are_not_tried_again(site, get, tmp_path, page, said):
 
 def test_closed_port(tmp_path):
     address = "http://127.0.0.1:9/"
-    message = complaint(fetch, address, tmp_path / "f", None, QUICK._replace(retries=1))
+    message = complaint(fetch, address, tmp_path / "f", "", QUICK._replace(retries=1))
     assert "refused; 1 retries failed; nothing was kept" in message and names(tmp_path) == []
 
 
