@@ -30,6 +30,15 @@ from utils.script import run_script
 ROW = "{:<21} {:<14} {:<8} {}"
 
 
+def known_item(name: str) -> Item:
+    """Parse the name of an item; say what may have been meant if there is none."""
+    if name in CATALOGUE:
+        return CATALOGUE[name]
+    close = difflib.get_close_matches(name.lower(), CATALOGUE, cutoff=0.4)
+    hint = f"did you mean {' or '.join(close)}?" if close else "no NAME at all lists them"
+    raise argparse.ArgumentTypeError(f"there is nothing called {name!r}; {hint}")
+
+
 def address(text: str) -> str:
     """Parse a usable http or https address."""
     try:
@@ -55,7 +64,7 @@ def build_parser() -> ArgumentParser:
     """Return the parser of this script's options."""
     parser = ArgumentParser(__doc__)
     add = parser.add_argument
-    add("names", nargs="*", metavar="NAME", help="what to fetch; none: list all")
+    add("items", nargs="*", type=known_item, metavar="NAME", help="what to fetch; none: list all")
     add("--to", type=Path, default=Path("."), metavar="FOLDER", help="root that folders start from")
     source = parser.add_mutually_exclusive_group().add_argument
     source("--url", type=address, help="fetch the one NAME from this address instead")
@@ -106,20 +115,11 @@ def describe(item: Item, steps: bool = True) -> str:
     return "\n    ".join(lines)
 
 
-def check_names(names: list[str]) -> None:
-    """Raise InputError, with what may have been meant, if the catalogue lacks one of the names."""
-    for name in names:
-        if name not in CATALOGUE:
-            close = difflib.get_close_matches(name.lower(), CATALOGUE, cutoff=0.4)
-            hint = f"did you mean {' or '.join(close)}?" if close else "no NAME at all lists them"
-            raise InputError(f"there is nothing called {name!r}; {hint}")
-
-
 def obtain(
     item: Item, root: Path, policy: RetryPolicy, overwrite: bool, keep_archive: bool, dry_run: bool
 ) -> bool:
     """Fetch one item, or say what is to be done; return False if that is up to the user."""
-    is_given = Path(item.file).exists()
+    is_given = item.packed and Path(item.file).exists()
     by_hand = not (item.url or is_given)
     if not overwrite and is_in_place(item):
         print(f"{item.name}: {item.folder} is there already; --overwrite replaces it")
@@ -144,11 +144,10 @@ def obtain(
 def main() -> None:
     """Parse the command line; list, or fetch one item after the other."""
     args = build_parser().parse_args()
-    check_names(args.names)
     for flag in ("url", "checksum"):
-        if getattr(args, flag) is not None and len(args.names) != 1:
-            raise InputError(f"--{flag} goes with one NAME, not {len(args.names)}")
-    if not args.names:
+        if getattr(args, flag) is not None and len(args.items) != 1:
+            raise InputError(f"--{flag} goes with one NAME, not {len(args.items)}")
+    if not args.items:
         if hasattr(signal, "SIGPIPE"):  # the list may go into head, which stops reading
             signal.signal(signal.SIGPIPE, signal.SIG_DFL)
         print(ROW.format("NAME", "SIZE", "FETCHED", "LANDS IN"))
@@ -157,11 +156,11 @@ def main() -> None:
         return
     policy = RetryPolicy(args.timeout, args.retries, args.backoff)
     by_hand = []
-    for name in dict.fromkeys(args.names):
-        item = plan(CATALOGUE[name], args.to, args.url, args.mirror, args.checksum)
+    for wanted in dict.fromkeys(args.items):
+        item = plan(wanted, args.to, args.url, args.mirror, args.checksum)
         with writing(item.folder):
             if not obtain(item, args.to, policy, args.overwrite, args.keep_archive, args.dry_run):
-                by_hand.append(name)
+                by_hand.append(item.name)
     if by_hand:
         raise InputError(f"to be fetched by hand, as said above: {', '.join(by_hand)}")
 

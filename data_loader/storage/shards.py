@@ -56,11 +56,10 @@ def holds_shards(data_folder: str) -> bool:
     if not os.path.isdir(data_folder):
         return data_folder.endswith((".tar", ".json"))
     try:
-        with os.scandir(data_folder) as entries:
-            is_folder = {e.name: e.is_dir() for e in entries if not e.name.startswith(".")}
+        entries = [e for e in Path(data_folder).iterdir() if not e.name.startswith(".")]
     except OSError as error:
         raise InputError(f"{data_folder}: {error.strerror}") from None
-    return any(name.endswith(".tar") for name in is_folder) and not any(is_folder.values())
+    return any(e.suffix == ".tar" for e in entries) and not any(e.is_dir() for e in entries)
 
 
 def find_shards(data_folder: str) -> list[Shard]:

@@ -5,15 +5,23 @@ the user says so.
 """
 
 import os
+import posixpath
 import shutil
+import tarfile
 import urllib.parse
+import zipfile
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
-from datasets.fetching.archives import unpack
+from tqdm import tqdm
+
 from datasets.fetching.catalogue import ARCHIVES, Item
 from datasets.fetching.transfer import RetryPolicy, fetch, verify
 from utils.errors import InputError
+from utils.files import reason
 
 
 def plan(item: Item, root: Path, url: str | None, mirror: str | None, checksum: str | None) -> Item:
@@ -92,6 +100,50 @@ def install(item: Item, policy: RetryPolicy, *, overwrite: bool, keep_archive: b
         shutil.rmtree(staging, ignore_errors=True)
     if not (keep_archive or is_given):
         file.unlink()
+
+
+def unpack(archive: Path, folder: Path, only: str = "") -> None:
+    """Unpack a tar, tar.gz or zip file into a folder; the content tells which it is.
+
+    Nothing is written outside of the folder: `zipfile` and the filter of `tarfile` see to that.
+
+    Args:
+        archive: the file.
+        folder: where to; keeps what is there when something goes wrong.
+        only: write just what lies below this folder of the archive, like ``images/birds``.
+
+    Raises:
+        InputError: if the archive is none or damaged, or leads out of the folder; or the disk
+            fails.
+    """
+    try:
+        for name, extract in tqdm(_entries(archive), "unpacking", unit=" entries", disable=None):
+            if f"{posixpath.normpath(name)}/".startswith(only and f"{only}/"):
+                extract(path=folder)
+    except (OSError, tarfile.FilterError) as error:
+        raise InputError(f"{archive}: cannot unpack: {reason(error)}") from error
+    except Exception as error:  # the libraries raise whatever a damaged header makes them
+        raise InputError(
+            f"{archive}: not a whole tar, tar.gz or zip file ({reason(error)})"
+        ) from error
+
+
+def _entries(archive: Path) -> Iterator[tuple[str, Callable[..., Any]]]:
+    """Yield the names of the entries, and what writes each of them."""
+    if not tarfile.is_tarfile(archive):
+        with zipfile.ZipFile(archive) as packed:  # a link becomes a file that names its target
+            for entry in packed.infolist():
+                yield entry.filename, partial(packed.extract, entry)
+        return
+    with tarfile.open(archive) as tar:
+        while (member := tar.next()) is not None:
+            # Else it keeps a kilobyte for each of a million entries.
+            tar.members.clear()  # type: ignore[attr-defined]
+            yield member.name, partial(tar.extract, member, filter="data")
+        file: Any = tar.fileobj
+        file.seek(tar.offset)  # tarfile takes a damaged header, too, for the end
+        if file.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+            raise tarfile.ReadError("damaged or cut off")
 
 
 def find_root(tree: Path, item: Item) -> Path:

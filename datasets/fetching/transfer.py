@@ -22,8 +22,7 @@ from utils.errors import InputError
 from utils.files import excerpt, fsync, reason, writing
 
 USER_AGENT = "contrastlandmark-download/0.1"
-RANGE_REFUSED = 416  # of a part that is longer than the file by now
-PASSING = {408, RANGE_REFUSED, 425, 429, 500, 502, 503, 504}  # may be cured by another attempt
+PASSING = {408, 416, 425, 429, 500, 502, 503, 504}  # may be cured by another attempt
 CHUNK = 2**20
 LONGEST_WAIT = 30.0
 HASHES = {32: "md5", 40: "sha1", 64: "sha256"}  # by number of hexadecimal digits
@@ -170,7 +169,7 @@ def _open(url: str, part: Path, offset: int, timeout: float) -> http.client.HTTP
         answer = f"the server answered {error.code} {excerpt(error.reason)}"
         if error.code not in PASSING:
             raise InputError(f"{url}: {answer}") from error
-        if error.code == RANGE_REFUSED:
+        if error.code == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
             _drop(part)
         raise Cut(answer) from error
     except (OSError, http.client.HTTPException) as error:

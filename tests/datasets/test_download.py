@@ -10,7 +10,7 @@ from functools import partial
 import pytest
 
 from datasets.fetching.catalogue import CATALOGUE
-from tests.datasets.fetching.test_archives import write_archive
+from tests.datasets.fetching.test_installation import write_archive
 from tests.recipes import ROOT
 from tests.scripts.running import run, run_inside
 

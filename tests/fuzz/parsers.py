@@ -30,7 +30,7 @@ from data_loader.readers.images import image_size, open_image, oriented_size
 from data_loader.readers.keypoint_files import read_keypoints
 from data_loader.storage.shards import find_shards
 from data_loader.storage.shards import images as shard_images
-from datasets.fetching.archives import unpack
+from datasets.fetching.installation import unpack
 from engine.features.encoder_loading import load_projection, read_encoder_state
 from engine.pretraining.checkpoint import Position, State, restore, save_run
 from engine.pretraining.objective import Descent

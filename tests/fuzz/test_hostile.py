@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 
-from datasets.fetching.archives import unpack
+from datasets.fetching.installation import unpack
 from tests.fuzz.mutations import with_pickle
 from tests.fuzz.test_parsers import stand, watched
 from utils.checkpoint import load_checkpoint
