@@ -20,7 +20,7 @@ from data_loader.image_set import ImageSet
 from data_loader.items import PairItem, SquareItem
 from data_loader.landmark_dataset import LandmarkDataset
 from data_loader.loaders import read_all
-from utils.arguments import allow_change
+from utils.arguments import allow_change, integer, natural
 from utils.collectives import broadcast_from_first
 from utils.errors import ImageError, InputError
 from utils.files import printable, write_text, writing
@@ -33,8 +33,31 @@ IMAGES_PER_BAD = 100  # one of so many may be bad
 PASSED = "could be read only later"
 
 
-def add_bad_image_argument(parser: argparse._ActionsContainer) -> None:
-    """Declare what to do about images that can't be read, on a parser or one of its groups."""
+def add_image_arguments(
+    parser: argparse._ActionsContainer,
+    *,
+    image_size: int,
+    image_crop: int | None,
+    default_crop: str = "",
+) -> None:
+    """Declare `image_options`'s flags on a group that has ``--data_folder``.
+
+    ``default_crop`` says in words what the crop is by default, where that depends on other options.
+    """
+    parser.add_argument(
+        "--image_size",
+        type=integer(1, 10_000),
+        default=image_size,
+        metavar="PX",
+        help="side of the square that an image is resized to",
+    )
+    parser.add_argument(
+        "--image_crop",
+        type=natural,
+        default=image_crop,
+        metavar="PX",
+        help=f"pixels cut off each side of that square; the network sees the rest{default_crop}",
+    )
     parser.add_argument(
         "--on_bad_image",
         choices=["stop", "skip"],
@@ -43,7 +66,7 @@ def add_bad_image_argument(parser: argparse._ActionsContainer) -> None:
         f"{LIST} beside the checkpoints or drawings then lists: pre-training takes the next image "
         "in their place, all else goes without",
     )
-    allow_change("on_bad_image", keeps_results=False)
+    allow_change("on_bad_image", "data_folder", keeps_results=False)
 
 
 def image_options(image_size: int, image_crop: int, on_bad_image: str) -> dict[str, Any]:

@@ -12,14 +12,13 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from data_loader.bad_images import PASSED, add_bad_image_argument
-from data_loader.landmark_dataset import LandmarkDataset, add_image_arguments
+from data_loader.bad_images import PASSED, add_image_arguments
+from data_loader.landmark_dataset import LandmarkDataset
 from data_loader.named_images import UnlabelledImages
 from data_loader.readers.annotation_files import read_names
 from data_loader.readers.cub_annotations import PARTS, read_part_annotations
 from data_loader.readers.images import image_size
 from data_loader.views.random_view import BIRD_MEAN, BIRD_STD
-from utils.arguments import allow_change
 from utils.errors import ImageError
 
 
@@ -125,9 +124,7 @@ def add_animal_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="CUB: list of the training images, in place of split/train.txt",
     )
-    allow_change("data_folder", keeps_results=False)
     add_image_arguments(group, image_size=96, image_crop=0)
-    add_bad_image_argument(group)
 
 
 def build_animal_dataset(root: str | None, split: str, **options: Any) -> CUB:

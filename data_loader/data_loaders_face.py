@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from data_loader.bad_images import add_bad_image_argument
+from data_loader.bad_images import add_image_arguments
 from data_loader.geometry import FaceWindow, resize_square
 from data_loader.image_set import ImageSet
-from data_loader.landmark_dataset import LandmarkDataset, add_image_arguments
+from data_loader.landmark_dataset import LandmarkDataset
 from data_loader.readers.annotation_files import (
     check_points,
     check_unique,
@@ -24,7 +24,6 @@ from data_loader.readers.annotation_files import (
 )
 from data_loader.readers.keypoint_csv import Csv
 from data_loader.readers.matlab_files import check_face_box, read_face_boxes, read_mat, read_pts
-from utils.arguments import allow_change
 from utils.errors import InputError
 
 # Width and height of the files, in pixels [spec 6].
@@ -261,9 +260,7 @@ def add_face_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="root of the benchmark; by default where README.md puts it below datasets/",
     )
-    allow_change("data_folder", keeps_results=False)
     add_image_arguments(group, image_size=100, image_crop=15)
-    add_bad_image_argument(group)
     group.add_argument(
         "--on_unannotated",
         choices=["stop", "skip"],

@@ -4,7 +4,6 @@ Letters: A landmarks; S the side of the square a benchmark makes of its image
 (``imwidth``), W the side of the network input, S - 2 * crop.
 """
 
-import argparse
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -19,36 +18,8 @@ from data_loader.items import AnnotatedItem
 from data_loader.named_images import NamedImages
 from data_loader.readers.annotation_files import find_annotated
 from data_loader.views.random_view import channels
-from utils.arguments import integer, natural
 from utils.errors import InputError
 from utils.tps import WarperSingle
-
-
-def add_image_arguments(
-    parser: argparse._ActionsContainer,
-    *,
-    image_size: int,
-    image_crop: int | None,
-    default_crop: str = "",
-) -> None:
-    """Declare the frame of the network input, on a parser or one of its groups.
-
-    ``default_crop`` says in words what the crop is by default, where that depends on other options.
-    """
-    parser.add_argument(
-        "--image_size",
-        type=integer(1, 10_000),
-        default=image_size,
-        metavar="PX",
-        help="side of the square that an image is resized to",
-    )
-    parser.add_argument(
-        "--image_crop",
-        type=natural,
-        default=image_crop,
-        metavar="PX",
-        help=f"pixels cut off each side of that square; the network sees the rest{default_crop}",
-    )
 
 
 class LandmarkDataset(NamedImages):

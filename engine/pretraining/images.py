@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader
 
 from data_loader.bad_images import (
     BadImages,
-    add_bad_image_argument,
+    add_image_arguments,
     image_options,
     replacing,
 )
@@ -24,7 +24,6 @@ from data_loader.folder import (
     measure_colours,
 )
 from data_loader.items import Items
-from data_loader.landmark_dataset import add_image_arguments
 from data_loader.loaders import build_loader, set_epoch
 from data_loader.named_images import NamedImages
 from data_loader.storage.sharded_images import (
@@ -111,13 +110,11 @@ def add_unlabelled_arguments(parser: ArgumentParser) -> argparse._ArgumentGroup:
         "if not named), and read it from there afterwards",
     )
     allow_change("image_cache")
-    allow_change("data_folder", keeps_results=False)
     shown = f" [{PUBLISHED_CROP}; of Folder, 0]"
     add_image_arguments(group, image_size=100, image_crop=None, default_crop=shown)
     parser.choose_default(
         "image_crop", lambda options: 0 if options.dataset == "Folder" else PUBLISHED_CROP
     )
-    add_bad_image_argument(group)
     return group
 
 
