@@ -1,8 +1,5 @@
 """Random views a second: the published transforms, one image at a time, against whole batches.
 
-  python -m benchmarks.augmentation --data_folder datasets/celeba
-  python -m benchmarks.augmentation --data_folder datasets/celeba --device cuda --batch_size 1024
-
 Images are decoded beforehand, and one process makes the views.
 tests/data_loader/views/test_batch_views.py compares their pixels.
 """
@@ -19,7 +16,7 @@ def main() -> None:
     frame = {"image_size": SIZE, "image_crop": CROP}
     parser = build_parser(__doc__, data_folder=..., rounds=7, **frame, batch_size=256, device="cpu")
     args = parser.parse_args()
-    size, crop, count = args.image_size, args.image_crop, args.batch_size
+    count, size, crop = args.batch_size, args.image_size, args.image_crop
     device = choose_device(args.device, None)
     dataset, squares, images = decoded(args.data_folder, count, size, crop)
     published, whole, generator = PairDataset(dataset), batch_views(dataset), torch.Generator()
@@ -29,8 +26,7 @@ def main() -> None:
         "one by one": lambda: torch.stack([dataset.view(square) for square in squares]),
         f"whole batch, {device.type}": lambda: whole(images, generator),
     }
-    title = f"views of {count} images, {size} px, crop {crop}"
-    compare(title, ways, args.rounds, "views/s", count)
+    compare(f"views of {count} images, {size} px, crop {crop}", ways, args.rounds, "views/s", count)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ and off the pre-trained encoder. Everything goes to demo/ below the current fold
 
 import argparse
 import json
-import shlex
 import subprocess
 import sys
 import time
@@ -18,14 +17,12 @@ from typing import NamedTuple
 from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[1]
-OUT = Path("demo")
-RUNS, IMAGES = OUT / "runs", OUT / "images"
-FACES = OUT / "faces" / "celeba"
 FRAME = "--image_size 90 --image_crop 13 --model resnet18 --num_workers 2"
 READOUT = "--layer 4 --use_hypercol --regressor ridge"
-PRETRAINED = f"--trained_model_path {RUNS / 'dense' / 'current.pth'}"
+PRETRAINED = "--trained_model_path demo/runs/dense/current.pth"
 ENCODERS = {"random": "--random_network", "pretrained": PRETRAINED}
 LABELS = {"random": "untrained encoder", "pretrained": "pre-trained encoder"}
+SHEETS = [f"{name}/{kind}_sheet.png" for name in ENCODERS for kind in ("contact", "pca")]
 TITLE = 28  # pixels of a contact sheet above its first row, see utils/drawing.py
 
 
@@ -50,60 +47,56 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="a few images and one epoch")
     sizes = QUICK if parser.parse_args().quick else FULL
     start = time.perf_counter()
-    data = f"--data_folder {FACES} {FRAME} --batch_size {sizes.batch_size}"
-    runs = f"--model_path {RUNS} --overwrite"
-    log = f"--log_path {OUT / 'log.txt'}"
+    data = f"--data_folder demo/faces/celeba {FRAME} --batch_size {sizes.batch_size}"
+    runs, log = "--model_path demo/runs --overwrite", "--log_path demo/log.txt"
     _, sheets, most = sizes.annotations
-    run(
-        "datasets/synthetic.py",
-        f"--out {OUT / 'faces'} --images {sizes.images} --mafl_train {most} "
-        f"--mafl_test {sizes.test}",
-    )
+    drawn = f"--images {sizes.images} --mafl_train {most} --mafl_test {sizes.test}"
+    run("datasets/synthetic.py", f"--out demo/faces {drawn}")
     run("train_dense.py", f"{data} --epochs {sizes.epochs} --amp off {runs} --model_name dense")
     for name, encoder in ENCODERS.items():
         for count in sizes.annotations:
             fit = f"--restrict_annos {count} {runs} --model_name {name}_{count}"
             run("eval_face.py", f"{data} {encoder} {READOUT} {fit} {log}")
-    for name, encoder in ENCODERS.items():
-        drawn = f"--vis_keypoints --vis_PCA --vis_path {IMAGES / name}"
-        readout = f"--ckpt_path {RUNS / f'{name}_{sheets}' / 'current.pth'}"
-        run("vis_face.py", f"{data} {encoder} {READOUT} {readout} {drawn} {log}")
-    run(
-        "eval_matching.py",
-        f"{data} {PRETRAINED} --layer 4 --use_hypercol --pairs {sizes.pairs} "
-        f"--out {IMAGES / 'matching'} {log}",
-    )
-    save_overview()
-    print_results(sizes, (time.perf_counter() - start) / 60)
+        shown = f"--vis_keypoints --vis_PCA --vis_path demo/images/{name}"
+        readout = f"--ckpt_path demo/runs/{name}_{sheets}/current.pth"
+        run("vis_face.py", f"{data} {encoder} {READOUT} {readout} {shown} {log}")
+    pairs = f"--layer 4 --use_hypercol --pairs {sizes.pairs} --out demo/images/matching"
+    run("eval_matching.py", f"{data} {PRETRAINED} {pairs} {log}")
+    save_overview(Path("demo/images"))
+    print_results(sizes)
+    print("Images:")
+    for image in [*SHEETS, "matching/matches.png", "overview.jpg"]:
+        print(f"  demo/images/{image}")
+    print(f"{(time.perf_counter() - start) / 60:.1f} minutes")
 
 
 def run(script: str, options: str) -> None:
     """Run a script, printing its command first; end with its status if it fails."""
     print(f"\n$ python {script} {options}", flush=True)
-    done = subprocess.run([sys.executable, str(ROOT / script), *shlex.split(options)], check=False)
+    done = subprocess.run([sys.executable, str(ROOT / script), *options.split()], check=False)
     if done.returncode:
         sys.exit(done.returncode)
 
 
-def save_overview() -> None:
+def save_overview(images: Path) -> None:
     """Save the upper halves of both encoders' contact sheets, one above the other, at half size."""
-    sheets = [Image.open(IMAGES / name / "contact_sheet.png") for name in ENCODERS]
+    sheets = [Image.open(images / name / "contact_sheet.png") for name in ENCODERS]
     width, height = sheets[0].width, (sheets[0].height + TITLE) // 2  # two of four rows
     page = Image.new("RGB", (width, len(sheets) * height))
     for place, sheet in enumerate(sheets):
         page.paste(sheet.crop((0, 0, width, height)), (0, place * height))
-    page.resize((page.width // 2, page.height // 2)).save(IMAGES / "overview.jpg", quality=85)
+    page.resize((page.width // 2, page.height // 2)).save(images / "overview.jpg", quality=85)
 
 
-def print_results(sizes: Sizes, minutes: float) -> None:
-    """Print the table of test errors, and where the images are."""
-    rows: dict[str, list[float]] = {}
-    for name in ENCODERS:
-        for count in sizes.annotations:
-            result = json.loads((RUNS / f"{name}_{count}" / "result.json").read_text())
-            if name == "random":  # the mean shape knows no encoder
-                rows.setdefault("mean shape", []).append(result["mean_shape"]["InterOcularError"])
-            rows.setdefault(LABELS[name], []).append(result["last"]["Test"]["InterOcularError"])
+def print_results(sizes: Sizes) -> None:
+    """Print the table of test errors."""
+    rows: dict[str, list[float]] = {"mean shape": []}
+    for name, label in LABELS.items():
+        paths = [Path(f"demo/runs/{name}_{count}/result.json") for count in sizes.annotations]
+        results = [json.loads(path.read_text()) for path in paths]
+        # The mean shape knows no encoder.
+        rows["mean shape"] = [result["mean_shape"]["InterOcularError"] for result in results]
+        rows[label] = [result["last"]["Test"]["InterOcularError"] for result in results]
     print(
         f"\nTest error, % of the inter-ocular distance ({sizes.test} faces of people never seen "
         "before),\nby the number of annotated faces"
@@ -111,11 +104,6 @@ def print_results(sizes: Sizes, minutes: float) -> None:
     print(" " * 22 + "".join(f"{count:>8,}" for count in sizes.annotations))
     for label, errors in rows.items():
         print(f"  {label:<20}" + "".join(f"{error:8.1f}" for error in errors))
-    print("Images:")
-    sheets = [IMAGES / n / s for n in ENCODERS for s in ("contact_sheet.png", "pca_sheet.png")]
-    for path in [*sheets, IMAGES / "matching" / "matches.png", IMAGES / "overview.jpg"]:
-        print(f"  {path}")
-    print(f"{minutes:.1f} minutes")
 
 
 if __name__ == "__main__":

@@ -1,91 +1,19 @@
-"""The published arithmetic, step by step [spec 2, 4, 5, 6]: what ours is compared with.
+"""The published random views [spec 6], by torchvision's transforms: the oracle for ours.
 
-Letters: B images, A landmarks, I virtual points, H = W = 48; V the side of a view.
+Letters: V the side of a view.
 """
 
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import torch
 import torchvision.transforms as tv_transforms
 from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.data import Dataset
 
 from data_loader.geometry import centre_crop
 from data_loader.landmark_dataset import LandmarkDataset
-from models.keypoint_prediction import IntermediateKeypointPredictor
-from models.loss import regression_loss
-from models.nce import MemoryMoCo, NCESoftmaxLoss
-
-HYPERCOLUMN = (48, 48)
-
-
-def predict(regressor: IntermediateKeypointPredictor, features: Tensor) -> Tensor:
-    """Return the landmarks (B, A, 2) of dense features (B, C, H, W)."""
-    scores = regressor.inner_conv(features) * regressor.softargmax_mul  # (B, A * I, H, W)
-    b, k, height, width = scores.shape
-    heat = scores.view(b, k, -1).softmax(dim=-1).view(b, k, height, width)
-    rows = torch.linspace(-1, 1, height).to(heat).view(1, 1, height, 1)
-    columns = torch.linspace(-1, 1, width).to(heat).view(1, 1, 1, width)
-    x = (heat * columns).sum(dim=(2, 3))  # (B, A * I)
-    y = (heat * rows).sum(dim=(2, 3))
-    points = torch.stack([x, y], dim=-1)  # (B, A * I, 2)
-    pred = regressor.reg_conv(points.reshape(b, -1, 1, 1))
-    return pred.view(b, -1, 2)
-
-
-def train_one_epoch(
-    encoder: nn.Module,
-    regressor: IntermediateKeypointPredictor,
-    optimizer: torch.optim.Optimizer,
-    batches: Iterable[tuple[Tensor, Tensor]],
-    layer: int,
-) -> None:
-    """Take one step a batch, each on a hypercolumn made anew."""
-    regressor.train()
-    for images, points in batches:
-        with torch.no_grad():
-            features = encoder(images, layer, True, HYPERCOLUMN)  # (B, C, H, W)
-        loss = regression_loss(predict(regressor, features), points)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-
-
-def momentum_update(query: nn.Module, key: nn.Module, alpha: float) -> None:
-    """Move each key parameter towards the query's, one after the other."""
-    for q, k in zip(query.parameters(), key.parameters(), strict=True):
-        k.data.mul_(alpha).add_(q.detach().data, alpha=1 - alpha)
-
-
-def train_one_step(
-    query: nn.Module,
-    key: nn.Module,
-    queue: MemoryMoCo,
-    optimizer: torch.optim.Optimizer,
-    views: Tensor,
-    alpha: float,
-) -> float:
-    """Take one step of momentum contrast on (B, 6, H, W); return the loss, read at once.
-
-    The queue is called as published: it compares with a copy of all keys, then writes the new ones.
-    """
-    view1, view2 = views.split(3, dim=1)
-    q = query(view1.contiguous())
-    with torch.no_grad():
-        order = torch.randperm(len(view2), device=view2.device)
-        back = torch.argsort(order)
-        k = key(view2.contiguous()[order])[back]
-    loss = NCESoftmaxLoss()(queue(q, k))
-    optimizer.zero_grad()
-    loss.backward()
-    optimizer.step()
-    momentum_update(query, key, alpha)
-    return loss.item()
-
-
-# ---- random views, by torchvision's transforms: the oracle for ours ----
 
 
 class PairDataset(Dataset):

@@ -4,18 +4,20 @@ Times of a shared machine drift; ratios of runs that take turns in one process d
 Letters: B images, S the side of a square.
 """
 
-import importlib
-import json
-import os
+import contextlib
+import io
 import platform
+import re
 import resource
-import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
-from typing import Any, NamedTuple
+from statistics import median
+from typing import Any
 
 import torch
 from PIL import Image
@@ -31,26 +33,59 @@ from utils.arguments import ArgumentParser, natural, positive_int
 ROOT = Path(__file__).resolve().parents[1]
 CPU = torch.device("cpu")
 SIZE, CROP, SMALLEST_SCALE = 136, 20, 0.2  # S, pixels cut off each side, of the published views
-# What several benchmarks take; each says its own defaults.
-FLAGS: dict[str, dict[str, Any]] = {
-    "--data_folder": {"help": "a CelebA layout", "metavar": "DIR"},
-    "--rounds": {"type": positive_int, "help": "turns of each way"},
-    "--model": {"choices": list(RESNETS), "help": "the encoder"},
-    "--images": {"type": positive_int, "help": "images a turn"},
-    "--batch_size": {"type": positive_int, "help": "images a step"},
-    "--device": {"choices": ["auto", "cpu", "cuda"], "help": "where it is computed"},
-    "--sizes": {"type": positive_int, "nargs": "+", "help": "numbers of images, or of rows"},
-    "--image_size": {"type": positive_int, "help": "side of the square that an image becomes"},
-    "--image_crop": {"type": natural, "help": "pixels cut off each side of it"},
+Mark = tuple[float, float]  # a process's clock in seconds, its highest memory so far in MB
+# All flags of the benchmarks: type or choices, and help. Each benchmark says its own defaults.
+FLAGS: dict[str, tuple[Any, str]] = {
+    "--data_folder": (str, "a CelebA layout, or that of --dataset where there is one"),
+    "--dataset": (str, "what the photographs are"),
+    "--what": (str, "what is measured"),
+    "--ways": (str, "those that are compared with the literal one"),
+    "--rounds": (positive_int, "turns of each way"),
+    "--model": (list(RESNETS), "the encoder"),
+    "--images": (positive_int, "images a turn"),
+    "--batch_size": (positive_int, "images a step"),
+    "--device": (["auto", "cpu", "cuda"], "where it is computed"),
+    "--sizes": (positive_int, "numbers of images, or of rows"),
+    "--image_size": (positive_int, "side of the square that an image becomes"),
+    "--image_crop": (natural, "pixels cut off each side of it"),
+    "--num_workers": (natural, "reader processes, of each way in turns"),
+    "--threads": (positive_int, "of the model, of each way in turns"),
+    "--steps": (positive_int, "steps of pre-training"),
+    "--kinds": (str, "of --what"),
+    "--work": (Path, "folder for the links, on the disk of --data_folder"),
+    "--figure": (str, "draw the figures into this file"),
+    "--precisions": (str, "of the steps, as of --amp"),
+    "--compile": (bool, "compile the encoders"),
+    "--recompute": (bool, "compute most maps again in the backward pass"),
+    "--any_kernels": (bool, "of cuDNN, not the deterministic ones alone, as in the scripts"),
+    "--view_batches": (positive_int, "kornia: images a batch"),
+    "--wings": (Path, "dlib: folder that holds images and landmarks.csv"),
+    "--annotated": (positive_int, "dlib: numbers of annotated images"),
+    "--seeds": (natural, "dlib: of the images' order"),
+    "--trees": (positive_int, "dlib: in each cascade"),
+    "--out": (Path, "folder of the results"),
+    "--short": (bool, "each part for a moment"),
 }
 
 
 def build_parser(description: str, **defaults: Any) -> ArgumentParser:
-    """Return a parser of some of `FLAGS` with defaults; whoever's is ``...`` must be given."""
+    """Return a parser of some of `FLAGS` with defaults.
+
+    A flag whose default is ``...`` must be given; one with a list takes several values, of words
+    some of these; one with a tuple takes one of its words, the first by default.
+    """
     parser = ArgumentParser(description)
     for name, default in defaults.items():
-        flag = f"--{name}"
-        parser.add_argument(flag, default=default, required=default is ..., **FLAGS[flag])
+        kind, about = FLAGS[f"--{name}"]
+        how: dict[str, Any] = {"choices": kind} if isinstance(kind, list) else {"type": kind}
+        if kind is bool:
+            how = {"action": "store_true"}
+        elif isinstance(default, list):
+            how |= {"nargs": "+", "choices": default if kind is str else None}
+        elif isinstance(default, tuple):
+            how["choices"], default = default, default[0]
+        required = default is ...
+        parser.add_argument(f"--{name}", default=default, required=required, help=about, **how)
     return parser
 
 
@@ -65,7 +100,7 @@ def images_of(root: str, count: int, size: int, crop: int) -> CelebAPrunedAligne
 
 
 def decoded(
-    root: str, count: int, size: int, crop: int
+    root: str, count: int, size: int = SIZE, crop: int = CROP
 ) -> tuple[LandmarkDataset, list[Image.Image], Tensor]:
     """Return images of a CelebA layout, their squares, and these as a batch (B, 3, S, S), uint8.
 
@@ -78,8 +113,8 @@ def decoded(
 
 def batch_views(dataset: LandmarkDataset) -> BatchViews:
     """Return what makes the random views of whole batches that the scripts make."""
-    scale, frame = SMALLEST_SCALE, (dataset.imwidth, dataset.crop)
-    return BatchViews(*frame, scale, dataset.mean, dataset.std)
+    frame = (dataset.imwidth, dataset.crop)
+    return BatchViews(*frame, SMALLEST_SCALE, dataset.mean, dataset.std)
 
 
 # ---- times ----
@@ -91,9 +126,10 @@ def compare(
     rounds: int,
     unit: str = "s",
     count: int = 0,
-    warm_up: int = 1,
 ) -> None:
     """Time ways to do the same, one turn of every way a round, and print medians and extremes.
+
+    The first turns, which make tables and choose kernels, aren't counted.
 
     Args:
         title: what is done.
@@ -101,10 +137,9 @@ def compare(
         rounds: turns of each.
         unit: what is printed, seconds or, with ``count``, things a second.
         count: things done in a turn.
-        warm_up: turns before these that aren't counted.
     """
-    turns = [[seconds_of(way) for way in ways.values()] for _ in range(warm_up + rounds)]
-    published, *_ = seconds = list(zip(*turns[warm_up:], strict=True))
+    turns = [[seconds_of(way) for way in ways.values()] for _ in range(1 + rounds)]
+    published, *_ = seconds = list(zip(*turns[1:], strict=True))
     print(f"{machine()}\n{title}, {rounds} turns")
     for name, times in zip(ways, seconds, strict=True):
         figures = [count / t if count else t for t in times]
@@ -126,44 +161,32 @@ def seconds_of(way: Callable[[], object]) -> float:
 
 def spread(figures: Sequence[float], digits: int, width: int = 0) -> str:
     """Return the median of figures, padded to a width, and their extremes."""
-    median, low, high = statistics.median(figures), min(figures), max(figures)
-    return f"{median:{width}.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
+    low, high = min(figures), max(figures)
+    return f"{median(figures):{width}.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
 
 
 # ---- fresh processes, and scripts ----
 
 
-class Mark(NamedTuple):
-    """A moment of a process: its clock in seconds, and its highest memory so far in MB."""
+def marks_of(function: Callable[..., Iterable[None]], *arguments: object) -> list[Mark]:
+    """Return the moments that a function of a module marks, at which it yields.
 
-    seconds: float
-    memory: float
-
-
-def marks_of(function: str, *arguments: object) -> list[Mark]:
-    """Return the moments that a function marks in a fresh process.
-
-    The process imports the function's module alone: multiprocessing's import the main script as
-    well, whose libraries take memory.
-
-    Args:
-        function: its module and name, such as ``benchmarks.steps:step_memory``; it yields at each
-            moment.
-        arguments: of those that JSON has.
+    It is called in a fresh process, and what it prints is dropped.
     """
-    code = "from benchmarks.measure import print_marks; print_marks()"
-    command = [sys.executable, "-c", code, function, json.dumps(arguments)]
-    paths = os.pathsep.join(map(os.path.abspath, [str(ROOT), *sys.path]))
-    environment = {**os.environ, "PYTHONPATH": paths}
-    done = subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE, text=True)
-    return [Mark(*mark) for mark in json.loads(done.stdout.splitlines()[-1])]
+    with ProcessPoolExecutor(1, get_context("spawn")) as pool:
+        return pool.submit(take_marks, function, arguments).result()
 
 
-def print_marks() -> None:
-    """Call the function that the command line names, and print the moments at which it yields."""
-    (module, name), arguments = sys.argv[1].split(":"), json.loads(sys.argv[2])
-    function = getattr(importlib.import_module(module), name)
-    print(json.dumps([(time.perf_counter(), highest_memory()) for _ in function(*arguments)]))
+def take_marks(function: Callable[..., Iterable[None]], arguments: Sequence[object]) -> list[Mark]:
+    """Call a function here, and return its moments."""
+    with contextlib.redirect_stdout(io.StringIO()):
+        return [(time.perf_counter(), highest_memory()) for _ in function(*arguments)]
+
+
+def memory_of(function: Callable[..., Iterable[None]], *arguments: object) -> tuple[float, float]:
+    """Return a fresh process's highest memory, and by how much it grew between two marks, in MB."""
+    (_, before), (_, after) = marks_of(function, *arguments)
+    return after, after - before
 
 
 def highest_memory() -> float:
@@ -171,20 +194,20 @@ def highest_memory() -> float:
     status = Path("/proc/self/status")
     if status.exists():
         # getrusage's peak would include the parent's memory, which a new process starts with.
-        (line,) = [line for line in status.read_text().splitlines() if line.startswith("VmHWM")]
-        return int(line.split()[1]) * 1024 / 1e6
+        return int(re.findall(r"VmHWM:\s*(\d+)", status.read_text())[0]) * 1024 / 1e6
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / 1e6 if sys.platform == "darwin" else peak / 1e3
 
 
-def run_command(
-    script: str, options: Sequence[object], folder: Path, launcher: Sequence[str] = ()
-) -> tuple[str, float]:
-    """Run a script as a user would, in a folder; return what it prints, and its seconds."""
-    command = [sys.executable, *launcher, str(ROOT / script), *map(str, options)]
+def run_command(words: Sequence[object], folder: Path, may_fail: bool = False) -> tuple[str, float]:
+    """Run Python as a user would, in a folder; return what it prints, and its seconds.
+
+    ``words`` are a script and its flags. Unless it may fail, this process ends when it does.
+    """
+    command = [sys.executable, *map(str, words)]
     start = time.perf_counter()
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
-    if done.returncode:
+    if done.returncode and not may_fail:
         raise SystemExit(f"{' '.join(command)}\n{done.stderr[-4000:]}")
     return done.stdout, time.perf_counter() - start
 
@@ -200,10 +223,8 @@ def largest_difference(ours: Tensor, literal: Tensor) -> str:
 
 def machine() -> str:
     """Return the machine in words: processor, threads, GPU, PyTorch."""
-    name = platform.processor() or platform.machine()
     info = Path("/proc/cpuinfo")
-    if info.exists():
-        lines = [line for line in info.read_text().splitlines() if line.startswith("model name")]
-        name = lines[0].split(":", 1)[1].strip() if lines else name
+    names = re.findall(r"^model name\s*: (.*)", info.read_text(), re.M) if info.exists() else []
+    name = (names or [platform.processor() or platform.machine()])[0]
     gpu = f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ""
     return f"{name}, {torch.get_num_threads()} threads{gpu}, PyTorch {torch.__version__}"

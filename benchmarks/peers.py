@@ -1,9 +1,5 @@
 """Other people's tools against ours, in turns in one process.
 
-  pip install -r benchmarks/requirements-peers.txt
-  python -m benchmarks.peers --what lightly kornia torchvision --data_folder datasets/celeba
-  python -m benchmarks.peers --what dlib --wings DIR --trained_model_path runs/wings/current.pth
-
 lightly: its tutorial's loop of momentum contrast against `train_moco.py`. kornia: its augmentations
 against `--augment device` and the views of `train_dense.py`. torchvision: transforms v2 against the
 views that `train_moco.py` makes one by one. dlib: its shape predictor against `--regressor
@@ -12,10 +8,9 @@ A ratio is the peer's time by ours: above 1, ours is faster.
 """
 
 import argparse
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -46,35 +41,28 @@ from data_loader.views.dense_views import BLUR_FRACTION, GREY_FRACTION, STRENGTH
 from data_loader.views.random_view import FACE_MEAN, FACE_STD
 from data_loader.views.similarity import Spread
 from engine.run.acceleration import autocast
-from utils.arguments import natural, positive_int
 
-PACKAGES = {"lightly": "lightly", "kornia": "kornia", "torchvision": "torchvision"}
-PACKAGES |= {"dlib": "dlib-bin"}
+PACKAGES = {name: name for name in ("lightly", "kornia", "torchvision")} | {"dlib": "dlib-bin"}
 JITTER, JPEG = 0.4, (30, 98)  # of the published views [spec 6]
 MODEL = "resnet18"
 OURS = {"ours": "off", "ours, --amp bf16": "bf16"}
+Views = Iterable[Sequence[Tensor]]  # batches, two views (B, 3, W, W) of each
 
 
 def main() -> None:
     """Measure what was asked for, as far as its peer is installed."""
-    parser = build_parser(__doc__, data_folder=None, rounds=5, images=256, batch_size=64)
-    parser.add_argument("--what", nargs="+", choices=list(PACKAGES), default=list(PACKAGES))
-    parser.add_argument("--num_workers", type=natural, default=2, help="lightly: reader processes")
-    parser.add_argument("--view_batches", type=positive_int, nargs="+", default=[32, 256])
-    group = parser.add_argument_group("dlib")
-    group.add_argument("--wings", type=Path, metavar="DIR", help="holds images and landmarks.csv")
-    group.add_argument("--annotated", type=positive_int, nargs="+", default=[5, 10, 20, 40])
-    group.add_argument("--seeds", type=natural, nargs="+", default=[0, 1, 2])
-    group.add_argument("--trees", type=positive_int, default=300, help="of dlib, in each cascade")
+    size = {"rounds": 5, "images": 256, "batch_size": 64, "num_workers": 2}
+    points = {"wings": None, "annotated": [5, 10, 20, 40], "seeds": [0, 1, 2], "trees": 300}
+    more = {"data_folder": None, "what": list(PACKAGES), "view_batches": [32, 256]}
+    parser = build_parser(__doc__, **more, **size, **points)
     args, flags = parser.parse_known_args()
     if flags and "dlib" not in args.what:
         parser.error(f"unrecognized arguments: {' '.join(flags)}")
-    fit = (args.wings, args.annotated, args.seeds, args.trees, flags)
-    parts: dict[str, Callable[[], None]] = {
-        "lightly": lambda: compare_pretraining(args),
-        "kornia": lambda: compare_batch_views(args),
-        "torchvision": lambda: compare_single_views(args),
-        "dlib": lambda: compare_points(*fit),
+    parts: dict[str, Callable[[argparse.Namespace], None]] = {
+        "lightly": compare_pretraining,
+        "kornia": compare_batch_views,
+        "torchvision": compare_single_views,
+        "dlib": partial(compare_points, flags=flags),
     }
     for name in args.what:
         flag = "wings" if name == "dlib" else "data_folder"
@@ -87,21 +75,13 @@ def main() -> None:
             print(f"{name}: skipped, it needs --{flag}")
             continue
         print(f"\n{PACKAGES[name]} {found}")
-        parts[name]()
+        parts[name](args)
 
 
 # ---- lightly ----
 
 
-def read_views(dataset: LandmarkDataset, transform: Callable[..., Any], index: int) -> Any:
-    """Return what a transform makes of an image, which is read from its file anew."""
-    with Image.open(dataset.path(index)) as image:
-        return transform(image.convert("RGB"))
-
-
-def lightly_epoch(
-    views: DataLoader | Sequence[Sequence[Tensor]], amp: str = "off"
-) -> Callable[[], None]:
+def lightly_epoch(views: Views, amp: str = "off") -> Callable[[], None]:
     """Return a function that trains for an epoch, by lightly's parts as in its tutorial."""
     from lightly.loss import NTXentLoss
     from lightly.models.modules.heads import MoCoProjectionHead
@@ -135,43 +115,46 @@ def lightly_epoch(
     return epoch
 
 
+def read_views(dataset: LandmarkDataset, transform: Callable[..., Any], index: int) -> Any:
+    """Return what a transform makes of an image, which is read from its file anew."""
+    with Image.open(dataset.path(index)) as image:
+        return transform(image.convert("RGB"))
+
+
 def compare_pretraining(args: argparse.Namespace) -> None:
     """Time steps on random images, then epochs from the image files, with as many processes."""
     from lightly.transforms import MoCoV2Transform
 
     title, batch_size = f"{MODEL}, {SIDE} px, batch {args.batch_size}", args.batch_size
-    steps = max(args.images // batch_size, 1)
+    steps, workers = max(args.images // batch_size, 1), args.num_workers
     views = torch.randn(2, batch_size, 3, SIDE, SIDE)
     pairs = [PairItem(torch.cat([*views], dim=1), 0)] * steps
     batches = [tuple(views)] * steps
-    ways = {
-        "lightly": lightly_epoch(batches),
-        "lightly, autocast bf16": lightly_epoch(batches, "bf16"),
-    }
-    count = steps * batch_size
-    for name, amp in OURS.items():
-        ways[name] = take_steps(build_moco(MODEL), pairs, amp=amp)
-    compare(f"{title}: the step alone", ways, args.rounds, "images/s", count)
+    precisions = {"lightly": "off", "lightly, autocast bf16": "bf16"}
+    ways = {name: lightly_epoch(batches, amp) for name, amp in precisions.items()}
+    ways |= {name: take_steps(build_moco(MODEL), pairs, amp=amp) for name, amp in OURS.items()}
+    compare(f"{title}: the step alone", ways, args.rounds, "images/s", steps * batch_size)
 
     print(
         f"MoCoV2Transform(input_size={SIDE}), 'crop and jitter': without its grey, blur, hue and "
         "flips, which ours hasn't;\nours has the published views, whose JPEG noise lightly hasn't"
     )
-    plain: dict[str, Any] = {"cj_prob": 1.0, "cj_hue": 0.0, "hf_prob": 0.0}
-    plain |= {"random_gray_scale": 0.0, "gaussian_blur": 0.0}
     dataset = images_of(args.data_folder, args.images, SIZE, CROP)
-    transforms = (MoCoV2Transform(input_size=SIDE, **options) for options in (plain, {}))
-    items = [Items(dataset, partial(read_views, dataset, transform)) for transform in transforms]
-    how: dict[str, Any] = {"num_workers": args.num_workers}
-    how["persistent_workers"] = args.num_workers > 0
-    loaders = [DataLoader(views, batch_size, shuffle=True, **how) for views in items]
+
+    def load(**options: float) -> DataLoader:
+        """Return the loader of lightly's views."""
+        make = partial(read_views, dataset, MoCoV2Transform(input_size=SIDE, **options))
+        how = {"num_workers": workers, "persistent_workers": workers > 0}
+        return DataLoader(Items(dataset, make), batch_size, shuffle=True, **how)
+
+    plain = load(cj_prob=1.0, cj_hue=0.0, hf_prob=0.0, random_gray_scale=0.0, gaussian_blur=0.0)
     ways = {
-        "lightly, crop and jitter": lightly_epoch(loaders[0]),
-        "lightly, MoCo v2's views": lightly_epoch(loaders[1]),
-        "the former, bf16": lightly_epoch(loaders[0], "bf16"),
+        "lightly, crop and jitter": lightly_epoch(plain),
+        "lightly, MoCo v2's views": lightly_epoch(load()),
+        "the former, bf16": lightly_epoch(plain, "bf16"),
     }
     for name, amp in OURS.items():
-        ways[name] = our_epoch(dataset, MODEL, batch_size, args.num_workers, amp=amp)
+        ways[name] = our_epoch(dataset, MODEL, batch_size, workers, amp=amp)
     compare(f"{title}: end to end", ways, args.rounds, "images/s", len(dataset))
 
 
@@ -180,23 +163,44 @@ def compare_pretraining(args: argparse.Namespace) -> None:
 
 def compare_batch_views(args: argparse.Namespace) -> None:
     """Time views of whole batches, dense ones and those of momentum contrast."""
+    import kornia.augmentation as K
+
     print(
         "dense: RandomAffine, CenterCrop, ColorJiggle without hue, RandomGrayscale, "
         "RandomGaussianBlur 3x3, Normalize,\nagainst DenseViews, which stretch and change each "
         "colour's gain, too; contrast: RandomJPEG, RandomResizedCrop, ColorJiggle, Normalize,\n"
         "CenterCrop, against BatchViews, which resize before and after JPEG, too"
     )
-    generator, peers = torch.Generator().manual_seed(0), kornia_views()
+    spread, always, generator = Spread(), {"p": 1.0}, torch.Generator().manual_seed(0)
+    scale = tuple(torch.tensor([-spread.scale, spread.scale]).exp().tolist())
+    shift = (spread.shift / 2,) * 2  # of the whole side
+    ending = [K.Normalize(torch.tensor(FACE_MEAN), torch.tensor(FACE_STD))]
+    ending.append(K.CenterCrop((SIDE, SIDE)))
+    dense = nn.Sequential(
+        K.RandomAffine(spread.rotation, shift, scale, padding_mode="reflection", **always),
+        ending[1],  # before the changes of colour, which take less time then
+        K.ColorJiggle(STRENGTH, STRENGTH, STRENGTH, 0.0, **always),
+        K.RandomGrayscale(p=GREY_FRACTION),
+        K.RandomGaussianBlur((3, 3), (1.0, 1.0), p=BLUR_FRACTION),
+        ending[0],
+    )
+    contrast = nn.Sequential(
+        K.RandomJPEG(tuple(map(float, JPEG)), **always),
+        K.RandomResizedCrop((SIZE, SIZE), scale=(SMALLEST_SCALE, 1.0)),
+        K.ColorJiggle(JITTER, JITTER, JITTER, 0.0, **always),
+        *ending,
+    )
     for batch_size in args.view_batches:
-        dataset, _, images = decoded(args.data_folder, batch_size, SIZE, CROP)
-        ours: dict[str, Callable[..., object]] = {
-            "dense views": DenseViews(SIZE, CROP, FACE_MEAN, FACE_STD, Spread()),
-            "views of momentum contrast": batch_views(dataset),
+        dataset, _, images = decoded(args.data_folder, batch_size)
+        dense_views = DenseViews(SIZE, CROP, FACE_MEAN, FACE_STD, Spread())
+        pairs: dict[str, tuple[nn.Module, Callable[..., object]]] = {
+            "dense views": (dense, dense_views),
+            "views of momentum contrast": (contrast, batch_views(dataset)),
         }
-        for name, views in ours.items():
+        for name, (peer, ours) in pairs.items():
             ways: dict[str, Callable[[], object]] = {
-                "kornia": partial(augment, peers[name], images),
-                "ours": partial(views, images, generator),
+                "kornia": partial(augment, peer, images),
+                "ours": partial(ours, images, generator),
             }
             title = f"{name}, batch {batch_size}, {SIZE} px to {SIDE}"
             compare(title, ways, args.rounds, "views/s", batch_size)
@@ -206,34 +210,6 @@ def compare_batch_views(args: argparse.Namespace) -> None:
 def augment(transform: nn.Module, images: Tensor) -> Tensor:
     """Return kornia's views of images (B, 3, S, S), uint8."""
     return transform(images.float() / 255)
-
-
-def kornia_views() -> dict[str, nn.Module]:
-    """Return kornia's nearest to the views of dense and of momentum contrast."""
-    import kornia.augmentation as K
-
-    spread = Spread()
-    scale = torch.tensor([-spread.scale, spread.scale]).exp().tolist()
-    shift = spread.shift / 2  # of the whole side
-    normalize = K.Normalize(torch.tensor(FACE_MEAN), torch.tensor(FACE_STD))
-    dense = nn.Sequential(
-        K.RandomAffine(
-            spread.rotation, (shift, shift), tuple(scale), padding_mode="reflection", p=1.0
-        ),
-        K.CenterCrop((SIDE, SIDE)),
-        K.ColorJiggle(STRENGTH, STRENGTH, STRENGTH, 0.0, p=1.0),
-        K.RandomGrayscale(p=GREY_FRACTION),
-        K.RandomGaussianBlur((3, 3), (1.0, 1.0), p=BLUR_FRACTION),
-        normalize,
-    )
-    contrast = nn.Sequential(
-        K.RandomJPEG((float(JPEG[0]), float(JPEG[1])), p=1.0),
-        K.RandomResizedCrop((SIZE, SIZE), scale=(SMALLEST_SCALE, 1.0)),
-        K.ColorJiggle(JITTER, JITTER, JITTER, 0.0, p=1.0),
-        normalize,
-        K.CenterCrop((SIDE, SIDE)),
-    )
-    return {"dense views": dense, "views of momentum contrast": contrast}
 
 
 # ---- torchvision ----
@@ -247,18 +223,17 @@ def compare_single_views(args: argparse.Namespace) -> None:
         "v2: JPEG noise, RandomResizedCrop, ColorJitter, ToDtype, Normalize, CenterCrop; on "
         "tensors JPEG without resizing,\non Pillow images the published JPEG noise, which ours has"
     )
-    dataset, squares, tensors = decoded(args.data_folder, args.images, SIZE, CROP)
+    dataset, squares, tensors = decoded(args.data_folder, args.images)
     changes = [
         v2.RandomResizedCrop(SIZE, scale=(SMALLEST_SCALE, 1.0), antialias=True),
         v2.ColorJitter(JITTER, JITTER, JITTER),
-    ]
-    ending = [
+        v2.ToImage(),
         v2.ToDtype(torch.float32, scale=True),
         v2.Normalize(dataset.mean, dataset.std),
         v2.CenterCrop(SIDE),
     ]
-    of_tensors = v2.Compose([v2.JPEG(JPEG), *changes, *ending])
-    of_images = v2.Compose([jpeg_noise, *changes, v2.ToImage(), *ending])
+    of_images = v2.Compose([jpeg_noise, *changes])
+    of_tensors = v2.Compose([v2.JPEG(JPEG), *changes])
     ways = {
         "torchvision v2, Pillow": lambda: [of_images(square) for square in squares],
         "torchvision v2, tensors": lambda: [of_tensors(tensor) for tensor in tensors],

@@ -1,15 +1,11 @@
 """Regressor training: the published arithmetic against ours, on photographs of your own.
 
-  python -m benchmarks.regressor --data_folder datasets/celeba --model resnet18
-  python -m benchmarks.regressor --dataset ThreeHundredW --data_folder datasets/300w --what cached
-  python -m benchmarks.regressor --data_folder datasets/celeba --model resnet50 --what memory
-
 The literal side gets its images decoded in memory, and runs the encoder, the resizing to 48x48
-and the 1x1 convolution over all channels at every step. Ours is the code of the scripts.
+and the 1x1 convolution over all channels at every step. Ours is the code of the scripts. Letters: B
+images, A landmarks, C channels, H = W = 48.
 """
 
 import copy
-import itertools
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,9 +13,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks import literal, measure
-from benchmarks.measure import CPU, largest_difference
-from data_loader.data_loaders_face import FACE_BENCHMARKS
+from benchmarks.measure import (
+    CPU,
+    CROP,
+    SIZE,
+    build_parser,
+    compare,
+    largest_difference,
+    machine,
+    memory_of,
+)
+from data_loader.data_loaders_face import FACE_BENCHMARKS, build_face_dataset
 from data_loader.loaders import build_loader
 from engine.features.cache import FeatureCache
 from engine.features.images import EncodedImages, Encoding, encode_dataset
@@ -31,30 +35,25 @@ from models.loss import regression_loss
 from utils.log import RunLog
 
 LAYER = 4
+DENSE = (LAYER, True, (48, 48))  # the encoder's arguments for a hypercolumn (B, C, H, W)
 TITLES = {
     "cached": "an epoch, features cached",
     "ten": "ten epochs with the encoding",
     "tps": "an epoch of warped images",
     "memory": "peak memory of the process, and its growth over encoding and two steps",
 }
-RESULTS = ("landmarks in [-1, 1]", "inner_conv's gradient", "reg_conv's gradient")
 COMPARED = 8  # images
 
 
 def main() -> None:
     """Measure what was asked for."""
+    kinds = {"dataset": tuple(FACE_BENCHMARKS), "what": tuple(TITLES), "model": "resnet18"}
     size = {"rounds": 5, "images": 96, "batch_size": 32}
-    parser = measure.build_parser(__doc__, data_folder=..., model="resnet18", **size)
-    parser.add_argument("--dataset", choices=list(FACE_BENCHMARKS), default="MAFLAligned")
-    parser.add_argument("--what", choices=list(TITLES), default="cached")
-    args = parser.parse_args()
+    args = build_parser(__doc__, data_folder=..., **kinds, **size).parse_args()
     options = (args.dataset, args.data_folder, args.model, args.batch_size)
     if args.what == "memory":
-        about = f"{args.model}, layer {LAYER}, {args.dataset}: {TITLES['memory']}"
-        print(f"{measure.machine()}\n{about}")
-        two_steps = "benchmarks.regressor:two_steps"
-        sides = [measure.marks_of(two_steps, *options, literally) for literally in (True, False)]
-        (a, b), (c, d) = ((end.memory, end.memory - start.memory) for start, end in sides)
+        print(f"{machine()}\n{args.model}, layer {LAYER}, {args.dataset}: {TITLES['memory']}")
+        (a, b), (c, d) = (memory_of(two_steps, *options, literally) for literally in (True, False))
         for name, x, y in (("total", a, c), ("growth", b, d)):
             print(f"  {name:<8} literal {x:.0f} MB, ours {y:.0f} MB, ratio {x / y:.1f}")
         return
@@ -71,89 +70,104 @@ def main() -> None:
     }
     landmarks = setting.dataset.num_landmarks
     title = f"{args.model}, layer {LAYER}, A={landmarks}, {args.dataset}: {TITLES[args.what]}"
-    measure.compare(title, ways, args.rounds, warm_up=int(epochs == 1))
+    compare(title, ways, args.rounds)
 
 
 class Setting:
-    """The images, the frozen encoder and two equal regressors."""
+    """The images, the frozen encoder and two equal regressors, ``published`` and ``ours``."""
 
     def __init__(
         self, name: str, root: str, model: str, batch_size: int, images: int, warped: bool = False
     ) -> None:
-        frame: dict[str, Any] = {"imwidth": measure.SIZE, "crop": measure.CROP, "TPS_aug": warped}
-        frame |= {"pair_image": False, "do_augmentations": False}
-        self.dataset = FACE_BENCHMARKS[name][0](root, **frame)
+        frame: dict[str, Any] = {"imwidth": SIZE, "crop": CROP, "TPS_aug": warped}
+        self.dataset = build_face_dataset(name, root, "stop", **frame)
         # From the first one again where images are fewer.
         self.dataset.select([number % len(self.dataset) for number in range(images)])
-        self.task, side = face_task(self.dataset.eyes), self.dataset.side
         self.loading: dict[str, Any] = {"batch_size": batch_size, "num_workers": 0, "seed": 0}
-        self.encoder = freeze(build_random_encoder(model, side, seed=0))
+        self.encoder = freeze(build_random_encoder(model, self.dataset.side, seed=0))
         torch.manual_seed(0)
         self.levels = choose_levels(self.encoder, LAYER, use_hypercol=True)
         channels = self.encoder.feature_channels(self.levels.numbers)
-        landmarks = self.dataset.num_landmarks
-        regressor = PublishedReadout.build(channels, landmarks, side, self.levels.shape)
-        self.literal_side = with_optimizer(regressor)
-        self.our_side = with_optimizer(copy.deepcopy(regressor))
-        self.epochs = itertools.count(1)
+        side, landmarks = self.dataset.side, self.dataset.num_landmarks
+        self.shape = (channels, landmarks, side, self.levels.shape)  # of a readout
+        self.published = PublishedReadout.build(*self.shape)
+        self.ours = copy.deepcopy(self.published)
+        self.optimizers = [  # of the published command
+            torch.optim.Adam(regressor.parameters(), 0.001, (0.5, 0.999), weight_decay=0.0005)
+            for regressor in (self.published, self.ours)
+        ]
 
     def encoded(self) -> EncodedImages:
         """Return the images encoded as the scripts do."""
-        encoding = Encoding(self.encoder, "", self.levels)
         how: dict[str, Any] = {"cache": FeatureCache("memory", Path(), None, CPU), "log": RunLog()}
-        images = encode_dataset(encoding, self.dataset, **self.loading, shuffle=False, **how)
+        encoding = Encoding(self.encoder, "", self.levels)
+        images = encode_dataset(encoding, self.dataset, shuffle=False, **self.loading, **how)
         assert images is not None  # as in any first rank
         return images
 
     def batches(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield images and points, in the order that `encoded` has."""
         loader = build_loader(self.dataset, **self.loading, shuffle=False, device=CPU)
-        for images, _, points, _ in loader:
-            yield images, points
+        return ((images, points) for images, _, points, _ in loader)
 
     def train_literally(self, batches: Iterable[tuple[Tensor, Tensor]], epochs: int) -> None:
-        """Train as published."""
+        """Train as published: a step a batch, each on a hypercolumn made anew."""
+        optimizer, _ = self.optimizers
+        self.published.train()
         for _ in range(epochs):
-            literal.train_one_epoch(self.encoder, *self.literal_side, batches, LAYER)
+            for images, points in batches:
+                with torch.no_grad():
+                    features = self.encoder(images, *DENSE)
+                loss = regression_loss(predict_literally(self.published, features), points)
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
 
     def train(self, images: EncodedImages, epochs: int) -> None:
         """Train as the scripts do."""
-        for _ in range(epochs):
-            train_one_epoch(*self.our_side, self.task, images, next(self.epochs), RunLog(), 1000)
+        trained = (self.ours, self.optimizers[1], face_task(self.dataset.eyes))
+        for epoch in range(epochs):
+            train_one_epoch(*trained, images, epoch, RunLog(), 1000)
 
     def compare_results(self, images: Tensor, points: Tensor) -> None:
         """Print how far both sides are from the literal arithmetic in float64."""
-        pixels, points = images[:COMPARED], points[:COMPARED]
-        published, ours = self.literal_side[0], self.our_side[0]
-        exact, encoder = copy.deepcopy(published).double(), copy.deepcopy(self.encoder).double()
-        dense = self.encoder(pixels, LAYER, True, literal.HYPERCOLUMN)
-        exact_dense = encoder(pixels.double(), LAYER, True, literal.HYPERCOLUMN)
-        maps = self.encoder(pixels, levels=self.levels.numbers)
-        found = [
-            results(exact, literal.predict(exact, exact_dense), points),
-            results(published, literal.predict(published, dense), points),
-            results(ours, ours(maps)[0], points),
-        ]
+        pixels = images[:COMPARED]
+        exact, encoder = (
+            copy.deepcopy(self.published).double(),
+            copy.deepcopy(self.encoder).double(),
+        )
+        found = {
+            exact: predict_literally(exact, encoder(pixels.double(), *DENSE)),
+            self.published: predict_literally(self.published, self.encoder(pixels, *DENSE)),
+            self.ours: self.ours(self.encoder(pixels, levels=self.levels.numbers))[0],
+        }
+        for pred in found.values():
+            regression_loss(pred, points[:COMPARED].to(pred)).backward()
+        results = {
+            "landmarks in [-1, 1]": [pred.detach() for pred in found.values()],
+            "inner_conv's gradient": [regressor.inner_conv.weight.grad for regressor in found],
+            "reg_conv's gradient": [regressor.reg_conv.weight.grad for regressor in found],
+        }
         print(f"  largest difference from the literal arithmetic in float64, {COMPARED} images")
-        for name, reference, of_literal, of_ours in zip(RESULTS, *found, strict=True):
+        for name, (reference, of_literal, of_ours) in results.items():
             print(f"    {name:<22} literal {largest_difference(of_literal, reference)}")
             print(f"    {'':<22} ours    {largest_difference(of_ours, reference)}")
 
 
-def results(
-    regressor: IntermediateKeypointPredictor, pred: Tensor, points: Tensor
-) -> tuple[Tensor | None, ...]:
-    """Return landmarks and gradients of a batch, as named by ``RESULTS``."""
-    regression_loss(pred, points.to(pred)).backward()
-    return pred.detach(), regressor.inner_conv.weight.grad, regressor.reg_conv.weight.grad
+def predict_literally(regressor: IntermediateKeypointPredictor, features: Tensor) -> Tensor:
+    """Return the landmarks (B, A, 2) of features (B, C, H, W), step by step [spec 5].
 
-
-def with_optimizer(
-    regressor: IntermediateKeypointPredictor,
-) -> tuple[IntermediateKeypointPredictor, torch.optim.Optimizer]:
-    """Return a regressor and the optimizer of the published command."""
-    rates: dict[str, Any] = {"lr": 0.001, "betas": (0.5, 0.999), "weight_decay": 0.0005}
-    return regressor, torch.optim.Adam(regressor.parameters(), **rates)
+    Each of the A landmarks is a weighted sum of I virtual points.
+    """
+    scores = regressor.inner_conv(features) * regressor.softargmax_mul  # (B, A * I, H, W)
+    b, k, height, width = scores.shape
+    heat = scores.view(b, k, -1).softmax(dim=-1).view(b, k, height, width)
+    rows = torch.linspace(-1, 1, height).to(heat).view(1, 1, height, 1)
+    columns = torch.linspace(-1, 1, width).to(heat).view(1, 1, 1, width)
+    x = (heat * columns).sum(dim=(2, 3))  # (B, A * I)
+    y = (heat * rows).sum(dim=(2, 3))
+    points = torch.stack([x, y], dim=-1)  # (B, A * I, 2)
+    return regressor.reg_conv(points.reshape(b, -1, 1, 1)).view(b, -1, 2)
 
 
 def two_steps(name: str, root: str, model: str, batch_size: int, literally: bool) -> Iterator[None]:

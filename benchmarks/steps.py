@@ -23,8 +23,7 @@ from train_moco import MomentumContrast, build_encoders
 from utils.collectives import split_over_ranks
 
 SIDE = SIZE - 2 * CROP  # W
-QUEUE, TEMPERATURE, ALPHA, DIM = 4096, 0.07, 0.999, 128
-DENSE_DIM, DENSE_TEMPERATURE, RADIUS, RATE = 64, 0.1, 0.12, 0.001
+QUEUE, TEMPERATURE, ALPHA, DIM, DENSE_DIM = 4096, 0.07, 0.999, 128, 64
 Epoch = Callable[[], None]
 
 
@@ -42,21 +41,28 @@ def build_moco(
     return MomentumContrast(query, key, queue, build_sgd(query.parameters()), ALPHA, views)
 
 
-def build_dense(model: str, device: torch.device = CPU) -> Objective:
+def build_dense(
+    model: str, device: torch.device = CPU, compiled: bool = False, recompute: bool = False
+) -> Objective:
     """Return what `train_dense.py` trains."""
-    from data_loader.views.dense_views import DenseViews
-    from data_loader.views.similarity import Spread
     from engine.run.acceleration import accelerate
     from models.dense_contrast import DenseEmbedding
-    from train_dense import DenseContrast
 
     encoder = cast(InsResNet, build_random_encoder(model, SIDE, 0))
-    embedding = DenseEmbedding(encoder, DENSE_DIM).to(device).train()
-    accelerate(embedding.encoder, compiled=False, recompute=False)
-    optimizer = torch.optim.AdamW(embedding.parameters(), RATE, fused=True)
+    accelerate(encoder.to(device), compiled=compiled, recompute=recompute)
+    return dense_contrast(DenseEmbedding(encoder, DENSE_DIM).to(device).train(), places=256)
+
+
+def dense_contrast(embedding: Any, places: int) -> Objective:
+    """Return the objective of `train_dense.py` for an embedding and a number of queries."""
+    from data_loader.views.dense_views import DenseViews
+    from data_loader.views.similarity import Spread
+    from train_dense import DenseContrast
+
+    optimizer = torch.optim.AdamW(embedding.parameters(), 0.001, fused=True)
     views = DenseViews(SIZE, CROP, FACE_MEAN, FACE_STD, Spread())
-    how: dict[str, Any] = {"temperature": DENSE_TEMPERATURE, "radius": RADIUS}
-    return DenseContrast(embedding, optimizer, views, places=256, detail=0.0, **how)
+    how = {"detail": 0.0, "temperature": 0.1, "radius": 0.12}
+    return DenseContrast(embedding, optimizer, views, places=places, **how)
 
 
 def take_steps(
@@ -77,23 +83,24 @@ def as_items(batches: Sequence[Tensor]) -> list[SquareItem]:
     return [SquareItem(b, torch.full((len(b),), n), 0) for n, b in enumerate(batches)]
 
 
-def moco_steps(
-    model: str, batch_size: int, steps: int, device: torch.device, amp: str, **acceleration: Any
+def steps_of(
+    script: str, model: str, batch_size: int, count: int, device: torch.device, amp: str, **how: Any
 ) -> Epoch:
-    """Return a function that takes steps of `train_moco.py` on random views on the device."""
-    pair = PairItem(torch.randn(batch_size, 6, SIDE, SIDE, device=device), 0)
-    return take_steps(build_moco(model, device, **acceleration), [pair] * steps, device, amp)
+    """Return a function that takes steps of a script on random images on the device.
 
-
-def dense_steps(model: str, batch_size: int, steps: int, device: torch.device, amp: str) -> Epoch:
-    """Return a function that takes steps of `train_dense.py`, views included, on random squares."""
+    Those of `train_moco.py` are of random views; `train_dense.py` makes views of random squares.
+    ``how`` is `accelerate`'s.
+    """
+    if script == "train_moco.py":
+        pair = PairItem(torch.randn(batch_size, 6, SIDE, SIDE, device=device), 0)
+        return take_steps(build_moco(model, device, **how), [pair] * count, device, amp)
     squares = torch.randint(256, (batch_size, 3, SIZE, SIZE), dtype=torch.uint8, device=device)
-    return take_steps(build_dense(model, device), as_items([squares] * steps), device, amp)
+    return take_steps(build_dense(model, device, **how), as_items([squares] * count), device, amp)
 
 
 def step_memory(model: str, batch_size: int, recompute: bool) -> Iterator[None]:
     """Take one step of `train_moco.py`, whose memory counts from the first mark on."""
-    step = moco_steps(model, batch_size, 1, CPU, "off", recompute=recompute)
+    step = steps_of("train_moco.py", model, batch_size, 1, CPU, "off", recompute=recompute)
     yield
     step()
     yield

@@ -1,25 +1,18 @@
 """The demo: all its steps run, and everything it writes lies below demo/."""
 
-import importlib
 import json
-import shlex
 import sys
 
 from benchmarks import demo
 
 
-def test_demo_writes_below_its_folder_alone(tmp_path, monkeypatch, capsys):
-    def run(script, options):
-        """Run a script in this process, which spares it the seconds of importing torch."""
-        module = importlib.import_module(script.removesuffix(".py").replace("/", "."))
-        monkeypatch.setattr(sys, "argv", [script, *shlex.split(options)])
-        module.main()
-
+def test_demo_writes_below_its_folder_alone(tmp_path, run_here, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(demo, "run", run)
+    monkeypatch.setattr(
+        demo, "run", lambda script, options: run_here([script, *options.split()], tmp_path)
+    )
     # Processes of their own take seconds to start, which a few images don't repay.
     monkeypatch.setattr(demo, "FRAME", demo.FRAME.replace("--num_workers 2", "--num_workers 0"))
-    monkeypatch.setattr("datasets.synthetic.available_cores", lambda: 1)
     monkeypatch.setattr(sys, "argv", ["demo.py", "--quick"])
     demo.main()
     assert [path.name for path in tmp_path.iterdir()] == ["demo"]
@@ -37,9 +30,5 @@ def test_demo_writes_below_its_folder_alone(tmp_path, monkeypatch, capsys):
         assert rows[label] == [f"{error:.1f}" for error in errors]
         shapes = [result["mean_shape"]["InterOcularError"] for result in results]
         assert rows["mean shape"] == [f"{error:.1f}" for error in shapes]
-    images = tmp_path / "demo" / "images"
-    for name in ("random", "pretrained"):
-        for sheet in ("contact_sheet.png", "pca_sheet.png"):
-            assert (images / name / sheet).is_file()
-    assert (images / "matching" / "matches.png").is_file()
-    assert (images / "overview.jpg").is_file()
+    for name in (*demo.SHEETS, "matching/matches.png", "overview.jpg"):
+        assert (tmp_path / "demo/images" / name).is_file()
