@@ -35,8 +35,7 @@ CANDIDATES, CHOICE, RESULT = "candidates", "choice.json", "result.json"  # in a 
 class Candidate(NamedTuple):
     """A kind of readout, of the given encoder or of an untrained one.
 
-    ``mirrored`` says whether it learns from mirrored images, too, where `has_choice` leaves that
-    open.
+    ``mirrored`` says whether it learns from mirrored images, too, where that is left open.
     """
 
     regressor: str
@@ -56,24 +55,20 @@ class Candidate(NamedTuple):
             return f"{self.regressor}-{encoder}"
         return f"{self.regressor}-{encoder}-{'mirrored' if self.mirrored else 'unmirrored'}"
 
-
-def has_choice(settings: EvaluationSettings, images: LandmarkDataset) -> bool:
-    """Whether it is left open if mirrored images are used: their pairs are known, no flag says."""
-    return images.flip_order is not None and getattr(settings.options, "mirror", "off") == "auto"
-
-
-def use_mirror(settings: EvaluationSettings, candidate: Candidate) -> EvaluationSettings:
-    """Return settings by which images are mirrored as a candidate wants it."""
-    if candidate.mirrored is None:
-        return settings
-    return settings.recording(mirror="on" if candidate.mirrored else "off")
+    def settings(self, given: EvaluationSettings, **changes: Any) -> EvaluationSettings:
+        """Return given settings, and some changes, as those of a run of this candidate."""
+        if self.mirrored is not None:
+            given = given.recording(mirror="on" if self.mirrored else "off")
+        path = None if self.untrained else given.trained_model_path
+        encoder = {"trained_model_path": path, "random_network": self.untrained}
+        return given.with_options(regressor=self.regressor, **encoder, **changes)
 
 
 def list_candidates(settings: EvaluationSettings, mirror: bool) -> list[Candidate]:
     """Return what is tried: all kinds of readout on the encoder; training an untrained one, too.
 
     A frozen untrained encoder needn't be tried: it has not been the best of any data. ``mirror``
-    is `has_choice`'s.
+    says that it is left open whether mirrored images are used.
     """
     kinds = [  # training the encoder on would change what a projection belongs to
         kind for kind in READOUTS.values() if not (kind.trains_encoder and settings.projection)
@@ -119,7 +114,6 @@ def choose_readout(
         if getattr(settings.options, flag):
             raise InputError(f"--regressor auto: not with --{flag}")
     find_held(settings)  # refused before the work, not after it
-    metric = next(iter(task.metrics))
     log, images = RunLog(), copy(train_set)
     log.open(settings.log_path)
     picks = restrict(
@@ -134,23 +128,23 @@ def choose_readout(
     places = range(len(train_set)) if picks is None else picks.places
     parts = split([groups[place] for place in places], settings.seed)
 
-    def try_out(candidate: Candidate) -> float:
-        return cross_validate(settings, candidate, device, task, images, parts, log)
+    def try_out(*candidates: Candidate) -> Candidate:
+        """Return the best of all candidates so far, these included."""
+        for one in candidates:
+            scores[one] = cross_validate(settings, one, device, task, images, parts, log)
+        return (min if task.lower_is_better else max)(scores, key=lambda one: scores[one])
 
-    better = min if task.lower_is_better else max
-    scores = {one: try_out(one) for one in list_candidates(settings, has_choice(settings, images))}
-    best = better(scores, key=lambda one: scores[one])
-    if best.mirrored is not None:  # of the best alone, as it takes long
-        other = best._replace(mirrored=not best.mirrored)
-        scores[other] = try_out(other)
-        best = better(scores, key=lambda one: scores[one])
+    # Their pairs are known, and no flag says whether to use them.
+    mirror = images.flip_order is not None and getattr(settings.options, "mirror", "") == "auto"
+    scores: dict[Candidate, float] = {}
+    best = try_out(*list_candidates(settings, mirror))
+    if mirror:  # of the best alone, as it takes long
+        best = try_out(best._replace(mirrored=not best.mirrored))
     log.line(f"--regressor auto: takes {best.name}")
-    record = {"metric": metric, "folds": len(parts), "taken": best.name}
-    by_name = {candidate.name: score for candidate, score in scores.items()}
-    text = json.dumps({**record, "scores": by_name}, indent=1)
-    write_text(settings.folder / CHOICE, f"{text}\n")
-    settings = use_mirror(settings, best)
-    return settings.with_options(regressor=best.regressor, **encoder_of(settings, best))
+    record = {"metric": next(iter(task.metrics)), "folds": len(parts), "taken": best.name}
+    record["scores"] = {candidate.name: score for candidate, score in scores.items()}
+    write_text(settings.folder / CHOICE, f"{json.dumps(record, indent=1)}\n")
+    return best.settings(settings)
 
 
 def cross_validate(
@@ -168,14 +162,13 @@ def cross_validate(
     """
     metric, of_folds = next(iter(task.metrics)), []
     for number, fold in enumerate(parts, 1):
-        own = use_mirror(settings, candidate).with_options(
-            regressor=candidate.regressor,
+        own = candidate.settings(
+            settings,
             restrict_annos=-1,
             model_path=settings.folder / CANDIDATES,
             model_name=f"{candidate.name}-fold{number}",
             resume="",
             overwrite=True,
-            **encoder_of(settings, candidate),
         )
         result: dict[str, Any] = {}
         begun_with = read_json(own.folder / "options.json").get("options")
@@ -226,12 +219,6 @@ def split(groups: Sequence[str], seed: int) -> list[np.ndarray]:
     count = min(FOLDS, distinct)
     fold_of = folds(groups, count, seed)  # (N,)
     return [np.flatnonzero(fold_of == number) for number in range(count)]
-
-
-def encoder_of(settings: EvaluationSettings, candidate: Candidate) -> dict[str, object]:
-    """Return the settings by which a candidate has its encoder."""
-    path = None if candidate.untrained else settings.trained_model_path
-    return {"trained_model_path": path, "random_network": candidate.untrained}
 
 
 def comparable(options: dict[str, Any]) -> dict[str, Any]:

@@ -45,7 +45,7 @@ def calibrate_run(
     split = next((name for name in ("Val", *held_out) if name in held_out), None)
     if split is None:
         return
-    settings, known = readout.fitting.settings, dict[str, Calibration]()
+    settings, known = readout.settings, dict[str, Calibration]()
     last = settings.folder / f"ckpt_epoch_{readout.done}.pth"
     for path in (settings.best_path, last, settings.folder / CURRENT):
         if not path.exists():

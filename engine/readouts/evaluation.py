@@ -22,7 +22,7 @@ from engine.readouts.kinds import (
     check_own_maps,
     refuse_other_kind,
 )
-from engine.readouts.readout import EvaluationSettings, Fitting, Readout
+from engine.readouts.readout import EvaluationSettings, Readout
 from engine.readouts.task import Task, check_judged, find_landmarks
 from engine.run.resumption import find_checkpoint, open_checkpoint, start_run
 from engine.run.settings import (
@@ -31,7 +31,7 @@ from engine.run.settings import (
     add_output_arguments,
     describe_device,
 )
-from models.encoders import Levels, add_encoder_arguments, weights_digest
+from models.encoders import Levels, add_encoder_arguments
 from models.landmarks import Landmarks
 from utils.arguments import ArgumentParser, add_ignored_arguments, ignored_notices
 from utils.errors import InputError
@@ -125,8 +125,8 @@ def run_evaluation(
     encoder = load_frozen_encoder(settings, train_set.side, log).to(device)
     use_colours(encoder, train_set, *held_out_sets.values(), noted_in=settings.trained_model_path)
     readout = build_readout(kind, encoder, settings, train_set.num_landmarks, train_set.side)
-    readout.begin(prepare_fit(settings, task, device, readout, train_set), found)
-    digest = readout.fitting.encoder_digest
+    readout.begin(settings, task, device, train_set, found)
+    digest = readout.encoder_digest
 
     # ---- the run's folder, log and result ----
     counts = {"training": len(train_set), **{k: len(v) for k, v in held_out_sets.items()}}
@@ -161,21 +161,6 @@ def run_evaluation(
     }
     write_text(settings.folder / "result.json", json.dumps(result, indent=1) + "\n")
     return result
-
-
-def prepare_fit(
-    settings: EvaluationSettings,
-    task: Task,
-    device: torch.device,
-    readout: Readout,
-    train_set: LandmarkDataset,
-) -> Fitting:
-    """Return what a readout is fitted for."""
-    notes = train_set.checkpoint_notes()
-    if readout.trains_encoder:
-        notes = {**notes, **train_set.noted_colours()}
-    digest = weights_digest(readout.encoder)
-    return Fitting(settings, task, device, digest, notes, train_set.item_groups())
 
 
 def choose_mirror(
@@ -242,7 +227,7 @@ def encode_split(
 
     All ranks encode; the first one has the features then, the others None.
     """
-    digest, levels = readout.fitting.encoder_digest, readout.levels
+    digest, levels = readout.encoder_digest, readout.levels
     if readout.trains_encoder:  # its maps change
         digest, levels = "pixels", Levels(readout.sees, None)
     return encode_dataset(

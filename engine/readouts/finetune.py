@@ -20,15 +20,13 @@ from engine.features.images import EncodedImages
 from engine.features.squares import AnnotatedSquares
 from engine.readouts.published import OPTIMIZATION, load_optimizer
 from engine.readouts.readout import Readout
-from engine.readouts.task import evaluate
-from engine.run.resumption import save_current
 from models.encoders import Encoder, Levels
 from models.heatmap_head import HeatmapHead, HeatmapNetwork, head_levels
 from models.landmarks import Landmarks
 from models.loss import heatmap_loss
 from models.resnet import PIXELS
 from utils.arguments import integer, positive_float, positive_int, unit_interval
-from utils.checkpoint import load_weights, save_checkpoint
+from utils.checkpoint import load_weights
 from utils.errors import check_finite
 from utils.interruption import Interruption
 from utils.log import RunLog, Stopwatch, progress
@@ -132,7 +130,7 @@ class Finetune(Readout):
         """Make the optimizer of encoder and head."""
         self.encoder.requires_grad_(True)
         self.network.to(memory_format=torch.channels_last)
-        settings = self.fitting.settings
+        settings = self.settings
         self.optimizer = torch.optim.AdamW(
             self.network.parameters(), settings.finetune_rate, weight_decay=WEIGHT_DECAY, fused=True
         )
@@ -140,7 +138,7 @@ class Finetune(Readout):
 
     def resume(self, path: Path, content: dict) -> None:
         """Restore network, optimizer and the best round; see `Readout.resume`."""
-        self.load(path, content["best"], self.fitting.settings.hint)  # so that they fit, too
+        self.load(path, content["best"], self.settings.hint)  # so that they fit, too
         super().resume(path, content)
         load_optimizer(self.optimizer, path, content)
         self.best, self.best_round = content["best"], int(content["best_epoch"])
@@ -150,9 +148,9 @@ class Finetune(Readout):
         self, train: AnnotatedSquares, held_out: dict[str, EncodedImages], log: RunLog
     ) -> dict[str, object]:
         """Train, save round by round and evaluate; see `Readout.fit`."""
-        fitting, settings = self.fitting, self.fitting.settings
+        settings = self.settings
         points, visible = train.dataset.annotation_tensors()
-        learnt, judged = split(len(train), settings.seed, fitting.groups)
+        learnt, judged = split(len(train), settings.seed, self.groups)
         self.check_shown(visible[learnt])
         shape = self.score_mean_shape(points, visible, held_out, log)
         rounds = -(-settings.finetune_steps // self.round_steps)
@@ -162,10 +160,9 @@ class Finetune(Readout):
                 if interruption.received:
                     interruption.leave(interruption.received)
         self.load(settings.folder, self.best, settings.hint)
-        self.network.eval()
-        scores = {s: evaluate(self, fitting.task, images) for s, images in held_out.items()}
+        scores = self.evaluate(held_out)
         chosen = f"chosen on {len(judged)} held-out training images" if len(judged) else "the last"
-        log.line(f"round {self.best_round}, {chosen}: {fitting.task.in_words(scores)}")
+        log.line(f"round {self.best_round}, {chosen}: {self.task.in_words(scores)}")
         best = {"best_round": self.best_round, "held_out": len(judged)}
         best["steps"] = settings.finetune_steps
         return {"epochs": rounds, "mean_shape": shape, "finetune": best, "last": scores}
@@ -200,7 +197,7 @@ class Finetune(Readout):
 
     def train_round(self, number: int, train: AnnotatedSquares, learnt: Tensor) -> float:
         """Take a round's steps, which depend on seed and number alone; return the mean loss."""
-        settings, dataset = self.fitting.settings, train.dataset
+        settings, dataset = self.settings, train.dataset
         first = (number - 1) * self.round_steps
         steps = range(first, min(first + self.round_steps, settings.finetune_steps))
         generator = torch.Generator().manual_seed((settings.seed * 1_000_003 + number) % 2**63)
@@ -209,7 +206,7 @@ class Finetune(Readout):
         frame, colours = (dataset.imwidth, dataset.crop), (dataset.mean, dataset.std)
         spread = Spread(*(settings.finetune_spread * largest for largest in SPREAD))
         views = DenseViews(*frame, *colours, spread, mirrored=order is not None)
-        device = self.fitting.device
+        device = self.device
         total = torch.zeros((), device=device)
         self.network.train()
         squares = train.batches(batches.split(settings.finetune_batch))
@@ -237,26 +234,24 @@ class Finetune(Readout):
         """Return the mean distance, in pixels of the network input, of the images' landmarks."""
         self.network.eval()
         distances = []
-        batches = judged.split(self.fitting.settings.finetune_batch)
-        for batch in train.centres(batches, self.fitting.device):
+        batches = judged.split(self.settings.finetune_batch)
+        for batch in train.centres(batches, self.device):
             found = self(batch.features).points  # (B, A, 2)
             distances.append((found - batch.points).norm(dim=2)[batch.visible])
         return float(torch.cat(distances).mean()) * (train.dataset.side - 1) / 2
 
     def save(self, finished: bool) -> None:
         """Write ``current.pth`` and, of the best round alone, the file named after the encoder."""
-        settings = self.fitting.settings
+        settings = self.settings
         best = {"best_epoch": self.best_round, "best_px": self.best_px}
         # The same tensors twice take no more room in a file than once.
         weights = self.best if self.best_round == self.done else self.state()
         state = self.checkpoint(
             self.done, **best, **weights, best=self.best, optimizer=self.optimizer.state_dict()
         )
-        if self.best_round == self.done or finished:
-            save_checkpoint(settings.best_path, self.checkpoint(self.best_round, **self.best))
-        if self.done % settings.save_freq == 0 or finished:
-            save_checkpoint(settings.folder / f"ckpt_epoch_{self.done}.pth", state)
-        save_current(settings.folder, state, settings.keep_last)
+        is_new = self.best_round == self.done or finished
+        best_state = self.checkpoint(self.best_round, **self.best) if is_new else None
+        self.write(state, best_state, self.done % settings.save_freq == 0 or finished)
 
 
 def split(count: int, seed: int, groups: Sequence[str] | None = None) -> tuple[Tensor, Tensor]:

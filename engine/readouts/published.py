@@ -10,8 +10,7 @@ from torch import Tensor, nn
 
 from engine.features.images import EncodedImages
 from engine.readouts.readout import EvaluationSettings, Readout
-from engine.readouts.task import Scores, Task, WeightedMean, evaluate
-from engine.run.resumption import save_current
+from engine.readouts.task import Scores, Task, WeightedMean
 from models.keypoint_prediction import (
     ConfidentRegressor,
     IntermediateKeypointPredictor,
@@ -19,7 +18,7 @@ from models.keypoint_prediction import (
 )
 from models.landmarks import Landmarks
 from utils.arguments import adam_beta
-from utils.checkpoint import load_checkpoint, save_checkpoint
+from utils.checkpoint import load_checkpoint
 from utils.errors import InputError, check_finite
 from utils.interruption import Interruption
 from utils.log import RunLog, Stopwatch, progress
@@ -100,14 +99,14 @@ class PublishedReadout(Readout):
 
     def prepare(self) -> None:
         """Make the optimizer; no epoch is done."""
-        self.optimizer = build_optimizer(self.module, self.fitting.settings)
-        self.best = self.fitting.task.worst()
+        self.optimizer = build_optimizer(self.module, self.settings)
+        self.best = self.task.worst()
 
     def resume(self, path: Path, content: dict) -> None:
         """Restore regressor, optimizer and the best scores; see `Readout.resume`."""
         super().resume(path, content)
         load_optimizer(self.optimizer, path, content)
-        worst = self.fitting.task.worst()
+        worst = self.task.worst()
         best = {name: float(content.get(name, value)) for name, value in worst.items()}
         self.best = {**best, "best_epoch": int(best["best_epoch"])}
 
@@ -119,7 +118,7 @@ class PublishedReadout(Readout):
         Raises:
             InputError: if the loss or the deciding score isn't finite any more.
         """
-        settings, task = self.fitting.settings, self.fitting.task
+        settings, task = self.settings, self.task
         shape = self.score_mean_shape(*train.annotations(), held_out, log)
         last: dict[str, Scores] = {}
         with Interruption() as interruption:
@@ -136,11 +135,6 @@ class PublishedReadout(Readout):
             self.load(path, load_checkpoint(path, (self.entry,)), settings.hint)
         return {"epochs": epochs, "last": last, "best": self.best, "mean_shape": shape}
 
-    def evaluate(self, held_out: Mapping[str, EncodedImages]) -> dict[str, Scores]:
-        """Return the scores of each split."""
-        self.module.eval()
-        return {s: evaluate(self, self.fitting.task, images) for s, images in held_out.items()}
-
     def run_epoch(
         self,
         epoch: int,
@@ -149,7 +143,7 @@ class PublishedReadout(Readout):
         log: RunLog,
     ) -> dict[str, Scores]:
         """Train and evaluate for one epoch, and save; return the scores by split."""
-        task, settings = self.fitting.task, self.fitting.settings
+        task, settings = self.task, self.settings
         watch = Stopwatch()
         lr = regressor_lr(
             epoch,
@@ -192,19 +186,15 @@ class PublishedReadout(Readout):
 
     def save(self, improved: bool) -> None:
         """Write ``current.pth``, the best epoch's file, and files to be kept."""
-        settings, epoch = self.fitting.settings, self.done
-        content = self.checkpoint(
-            epoch, **self.best, **self.state(), optimizer=self.optimizer.state_dict()
-        )
-        if improved:
-            save_checkpoint(settings.best_path, content)
-        if epoch % settings.save_freq == 0 or epoch == settings.epochs:
-            save_checkpoint(settings.folder / f"ckpt_epoch_{epoch}.pth", content)
-        save_current(settings.folder, content, settings.keep_last)
+        epoch, settings = self.done, self.settings
+        optimizer = self.optimizer.state_dict()
+        content = self.checkpoint(epoch, **self.best, **self.state(), optimizer=optimizer)
+        keep = epoch % settings.save_freq == 0 or epoch == settings.epochs
+        self.write(content, content if improved else None, keep)
 
     def best_in_words(self) -> str:
         """Return the best epoch's entries as one line, and by what it was picked."""
-        task, settings = self.fitting.task, self.fitting.settings
+        task, settings = self.task, self.settings
         if not task.best:
             return f"no validation images: kept is the last epoch; {settings.best_path}"
         entries = "  ".join(f"{entry} {self.best[entry]:.2f}" for entry in task.best)

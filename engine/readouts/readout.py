@@ -13,13 +13,15 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from data_loader.landmark_dataset import LandmarkDataset
 from engine.features.encoder_loading import EncoderSettings
 from engine.features.images import EncodedImages
-from engine.readouts.task import Scores, Task, baseline, judged_split, mean_shape
+from engine.readouts.task import Scores, Task, baseline, evaluate, judged_split, mean_shape
+from engine.run.resumption import save_current
 from engine.run.settings import RunSettings
-from models.encoders import Encoder, Levels, choose_levels
+from models.encoders import Encoder, Levels, choose_levels, weights_digest
 from models.landmarks import Landmarks
-from utils.checkpoint import load_weights
+from utils.checkpoint import load_weights, save_checkpoint
 from utils.errors import InputError
 from utils.log import RunLog
 
@@ -60,28 +62,6 @@ class EvaluationSettings(EncoderSettings, RunSettings):
         return self.folder / f"{self.model.replace(':', '_')}.pth"
 
 
-@dataclass(frozen=True)
-class Fitting:
-    """What a readout is fitted for.
-
-    Args:
-        settings: the options.
-        task: loss and metrics.
-        device: to compute on.
-        encoder_digest: of the encoder's weights at the start; checkpoints note it.
-        notes: further entries of the checkpoints.
-        groups: of the training images; those of one group aren't parted. Each is one of its own,
-            if None.
-    """
-
-    settings: EvaluationSettings
-    task: Task
-    device: torch.device
-    encoder_digest: str
-    notes: Mapping[str, object]
-    groups: Sequence[str] | None
-
-
 class Readout:
     """Finds landmarks in an encoder's maps.
 
@@ -104,6 +84,11 @@ class Readout:
         network: all that is trained.
         sees: numbers of the encoder's maps that it is called with.
         done: epochs of the fit.
+        settings, task, device: of the fit, see `begin`.
+        encoder_digest: of the encoder's weights at its start; checkpoints note it.
+        notes: further entries of its checkpoints.
+        groups: of the training images; those of one group aren't parted. Each is one of its own,
+            if None.
     """
 
     kind: ClassVar[str]
@@ -112,7 +97,12 @@ class Readout:
     counted: ClassVar[tuple[str, int]]
     ignored: ClassVar[tuple[str, ...]] = ()
     trains_encoder: ClassVar[bool] = False
-    fitting: Fitting
+    settings: EvaluationSettings
+    task: Task
+    device: torch.device
+    encoder_digest: str
+    notes: Mapping[str, object]
+    groups: Sequence[str] | None
 
     def __init__(self, encoder: Encoder, levels: Levels, landmarks: int, side: int) -> None:
         self.encoder, self.levels = encoder, levels
@@ -171,31 +161,49 @@ class Readout:
 
     def checkpoint(self, epoch: int, **state: Any) -> dict[str, Any]:
         """Return a checkpoint's content: options, encoder's digest, notes, and a state."""
-        fitting = self.fitting
-        return {
-            "opt": fitting.settings.options,
-            "encoder_digest": fitting.encoder_digest,
-            "epoch": epoch,
-            **state,
-            **fitting.notes,
-        }
+        head = {"opt": self.settings.options, "encoder_digest": self.encoder_digest}
+        return {**head, "epoch": epoch, **state, **self.notes}
+
+    def write(self, content: dict[str, Any], best: dict[str, Any] | None, keep: bool) -> None:
+        """Write ``current.pth``.
+
+        Also the ``best`` checkpoint, if it is new, as the file named after the encoder, and one of
+        the epoch's own that stays, to ``keep`` it.
+        """
+        settings = self.settings
+        if best is not None:
+            save_checkpoint(settings.best_path, best)
+        if keep:
+            save_checkpoint(settings.folder / f"ckpt_epoch_{self.done}.pth", content)
+        save_current(settings.folder, content, settings.keep_last)
 
     # ---- fit ----
 
-    def begin(self, fitting: Fitting, found: tuple[Path, dict] | None) -> None:
-        """Prepare a fit, as a checkpoint left it if one was found.
+    def begin(
+        self,
+        settings: EvaluationSettings,
+        task: Task,
+        device: torch.device,
+        train_set: LandmarkDataset,
+        found: tuple[Path, dict] | None,
+    ) -> None:
+        """Prepare a fit to a data set, as a checkpoint left it if one was found.
 
         Raises:
             InputError: if the checkpoint doesn't fit, or belongs to another encoder.
         """
-        self.fitting = fitting
-        self.network.to(fitting.device)
+        self.settings, self.task, self.device = settings, task, device
+        self.groups, self.notes = train_set.item_groups(), train_set.checkpoint_notes()
+        if self.trains_encoder:
+            self.notes = {**self.notes, **train_set.noted_colours()}
+        self.encoder_digest = weights_digest(self.encoder)
+        self.network.to(device)
         self.prepare()
         if found is None:
             return
         path, content = found
-        digest = content.get("encoder_digest", fitting.encoder_digest)
-        if digest != fitting.encoder_digest and not fitting.settings.override:
+        digest = content.get("encoder_digest", self.encoder_digest)
+        if digest != self.encoder_digest and not settings.override:
             raise InputError(
                 f"{path}: was fitted to the features of another encoder; --override to insist"
             )
@@ -210,7 +218,7 @@ class Readout:
         Raises:
             InputError: if it doesn't fit.
         """
-        self.load(path, content, self.fitting.settings.hint)
+        self.load(path, content, self.settings.hint)
         self.done = content["epoch"]
 
     def fit(self, train: Any, held_out: dict[str, EncodedImages], log: RunLog) -> dict[str, object]:
@@ -229,6 +237,11 @@ class Readout:
         """
         raise NotImplementedError
 
+    def evaluate(self, held_out: Mapping[str, EncodedImages]) -> dict[str, Scores]:
+        """Return the scores of each split."""
+        self.network.eval()
+        return {s: evaluate(self, self.task, images) for s, images in held_out.items()}
+
     def score_mean_shape(
         self,
         points: Tensor,
@@ -238,8 +251,8 @@ class Readout:
     ) -> Scores:
         """Log and return the scores of the mean of the training images' points (N, A, 2)."""
         split, judged = judged_split(held_out)
-        scores = baseline(self.fitting.task, mean_shape(points, visible), judged)
-        log.line(f"mean shape: {self.fitting.task.in_words({split: scores})}")
+        scores = baseline(self.task, mean_shape(points, visible), judged)
+        log.line(f"mean shape: {self.task.in_words({split: scores})}")
         return scores
 
     def check_shown(self, visible: Tensor) -> None:

@@ -8,12 +8,9 @@ from engine.features.images import EncodedImages
 from engine.readouts.published import OPTIMIZATION
 from engine.readouts.readout import Readout
 from engine.readouts.ridge_fit import assign_folds, fit_ridge
-from engine.readouts.task import evaluate
-from engine.run.resumption import save_current
 from models.exported import ExportedRidge
 from models.landmarks import Landmarks
 from models.ridge import RidgeReadout
-from utils.checkpoint import save_checkpoint
 from utils.log import RunLog, Stopwatch
 
 
@@ -45,25 +42,18 @@ class Ridge(Readout):
         self, train: EncodedImages, held_out: dict[str, EncodedImages], log: RunLog
     ) -> dict[str, object]:
         """Fit, unless a checkpoint was found; evaluate and save. See `Readout.fit`."""
-        fitting = self.fitting
         points, visible = train.annotations()
         shape = self.score_mean_shape(points, visible, held_out, log)
         watch, result = Stopwatch(), dict[str, object](epochs=1, mean_shape=shape)
         if not self.done:
             self.check_shown(visible)
-            fold_of = assign_folds(train, len(points), fitting.groups)
+            fold_of = assign_folds(train, len(points), self.groups)
             result["ridge"] = fit_ridge(self.module, train, fold_of, log)._asdict()
             log.line(f"fitted to {len(points)} images in {watch.seconds():.1f} s")
         self.done = 1
-        scores = {s: evaluate(self, fitting.task, images) for s, images in held_out.items()}
-        log.line(fitting.task.in_words(scores))
-        self.save()
-        return {**result, "last": scores}
-
-    def save(self) -> None:
-        """Write ``current.pth`` and the file named after the encoder."""
-        settings = self.fitting.settings
+        scores = self.evaluate(held_out)
+        log.line(self.task.in_words(scores))
         weights = {name: value.cpu() for name, value in self.module.state_dict().items()}
         content = self.checkpoint(self.done, ridge=weights)
-        save_checkpoint(settings.best_path, content)
-        save_current(settings.folder, content, settings.keep_last)
+        self.write(content, content, keep=False)
+        return {**result, "last": scores}

@@ -6,7 +6,6 @@ heatmap.
 
 import itertools
 from collections.abc import Sequence
-from functools import partial
 from operator import attrgetter
 from typing import NamedTuple
 
@@ -110,20 +109,15 @@ def fit_ridge(readout: RidgeReadout, train: EncodedImages, fold_of: Tensor, log:
     shape = fit_shape_of(parts)
     choice = Choice()
     if len(parts) > 1:
-        judge = partial(
-            mean_distances,
-            readout,
-            [part.judged() for part in parts],
-            [solve_without(part, parts, everything) for part in parts],
-        )
-        fits = [
-            choice._replace(width=w, penalty=p) for w, p in itertools.product(WIDTHS, PENALTIES)
-        ]
-        choice = best_of(fits, judge(fits))
-        readings = [
-            choice._replace(sharpness=s, noise=n) for s, n in itertools.product(SHARPNESSES, NOISES)
-        ]
-        choice = best_of(readings, judge(readings))
+        judged = [part.judged() for part in parts]
+        candidates = [solve_without(part, parts, everything) for part in parts]
+        for names, values in (
+            (("width", "penalty"), itertools.product(WIDTHS, PENALTIES)),
+            (("sharpness", "noise"), itertools.product(SHARPNESSES, NOISES)),
+        ):
+            tried = [choice._replace(**dict(zip(names, some, strict=True))) for some in values]
+            distances = mean_distances(readout, judged, candidates, tried)
+            choice = tried[distances.index(min(distances))]
         chosen = ", ".join(f"{name} {value:g}" for name, value in choice._asdict().items())
         log.line(f"chosen by {len(parts)}-fold cross-validation: {chosen}")
     set_readout(readout, everything.solve([choice.penalty])[0], shape, choice)
@@ -194,11 +188,6 @@ def set_readout(
     names = ("weight", "bias", *shape_names, "sharpness", "noise")
     values = (weight, bias, *shape, *numbers)
     readout.load_state_dict(dict(zip(names, values, strict=True)))
-
-
-def best_of(choices: Sequence[Choice], distances: Sequence[float]) -> Choice:
-    """Return the choice with the least distance, the first of equal ones."""
-    return choices[min(range(len(choices)), key=distances.__getitem__)]
 
 
 @torch.no_grad()

@@ -7,7 +7,10 @@ from PIL import Image
 from data_loader.landmark_dataset import LandmarkDataset
 from engine.features.cache import FeatureCache
 from engine.features.images import Encoding, encode_dataset
+from engine.readouts.evaluation import add_evaluation_arguments
+from engine.readouts.readout import EvaluationSettings
 from models.encoders import choose_levels, weights_digest
+from utils.arguments import ArgumentParser
 from utils.log import RunLog
 
 
@@ -59,3 +62,15 @@ def encoded(
         cache=FeatureCache(mode, dataset.folder / "cache", budget, torch.device("cpu")),
         log=log or RunLog(),
     )
+
+
+def evaluation_settings(folder, flags) -> EvaluationSettings:
+    """Return the settings of a run ``dots``, whose own folder is made below ``folder``."""
+    parser = ArgumentParser("")
+    add_evaluation_arguments(parser, batch_size=4, num_workers=0, save_freq=1)
+    flags = f"--model_name dots --model_path {folder}/runs --log_path {folder}/log {flags}"
+    options = parser.parse_args(flags.split())
+    options.dataset = "Dots"
+    settings = EvaluationSettings.from_options(options)
+    settings.folder.mkdir(parents=True)
+    return settings

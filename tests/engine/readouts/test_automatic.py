@@ -13,12 +13,10 @@ from engine.readouts.automatic import (
     list_candidates,
     split,
 )
-from engine.readouts.evaluation import add_evaluation_arguments
-from engine.readouts.readout import EvaluationSettings
 from eval_animal import animal_task
 from eval_face import face_task
 from tests.data_loader.layouts import complaint
-from utils.arguments import ArgumentParser
+from tests.utils.dots import evaluation_settings
 from utils.log import RunLog
 
 
@@ -53,13 +51,7 @@ class Images:
 
 @pytest.fixture
 def settings(tmp_path):
-    parser = ArgumentParser("")
-    add_evaluation_arguments(parser, batch_size=4, num_workers=0, save_freq=1)
-    flags = f"--model_name a --regressor auto --trained_model_path e.pth --model_path {tmp_path}"
-    options = parser.parse_args([*flags.split(), "--log_path", str(tmp_path / "log")])
-    options.dataset = "Dots"
-    (tmp_path / "a").mkdir()
-    return EvaluationSettings.from_options(options)
+    return evaluation_settings(tmp_path, "--regressor auto --trained_model_path e.pth")
 
 
 def candidates_of(settings, mirror=False):

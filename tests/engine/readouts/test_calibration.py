@@ -90,9 +90,8 @@ def test_hits_are_within_a_fraction_of_the_diagonal(tmp_path, monkeypatch, count
     dataset.annotations["visible"][:] = np.arange(12).reshape(4, 3) < count
     path = tmp_path / "current.pth"
     save_checkpoint(path, {"opt": Namespace(), "epoch": 1})
-    settings = SimpleNamespace(folder=tmp_path, best_path=tmp_path / "x", hint="")
     readout = SimpleNamespace(
-        fitting=SimpleNamespace(settings=settings),
+        settings=SimpleNamespace(folder=tmp_path, best_path=tmp_path / "x", hint=""),
         done=1,
         network=torch.nn.Linear(1, 1),
         load=lambda *_: None,

@@ -11,14 +11,11 @@ from data_loader.views.dense_views import DenseViews
 from engine.features.cache import FeatureCache
 from engine.features.images import Encoding, encode_dataset
 from engine.features.squares import AnnotatedSquares
-from engine.readouts.evaluation import add_evaluation_arguments
 from engine.readouts.finetune import JUDGED_FROM, Finetune, shuffled, split
-from engine.readouts.readout import EvaluationSettings, Fitting
 from eval_face import face_task
-from models.encoders import Levels, build_random_encoder, weights_digest
+from models.encoders import Levels, build_random_encoder
 from models.resnet import PIXELS
-from tests.utils.dots import Dots
-from utils.arguments import ArgumentParser
+from tests.utils.dots import Dots, evaluation_settings
 from utils.checkpoint import load_checkpoint
 from utils.errors import InputError
 from utils.log import RunLog
@@ -28,15 +25,8 @@ SIDE, CPU = 64, torch.device("cpu")
 
 @pytest.fixture
 def settings(tmp_path):
-    parser = ArgumentParser("")
-    add_evaluation_arguments(parser, batch_size=4, num_workers=0, save_freq=1)
-    flags = "--model_name dots --random_network --regressor finetune --model resnet18"
-    flags += f" --model_path {tmp_path}/runs --finetune_steps 4 --finetune_batch 4"
-    options = parser.parse_args(flags.split())
-    options.dataset = "Dots"
-    settings = EvaluationSettings.from_options(options)
-    settings.folder.mkdir(parents=True)
-    return settings
+    flags = "--random_network --regressor finetune --model resnet18 --finetune_steps 4"
+    return evaluation_settings(tmp_path, f"{flags} --finetune_batch 4")
 
 
 @pytest.fixture
@@ -44,14 +34,21 @@ def squares(tmp_path):
     return AnnotatedSquares(Dots(tmp_path, 8), num_workers=0)
 
 
-def start(settings, seed=0, found=None):
+def start(settings, squares, seed=0, found=None):
     """Return a fit that begins from the same weights whenever it is called."""
     torch.manual_seed(1)
     encoder = build_random_encoder("resnet18", SIDE, seed)
     readout = Finetune(encoder, Finetune.choose_levels(encoder, 3, False, {}), 3, SIDE)
-    task, digest = face_task((0, 1)), weights_digest(encoder)
-    readout.begin(Fitting(settings, task, CPU, digest, {}, None), found)
+    readout.begin(settings, face_task((0, 1)), CPU, squares.dataset, found)
     return readout
+
+
+@pytest.fixture
+def short_rounds(monkeypatch):
+    """Rounds of one step each, judged by two of eight images."""
+    monkeypatch.setattr("engine.readouts.finetune.ROUND_STEPS", 1)
+    monkeypatch.setattr("engine.readouts.finetune.JUDGED_FROM", 4)
+    monkeypatch.setattr("engine.readouts.finetune.JUDGED_FRACTION", 0.3)
 
 
 def pixels(squares, encoder):
@@ -69,7 +66,7 @@ def distance(run, images):
 
 
 def test_it_learns_to_find_dots(squares, settings):
-    run = start(replace(settings, finetune_steps=30, finetune_batch=4))
+    run = start(replace(settings, finetune_steps=30), squares)
     images = pixels(squares, run.encoder)
     before = distance(run, images)
     run.fit(squares, {"Test": images}, RunLog())
@@ -88,7 +85,7 @@ def test_views_vary_as_far_as_was_asked(squares, settings, monkeypatch):
     monkeypatch.setattr("engine.readouts.finetune.DenseViews", Views)
     numbers = torch.arange(len(squares))
     for factor in (0.0, 0.5):
-        start(replace(settings, finetune_spread=factor)).train_round(1, squares, numbers)
+        start(replace(settings, finetune_spread=factor), squares).train_round(1, squares, numbers)
     still, moved = seen[0], torch.cat(seen[len(seen) // 2 :])
     centre = torch.tensor([[1.0, 0, 0], [0, 1, 0]]) * squares.dataset.side / squares.dataset.imwidth
     assert torch.allclose(still, centre.expand_as(still))
@@ -97,11 +94,9 @@ def test_views_vary_as_far_as_was_asked(squares, settings, monkeypatch):
     assert 0.03 < moved[:, :, 2].abs().max() <= 0.1
 
 
-def test_a_resumed_run_ends_in_the_same_bits(squares, settings, monkeypatch):
-    monkeypatch.setattr("engine.readouts.finetune.ROUND_STEPS", 2)
-    monkeypatch.setattr("engine.readouts.finetune.JUDGED_FROM", 4)
-    monkeypatch.setattr("engine.readouts.finetune.JUDGED_FRACTION", 0.3)
-    whole = start(settings)
+def test_a_resumed_run_ends_in_the_same_bits(squares, settings, short_rounds):
+    settings = replace(settings, finetune_steps=2)
+    whole = start(settings, squares)
     images = pixels(squares, whole.encoder)
     result = whole.fit(squares, {"Test": images}, RunLog())
     assert result["epochs"] == 2 and result["finetune"]["held_out"] == 2
@@ -109,7 +104,7 @@ def test_a_resumed_run_ends_in_the_same_bits(squares, settings, monkeypatch):
     names = ["ckpt_epoch_1.pth", "ckpt_epoch_2.pth", "current.pth", "previous_1.pth"]
     assert written == [*names, "resnet18.pth"]
     path = settings.folder / "ckpt_epoch_1.pth"
-    again = start(settings, found=(path, load_checkpoint(path, Finetune.keys)))
+    again = start(settings, squares, found=(path, load_checkpoint(path, Finetune.keys)))
     assert again.done == 1 and again.best_round == 1 and math.isfinite(again.best_px)
     assert again.fit(squares, {"Test": images}, RunLog()) == result
     for name, value in whole.network.state_dict().items():
@@ -122,29 +117,29 @@ def test_a_resumed_run_ends_in_the_same_bits(squares, settings, monkeypatch):
 
 
 def test_what_does_not_fit_is_refused(squares, settings):
-    run = start(settings)
+    run = start(settings, squares)
     run.best, run.done = run.state(), 1
     run.save(finished=False)
     path = settings.folder / "current.pth"
     content = load_checkpoint(path, Finetune.keys)
     with pytest.raises(InputError, match="features of another encoder"):
-        start(settings, 1, (path, content))
+        start(settings, squares, 1, (path, content))
     content["optimizer"]["param_groups"] = []
     with pytest.raises(InputError, match="the optimizer's state doesn't fit"):
-        start(settings, found=(path, content))
+        start(settings, squares, found=(path, content))
     del content["heatmaps"]["output.bias"]
     with pytest.raises(InputError, match=r"output\.bias is missing"):
-        start(settings, found=(path, content))
+        start(settings, squares, found=(path, content))
 
 
 def test_a_landmark_that_no_image_shows_is_refused(squares, settings):
     squares.dataset.annotations["visible"] = np.arange(24).reshape(8, 3) % 3 != 1
     with pytest.raises(InputError, match="no training image shows landmark 2"):
-        start(settings).fit(squares, {}, RunLog())
+        start(settings, squares).fit(squares, {}, RunLog())
 
 
 def test_a_loss_that_is_not_finite_is_not_saved(squares, settings):
-    run = start(settings)
+    run = start(settings, squares)
     run.module.output.bias.data.fill_(math.nan)
     images = pixels(squares, run.encoder)
     with pytest.raises(InputError, match="not saved; try a smaller --finetune_rate"):
@@ -178,13 +173,10 @@ def test_every_image_is_shown_equally_often():
     assert all(sorted(part.tolist()) == [0, 1, 2, 3, 4] for part in order[:10].split(5))
 
 
-def test_the_round_with_the_least_distance_is_kept(squares, settings, monkeypatch):
-    monkeypatch.setattr("engine.readouts.finetune.ROUND_STEPS", 1)
-    monkeypatch.setattr("engine.readouts.finetune.JUDGED_FROM", 4)
-    monkeypatch.setattr("engine.readouts.finetune.JUDGED_FRACTION", 0.3)
+def test_the_round_with_the_least_distance_is_kept(squares, settings, short_rounds, monkeypatch):
     distances = iter([5.0, 3.0, 4.0, 3.0])
     monkeypatch.setattr(Finetune, "mean_distance", lambda *_: next(distances))
-    run = start(settings)
+    run = start(settings, squares)
     result = run.fit(squares, {"Test": pixels(squares, run.encoder)}, RunLog())
     assert result["finetune"]["best_round"] == 2 and run.best_px == 3
     best, second = (
@@ -198,6 +190,6 @@ def test_the_round_with_the_least_distance_is_kept(squares, settings, monkeypatc
 
 def test_without_held_out_images_the_last_round_is_kept(squares, settings, monkeypatch):
     monkeypatch.setattr("engine.readouts.finetune.ROUND_STEPS", 1)
-    run = start(settings)
+    run = start(settings, squares)
     result = run.fit(squares, {"Test": pixels(squares, run.encoder)}, RunLog())
     assert result["finetune"] == {"best_round": 4, "held_out": 0, "steps": 4}
