@@ -11,7 +11,7 @@ killed goes on where it was when it is started again. The ending of --out says t
 _long.csv, .dlc.csv (DeepLabCut's), .json (COCO's) or .tps. [spec 18.]
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +31,8 @@ from engine.prediction.frame import Frame
 from engine.prediction.pictures import (
     draw_least_certain,
     draw_video,
+    not_annotated,
     page_records,
-    paths_of,
     suggest_images,
 )
 from engine.prediction.predictor import PredictionSettings, Trained, load_predictor
@@ -114,9 +114,7 @@ def build_parser() -> ArgumentParser:
     return parser
 
 
-def check_extras(
-    settings: PredictionSettings, source: ImageSource, frame: Frame, annotated: ImageFiles | None
-) -> None:
+def check_extras(settings: PredictionSettings, source: ImageSource, frame: Frame) -> None:
     """Raise an `InputError` if something can't be made beside the results, before the work."""
     is_video = isinstance(source, VideoFrames)
     if is_video and (settings.windows is not None or settings.suggest is not None):
@@ -135,17 +133,15 @@ def check_extras(
         raise InputError("--window_size: only with --windows")
     if settings.page is not None:
         check_page(settings.page, settings.overwrite)
-    known = paths_of(annotated)
-    if (
-        settings.suggest is not None
-        and isinstance(source, ImageFiles)
-        and paths_of(source) <= known
-    ):
-        raise InputError("--suggest: all images are annotated already")
 
 
-def make_extras(run: PredictionRun, annotated: ImageFiles | None) -> Iterator[str]:
-    """Make what is wanted beside the results; yield a line on each."""
+def make_extras(
+    run: PredictionRun, annotated: ImageFiles | None, others: Iterable[int]
+) -> Iterator[str]:
+    """Make what is wanted beside the results; yield a line on each.
+
+    ``others`` are the numbers of the source's images that aren't ``annotated``.
+    """
     settings, source, names = run.settings, run.source, run.frame.names
     out = settings.out
     if settings.draw is not None:
@@ -171,7 +167,7 @@ def make_extras(run: PredictionRun, annotated: ImageFiles | None) -> Iterator[st
         yield f"{count:,} windows of {side} x {side} pixels: {settings.windows}"
     if settings.suggest is not None and isinstance(source, ImageFiles):
         path = out.with_name(f"{out.name}.suggested.txt")
-        suggested = suggest_images(run, source, annotated, settings.suggest, path)
+        suggested = suggest_images(run, source, others, annotated, path)
         yield f"{len(suggested)} images to annotate next: {path}"
 
 
@@ -203,8 +199,11 @@ def main() -> None:
         return
     source = open_source(args.images, None if args.boxes is None else Path(args.boxes))
     log.line(*box_notices(predictor.frame, source))
-    annotated = None if args.suggest is None else annotated_before(trained)
-    check_extras(settings, source, predictor.frame, annotated)
+    check_extras(settings, source, predictor.frame)
+    annotated, others = None, list[int]()
+    if args.suggest is not None and isinstance(source, ImageFiles):
+        annotated = annotated_before(trained)
+        others = not_annotated(source, annotated)
     run = PredictionRun(predictor.to(device), source, settings, log)
     shown = "boxes" if run.has_boxes else "images"
     count = "frames" if source.count is None else f"{source.count:,} {shown}"
@@ -212,7 +211,7 @@ def main() -> None:
     log.open(heading=f"{args.images}: {count}; {len(run.frame.names)} points; {where}")
     with run:
         run.predict()
-        for line in make_extras(run, annotated):
+        for line in make_extras(run, annotated, others):
             log.line(line)
         run.finish()
     total, bad = run.part.count, run.part.bad

@@ -52,8 +52,7 @@ class PageRecord(NamedTuple):
             where nothing was found.
         confidence: (A,) in [0, 1]; NaN where it isn't known.
         truth: (A, 2) as ``points``, NaN where a point isn't annotated; None if none is.
-        width: of the original image, in pixels.
-        height: the same.
+        size: width and height of the original image, in pixels.
         label: to show beside the name, such as a split.
         window: the part of the image to show, which may lie beyond its edges; None for all of it.
     """
@@ -63,8 +62,7 @@ class PageRecord(NamedTuple):
     points: np.ndarray
     confidence: np.ndarray
     truth: np.ndarray | None
-    width: int
-    height: int
+    size: tuple[int, int]
     label: str = ""
     window: Window | None = None
 
@@ -216,10 +214,8 @@ def _save_images(folder: Path, number: int, record: PageRecord) -> tuple[int, Wi
 
 def _window(record: PageRecord) -> Window:
     """Return which pixels to show: a record's window, cut off at the image's edges, or all."""
-    whole = 0, 0, record.width, record.height
-    left, top, right, bottom = record.window or whole
-    left, right = (min(max(value, 0), record.width) for value in (left, right))
-    top, bottom = (min(max(value, 0), record.height) for value in (top, bottom))
+    whole = 0, 0, *record.size
+    left, top, right, bottom = np.clip(record.window or whole, 0, record.size * 2).tolist()
     return (left, top, right, bottom) if right > left and bottom > top else whole
 
 

@@ -4,6 +4,7 @@ Letters: N images, A landmarks.
 """
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
@@ -29,46 +30,26 @@ def dataset_records(
         confidence: (N, A) in [0, 1], or NaN.
     """
     several = isinstance(dataset, Keypoints) and len(set(dataset.filenames)) < len(dataset)
-    for index in range(len(dataset)):
-        points = predicted[index].numpy()
-        if isinstance(dataset, Keypoints):
-            record = _own_record(dataset, index, points)
-        else:
-            record = _benchmark_record(dataset, index, points)
-        missing = ~dataset.visible(index).numpy()  # (A,)
-        truth = np.array(record.truth, dtype=np.float64)
-        truth[missing] = np.nan
-        yield record._replace(
-            confidence=confidence[index].numpy(),
-            truth=truth,
-            label=str(dataset.annotations["ids"][index]) if several else "",
-        )
-
-
-def _own_record(dataset: Keypoints, index: int, predicted: np.ndarray) -> PageRecord:
-    width, height = dataset.annotations["sizes"][index].tolist()
-    return PageRecord(
-        name=dataset.filenames[index],
-        image=dataset.path(index),
-        points=dataset.to_original(predicted, index),
-        confidence=np.empty(0),
-        truth=np.asarray(dataset.annotations["keypoints"][index], dtype=np.float64),
-        width=width,
-        height=height,
-        window=dataset.framing.window((width, height), dataset.box(index)),
-    )
-
-
-def _benchmark_record(dataset: LandmarkDataset, index: int, predicted: np.ndarray) -> PageRecord:
-    square, points_px = dataset.base_item(index)
     side, crop = dataset.side, dataset.crop
-    image: Image.Image = square.crop((crop, crop, crop + side, crop + side))
-    return PageRecord(
-        name=dataset.filenames[index],
-        image=image,
-        points=denormalize_points(predicted, side),
-        confidence=np.empty(0),
-        truth=np.asarray(points_px) - crop,
-        width=side,
-        height=side,
-    )
+    for index in range(len(dataset)):
+        image: Path | Image.Image
+        if isinstance(dataset, Keypoints):
+            width, height = dataset.annotations["sizes"][index].tolist()
+            image, truth = dataset.path(index), dataset.annotations["keypoints"][index]
+            points = dataset.to_original(predicted[index], index)
+            window = dataset.framing.window((width, height), dataset.box(index))
+        else:
+            square, points_px = dataset.base_item(index)
+            image, truth = square.crop((crop, crop, crop + side, crop + side)), points_px - crop
+            points = denormalize_points(predicted[index].numpy(), side)
+            width, height, window = side, side, None
+        yield PageRecord(
+            name=dataset.filenames[index],
+            image=image,
+            points=points,
+            confidence=confidence[index].numpy(),
+            truth=np.where(dataset.visible(index).numpy()[:, None], truth, np.nan),
+            size=(width, height),
+            label=str(dataset.annotations["ids"][index]) if several else "",
+            window=window,
+        )

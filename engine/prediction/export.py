@@ -3,8 +3,10 @@
 Letters: B images, S the side of a square.
 """
 
+import importlib.util
 import io
 import json
+import os
 import sys
 import warnings
 from collections.abc import Iterator
@@ -15,7 +17,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from engine.prediction.predictor import Predictor
 from models.exported import ExportedNetwork
@@ -25,6 +26,7 @@ from utils.errors import InputError
 from utils.files import check_output, reason, write_file
 
 OPSET = 17
+STDOUT = 1  # the number of its file
 INSTALL = "pip install -e .[export]"
 TOLERANCE = 1e-4  # of points, in sides of the square, and of confidence
 CHECKED = (1, 3)  # batches of so many random images
@@ -87,8 +89,8 @@ def export_network(path: Path, predictor: Predictor) -> str:
         calibrated_at=str(calibration.distance) if calibration else "",
     )
     off = largest_difference(onnxruntime, content, predictor.cpu())
-    if not max(off) < TOLERANCE:
-        raise InputError(f"--export {path}: ONNX Runtime's results differ by {max(off):.1e}")
+    if not np.max(off) < TOLERANCE:  # also if one isn't a number
+        raise InputError(f"--export {path}: ONNX Runtime's results differ by {np.max(off):.1e}")
     write_file(path, lambda file: file.write(content))
     return (
         f"{path}: ONNX, opset {OPSET}; image (N, 3, {side}, {side}) in [0, 1] to points "
@@ -105,18 +107,14 @@ def to_onnx(network: ExportedNetwork, side: int) -> bytes:
     """
     file = io.BytesIO()
     axes = {name: {0: "N"} for name in ("image", "points", "confidence")}
-    options: dict[str, Any] = {
-        "f": file,
-        "dynamo": False,
-        "opset_version": OPSET,
-        "dynamic_axes": axes,
-    }
+    options: dict[str, Any] = {"dynamo": False, "opset_version": OPSET, "dynamic_axes": axes}
     try:
-        with torch.no_grad(), warnings.catch_warnings(), _onnx_at_hand():
+        with torch.no_grad(), warnings.catch_warnings(), _onnx_at_hand(), _silence():
             warnings.simplefilter("ignore")  # of sizes that are constants, as they are to be
             torch.onnx.export(
                 network,
                 (torch.rand(2, 3, side, side),),
+                file,  # type: ignore[arg-type]
                 input_names=["image"],
                 output_names=["points", "confidence"],
                 **options,
@@ -127,26 +125,38 @@ def to_onnx(network: ExportedNetwork, side: int) -> bytes:
 
 
 @contextmanager
+def _silence() -> Iterator[None]:
+    """Keep off the terminal what PyTorch's own code prints: the graph that it couldn't export."""
+    sys.stdout.flush()
+    kept = os.dup(STDOUT)
+    try:
+        with open(os.devnull, "wb") as nowhere:
+            os.dup2(nowhere.fileno(), STDOUT)
+        yield
+    finally:
+        os.dup2(kept, STDOUT)
+        os.close(kept)
+
+
+@contextmanager
 def _onnx_at_hand() -> Iterator[None]:
     """Stand in for the package onnx where it isn't installed.
 
     PyTorch looks through the finished file by it for functions of onnxscript, of which there are
     none here. Its releases that go with our protobuf have no wheels for Python 3.13.
     """
-    try:
-        import onnx  # noqa: F401
-    except ImportError:
-        stand_in: Any = ModuleType("onnx")
-        stand_in.load_model_from_string = lambda content: SimpleNamespace(
-            graph=SimpleNamespace(node=[]), opset_import=[], functions=[]
-        )
-        sys.modules["onnx"] = stand_in
-        try:
-            yield
-        finally:
-            del sys.modules["onnx"]
-    else:
+    if importlib.util.find_spec("onnx") is not None:
         yield
+        return
+    stand_in: Any = ModuleType("onnx")
+    stand_in.load_model_from_string = lambda content: SimpleNamespace(
+        graph=SimpleNamespace(node=[]), opset_import=[], functions=[]
+    )
+    sys.modules["onnx"] = stand_in
+    try:
+        yield
+    finally:
+        del sys.modules["onnx"]
 
 
 def metadata(**texts: str) -> bytes:
@@ -154,24 +164,18 @@ def metadata(**texts: str) -> bytes:
 
     [Protocol Buffers, encoding.]
     """
-    parts = []
-    for name, text in texts.items():
-        entry = _field(KEY, name.encode()) + _field(VALUE, text.encode())
-        parts.append(_field(METADATA, entry))
-    return b"".join(parts)
+    entries = (_field(KEY, name) + _field(VALUE, text) for name, text in texts.items())
+    return b"".join(_field(METADATA, entry) for entry in entries)
 
 
-def _field(number: int, content: bytes) -> bytes:
+def _field(number: int, content: str | bytes) -> bytes:
     """Return a field whose length precedes its content."""
-    return _varint(number << 3 | 2) + _varint(len(content)) + content
-
-
-def _varint(value: int) -> bytes:
-    digits = []
-    while value > 127:
-        digits.append(value & 127 | 128)
-        value >>= 7
-    return bytes([*digits, value])
+    content = content.encode() if isinstance(content, str) else content
+    left, head = len(content), [number << 3 | 2]
+    while left > 127:
+        head.append(left & 127 | 128)
+        left >>= 7
+    return bytes([*head, left]) + content
 
 
 def largest_difference(
@@ -183,16 +187,13 @@ def largest_difference(
     session = runtime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     generator, frame = torch.Generator().manual_seed(0), predictor.frame
     side, crop = frame.framing.side, frame.crop
-    off = [(0.0, 0.0)]
+    off = np.zeros(2)
     for count in CHECKED:
         images = torch.rand(count, 3, side, side, generator=generator)
-        points, confidence = session.run(None, {"image": images.numpy()})
+        found = session.run(None, {"image": images.numpy()})
         inside = images[:, :, crop : side - crop, crop : side - crop]
-        expected, sure = predictor(frame.normalize(inside))
-        expected_px = (expected + 1) * ((frame.side - 1) / 2) + crop
-        off.append((_distance(points, expected_px) / side, _distance(confidence, sure)))
-    return max(points for points, _ in off), max(confidence for _, confidence in off)
-
-
-def _distance(one: np.ndarray, other: Tensor) -> float:
-    return float(np.abs(one - other.numpy()).max())
+        points, sure = predictor(frame.normalize(inside))
+        expected = (points + 1) * ((frame.side - 1) / 2) + crop, sure
+        both = zip(found, expected, strict=True)
+        off = np.maximum(off, [np.abs(one - other.numpy()).max() for one, other in both])
+    return float(off[0]) / side, float(off[1])

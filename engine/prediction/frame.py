@@ -3,7 +3,6 @@
 Letters: A landmarks, W the side of the network input.
 """
 
-from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -95,27 +94,18 @@ def read_frame(path: str, entry: Any, side: int, crop: int, landmarks: int) -> F
         noted = entry["framing"]
         framing = Framing(str(noted["fit"]), side, float(noted["margin"]))
         mean, std = as_colours(entry["mean"]), as_colours(entry["std"])
+        numbers, seen = [*mean, *std], None
+        if "span" in noted:
+            sides = noted["box_sides"]
+            if sides is not None:
+                low, high = map(float, sides)
+                sides = low, high
+            seen = Seen(float(noted["boxed"]), sides, float(noted["span"]))
+            numbers += [seen.boxed, seen.span, *(sides or ())]
         if framing.fit not in FITS or not 0 <= framing.margin <= 1e6:
             raise ValueError("no such framing")
-        if not np.isfinite(mean + std).all():
+        if not np.isfinite(numbers).all():
             raise ValueError("not finite")
-        return Frame(names, framing, crop, mean, std, read_seen(noted))
+        return Frame(names, framing, crop, mean, std, seen)
     except (KeyError, TypeError, ValueError):
         raise InputError(f"{path}: its entry landmarks is damaged") from None
-
-
-def read_seen(framing: Mapping[str, Any]) -> Seen | None:
-    """Return what a checkpoint notes of its training images, if it does.
-
-    Raises a `ValueError`, `KeyError` or `TypeError` if that is damaged.
-    """
-    if "span" not in framing:
-        return None
-    sides = framing["box_sides"]
-    if sides is not None:
-        low, high = sides
-        sides = float(low), float(high)
-    seen = Seen(float(framing["boxed"]), sides, float(framing["span"]))
-    if not np.isfinite([seen.boxed, seen.span, *(sides or ())]).all():
-        raise ValueError("not finite")
-    return seen

@@ -114,14 +114,6 @@ def as_line(found: Prediction) -> str:
 
 def read_line(line: bytes) -> Prediction:
     """Return what an image's line says."""
-    number, image, instance, box, (width, height), points, confidence, bad = json.loads(line)
-    return Prediction(
-        image,
-        (width, height),
-        np.array(points),
-        np.array(confidence),
-        instance,
-        None if box is None else tuple(box),
-        number,
-        bad,
-    )
+    number, image, instance, box, size, points, confidence, bad = json.loads(line)
+    found = Prediction(image, tuple(size), np.array(points), np.array(confidence), instance)
+    return found._replace(box=None if box is None else tuple(box), number=number, bad=bad)

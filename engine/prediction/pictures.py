@@ -79,36 +79,48 @@ def page_records(run: PredictionRun) -> Iterator[PageRecord]:
     if not isinstance(source, ImageFiles):
         frames = source.open(list(range(run.part.count)))
     for found in progress(run.part.readable(), "writing the page"):
-        width, height = found.size
         yield PageRecord(
             name=found.image,
             image=source.path(found.number) if isinstance(source, ImageFiles) else next(frames)[1],
             points=found.points,
             confidence=found.confidence,
             truth=None,
-            width=width,
-            height=height,
+            size=found.size,
             label=found.instance,
             window=None if found.box is None else framing.window(found.size, found.box),
         )
 
 
-def paths_of(annotated: ImageFiles | None) -> set[Path]:
-    """Return where annotated images lie; there may be none."""
-    if annotated is None:
-        return set()
-    return {annotated.path(place).resolve() for place in range(annotated.count or 0)}
+def not_annotated(source: ImageFiles, annotated: ImageFiles | None) -> list[int]:
+    """Return the numbers of the images that `suggest_images` chooses from.
+
+    Raises:
+        InputError: if all are annotated.
+    """
+    known: set[Path] = set()
+    if annotated is not None:
+        known = {annotated.path(place).resolve() for place in range(annotated.count or 0)}
+    numbers = range(source.count or 0)
+    left = [number for number in numbers if source.path(number).resolve() not in known]
+    if not left:
+        raise InputError("--suggest: all images are annotated already")
+    return left
 
 
 def suggest_images(
-    run: PredictionRun, source: ImageFiles, annotated: ImageFiles | None, count: int, path: Path
+    run: PredictionRun,
+    source: ImageFiles,
+    numbers: Iterable[int],
+    annotated: ImageFiles | None,
+    path: Path,
 ) -> list[str]:
     """Write a list of images to annotate next, the most wanted first; return their names.
 
-    Of the less certain half of the images, they are those that most others look like; see
-    `models.suggestion`. Annotated images aren't suggested.
+    Of the less certain half of the images with some ``numbers``, they are those that most others
+    look like; see `models.suggestion`.
     """
-    candidates = less_certain_half(run.part.readable(), source, paths_of(annotated), count)
+    count = run.settings.suggest or 0
+    candidates = less_certain_half(run.part.readable(), set(numbers), count)
     if not candidates:
         raise InputError("--suggest: no image that isn't annotated can be read")
     looks = torch.cat(list(looks_of(run, source, candidates)))
@@ -122,18 +134,14 @@ def suggest_images(
 
 
 def less_certain_half(
-    readable: Iterable[Prediction], source: ImageFiles, known: Container[Path], least: int
+    readable: Iterable[Prediction], numbers: Container[int], least: int
 ) -> list[int]:
-    """Return the numbers of the images whose mean confidence is below the median.
+    """Return those of some numbers whose images' mean confidence is below the median.
 
-    Images at ``known`` paths are left out. There are at least ``least``, if there are so many. If
-    there are n times `MOST_CANDIDATES`, it is every n-th by confidence.
+    There are at least ``least``, if there are so many. If there are n times `MOST_CANDIDATES`, it
+    is every n-th by confidence.
     """
-    order = sorted(
-        (found.certainty, found.number)
-        for found in readable
-        if source.path(found.number).resolve() not in known
-    )
+    order = sorted((found.certainty, found.number) for found in readable if found.number in numbers)
     half = order[: max(least, len(order) // 2)]
     step = max(1, len(half) // max(least, MOST_CANDIDATES))
     return [number for _, number in half[::step]]

@@ -147,22 +147,18 @@ class PredictionRun:
         found = []
         for row, index in enumerate(batch.index.tolist()):  # type: ignore[attr-defined]
             shown, bad = self.source.shown(index), batch.reason[row]
-            entry = Prediction(
-                *(shown.name, (0, 0), np.empty(0), np.empty(0), shown.instance, shown.box),
-                *(index, bad),
-            )
-            if bad:
-                found.append(entry)
-                continue
-            affine = Affine(*batch.affine[row].numpy())
-            points_orig = affine.inverse(points_px[row] + self.frame.crop)
-            if not np.isfinite(points_orig).all():
-                raise InputError(
-                    f"{shown.name}: its landmarks aren't finite; is the encoder sound?"
-                )
-            width, height = batch.size[row].tolist()
-            sure = confidence[row].double().cpu().numpy()
-            found.append(entry._replace(size=(width, height), points=points_orig, confidence=sure))
+            size, points, sure = (0, 0), np.empty(0), np.empty(0)
+            if not bad:
+                affine = Affine(*batch.affine[row].numpy())
+                points = affine.inverse(points_px[row] + self.frame.crop)
+                if not np.isfinite(points).all():
+                    raise InputError(
+                        f"{shown.name}: its landmarks aren't finite; is the encoder sound?"
+                    )
+                width, height = batch.size[row].tolist()
+                size, sure = (width, height), confidence[row].double().cpu().numpy()
+            instance = shown.instance, shown.box
+            found.append(Prediction(shown.name, size, points, sure, *instance, index, bad))
         return found
 
     def finish(self) -> None:

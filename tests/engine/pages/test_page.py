@@ -44,8 +44,7 @@ def record(number, *, name=None, side=(120, 90), **fields):
         points=points + shift,
         confidence=np.full(3, (number + 0.5) / 20 % 1),
         truth=points,
-        width=width,
-        height=height,
+        size=side,
     )
     return made._replace(**fields)
 

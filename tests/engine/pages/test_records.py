@@ -34,7 +34,7 @@ def test_own_images_are_shown_where_the_network_looked_in_their_own_pixels(tmp_p
     assert [r.window for r in records] == [(10, 20, 50, 60), (100, 20, 140, 60)]
     for record, points, values in zip(records, table.points, confidence, strict=True):
         assert (record.name, record.image) == ("a.png", tmp_path / "a.png")
-        assert (record.width, record.height) == (200, 100)
+        assert record.size == (200, 100)
         np.testing.assert_array_equal(record.truth, points)
         seen = ~np.isnan(points)
         np.testing.assert_allclose(record.points[seen], points[seen], atol=1e-4)
@@ -50,7 +50,7 @@ def test_a_benchmark_is_shown_as_the_network_sees_it(tmp_path):
     shifted = normalize_points(item.points_px + torch.tensor([3.0, -4.0]), 28)
     nothing = torch.full((1, dataset.num_landmarks), torch.nan)
     (record,) = dataset_records(dataset, shifted[None], nothing)
-    assert (record.width, record.height, record.label, record.window) == (28, 28, "", None)
+    assert (record.size, record.label, record.window) == ((28, 28), "", None)
     assert dataset.point_names[0] == "landmark 1" and dataset.point_names[-1] == "landmark 15"
     seen = dataset.visible(0).numpy()
     assert np.isnan(record.truth[~seen]).all()

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from data_loader.framing import Framing
-from engine.prediction.export import export, metadata
+from engine.prediction.export import export, metadata, to_onnx
 from engine.prediction.frame import Frame
 from engine.prediction.predictor import Predictor
 from engine.readouts.kinds import READOUTS
@@ -51,6 +51,13 @@ def session(path):
     return runtime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
 
 
+def expected(network, squares):
+    """Return what PyTorch finds in squares (B, 3, S, S), in their pixels, and how sure it is."""
+    mean, std = (torch.tensor(values)[:, None, None] for values in (FRAME.mean, FRAME.std))
+    points, sure = network((squares[..., CROP:-CROP, CROP:-CROP] - mean) / std)
+    return CROP + (points.numpy() + 1) * (SIDE - 2 * CROP - 1) / 2, sure.numpy()
+
+
 @pytest.mark.parametrize(
     ("kind", "how"),
     [
@@ -62,26 +69,18 @@ def session(path):
         ("ridge", {"layer": 1}),
     ],
 )
-def test_the_runtime_finds_what_pytorch_finds(tmp_path, kind, how):
-    network = predictor(kind, **how)
-    path = tmp_path / "model.onnx"
+def test_the_runtime_finds_what_pytorch_finds_and_is_told_what_it_is(tmp_path, kind, how):
+    network, path = predictor(kind, **how), tmp_path / "model.onnx"
     line = export(path, network, overwrite=False)
     assert "opset 17; image (N, 3, 44, 44) in [0, 1]" in line
-    images = torch.rand(5, 3, SIDE, SIDE)
-    points, confidence = session(path).run(None, {"image": images.numpy()})
-    mean, std = (torch.tensor(values)[:, None, None] for values in (FRAME.mean, FRAME.std))
-    expected, sure = network((images[..., CROP:-CROP, CROP:-CROP] - mean) / std)
-    expected = CROP + (expected + 1) * (SIDE - 2 * CROP - 1) / 2
-    assert points.shape == (5, LANDMARKS, 2) and np.ptp(points) > 1
-    assert np.abs(points - expected.numpy()).max() < 1e-4 * SIDE
-    assert np.abs(confidence - sure.numpy()).max() < 1e-4
-
-
-def test_an_exported_file_says_what_it_is(tmp_path):
-    export(tmp_path / "model.onnx", predictor("finetune", calibrated=True), overwrite=False)
-    model = session(tmp_path / "model.onnx")
+    images, model = torch.rand(5, 3, SIDE, SIDE), session(path)
+    found = model.run(None, {"image": images.numpy()})
+    assert found[0].shape == (5, LANDMARKS, 2) and np.ptp(found[0]) > 1
+    for one, other, scale in zip(found, expected(network, images), (SIDE, 1), strict=True):
+        assert np.abs(one - other).max() < 1e-4 * scale
     told = model.get_modelmeta().custom_metadata_map
-    assert json.loads(told["names"]) == NAMES and told["calibrated_at"] == "0.05"
+    assert json.loads(told["names"]) == NAMES
+    assert told["calibrated_at"] == ("0.05" if how.get("calibrated") else "")
     assert json.loads(told["framing"]) == {"fit": "pad", "side": SIDE, "margin": 0.1}
     assert model.get_inputs()[0].shape == ["N", 3, SIDE, SIDE]
     assert [output.name for output in model.get_outputs()] == ["points", "confidence"]
@@ -117,7 +116,14 @@ def test_an_encoder_goes_to_torchvision(tmp_path):
     assert torch.allclose(own, images, atol=1e-5)
 
 
-def test_what_cant_be_exported_is_said(tmp_path, monkeypatch):
+class Unknown(torch.nn.Module):
+    """What ONNX has no operation for."""
+
+    def forward(self, squares):
+        return torch.linalg.inv(squares), squares
+
+
+def test_what_cant_be_exported_is_said(tmp_path, monkeypatch, capfd):
     (tmp_path / "a.onnx").touch()
     network = predictor("finetune")
     for name, words in (
@@ -126,10 +132,12 @@ def test_what_cant_be_exported_is_said(tmp_path, monkeypatch):
         ("no/a.onnx", "no such folder"),
     ):
         assert words in complaint(export, tmp_path / name, network, False)
-    assert "opset" in export(tmp_path / "a.onnx", predictor("finetune"), True)
+    assert "opset" in export(tmp_path / "a.onnx", network, True)
     monkeypatch.setattr("engine.prediction.export.TOLERANCE", 0.0)
-    said = complaint(export, tmp_path / "b.onnx", predictor("finetune"), False)
+    said = complaint(export, tmp_path / "b.onnx", network, False)
     assert "ONNX Runtime's results differ by" in said and not (tmp_path / "b.onnx").exists()
+    assert "this network can't be exported" in complaint(to_onnx, Unknown(), 4)
+    assert capfd.readouterr().out == ""  # of PyTorch's graph
 
 
 def test_the_page_tells_how_to_use_a_file_with_numpy_alone(tmp_path):
@@ -152,8 +160,6 @@ def test_the_page_tells_how_to_use_a_file_with_numpy_alone(tmp_path):
     network, image = predictor("finetune"), Image.open(tmp_path / "a.png")
     square, affine = Framing("stretch", SIDE).to_square(image)
     pixels = torch.from_numpy(np.array(square)).permute(2, 0, 1)[None] / 255
-    mean, std = (torch.tensor(values)[:, None, None] for values in (FRAME.mean, FRAME.std))
-    points, _ = network((pixels[..., CROP:-CROP, CROP:-CROP] - mean) / std)
-    expected = affine.inverse(CROP + (points[0].numpy() + 1) * (SIDE - 2 * CROP - 1) / 2)
+    points = affine.inverse(expected(network, pixels)[0][0])
     found = [float(word) for word in done.stdout.splitlines()[0].split()[2:4]]
-    assert np.abs(np.array(found) - expected[0]).max() < 0.02
+    assert np.abs(np.array(found) - points[0]).max() < 0.02

@@ -17,6 +17,7 @@ from engine.prediction.predictor import Predictor
 from engine.prediction.run import PredictionRun
 from engine.readouts.ridge import Ridge
 from models.encoders import build_random_encoder, freeze
+from tests.data_loader.layouts import complaint
 
 FRAME = Frame(["nose"], Framing("stretch", 64), 0, (0.5, 0.5, 0.5), (0.2, 0.2, 0.2))
 
@@ -37,7 +38,8 @@ def images(folder, count) -> ImageFiles:
 
 def run_of(source, entries):
     part = SimpleNamespace(readable=lambda: iter(entries))
-    return SimpleNamespace(source=source, part=part, frame=FRAME)
+    settings = SimpleNamespace(suggest=2)
+    return SimpleNamespace(source=source, part=part, frame=FRAME, settings=settings)
 
 
 def test_the_least_certain_images_are_drawn_the_least_first(tmp_path, monkeypatch):
@@ -54,22 +56,26 @@ def test_the_least_certain_images_are_drawn_the_least_first(tmp_path, monkeypatc
         assert np.array_equal(image, Image.open(tmp_path / f"{number}.png"))
 
 
-def test_the_less_certain_half_without_known_images(tmp_path):
-    source = ImageFiles(tmp_path, [Shown(f"{number}.png") for number in range(8)])
+def test_the_less_certain_half_of_some_images(monkeypatch):
     entries = [entry(number, abs(number - 4) / 10) for number in range(8)]
-    known = {source.path(5).resolve()}
-    half = pictures.less_certain_half(entries, source, known, least=2)
-    assert half == [4, 3, 2]  # of seven: 4 is the least certain, 5 is annotated
-    assert len(pictures.less_certain_half(entries, source, known, least=6)) == 6
-    assert pictures.less_certain_half([], source, known, least=6) == []
-
-
-def test_of_many_images_some_of_every_confidence(tmp_path, monkeypatch):
+    others = {0, 1, 2, 3, 4, 6, 7}  # 4 is the least certain
+    assert pictures.less_certain_half(entries, others, least=2) == [4, 3, 2]
+    assert len(pictures.less_certain_half(entries, others, least=6)) == 6
+    assert pictures.less_certain_half([], others, least=6) == []
+    # Of many images, some of every confidence.
     monkeypatch.setattr(pictures, "MOST_CANDIDATES", 10)
-    source = ImageFiles(tmp_path, [Shown(f"{number}.png") for number in range(100)])
     entries = [entry(number, number / 100) for number in range(100)]
-    assert pictures.less_certain_half(entries, source, set(), 3) == list(range(0, 50, 5))
-    assert len(pictures.less_certain_half(entries, source, set(), 20)) == 25
+    assert pictures.less_certain_half(entries, range(100), 3) == list(range(0, 50, 5))
+    assert len(pictures.less_certain_half(entries, range(100), 20)) == 25
+
+
+def test_annotated_images_are_found_by_where_they_lie(tmp_path):
+    (tmp_path / "a").mkdir()
+    source = ImageFiles(tmp_path / "a", [Shown(f"{number}.png") for number in range(3)])
+    annotated = ImageFiles(tmp_path, [Shown("a/../a/1.png"), Shown("2.png")])
+    assert pictures.not_annotated(source, annotated) == [0, 2]
+    assert pictures.not_annotated(source, None) == [0, 1, 2]
+    assert "all images are annotated" in complaint(pictures.not_annotated, source, source)
 
 
 @pytest.mark.parametrize("is_begun", [False, True])
@@ -82,7 +88,7 @@ def test_what_most_others_look_like_is_suggested_first(tmp_path, monkeypatch, is
     entries = [entry(number, 0.9 if number < 4 else number / 10) for number in range(8)]
     path = tmp_path / "suggested.txt"
     annotated = known if is_begun else None
-    found = pictures.suggest_images(run_of(source, entries), source, annotated, 2, path)
+    found = pictures.suggest_images(run_of(source, entries), source, range(8), annotated, path)
     assert found == (["4.png", "6.png"] if is_begun else ["5.png", "4.png"])
     assert path.read_text().splitlines() == found
 
