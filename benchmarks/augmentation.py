@@ -6,7 +6,7 @@ tests/data_loader/views/test_batch_views.py compares their pixels.
 
 import torch
 
-from benchmarks.literal import PairDataset
+from benchmarks.literal import published_views
 from benchmarks.measure import CROP, SIZE, batch_views, build_parser, compare, decoded
 from engine.run.settings import choose_device
 
@@ -19,10 +19,11 @@ def main() -> None:
     count, size, crop = args.batch_size, args.image_size, args.image_crop
     device = choose_device(args.device, None)
     dataset, squares, images = decoded(args.data_folder, count, size, crop)
-    published, whole, generator = PairDataset(dataset), batch_views(dataset), torch.Generator()
+    published, whole = published_views(dataset), batch_views(dataset)
+    generator = torch.Generator()
     images = images.to(device)
     ways = {
-        "published": lambda: torch.stack([published.view(square) for square in squares]),
+        "published": lambda: torch.stack([published(square) for square in squares]),
         "one by one": lambda: torch.stack([dataset.view(square) for square in squares]),
         f"whole batch, {device.type}": lambda: whole(images, generator),
     }

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torchvision.models.feature_extraction import create_feature_extractor
 
 from benchmarks.measure import build_parser, compare, decoded
-from benchmarks.steps import DENSE_DIM, SIDE, as_items, build_dense, dense_contrast, take_steps
+from benchmarks.steps import DENSE_DIM, SIDE, as_items, build_dense, contrast_places, take_steps
 
 PLACES = 48  # of each view
 STAGES = [f"layer{stage}" for stage in range(1, 5)]
@@ -26,7 +26,7 @@ def main() -> None:
     _, _, squares = decoded(args.data_folder, args.images)
     batches = as_items(squares.split(args.batch_size))
     ways = {
-        "the trial, float32": take_steps(dense_contrast(Trial(args.model), PLACES), batches),
+        "the trial, float32": take_steps(contrast_places(Trial(args.model), PLACES), batches),
         "ours, float32": take_steps(build_dense(args.model), batches),
         "ours, bf16": take_steps(build_dense(args.model), batches, amp="bf16"),
     }

@@ -1,38 +1,32 @@
-"""The published random views [spec 6], by torchvision's transforms: the oracle for ours.
-
-Letters: V the side of a view.
-"""
+"""The published random views [spec 6], by torchvision's transforms: the oracle for ours."""
 
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 import torchvision.transforms as tv_transforms
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import Dataset
 
-from data_loader.geometry import centre_crop
+from data_loader.items import Items
 from data_loader.landmark_dataset import LandmarkDataset
 
 
-class PairDataset(Dataset):
-    """Two views of each image, (6, V, V): decoded and resized anew, by torchvision's transforms."""
+def published_pairs(dataset: LandmarkDataset) -> Items:
+    """Return two views of each image, (6, V, V): decoded and resized anew."""
+    return Items(dataset, partial(_pair, dataset, published_views(dataset)))
 
-    def __init__(self, dataset: LandmarkDataset) -> None:
-        self.dataset = dataset
-        self.transform = published_view(dataset.imwidth, 0.2, dataset.mean, dataset.std)
 
-    def __len__(self) -> int:
-        return len(self.dataset)
+def _pair(dataset: LandmarkDataset, view: Callable[[Image.Image], Tensor], index: int) -> Tensor:
+    square, _ = dataset.base_item(index)
+    return torch.cat([view(square), view(square)])
 
-    def __getitem__(self, index: int) -> Tensor:
-        square, _ = self.dataset.base_item(index)
-        return torch.cat([self.view(square), self.view(square)])
 
-    def view(self, square: Image.Image) -> Tensor:
-        """Return a random view (3, V, V) of a square."""
-        return centre_crop(self.transform(square), self.dataset.crop)
+def published_views(dataset: LandmarkDataset) -> tv_transforms.Compose:
+    """Return the transforms from a square to a random view (3, V, V)."""
+    whole = published_view(dataset.imwidth, 0.2, dataset.mean, dataset.std)
+    return tv_transforms.Compose([whole, tv_transforms.CenterCrop(dataset.side)])
 
 
 def published_view(

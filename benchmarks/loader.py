@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from benchmarks.literal import PairDataset
+from benchmarks.literal import published_pairs
 from benchmarks.measure import CROP, SIZE, build_parser, compare, images_of, largest_difference
 from data_loader.storage.image_cache import cache_images
 
@@ -34,7 +34,7 @@ def main() -> None:
             yield item(index)
 
     items: dict[str, Callable[[int], Tensor]] = {
-        "published": PairDataset(decoding).__getitem__,
+        "published": published_pairs(decoding).__getitem__,
         "ours, no cache": lambda index: decoding.pair_item(index).views,
         "ours, image cache": lambda index: cached.pair_item(index).views,
     }

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader
 
-from benchmarks.literal import PairDataset
+from benchmarks.literal import published_pairs
 from benchmarks.measure import (
     CROP,
     SIZE,
@@ -84,7 +84,7 @@ def on_threads(threads: int, epoch: Epoch) -> None:
 
 def literal_epoch(dataset: LandmarkDataset, model: str, batch_size: int, workers: int) -> Epoch:
     """Return a function that trains for an epoch as published [spec 4]."""
-    device, pairs, keep = choose_device("auto", None), PairDataset(dataset), workers > 0
+    device, pairs, keep = choose_device("auto", None), published_pairs(dataset), workers > 0
     loader = DataLoader(pairs, batch_size, True, num_workers=workers, persistent_workers=keep)
     moco, criterion = build_moco(model, device), NCESoftmaxLoss()
     query, key = (m.to(memory_format=torch.contiguous_format) for m in (moco.query, moco.key))

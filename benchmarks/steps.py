@@ -50,10 +50,10 @@ def build_dense(
 
     encoder = cast(InsResNet, build_random_encoder(model, SIDE, 0))
     accelerate(encoder.to(device), compiled=compiled, recompute=recompute)
-    return dense_contrast(DenseEmbedding(encoder, DENSE_DIM).to(device).train(), places=256)
+    return contrast_places(DenseEmbedding(encoder, DENSE_DIM).to(device).train(), count=256)
 
 
-def dense_contrast(embedding: Any, places: int) -> Objective:
+def contrast_places(embedding: Any, count: int) -> Objective:
     """Return the objective of `train_dense.py` for an embedding and a number of queries."""
     from data_loader.views.dense_views import DenseViews
     from data_loader.views.similarity import Spread
@@ -62,7 +62,7 @@ def dense_contrast(embedding: Any, places: int) -> Objective:
     optimizer = torch.optim.AdamW(embedding.parameters(), 0.001, fused=True)
     views = DenseViews(SIZE, CROP, FACE_MEAN, FACE_STD, Spread())
     how = {"detail": 0.0, "temperature": 0.1, "radius": 0.12}
-    return DenseContrast(embedding, optimizer, views, places=places, **how)
+    return DenseContrast(embedding, optimizer, views, places=count, **how)
 
 
 def take_steps(
