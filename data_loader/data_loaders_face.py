@@ -143,8 +143,6 @@ class AFLW(FaceDataset):
         names = read_names(list_path)
         mat_path = root / f"aflw_{split}_keypoints.mat"
         mat = read_mat(mat_path, {"gt": (len(names), 5, 2), "hw": (len(names), 2)}, absent={"gt"})
-        if (mat["hw"] <= 0).any():
-            raise InputError(f"{mat_path}: 'hw' holds a height or width that isn't positive")
         names = self.check_listed(root / "output", names, list_path)
         keypoints = mat["gt"][:, :, ::-1]  # stored y before x
         check_points(mat_path, names, keypoints, mat["hw"][:, ::-1])

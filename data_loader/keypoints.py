@@ -14,7 +14,6 @@ from PIL import Image
 from torch import Tensor
 
 from data_loader.folder import OwnImages, count_turned
-from data_loader.framing import box_or_none
 from data_loader.geometry import denormalize_points
 from data_loader.instances import boxes_of, flip_order, spans_of
 from data_loader.landmark_dataset import LandmarkDataset
@@ -84,6 +83,7 @@ class Keypoints(OwnImages, LandmarkDataset):
             do_augmentations=False,
             **options,
         )
+        self._mask_cut_off()
 
     def read(self, root: Path, train: bool) -> tuple[Path, list[str], dict[str, np.ndarray]]:
         """Take the instances of the table that have a point, see `Keypoints`."""
@@ -116,40 +116,32 @@ class Keypoints(OwnImages, LandmarkDataset):
                 f"{self}: {several:,} images show several instances and are taken whole: which of "
                 "them is meant can't be told; give boxes, or --box points"
             )
-        return self._without_cut_off(root, filenames, annotations)
+        return root, filenames, annotations
 
-    def _without_cut_off(
-        self, root: Path, filenames: list[str], annotations: dict[str, np.ndarray]
-    ) -> tuple[Path, list[str], dict[str, np.ndarray]]:
+    def _mask_cut_off(self) -> None:
         """Mask points of training images that the network doesn't see; count those of others."""
-        visible, shown = annotations["visible"], np.ones_like(annotations["visible"])
-        for row, (width, height) in enumerate(annotations["sizes"].tolist()):
+        visible, shown = self.annotations["visible"], np.ones_like(self.annotations["visible"])
+        for row, (width, height) in enumerate(self.annotations["sizes"].tolist()):
             try:
-                box = box_or_none(annotations["boxes"][row])
                 if width:  # 0 of a bad image
-                    affine = self.framing.affine((width, height), box)
-                    points_px = affine(annotations["keypoints"][row]) - self.crop  # (A, 2)
+                    points_px = self.square_points((width, height), row) - self.crop  # (A, 2)
                     shown[row] = np.all((points_px > -1) & (points_px < self.side), axis=-1)
             except ImageError:  # a box beside its image: said, with the file, when it is needed
                 continue
         if not (cut_off := int((visible & ~shown).sum())):
-            return root, filenames, annotations
+            return
         how = f"{cut_off:,} of {visible.sum():,} points lie beyond what the network sees"
-        if self.split_name != "train":
-            self.notices.append(
-                f"{self}: {how} (see --fit, --image_crop): judged, but can't be found"
-            )
-            return root, filenames, annotations
-        self.notices.append(f"{self}: {how} (see --fit, --image_crop), masked")
-        visible = visible & shown
-        kept = np.flatnonzero(visible.any(axis=1))
-        if not len(kept):
-            raise InputError(
-                f"{root}: all points lie beyond what the network sees (--fit {self.fit})"
-            )
-        annotations = {name: rows[kept] for name, rows in annotations.items()}
-        annotations["visible"] = visible[kept]
-        return root, [filenames[row] for row in kept], annotations
+        is_training = self.split_name == "train"
+        what = ", masked" if is_training else ": judged, but can't be found"
+        self.notices.append(f"{self}: {how} (see --fit, --image_crop){what}")
+        if is_training:
+            self.annotations["visible"] = visible & shown
+            kept = np.flatnonzero(self.annotations["visible"].any(axis=1)).tolist()
+            if not kept:
+                raise InputError(
+                    f"{self.folder}: all points lie beyond what the network sees (--fit {self.fit})"
+                )
+            self.select(kept)
 
     def _sizes(self, root: Path, filenames: list[str], kept: np.ndarray) -> np.ndarray:
         """Return each image's width and height (N, 2), 0 if it is bad and to be skipped."""

@@ -6,6 +6,7 @@ Letters: W the side of the network input.
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -131,13 +132,9 @@ class VideoFrames:
 
     def open(self, indices: list[int]) -> Iterator[tuple[int, Image.Image]]:
         """Yield the frames of ascending numbers, with these."""
-        wanted = set(indices)
-        for index, image in enumerate(read_frames(self.path)):
-            if index in wanted:
-                yield index, image
-                wanted.remove(index)
-            if not wanted:
-                return
+        wanted, last = set(indices), max(indices, default=-1)
+        frames = islice(enumerate(read_frames(self.path)), last + 1)
+        yield from (frame for frame in frames if frame[0] in wanted)
 
     def identity(self) -> list[str]:
         """Return what tells this video from others."""

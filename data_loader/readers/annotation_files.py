@@ -10,6 +10,7 @@ import math
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -200,16 +201,12 @@ def replace_backslashes(folder: Path, filenames: list[str]) -> list[str]:
 
 def check_images(folder: Path, filenames: list[str], source: Path) -> None:
     """Raise an `InputError` if a listed image isn't there; one listing of each folder."""
-    present: dict[Path, set[str]] = {}
-    for name in filenames:
-        path = folder / name
-        if path.parent not in present:
-            # os.path.isdir is False, where Path.is_dir raises, for a name too long to be one.
-            if not os.path.isdir(path.parent):
-                raise InputError(f"{path.parent}: no such folder; {source} names images in it")
-            try:
-                present[path.parent] = set(os.listdir(path.parent))
-            except OSError as error:
-                raise InputError(f"{path.parent}: {error.strerror}") from None
-        if path.name not in present[path.parent]:
+    listed = cache(lambda parent: set(os.listdir(parent)))
+    for path in (folder / name for name in filenames):
+        try:
+            found = path.name in listed(path.parent)
+        except (OSError, ValueError) as error:  # the latter for a name that can't be one
+            why = error.strerror if isinstance(error, PermissionError) else "no such folder"
+            raise InputError(f"{path.parent}: {why}; {source} names images in it") from None
+        if not found:
             raise InputError(f"{path}: no such image; {source} names it")

@@ -319,7 +319,7 @@ def test_an_absent_or_empty_root_is_named(tmp_path, cls):
         ({"gt": np.ones((5, 2, 5)), "hw": np.ones((5, 2))}, "(5, 2, 5)"),
         ({"gt": np.ones((5, 5, 2)) * (np.nan, 1), "hw": np.ones((5, 2))}, "one coordinate alone"),
         ({"gt": np.ones((5, 5, 2)), "hw": np.full((5, 2), np.nan)}, "finite"),
-        ({"gt": np.ones((5, 5, 2)), "hw": np.zeros((5, 2))}, "positive"),
+        ({"gt": np.ones((5, 5, 2)), "hw": np.zeros((5, 2))}, "size of 0 x 0"),
         ({"gt": np.full((5, 5, 2), 9.0), "hw": np.ones((5, 2))}, "point 1 of train_9.jpg is at"),
     ],
 )
