@@ -180,7 +180,6 @@ def main() -> None:
     waiting = f"{args.out}: waiting for another program, or a run it left behind"
     with writing(args.out):
         lock = acquire_lock(args.out / ".lock", waiting, partial(print, flush=True))
-    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # as Ctrl-C does
     with lock:
         # Looked at again: another reproduce.py may have worked there until now.
         look(wanted, args.overwrite)
@@ -231,4 +230,6 @@ def print_commands(jobs: list[Job]) -> None:
 
 
 if __name__ == "__main__":
+    # It ends the program as Ctrl-C does, so that the run under way is asked to end, too.
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     run_script(main)

@@ -5,8 +5,9 @@ Letters: B images, A landmarks, P principal components, h and w rows and columns
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from PIL import Image
@@ -183,85 +184,58 @@ def run_visualization(
         if settings.page is not None and content is not None:
             held_in, landmarks = str(settings.ckpt_path), dataset.num_landmarks
             calibration = read_calibration(held_in, content, landmarks, log)
-        found = predict_images(settings, readout, loader, dataset, draw, calibration)
-        words = score(found.batches, torch.cat(found.own))
-        show_landmarks(settings, dataset, found, words, legend, log)
-
-
-class Found(NamedTuple):
-    """What was found in all images.
-
-    Attributes:
-        batches: the landmarks, with the true ones.
-        own: the readout's own confidence (B, A) in [0, 1] of each batch, or NaN.
-        confidence: the same, calibrated where that can be done.
-        drawings: of the first images.
-    """
-
-    batches: Compared
-    own: list[Tensor]
-    confidence: list[Tensor]
-    drawings: list[Image.Image]
+        drawn = partial(draw, settings.vis_path) if settings.vis_keypoints else None
+        batches, own, confidence, drawings = predict_images(
+            readout, loader, dataset, calibration, drawn
+        )
+        words = score(batches, own)
+        log.line(f"{len(dataset)} test images: {words}")
+        if settings.vis_keypoints:
+            path = settings.vis_path / "contact_sheet.png"
+            save_png(sheet(drawings, SHEET_COLUMNS, f"{legend}; {words}"), path)
+            log.line(f"landmarks of the first images: {path}")
+        if settings.page is not None:
+            predicted = torch.cat([pred for pred, _, _ in batches])
+            records = progress(dataset_records(dataset, predicted, confidence), "writing the page")
+            names, title = dataset.point_names, str(dataset)
+            page = write_page(settings.page, records, names=names, title=title, about=words)
+            log.line(f"page of {len(dataset)} images: {page}")
 
 
 @torch.no_grad()
 def predict_images(
-    settings: VisualizationSettings,
     readout: Readout,
     loader: DataLoader,
     dataset: LandmarkDataset,
-    draw: Draw,
     calibration: Calibration | None,
-) -> Found:
-    """Return the landmarks of all images, of which the first ones are drawn if that is wished."""
-    found = Found([], [], [], [])
+    draw: Callable[..., list[Image.Image]] | None,
+) -> tuple[Compared, Tensor, Tensor, list[Image.Image]]:
+    """Return the landmarks of all images, and drawings of the first ones, with ``draw``.
+
+    Returns:
+        The landmarks of each batch, with the true ones; the readout's own confidence (N, A) in
+        [0, 1], or NaN; the same, calibrated where that can be done; the drawings.
+    """
+    batches: Compared = []
+    owns, confidences = [], []
+    shown: list[Image.Image] = []
     device = next(readout.encoder.parameters()).device
     for batch in progress(loader, "predicting"):
         features = encode(readout.encoder, batch.image.to(device), readout.sees)
         pred, own = (part.cpu() for part in readout(features))
-        found.own.append(own)
         confidence = own
         if calibration is not None:
             if own.isnan().all():  # the readout tells it by another way alone
                 confidence = readout.with_confidence(features).confidence.cpu()
             confidence = calibration(confidence)
-        found.batches.append((pred, batch.points_norm, batch.visible))
-        found.confidence.append(confidence)
-        if settings.vis_keypoints and len(found.batches) <= DRAWN_BATCHES:
+        batches.append((pred, batch.points_norm, batch.visible))
+        owns.append(own)
+        confidences.append(confidence)
+        if draw is not None and len(batches) <= DRAWN_BATCHES:
             images = dataset.denormalize(batch.image)
-            for index, image, *points in zip(
-                batch.index.tolist(), images, *found.batches[-1], strict=True
-            ):
-                drawings = draw(settings.vis_path, index, image, *points)
-                found.drawings.extend(drawings[: SHEET_IMAGES - len(found.drawings)])
-    return found
-
-
-def show_landmarks(
-    settings: VisualizationSettings,
-    dataset: LandmarkDataset,
-    found: Found,
-    words: str,
-    legend: str,
-    log: RunLog,
-) -> None:
-    """Write the contact sheet, the page or both; ``words`` say how good the predictions are."""
-    log.line(f"{len(dataset)} test images: {words}")
-    if settings.vis_keypoints:
-        path = settings.vis_path / "contact_sheet.png"
-        save_png(sheet(found.drawings, SHEET_COLUMNS, f"{legend}; {words}"), path)
-        log.line(f"landmarks of the first images: {path}")
-    if settings.page is not None:
-        predicted = torch.cat([pred for pred, _, _ in found.batches])
-        records = dataset_records(dataset, predicted, torch.cat(found.confidence))
-        page = write_page(
-            settings.page,
-            progress(records, "writing the page"),
-            names=dataset.point_names,
-            title=str(dataset),
-            about=words,
-        )
-        log.line(f"page of {len(dataset)} images: {page}")
+            for item in zip(batch.index.tolist(), images, *batches[-1], strict=True):
+                shown += draw(*item)[: SHEET_IMAGES - len(shown)]
+    return batches, torch.cat(owns), torch.cat(confidences), shown
 
 
 def find_readout(settings: VisualizationSettings) -> tuple[type[Readout], dict | None]:
@@ -276,19 +250,18 @@ def find_readout(settings: VisualizationSettings) -> tuple[type[Readout], dict |
     if settings.page is not None:
         check_page(settings.page)
     kind = None if settings.regressor == AUTO else READOUTS[settings.regressor]
-    if kind is not None:
-        check_own_maps(kind, settings.projection)
+    content = None
     if settings.ckpt_path is not None:
         kind, content = read_readout(settings.ckpt_path, kind)
-        check_own_maps(kind, settings.projection)
-        return kind, content
-    if kind is not None and kind.trains_encoder:
+    elif kind is not None and kind.trains_encoder:
         flag = f"--regressor {settings.regressor}"
         raise InputError(f"{flag}: give its checkpoint by --ckpt_path FILE")
-    if settings.finds_landmarks and not settings.random_network:
+    elif settings.finds_landmarks and not settings.random_network:
         flag = "--vis_keypoints" if settings.vis_keypoints else "--page"
         raise InputError(f"{flag} needs the regressor: give --ckpt_path FILE")
-    return kind or PublishedReadout, None
+    kind = kind or PublishedReadout
+    check_own_maps(kind, settings.projection)
+    return kind, content
 
 
 def load_readout(

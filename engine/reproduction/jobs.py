@@ -41,11 +41,13 @@ ROOTS = {
     "AFLW": ("face_datasets/aflw/aflw_release-2", "aflw/aflw_release-2", "aflw"),
     "ThreeHundredW": ("face_datasets/300w/300w", "300w/300w", "300w"),
     "CUB": ("CUB_200_2011", "CUB-200-2011", "cub"),
+    "InatAve": ("inat",),
 }
 # [ref: README of the published code, "Train MoCo"]
 PUBLISHED: Options = {"batch_size": 256, "num_workers": 12, "nce_k": 4096, "cosine": True}
 CELEBA: Options = {"dataset": "CelebA", "image_size": 136, "image_crop": 20}
 INAT: Options = {"dataset": "InatAve", "image_size": 96, "image_crop": 0}
+INAT_LIST = "inat_aves_100K.txt"  # as datasets/download.py names it
 CHECKPOINTS = 5  # [ours] a run: at most a fifth of it is lost when it is interrupted
 FINISHED, INTERRUPTED, MISSING = "finished", "interrupted", "missing"
 OTHER = "run with other options"
@@ -220,15 +222,11 @@ def find_encoder(job: Job, run: Run, settings: Settings) -> None:
     if model in given:
         job.needed, job.complaint = Path(given[model]), f"{flag}{given[model]}: no such file"
         return
-    options = {**PUBLISHED, "epochs": 800, "model": model, **(INAT if is_birds else CELEBA)}
-    if is_birds:
-        images = settings.data / "inat"
-        # As datasets/download.py names it.
-        options |= {"data_folder": images, "imagelist": images / "inat_aves_100K.txt"}
-    else:
-        options["data_folder"] = settings.root("CelebA")
-    name = f"moco_{options['dataset']}_{model}"
-    options |= {"model_name": name, "model_path": settings.out}
+    images = INAT if is_birds else CELEBA
+    name, root = f"moco_{images['dataset']}_{model}", settings.root(images["dataset"])
+    options = {**PUBLISHED, "epochs": 800, "model": model, **images, "data_folder": root}
+    options |= {"imagelist": root / INAT_LIST if is_birds else None, "model_name": name}
+    options["model_path"] = settings.out
     job.needed = settings.out / name / "ckpt_epoch_800.pth"
     job.complaint = (
         f"no encoder for {run.name}: give {flag}FILE (published ones: see datasets/download.py), "

@@ -1,7 +1,7 @@
 """Runs killed at random moments end in the bits of a run that was never killed.
 
 ``KILLS=40 pytest -s tests/kill`` kills each kind of run that often; once by default, and then
-train_dense.py, which saves by the function of train_moco.py, with --slow alone.
+pre-training, of which tests/distributed kills ranks, with --slow alone.
 """
 
 import os
@@ -67,7 +67,11 @@ LIKE_ANOTHER = () if "KILLS" in os.environ else pytest.mark.slow
 
 @pytest.mark.parametrize(
     "script",
-    ["train_moco.py", pytest.param("train_dense.py", marks=LIKE_ANOTHER), "eval_face.py"],
+    [
+        pytest.param("train_moco.py", marks=LIKE_ANOTHER),
+        pytest.param("train_dense.py", marks=LIKE_ANOTHER),
+        "eval_face.py",
+    ],
 )
 def test_killed_runs_end_in_the_same_bits(faces, tmp_path, script):
     whole = start_named(script, faces, tmp_path, "whole")

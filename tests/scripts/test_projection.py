@@ -1,5 +1,6 @@
 """A projection of a frozen encoder's hypercolumn, from its training to what finds landmarks."""
 
+import argparse
 import json
 
 import pytest
@@ -180,6 +181,8 @@ def test_freezing_needs_an_encoder(faces, tmp_path):
     assert "--freeze: give the encoder that is frozen: --init FILE" in done.err
 
 
-def test_a_fine_tuned_encoder_isnt_projected(faces, trained):
-    done = draw(faces, trained, *WHOLE, "--regressor", "finetune", "--ckpt_path", "none.pth")
+@pytest.mark.parametrize("regressor", ["finetune", "auto"])
+def test_a_fine_tuned_encoder_isnt_projected(faces, trained, regressor):
+    save_checkpoint(trained / "tuned.pth", {"opt": argparse.Namespace(), "heatmaps": {}})
+    done = draw(faces, trained, *WHOLE, "--regressor", regressor, "--ckpt_path", "tuned.pth")
     assert done.status == 2 and "current.pth: not with --regressor finetune" in done.err
