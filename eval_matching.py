@@ -26,7 +26,7 @@ from data_loader.loaders import add_loader_arguments, build_loader, worker_notic
 from engine.features.encoder_loading import EncoderSettings, load_frozen_encoder, use_colours
 from engine.run.settings import (
     add_device_arguments,
-    add_log_argument,
+    add_shared_arguments,
     choose_device,
     plain_options,
     record_options,
@@ -63,7 +63,7 @@ def build_parser() -> ArgumentParser:
         help="folder of the results; those of an earlier run are replaced",
     )
     allow_change("out")
-    add_log_argument(add_device_arguments(parser))
+    add_shared_arguments(add_device_arguments(parser), "log_path")
     return parser
 
 

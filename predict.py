@@ -45,9 +45,7 @@ from engine.prediction.windows import (
 )
 from engine.readouts.kinds import add_readout_argument
 from engine.run.settings import (
-    add_device_argument,
-    add_gpu_argument,
-    add_overwrite_argument,
+    add_shared_arguments,
     choose_device,
     describe_device,
 )
@@ -81,7 +79,7 @@ def build_parser() -> ArgumentParser:
     group.add_argument(
         "--out", type=Path, metavar="FILE", help="the results; the ending says the format"
     )
-    add_overwrite_argument(group)
+    add_shared_arguments(group, "overwrite")
     group.add_argument(
         "--draw",
         type=positive_int,
@@ -109,8 +107,7 @@ def build_parser() -> ArgumentParser:
     )
     add_loader_arguments(parser, batch_size=32, num_workers=8)
     group = parser.add_argument_group("machine")
-    add_device_argument(group)
-    add_gpu_argument(group)
+    add_shared_arguments(group, "device", "gpu")
     return parser
 
 

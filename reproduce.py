@@ -50,7 +50,7 @@ from engine.reproduction.jobs import (
     with_pretrainings,
 )
 from engine.reproduction.tables import write_curves, write_tables
-from engine.run.settings import add_device_argument
+from engine.run.settings import add_shared_arguments
 from utils.arguments import ArgumentParser, fraction, natural, positive_int
 from utils.errors import InputError
 from utils.files import writing
@@ -101,7 +101,7 @@ def build_parser() -> ArgumentParser:
     switch("--random_network", help="untrained encoders in place of given ones, for a smoke run")
     switch("--overwrite", help="redo the runs that --out holds with other options, in place")
     group = parser.add_argument_group("machine")
-    add_device_argument(group)
+    add_shared_arguments(group, "device")
     text = "processes that read images, in each run"
     group.add_argument("--num_workers", type=natural, default=8, metavar="N", help=text)
     add_choice_arguments(parser)

@@ -98,23 +98,17 @@ def use_colours(encoder: nn.Module, *datasets: ImageSet, noted_in: str | None = 
 
 
 def colours_of(encoder: nn.Module, noted_in: str | None) -> tuple[Colours, Colours] | None:
-    """Return the mean and standard deviation that an encoder is used to; see `use_colours`."""
-    colours = read_colours(noted_in) if noted_in is not None else None
-    return colours or next(((n.mean, n.std) for n in timm_encoders(encoder)), None)
-
-
-def read_colours(path: str) -> tuple[Colours, Colours] | None:
-    """Return the mean and standard deviation that an encoder's checkpoint notes, if it does.
+    """Return the mean and standard deviation that an encoder is used to; see `use_colours`.
 
     Raises:
-        InputError: if they are no colours.
+        InputError: if what the checkpoint notes are no colours.
     """
-    if Path(path).suffix == ".safetensors":
-        return None
-    content = load_checkpoint(path, ())
-    noted = content.get("colours") if isinstance(content, dict) else None
+    noted = None
+    if noted_in is not None and Path(noted_in).suffix != ".safetensors":
+        content = load_checkpoint(noted_in, ())
+        noted = content.get("colours") if isinstance(content, dict) else None
     if noted is None:
-        return None
+        return next(((n.mean, n.std) for n in timm_encoders(encoder)), None)
     try:
         red, green, blue = zip(noted["mean"], noted["std"], strict=True)
         mean, std = np.array([red, green, blue], dtype=np.float64).T.tolist()
@@ -122,7 +116,7 @@ def read_colours(path: str) -> tuple[Colours, Colours] | None:
             raise ValueError("out of range")
     except (KeyError, TypeError, ValueError):
         raise InputError(
-            f"{path}: its colours are no mean and standard deviation of three"
+            f"{noted_in}: its colours are no mean and standard deviation of three"
         ) from None
     return as_colours(mean), as_colours(std)
 
@@ -204,12 +198,12 @@ def read_encoder_state(path: str, encoder: nn.Module, name: str, log: RunLog) ->
     if prefix not in (stem, "module.") or (prefix == "module." and stem):
         under = f"under {prefix}" if prefix else "without a prefix"
         log.line(f"{path}: the weights {under} are taken as {name}'s")
-    head = [key for key in {**own, **mapped} if key.startswith(f"{stem}fc.")]
-    if stem and any(
-        key not in mapped or key not in own or getattr(mapped[key], "shape", None) != own[key].shape
-        for key in head
-    ):
+    heads = [
+        {key: getattr(v, "shape", None) for key, v in held.items() if key.startswith(f"{stem}fc.")}
+        for held in (own, mapped)
+    ]
+    if stem and heads[0] != heads[1]:
         log.line(f"{path}: its head (fc) doesn't fit {name}'s and is ignored")
-        mapped = {key: value for key, value in mapped.items() if key not in head}
-        mapped |= {key: own[key] for key in head if key in own}
+        mapped = {key: value for key, value in mapped.items() if key not in heads[1]}
+        mapped |= {key: own[key] for key in heads[0]}
     return mapped

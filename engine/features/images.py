@@ -53,18 +53,11 @@ class Encoding:
 
 @dataclass(eq=False)
 class EncodedImages(ABC):
-    """N images in batches of features, in an order of its own each epoch.
-
-    Args:
-        dataset: the images.
-        sampler: picks them by number.
-        batch_size: of all batches but the last, which may be smaller.
-        encoding: makes their features.
-    """
+    """N images in batches of features, in an order of its own each epoch."""
 
     dataset: LandmarkDataset
-    sampler: SeededSampler
-    batch_size: int
+    sampler: SeededSampler  # of the images' numbers
+    batch_size: int  # the last batch may be smaller
     encoding: Encoding
 
     def __post_init__(self) -> None:
@@ -191,15 +184,10 @@ def stored_as(maps: Sequence[Tensor]) -> list[Tensor]:
 
 
 def features_key(dataset: LandmarkDataset, chosen: Sequence[int], encoding: Encoding) -> str:
-    """Return a hash of all that features depend on.
+    """Return a hash of all that the features of a data set's chosen images depend on.
 
-    The images count by their files' content: reading them costs far less than encoding them,
+    The images count by their files' content, too: reading them costs far less than encoding them,
     and an image that changed under its old name, size or date is noticed.
-
-    Args:
-        dataset: unwarped images; their names, annotations and frame count too.
-        chosen: the places of those that are encoded.
-        encoding: makes the features.
     """
     numbers, shape = encoding.levels
     facts: dict[str, object] = {

@@ -42,7 +42,7 @@ from engine.readouts.kinds import (
 )
 from engine.readouts.published import PublishedReadout
 from engine.readouts.readout import Readout
-from engine.run.settings import add_device_arguments, add_log_argument, choose_device
+from engine.run.settings import add_device_arguments, add_shared_arguments, choose_device
 from models.calibration import Calibration
 from models.encoders import (
     Encoder,
@@ -104,7 +104,7 @@ def add_visualization_arguments(parser: ArgumentParser) -> None:
     add_kind_argument(group)
     add_loader_arguments(parser, batch_size=32, num_workers=32)
     add_encoder_arguments(parser, layer=3)
-    add_log_argument(add_device_arguments(parser))
+    add_shared_arguments(add_device_arguments(parser), "log_path")
     add_ignored_arguments(parser, **training_flags())
 
 

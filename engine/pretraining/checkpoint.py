@@ -3,10 +3,9 @@
 import argparse
 import math
 import signal
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -80,58 +79,6 @@ class Position:
         self.totals.zero_()
 
 
-class State(NamedTuple):
-    """All that a step changes."""
-
-    objective: Objective
-    descent: Descent
-    position: Position
-
-
-def save_run(
-    run: RunSettings,
-    order: str,
-    state: State,
-    notes: Mapping[str, object],
-    kept: bool = False,
-) -> None:
-    """Write ``current.pth``, and the epoch's own file if it is to be kept [spec 7].
-
-    ``epoch`` counts whole epochs, as the published code reads it; what stands under ``progress``
-    belongs to the one after. The first rank writes, after all have compared what they hold.
-    ``notes`` are entries of whom the encoder is handed to, see `ImageSet.noted_colours`.
-
-    Raises:
-        RuntimeError: if the ranks don't hold the same.
-    """
-    objective, descent, position = state
-    # BatchNorm's statistics are each rank's own; the queue has to be the same in all.
-    modules = objective.modules
-    broadcast_buffers(*(m for m in modules.values() if not isinstance(m, MemoryMoCo)))
-    check_identical(**modules)
-    if not is_first_rank():
-        return
-    content = {
-        "opt": run.options,
-        "order": order,
-        **{entry: module.state_dict() for entry, module in modules.items()},
-        "epoch": position.epochs,
-        "optimizer": objective.optimizer.state_dict(),
-        **objective.numbers(),
-        "scaler": descent.scaler.state_dict(),
-        "progress": {
-            "steps": position.steps,
-            "images": position.images,
-            "totals": position.totals,
-        },
-        "random_states": random_states(),
-        **notes,
-    }
-    if kept:
-        save_checkpoint(run.folder / f"ckpt_epoch_{position.epochs}.pth", content)
-    save_current(run.folder, content, run.keep_last)
-
-
 def add_save_argument(group: argparse._ArgumentGroup) -> None:
     """Declare how often a run is saved within an epoch."""
     group.add_argument(
@@ -144,77 +91,110 @@ def add_save_argument(group: argparse._ArgumentGroup) -> None:
     allow_change("save_minutes")
 
 
-class PeriodicSave:
-    """Save within an epoch when minutes have passed, and before an interruption ends the run."""
+@dataclass(eq=False)
+class State:
+    """All that a step changes, and the files that keep it."""
 
-    def __init__(
-        self, save: Callable[[], None], minutes: float, interruption: Interruption
-    ) -> None:
-        self.save, self.seconds, self.interruption = save, 60 * minutes, interruption
-        self.watch = Stopwatch()
+    run: RunSettings  # whose folder it is, and whose options are noted
+    order: str  # what an epoch's order depends on, see `ImageSet.order_name`
+    notes: Mapping[str, object]  # for users of the encoder, see `ImageSet.noted_colours`
+    objective: Objective
+    descent: Descent
+    position: Position
+    watch: Stopwatch = field(default_factory=Stopwatch)  # since a save within an epoch
 
-    def after_step(self, position: Position) -> None:
-        """Save if it is time to, or end the run if it is interrupted; call it in all ranks.
+    def save(self, kept: bool = False) -> None:
+        """Write ``current.pth``, and the epoch's own file if it is to be kept [spec 7].
+
+        ``epoch`` counts whole epochs, as the published code reads it; what stands under
+        ``progress`` belongs to the one after. The first rank writes, after all have compared what
+        they hold.
+
+        Raises:
+            RuntimeError: if the ranks don't hold the same.
+        """
+        run, position, modules = self.run, self.position, self.objective.modules
+        # BatchNorm's statistics are each rank's own; the queue has to be the same in all.
+        broadcast_buffers(*(m for m in modules.values() if not isinstance(m, MemoryMoCo)))
+        check_identical(**modules)
+        if not is_first_rank():
+            return
+        content = {
+            "opt": run.options,
+            "order": self.order,
+            **{entry: module.state_dict() for entry, module in modules.items()},
+            "epoch": position.epochs,
+            "optimizer": self.objective.optimizer.state_dict(),
+            **self.objective.numbers(),
+            "scaler": self.descent.scaler.state_dict(),
+            "progress": {
+                "steps": position.steps,
+                "images": position.images,
+                "totals": position.totals,
+            },
+            "random_states": random_states(),
+            **self.notes,
+        }
+        if kept:
+            save_checkpoint(run.folder / f"ckpt_epoch_{position.epochs}.pth", content)
+        save_current(run.folder, content, run.keep_last)
+
+    def save_in_time(self, minutes: float, interruption: Interruption) -> None:
+        """Save if these minutes have passed, or the run is interrupted, which ends it then.
+
+        Call it after each step, in all ranks.
 
         Raises:
             InputError: if what would be saved isn't finite.
         """
-        is_late = is_first_rank() and self.watch.seconds() > self.seconds
-        number, late = all_reduce_max(self.interruption.received or 0, is_late)
+        is_late = is_first_rank() and self.watch.seconds() > 60 * minutes
+        number, late = all_reduce_max(interruption.received or 0, is_late)
         if number or late:
-            if not position.totals.isfinite().all():
+            if not self.position.totals.isfinite().all():
                 raise InputError(
-                    f"the loss isn't finite in epoch {position.epochs + 1}: not saved; try a "
+                    f"the loss isn't finite in epoch {self.position.epochs + 1}: not saved; try a "
                     "smaller --learning_rate"
                 )
             self.save()
             self.watch = Stopwatch()
         if number:
             leave_process_group()  # when the first has saved: the others' end would end it, too
-            self.interruption.leave(signal.Signals(number))
+            interruption.leave(signal.Signals(number))
 
+    def restore(self, path: Path, content: dict, log: RunLog) -> None:
+        """Restore all of it from a checkpoint, ours or a published one, which the log receives.
 
-def restore(
-    path: Path,
-    content: dict,
-    run: RunSettings,
-    order: str,
-    state: State,
-    log: RunLog,
-) -> None:
-    """Restore all state from a checkpoint, ours or a published one, which the log receives.
+        An epoch that began in another order isn't resumed, unless the run insists.
 
-    An epoch that began in another order (see `ImageSet.order_name`) isn't resumed, unless the run
-    insists.
-
-    Raises:
-        InputError: if it doesn't fit, or an epoch can't be resumed as it began.
-    """
-    objective, descent, position = state
-    begun_in = str(content.get("order", order))
-    if steps_begun(content) and begun_in != order and not run.override:
-        raise InputError(
-            f"{path}: is within an epoch of {excerpt(begun_in)}, not of {order}; --override to "
-            "insist"
-        )
-    hint = " and ".join(f"--{flag} {getattr(run.options, flag)}" for flag in objective.flags)
-    for entry, module in objective.modules.items():
-        load_weights(module, content[entry], path, hint)
-    try:
-        objective.optimizer.load_state_dict(content["optimizer"])
-        if content.get("scaler"):
-            descent.scaler.load_state_dict(content["scaler"])
-        position.epochs = content["epoch"]
-        if begun := content.get("progress"):
-            position.steps, position.images = int(begun["steps"]), int(begun["images"])
-            position.totals.copy_(begun["totals"])
-        if "random_states" in content:
-            objective.restore_numbers(content)
-            restore_random_states(content["random_states"])
-    except Exception as error:  # whatever entries of other kinds lead to
-        raise InputError(f"{path}: its state doesn't fit ({reason(error)})") from None
-    if "random_states" not in content:
-        log.line(
-            f"{path}: a published checkpoint, without the queue's pointer and random states: "
-            "the queue is overwritten from its start, random samples are new"
-        )
+        Raises:
+            InputError: if it doesn't fit, or an epoch can't be resumed as it began.
+        """
+        objective, position = self.objective, self.position
+        begun_in = str(content.get("order", self.order))
+        if steps_begun(content) and begun_in != self.order and not self.run.override:
+            raise InputError(
+                f"{path}: is within an epoch of {excerpt(begun_in)}, not of {self.order}; "
+                "--override to insist"
+            )
+        options = self.run.options
+        hint = " and ".join(f"--{flag} {getattr(options, flag)}" for flag in objective.flags)
+        for entry, module in objective.modules.items():
+            load_weights(module, content[entry], path, hint)
+        try:
+            objective.optimizer.load_state_dict(content["optimizer"])
+            if content.get("scaler"):
+                self.descent.scaler.load_state_dict(content["scaler"])
+            position.epochs = content["epoch"]
+            if begun := content.get("progress"):
+                position.steps, position.images = int(begun["steps"]), int(begun["images"])
+                position.totals.copy_(begun["totals"])
+            if "random_states" in content:
+                objective.restore_numbers(content)
+                restore_random_states(content["random_states"])
+        except Exception as error:  # whatever entries of other kinds lead to
+            raise InputError(f"{path}: its state doesn't fit ({reason(error)})") from None
+        if "random_states" not in content:
+            log.line(
+                f"{path}: a published checkpoint, without the queue's pointer and random states: "
+                "the queue is overwritten from its start, random samples are new"
+            )

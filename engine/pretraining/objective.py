@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from data_loader.items import PairItem, SquareItem
-from engine.run.acceleration import autocast, gradient_scaler, scaled_step
+from engine.run.acceleration import autocast
 from engine.run.parallel import weigh_loss
 from utils.collectives import BatchSplit
 from utils.errors import InputError
@@ -32,7 +32,8 @@ class Descent:
 
     def __init__(self, optimizer: torch.optim.Optimizer, device: torch.device, amp: str) -> None:
         self.optimizer, self.device, self.amp = optimizer, device, amp
-        self.scaler = gradient_scaler(device, amp)
+        # Keeps float16's gradients from vanishing; elsewhere it does nothing.
+        self.scaler = torch.amp.GradScaler(device.type, enabled=amp == "fp16")
         self.skipped = 0  # steps in a row, up to the last one
 
     def autocast(self) -> torch.autocast:
@@ -50,7 +51,11 @@ class Descent:
         """
         self.optimizer.zero_grad()
         self.scaler.scale(weigh_loss(loss, batch_split)).backward()
-        taken = scaled_step(self.optimizer, self.scaler)
+        scales = self.scaler.is_enabled()
+        before = self.scaler.get_scale() if scales else 0.0  # reading it waits for a GPU
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        taken = not scales or self.scaler.get_scale() >= before
         self.skipped = 0 if taken else self.skipped + 1
         if self.skipped == MAX_SKIPPED:
             raise InputError(

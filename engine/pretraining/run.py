@@ -5,7 +5,6 @@ Its folder, resumption, precision, epochs, learning rate, reports, saving, bad i
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import cast
 
@@ -15,14 +14,7 @@ from data_loader.bad_images import BadImages
 from data_loader.loaders import check_batch_size, check_same_images, worker_notice
 from data_loader.named_images import NamedImages
 from data_loader.storage.image_cache import cache_images
-from engine.pretraining.checkpoint import (
-    PeriodicSave,
-    Position,
-    State,
-    add_save_argument,
-    restore,
-    save_run,
-)
+from engine.pretraining.checkpoint import Position, State, add_save_argument
 from engine.pretraining.checks import check_rows, check_side
 from engine.pretraining.images import (
     ImageSettings,
@@ -105,17 +97,15 @@ class Pretraining:
                 the learning rate.
         """
         settings, log, dataset = self.settings, self.log, self.dataset
-        state, resumed = self._restore(objective)
+        found = open_checkpoint(settings, objective.entries, log)
+        state = self._begin(objective, found)
         descent, position = state.descent, state.position
         self._start(position.epochs, descent.amp)
-        bad_images = BadImages(settings.folder, dataset, resumed, log.line)
+        bad_images = BadImages(settings.folder, dataset, found is not None, log.line)
         loader = build_unlabelled_loader(settings, dataset, objective.sees_squares, self.device)
         with descent.autocast():
             embed = wrap_distributed(objective.embed, settings.batch_size, dataset.side)
-        recorded, notes = settings.recording(amp=descent.amp), dataset.noted_colours()
-        save = partial(save_run, recorded, dataset.order_name(), state, notes)
         with Interruption() as interruption:
-            periodic_save = PeriodicSave(save, settings.save_minutes, interruption)
             for epoch in range(position.epochs + 1, settings.epochs + 1):
                 watch, before = Stopwatch(), position.images
                 for images, batch_split in rest_of_epoch(loader, bad_images, position):
@@ -126,27 +116,27 @@ class Pretraining:
                         step = f"{position.steps}/{position.steps_an_epoch}"
                         words = objective.describe(*position.means())
                         log.step(f"epoch {epoch}  step {step}  {words}")
-                    periodic_save.after_step(position)
+                    state.save_in_time(settings.save_minutes, interruption)
                 self._report(objective, position, (len(dataset) - before) / watch.seconds())
                 position.next_epoch()
-                save(kept=epoch % settings.save_freq == 0)
+                state.save(kept=epoch % settings.save_freq == 0)
         log.line(f"done: {settings.folder / 'current.pth'}")
         leave_process_group()
 
-    def _restore(self, objective: Objective) -> tuple[State, bool]:
-        """Return what the steps change, and whether it is that of a checkpoint."""
-        settings, log, dataset = self.settings, self.log, self.dataset
-        found = open_checkpoint(settings, objective.entries, log)
-        amp = choose_precision(settings.amp, self.device, found, log)
+    def _begin(self, objective: Objective, found: tuple[Path, dict] | None) -> State:
+        """Return what the steps change, as it is at the beginning or in a checkpoint."""
+        settings, dataset = self.settings, self.dataset
+        amp = choose_precision(settings.amp, self.device, found, self.log)
         descent = Descent(objective.optimizer, self.device, amp)
         totals = torch.zeros(2, device=self.device)
         position = Position(totals, len(dataset), settings.batch_size)
-        state = State(objective, descent, position)
+        recorded, notes = settings.recording(amp=amp), dataset.noted_colours()
+        state = State(recorded, dataset.order_name(), notes, objective, descent, position)
         if found is not None:
-            restore(*found, settings, dataset.order_name(), state, log)
+            state.restore(*found, self.log)
         encoder = cast(Trainable, objective.modules["model"])
         check_rows(encoder.encoder, dataset.side, position, objective.views_at_once)
-        return state, found is not None
+        return state
 
     def _start(self, done: int, amp: str) -> None:
         """Make the run's folder, open its log, and fill the image cache, if there is to be one."""

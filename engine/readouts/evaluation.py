@@ -27,8 +27,8 @@ from engine.readouts.task import Task, check_judged, find_landmarks
 from engine.run.resumption import find_checkpoint, open_checkpoint, start_run
 from engine.run.settings import (
     add_device_arguments,
-    add_log_argument,
     add_output_arguments,
+    add_shared_arguments,
     describe_device,
 )
 from models.encoders import Levels, add_encoder_arguments
@@ -54,7 +54,7 @@ def add_evaluation_arguments(
     add_feature_cache_arguments(parser)
     add_readout_arguments(parser)
     add_few_shot_arguments(parser)
-    add_log_argument(add_output_arguments(parser, save_freq=save_freq))
+    add_shared_arguments(add_output_arguments(parser, save_freq=save_freq), "log_path")
     add_device_arguments(parser)
     add_ignored_arguments(parser, **IGNORED)
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from engine.run.resumption import AUTO, recorded_precision
+from engine.run.resumption import AUTO
 from models.resnet import InsResNet
 from models.timm_encoder import TimmEncoder
 from utils.arguments import allow_change
@@ -109,7 +109,7 @@ def choose_precision(
     if amp != AUTO:
         return amp
     if found is not None:
-        kept = recorded_precision(found)
+        kept = getattr(found[1]["opt"], "amp", "off")  # published ones had no choice
         if not isinstance(kept, str) or kept not in PRECISIONS:
             raise InputError(f"{found[0]}: its --amp is {excerpt(str(kept))}; give --amp off")
         log.line(f"--amp auto: {kept}, in which the run began")
@@ -170,16 +170,3 @@ def _now(device: torch.device) -> float:
 def autocast(device: torch.device, amp: str) -> torch.autocast:
     """Return a context in which layers compute in the precision of ``--amp``."""
     return torch.autocast(device.type, dtype=PRECISIONS[amp], enabled=amp != "off")
-
-
-def gradient_scaler(device: torch.device, amp: str) -> torch.amp.GradScaler:
-    """Return a scaler that keeps float16's gradients from vanishing; elsewhere it does nothing."""
-    return torch.amp.GradScaler(device.type, enabled=amp == "fp16")
-
-
-def scaled_step(optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler) -> bool:
-    """Take a step, and return whether it was taken: with infinite gradients the scaler skips it."""
-    before = scaler.get_scale() if scaler.is_enabled() else 0.0  # reading it waits for a GPU
-    scaler.step(optimizer)
-    scaler.update()
-    return not scaler.is_enabled() or scaler.get_scale() >= before

@@ -6,12 +6,12 @@ import os
 from functools import partial
 from pathlib import Path
 
-from engine.run.settings import RunSettings, as_json, start_folder
+from engine.run.settings import RunSettings, as_json, find_held, record_options
 from utils.arguments import changeable_options
 from utils.checkpoint import load_checkpoint, save_checkpoint
 from utils.collectives import broadcast_from_first
 from utils.errors import InputError
-from utils.files import UNFINISHED, write_text
+from utils.files import UNFINISHED, remove_unfinished, write_text, writing
 from utils.locks import lock_folder
 from utils.log import RunLog
 from utils.process_group import is_first_rank
@@ -46,11 +46,6 @@ def _open(run: RunSettings, keys: tuple[str, ...], log: RunLog) -> tuple[Path, d
         within = f", step {step}" if (step := steps_begun(content)) else ""
         log.line(f"resumed from {path} after epoch {content['epoch']}{within}")
     return found
-
-
-def recorded_precision(found: tuple[Path, dict]) -> object:
-    """Return the ``--amp`` that a checkpoint's run computed with; published ones had no choice."""
-    return getattr(found[1]["opt"], "amp", "off")
 
 
 def steps_begun(content: dict) -> int:
@@ -155,12 +150,25 @@ def start_run(
     log_path: Path | None = None,
     heading: str | None = None,
 ) -> None:
-    """Make the run's folder, see `start_folder`, and open its log.
+    """Make the run's folder, with ``options.json``, and open its log; the first rank does.
 
-    The log forgets what follows the ``done`` epochs after which the run resumes.
+    ``derived`` are further values to record. The log forgets what follows the ``done`` epochs after
+    which the run resumes.
+
+    Raises:
+        InputError: if the folder holds checkpoints and neither resuming nor overwriting was
+            asked, or it can't be made.
     """
-    start_folder(run, derived)
-    forget_later_epochs(run.folder / "log.jsonl", done)
+    if is_first_rank():
+        held = find_held(run)
+        lock_folder(run.folder)
+        with writing(run.folder):
+            remove_unfinished(run.folder)
+            if run.overwrite and not run.resume:
+                for path in [*held, run.folder / "log.jsonl"]:
+                    path.unlink(missing_ok=True)
+        record_options(run.folder, run.options, derived)
+        forget_later_epochs(run.folder / "log.jsonl", done)
     # Beside the folder of all runs [spec 7].
     scalars = Path(f"{run.model_path}_tensorboard") / run.model_name
     log.open(log_path, scalars, run.folder / "log.jsonl", heading)
@@ -168,7 +176,7 @@ def start_run(
 
 def forget_later_epochs(jsonl: Path, done: int) -> None:
     """Drop the records of epochs that a resumed run will make again."""
-    if not is_first_rank() or not jsonl.is_file():
+    if not jsonl.is_file():
         return
     found = jsonl.read_text()
     kept = "".join(f"{line}\n" for line in found.splitlines() if _epoch_of(line) <= done)

@@ -12,30 +12,45 @@ import torch
 
 from utils.arguments import allow_change, integer, natural, positive_int
 from utils.errors import InputError
-from utils.files import remove_unfinished, write_text, writing
-from utils.locks import lock_folder
-from utils.process_group import is_first_rank, local_rank, world_size
+from utils.files import write_text
+from utils.process_group import local_rank, world_size
 
 T = TypeVar("T", bound="Settings")
 
 
-def add_device_argument(parser: argparse._ActionsContainer) -> None:
-    """Declare the kind of device to compute on."""
-    parser.add_argument(
-        "--device",
-        choices=["auto", "cpu", "cuda"],
-        default="auto",
-        help="auto takes all visible GPUs (under torchrun each process its own), or the CPU where "
-        "there is none",
-    )
-    allow_change("device")
+# Flags that several scripts have.
+SHARED: dict[str, dict[str, Any]] = {
+    "device": {
+        "choices": ["auto", "cpu", "cuda"],
+        "default": "auto",
+        "help": "auto takes all visible GPUs (under torchrun each process its own), or the CPU "
+        "where there is none",
+    },
+    "gpu": {"type": natural, "metavar": "N", "help": "use this one of the visible GPUs only"},
+    "overwrite": {
+        "action": "store_true",
+        "help": "start afresh where an earlier run left checkpoints or results, and replace them",
+    },
+    "log_path": {
+        "type": Path,
+        "default": Path("log_tmp"),
+        "metavar": "FILE",
+        "help": "file that receives every printed line too; appended to",
+    },
+}
+
+
+def add_shared_arguments(group: argparse._ActionsContainer, *names: str) -> None:
+    """Declare some of the flags `SHARED`, none of which changes a result."""
+    for name in names:
+        group.add_argument(f"--{name}", **SHARED[name])
+    allow_change(*names)
 
 
 def add_device_arguments(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
     """Declare where to compute and from which seed; return the group."""
     group = parser.add_argument_group("machine")
-    add_device_argument(group)
-    add_gpu_argument(group)
+    add_shared_arguments(group, "device", "gpu")
     group.add_argument(
         "--seed",
         type=integer(0, 2**64 - 1),
@@ -43,23 +58,6 @@ def add_device_arguments(parser: argparse.ArgumentParser) -> argparse._ArgumentG
         help="seed of all random numbers: same seed, same device, same results",
     )
     return group
-
-
-def add_overwrite_argument(group: argparse._ActionsContainer) -> None:
-    """Declare that what is there already is replaced."""
-    group.add_argument(
-        "--overwrite",
-        action="store_true",
-        help="start afresh where an earlier run left checkpoints or results, and replace them",
-    )
-
-
-def add_gpu_argument(group: argparse._ActionsContainer) -> None:
-    """Declare which GPU to compute on."""
-    group.add_argument(
-        "--gpu", type=natural, metavar="N", help="use this one of the visible GPUs only"
-    )
-    allow_change("gpu")
 
 
 def add_output_arguments(
@@ -108,23 +106,11 @@ def add_output_arguments(
         metavar="N",
         help="versions of current.pth that stay: itself, previous_1.pth and so on",
     )
-    add_overwrite_argument(group)
+    add_shared_arguments(group, "overwrite")
     allow_change("model_path", "model_name", "save_freq", "print_freq")
-    allow_change("resume", "override", "keep_last", "overwrite")
+    allow_change("resume", "override", "keep_last")
     allow_change("tb_freq")  # accepted and ignored
     return group
-
-
-def add_log_argument(parser: argparse._ActionsContainer) -> None:
-    """Declare the file that receives everything printed."""
-    parser.add_argument(
-        "--log_path",
-        type=Path,
-        default=Path("log_tmp"),
-        metavar="FILE",
-        help="file that receives every printed line too; appended to",
-    )
-    allow_change("log_path")
 
 
 def choose_device(device: str, gpu: int | None) -> torch.device:
@@ -199,27 +185,6 @@ class RunSettings(Settings):
     def folder(self) -> Path:
         """Of the run: its checkpoints, options, log and result."""
         return self.model_path / self.model_name
-
-
-def start_folder(run: RunSettings, derived: dict) -> None:
-    """Make the run's folder and write ``options.json`` into it; the first rank does.
-
-    ``derived`` are further values to record.
-
-    Raises:
-        InputError: if the folder holds checkpoints and neither resuming nor overwriting was
-            asked, or it can't be made.
-    """
-    if not is_first_rank():
-        return
-    held = find_held(run)
-    lock_folder(run.folder)
-    with writing(run.folder):
-        remove_unfinished(run.folder)
-        if run.overwrite and not run.resume:
-            for path in [*held, run.folder / "log.jsonl"]:
-                path.unlink(missing_ok=True)
-    record_options(run.folder, run.options, derived)
 
 
 def record_options(folder: Path, options: argparse.Namespace, derived: dict) -> None:

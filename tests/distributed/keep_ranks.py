@@ -8,23 +8,24 @@ import os
 
 import torch
 
-from engine.pretraining import run
+from engine.pretraining.checkpoint import State
 from utils.process_group import rank
 from utils.script import run_script
 
+save = State.save
 
-def save_and_keep(settings, order, state, *notes, **options):
-    save(settings, order, state, *notes, **options)
-    objective = state.objective
+
+def save_and_keep(state, **options):
+    save(state, **options)
+    objective, run = state.objective, state.run
     states = {
         **{entry: module.state_dict() for entry, module in objective.modules.items()},
         **objective.numbers(),
         "optimizer": objective.optimizer.state_dict(),
         "torch": torch.get_rng_state(),
     }
-    torch.save(states, settings.model_path / f"{settings.model_name}_rank{rank()}.pth")
+    torch.save(states, run.model_path / f"{run.model_name}_rank{rank()}.pth")
 
 
-script = importlib.import_module(os.environ.get("SCRIPT", "train_moco"))
-save, run.save_run = run.save_run, save_and_keep
-run_script(script.main)
+State.save = save_and_keep
+run_script(importlib.import_module(os.environ.get("SCRIPT", "train_moco")).main)

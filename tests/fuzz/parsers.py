@@ -32,7 +32,7 @@ from data_loader.storage.shards import find_shards
 from data_loader.storage.shards import images as shard_images
 from datasets.fetching.installation import unpack
 from engine.features.encoder_loading import load_projection, read_encoder_state
-from engine.pretraining.checkpoint import Position, State, restore, save_run
+from engine.pretraining.checkpoint import Position, State
 from engine.pretraining.objective import Descent
 from engine.readouts.kinds import read_readout
 from engine.readouts.ridge import Ridge
@@ -276,7 +276,7 @@ class TinyDense(torch.nn.Module):
         self.encoder = torch.nn.Sequential(OrderedDict(encoder=wrapped))
         self.head = torch.nn.Linear(3, 2)
 
-    def state(self) -> State:
+    def state(self, run: RunSettings) -> State:
         """Return the state of a run, within an epoch."""
         optimizer = torch.optim.AdamW(self.parameters())
         self.head(self.encoder(torch.ones(1, 2))).sum().backward()
@@ -284,7 +284,8 @@ class TinyDense(torch.nn.Module):
         numbers = {"places": 16, "detail": 0.0, "temperature": 0.1, "radius": 0.12}
         objective = DenseContrast(self, optimizer, None, **numbers)
         descent = Descent(optimizer, torch.device("cpu"), "off")
-        return State(objective, descent, Position(torch.ones(2), 8, 4, 1, 1, 4))
+        position = Position(torch.ones(2), 8, 4, 1, 1, 4)
+        return State(run, "8 images", {}, objective, descent, position)
 
 
 def dense_run(folder: Path, resume: str = "") -> RunSettings:
@@ -295,7 +296,7 @@ def dense_run(folder: Path, resume: str = "") -> RunSettings:
 
 
 def write_dense(folder: Path) -> Path:
-    save_run(dense_run(folder), "8 images", TinyDense().state(), {})
+    TinyDense().state(dense_run(folder)).save()
     return folder / "current.pth"
 
 
@@ -304,7 +305,7 @@ def read_dense(folder: Path) -> None:
     path, tiny, log = folder / "current.pth", TinyDense(), RunLog()
     run = dense_run(folder, str(path))
     found = open_checkpoint(run, DenseContrast.entries, log)
-    restore(*found, run, "8 images", tiny.state(), log)
+    tiny.state(run).restore(*found, log)
     state = read_encoder_state(str(path), tiny.encoder, "x", log)
     load_weights(tiny.encoder, state, path, "--model x")
 

@@ -20,8 +20,8 @@ import pytest
 import torch
 
 from data_loader.few_shot import Picks, save_picks
-from engine.run.resumption import forget_later_epochs, save_current
-from engine.run.settings import RunSettings, start_folder
+from engine.run.resumption import forget_later_epochs, save_current, start_run
+from engine.run.settings import RunSettings
 from tests.kill.running import FRAME, assert_same_end, start
 from tests.recipes import ROOT
 from tests.scripts.running import run_inside
@@ -177,7 +177,8 @@ def test_what_a_killed_run_left_unfinished_is_removed(tmp_path):
     code += "write_atomically(Path(sys.argv[1]), lambda file: os.kill(os.getpid(), 9))"
     killed = subprocess.run([sys.executable, "-c", code, str(path)], cwd=ROOT, check=False)
     assert killed.returncode == -signal.SIGKILL and len(names(path.parent)) == 1
-    start_folder(RunSettings(argparse.Namespace(), tmp_path, "a", "auto", False, False, 2), {})
+    run = RunSettings(argparse.Namespace(), tmp_path, "a", "auto", False, False, 2)
+    start_run(run, {}, 0, RunLog())
     assert names(path.parent) == [".lock", "options.json"]
 
 

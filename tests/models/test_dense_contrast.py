@@ -11,7 +11,6 @@ from models.dense_contrast import (
     cell_centres,
     dense_contrast,
     draw_cells,
-    embedding_at,
     local_variance,
 )
 from models.encoders import build_random_encoder, weights_digest
@@ -98,12 +97,6 @@ def test_the_same_view_is_found_and_gradients_reach_both():
     assert query.grad.abs().sum() > 0 and key.grad.abs().sum() > 0
 
 
-def test_cells_lie_where_sampling_finds_them():
-    embedding = unit(1, 4, 3, 5)
-    at = embedding_at(embedding, cell_centres(3, 5).double()[None])[0]  # (15, 4)
-    assert torch.allclose(at, embedding[0].flatten(1).t(), atol=1e-9)
-
-
 def test_the_head_is_a_convolution_of_each_resized_stage():
     encoder = build_random_encoder("resnet18", 64, 0).eval()
     embedding = DenseEmbedding(encoder, 8).eval()
@@ -185,13 +178,6 @@ def test_cells_are_drawn_in_proportion_to_the_variance(detail):
     # Four standard deviations of a count.
     margin = 4 * (expected.max() / 40_000) ** 0.5
     torch.testing.assert_close(frequencies(views, (3, 4), detail), expected, rtol=0, atol=margin)
-
-
-def test_all_detail_is_where_the_object_is():
-    views = torch.full((1, 3, 32, 32), -1.5)
-    views[:, :, 8:12, 20:24] = 1.0  # the cell in row 2 and column 5
-    drawn = frequencies(views, (8, 8), 1.0)[0].view(8, 8).nonzero()
-    assert sorted(map(tuple, drawn.tolist())) == [(i, j) for i in (1, 2, 3) for j in (4, 5, 6)]
 
 
 def test_of_a_blank_view_cells_are_drawn_anywhere():

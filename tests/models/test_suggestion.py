@@ -37,31 +37,10 @@ def test_against_a_literal_version(seed, annotated):
     assert picks == literal(looks.tolist(), 12, known.tolist())
 
 
-def test_of_each_group_the_middle_and_the_larger_group_first():
-    looks = torch.tensor([[0.0], [0.1], [0.3], [10], [10.1], [10.3], [10.4]])
-    assert suggest(looks, 2) == [3, 1]
-    assert suggest(looks, 1, [torch.tensor([[10.1]])]) == [1]
-
-
-def test_an_odd_image_comes_after_the_common_ones():
-    """The opposite of k-centre, which would begin with it."""
-    looks = torch.tensor([[0.0], [1], [2], [20], [50], [51], [52]])
-    assert suggest(looks, 3) == [3, 5, 1]
-    known = [torch.tensor([[1.0], [51.0]])]
-    assert suggest(looks, 1, known) == [3]
-    crowd = torch.cat([torch.linspace(0, 8, 60)[:, None], torch.tensor([[30.0]])])
-    assert 60 not in suggest(crowd, 1, [torch.tensor([[0.0]])])
-
-
 def test_equal_images_are_picked_once_and_last():
     looks = torch.tensor([[1.0, 1], [1, 1], [1, 1], [2, 2]])
     assert suggest(looks, 10) == [0, 3, 1, 2]
     assert suggest(looks, 1, [looks[:1]]) == [3]
-
-
-def test_units_and_origin_dont_matter():
-    looks = torch.randn(30, 4, generator=torch.Generator().manual_seed(0))
-    assert suggest(looks, 9) == suggest(looks * 8, 9) == suggest(looks + 1000, 9)
 
 
 def test_nearly_equal_images_far_from_zero_have_their_distance():

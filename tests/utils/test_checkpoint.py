@@ -26,21 +26,6 @@ def test_what_is_saved_is_loaded(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["c.pth"]  # nothing left beside it
 
 
-def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch):
-    path = tmp_path / "c.pth"
-    save_checkpoint(path, content())
-    before = path.read_bytes()
-
-    def full_disk(*_):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(os, "fsync", full_disk)
-    with pytest.raises(InputError, match="No space left"):
-        save_checkpoint(path, content())
-    assert path.read_bytes() == before
-    assert [p.name for p in tmp_path.iterdir()] == ["c.pth"]
-
-
 class Evil:
     """Makes a file when unpickled."""
 

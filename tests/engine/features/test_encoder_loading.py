@@ -154,16 +154,18 @@ def test_heads_that_are_no_projection_are_named(tmp_path, head, said):
 COLOURS = {"mean": (0.1, 0.2, 0.3), "std": (0.5, 0.6, 0.7)}
 
 
-def test_images_are_standardised_as_the_checkpoint_notes(tmp_path):
+def test_images_are_standardised_as_the_checkpoint_notes_unless_they_were_measured(tmp_path):
     paths = tmp_path / "noted.pth", tmp_path / "plain.pth"
     torch.save({"colours": COLOURS}, paths[0])
     torch.save({}, paths[1])
-    encoder, dataset = build_random_encoder("resnet18", 32, 0), ImageSet(32, 0)
+    encoder, dataset, measured = torch.nn.Linear(1, 1), ImageSet(32, 0), ImageSet(32, 0)
+    own = (0.5, 0.5, 0.5), (0.2, 0.2, 0.2)
+    measured.standardise_by(*own)
     for path in (None, str(paths[1])):
         use_colours(encoder, dataset, noted_in=path)
         assert (dataset.mean, dataset.std) == (ImageSet.mean, ImageSet.std)
-    use_colours(encoder, dataset, noted_in=str(paths[0]))
-    assert dataset.noted_colours() == {"colours": COLOURS}
+    use_colours(encoder, measured, dataset, noted_in=str(paths[0]))
+    assert dataset.noted_colours() == {"colours": COLOURS} and (measured.mean, measured.std) == own
 
 
 @pytest.mark.parametrize(
@@ -176,20 +178,3 @@ def test_noted_colours_that_are_none_name_the_file(tmp_path, colours):
     torch.save({"colours": colours}, path)
     with pytest.raises(InputError, match="its colours are no mean"):
         use_colours(build_random_encoder("resnet18", 32, 0), ImageSet(32, 0), noted_in=str(path))
-
-
-class Squares(ImageSet):
-    """No images, but the colours that they are standardised by."""
-
-    def __init__(self):
-        super().__init__(64, 0)
-
-
-def test_measured_colours_stay_and_others_are_the_checkpoints(tmp_path):
-    path, noted = tmp_path / "c.pth", ((0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
-    torch.save({"colours": {"mean": list(noted[0]), "std": list(noted[1])}}, path)
-    measured, usual = Squares(), Squares()
-    own = (0.5, 0.5, 0.5), (0.2, 0.2, 0.2)
-    measured.standardise_by(*own)
-    use_colours(torch.nn.Linear(1, 1), measured, usual, noted_in=str(path))
-    assert (measured.mean, measured.std) == own and (usual.mean, usual.std) == noted
