@@ -21,8 +21,6 @@ from data_loader.readers.images import oriented_size
 from data_loader.readers.keypoint_table import KeypointTable
 from utils.errors import ImageError, InputError
 
-MIRRORS = ("off", "views", "copies")
-
 
 class Keypoints(OwnImages, LandmarkDataset):
     """Annotated instances of one's own.

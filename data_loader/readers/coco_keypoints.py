@@ -69,7 +69,6 @@ def parse_coco(path: Path, text: str, category: str | None) -> KeypointTable:
         areas=np.array([_number(entry.get("area")) for entry in chosen]),
         ids=[str(entry["id"]) for entry in chosen],
         flip_pairs=[] if indices is None else _pairs_of_indices(path, names, indices),
-        sigmas=None,
         notices=[f"{path}: {count:,} {what} left out" for what, count in left_out.items()],
         sizes=np.array(
             [[_number(image.get(side)) for side in ("width", "height")] for image in shown_images]

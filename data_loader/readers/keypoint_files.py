@@ -177,10 +177,8 @@ def _shifts(folder: Path, names: list[str]) -> list[tuple[int, str]]:
     A folder is only added if no other one has the first image, too.
     """
     parts = [PurePosixPath(name).parts[:-1] for name in names]
-    shared = 0
-    while len({p[: shared + 1] for p in parts}) == 1 and shared < len(parts[0]):
-        shared += 1
-    shifts = [(taken, "") for taken in range(1, shared + 1)]
+    shared = os.path.commonprefix(parts)
+    shifts = [(taken, "") for taken in range(1, len(shared) + 1)]
     first = PurePosixPath(names[0])
     if first.is_absolute() or ".." in first.parts:
         return shifts

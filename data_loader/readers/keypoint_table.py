@@ -51,11 +51,11 @@ class KeypointTable(NamedTuple):
         boxes: (N, 4) float64: left, top, right and bottom in pixels; NaN where there is none.
         areas: (N,) float64, in square pixels, of the instance, for OKS; NaN where unknown.
         ids: N names of the instances, each once, none empty.
-        flip_pairs: names that a mirror swaps, where the file or the names tell.
-        sigmas: (A,) float64, COCO's for OKS, where they apply.
         notices: lines for the log: what was left out.
         sizes: (N, 2) float64, width and height of the images, NaN of those that can't be read.
         turned: (N,), bool, which images a note of their orientation turns.
+        flip_pairs: names that a mirror swaps, where the file or the names tell.
+        sigmas: (A,) float64, COCO's for OKS, where they apply.
         y_up: y runs upwards from the images' lower edge: row = height - y. None in a reader's
             table if its format leaves that open.
     """
@@ -66,11 +66,11 @@ class KeypointTable(NamedTuple):
     boxes: np.ndarray
     areas: np.ndarray
     ids: list[str]
-    flip_pairs: list[tuple[str, str]]
-    sigmas: np.ndarray | None
     notices: list[str]
     sizes: np.ndarray
     turned: np.ndarray
+    flip_pairs: Sequence[tuple[str, str]] = ()
+    sigmas: np.ndarray | None = None
     y_up: bool | None = False
 
 
@@ -139,12 +139,9 @@ def table_of_rows(
         boxes=np.array([row.box for row in kept]),
         areas=nothing[:, 0],
         ids=list(found),
-        flip_pairs=[],
-        sigmas=None,
         notices=[f"{path}: {again:,} lines that repeat another one left out"] if again else [],
         sizes=nothing[:, :2],
         turned=np.zeros(len(kept), dtype=bool),
-        y_up=False,
     )
 
 

@@ -30,13 +30,7 @@ def test_centres_of_the_first_and_last_pixel_are_minus_one_and_one(side):
     wanted = torch.tensor([[-1.0, 1.0], [0.0, -0.5]])
     assert torch.allclose(normalize_points(pixels, side), wanted)
     assert torch.allclose(denormalize_points(wanted, side), pixels)
-
-
-def test_normalising_and_back_changes_nothing_of_tensors_and_arrays():
-    points = np.random.RandomState(0).uniform(-20, 120, (4, 5, 2))
-    for kind in (points, torch.tensor(points)):
-        back = denormalize_points(normalize_points(kind, 70), 70)
-        assert type(back) is type(kind) and np.abs(np.asarray(back) - points).max() < 1e-10
+    assert np.allclose(denormalize_points(wanted.numpy(), side), pixels)
 
 
 def test_centre_crop_cuts_each_side():

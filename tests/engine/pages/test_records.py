@@ -19,7 +19,7 @@ def two_instances(tmp_path):
     boxes = np.array([[9.5, 19.5, 49.5, 59.5], [99.5, 19.5, 139.5, 59.5]])
     return KeypointTable(
         *(["nose", "tail"], ["a.png", "a.png"], points, boxes, np.full(2, np.nan), ["5", "7"]),
-        *([], None, [], np.array([[200.0, 100]] * 2), np.zeros(2, bool)),
+        *([], np.array([[200.0, 100]] * 2), np.zeros(2, bool)),
     )
 
 
