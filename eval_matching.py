@@ -9,8 +9,8 @@ point where it was; the first pairs to {out}/matches.png, the flags to {out}/opt
 [spec 13.] Letters: B pairs, A landmarks, C channels, H and W rows and columns of a feature map.
 """
 
-import argparse
 import json
+import math
 from functools import partial
 from pathlib import Path
 
@@ -32,7 +32,7 @@ from engine.run.settings import (
     record_options,
 )
 from models.encoders import add_encoder_arguments, choose_levels, encode_dense
-from models.matching import match_points
+from models.matching import PAIRS, match_points
 from utils.arguments import ArgumentParser, allow_change, integer
 from utils.drawing import draw_predictions, save_png, sheet
 from utils.errors import InputError
@@ -42,7 +42,6 @@ from utils.randomness import seed_everything
 from utils.script import run_script
 
 SHEET_PAIRS = 12
-PAIRS = {"warped": "an image and its warp", "others": "two images"}
 
 
 def build_parser() -> ArgumentParser:
@@ -114,7 +113,23 @@ def main() -> None:
                 distances[name].append(pixels[shown])
             if len(drawings) < 2 * SHEET_PAIRS and kind == "others":
                 drawings += draw_pairs(upright, source, target, found, shown)
-    report(args, len(upright), distances, drawings, log)
+    means = {name: float(torch.cat(parts).mean()) for name, parts in distances.items()}
+    for kind, words in PAIRS.items():
+        if math.isnan(means[kind]):
+            raise InputError(f"--pairs {args.pairs}: no pair of {words} shows a landmark in both")
+    for kind, words in PAIRS.items():
+        log.line(
+            f"{args.pairs} pairs of {words}: {means[kind]:.2f} px; points left where they were "
+            f"{means[f'{kind}_copied']:.2f} px"
+        )
+    with writing(args.out):
+        args.out.mkdir(parents=True, exist_ok=True)
+    title = "points given, and found in another image: blue; truth green"
+    save_png(sheet(drawings[: 2 * SHEET_PAIRS], 6, title), args.out / "matches.png")
+    record_options(args.out, plain_options(args), {"images": len(upright)})
+    result = {"pairs": args.pairs, "images": {"Test": len(upright)}, "px": means}
+    write_text(args.out / "matching.json", json.dumps(result, indent=1) + "\n")
+    log.line(f"pairs of images: {args.out / 'matches.png'}")
 
 
 def choose_pairs(images: int, count: int, seed: int) -> list[tuple[int, int]]:
@@ -149,38 +164,6 @@ def draw_pairs(
         given, guess, truth = (denormalize_points(p[seen], dataset.side).numpy() for p in points)
         drawings += [draw_predictions(one, given, given), draw_predictions(other, guess, truth)]
     return drawings
-
-
-def report(
-    args: argparse.Namespace,
-    images: int,
-    distances: dict[str, list[Tensor]],
-    drawings: list[Image.Image],
-    log: RunLog,
-) -> None:
-    """Print the mean distances, and write them, the drawings and the options.
-
-    Raises:
-        InputError: if no pair of one kind shows a landmark in both images.
-    """
-    pairs, out = args.pairs, args.out
-    for kind, words in PAIRS.items():
-        if not any(len(part) for part in distances[kind]):
-            raise InputError(f"--pairs {pairs}: no pair of {words} shows a landmark in both")
-    means = {name: float(torch.cat(parts).mean()) for name, parts in distances.items()}
-    for kind, words in PAIRS.items():
-        log.line(
-            f"{pairs} pairs of {words}: {means[kind]:.2f} px; points left where they were "
-            f"{means[f'{kind}_copied']:.2f} px"
-        )
-    with writing(out):
-        out.mkdir(parents=True, exist_ok=True)
-    title = "points given, and found in another image: blue; truth green"
-    save_png(sheet(drawings[: 2 * SHEET_PAIRS], 6, title), out / "matches.png")
-    record_options(out, plain_options(args), {"images": images})
-    result = {"pairs": pairs, "images": {"Test": images}, "px": means}
-    write_text(out / "matching.json", json.dumps(result, indent=1) + "\n")
-    log.line(f"pairs of images: {out / 'matches.png'}")
 
 
 if __name__ == "__main__":

@@ -7,6 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+PAIRS = {"warped": "an image and its warp", "others": "two images"}
+"""The kinds of pairs that are matched, and their names."""
+
 
 def match_points(source: Tensor, points: Tensor, target: Tensor, side: int) -> Tensor:
     """Return where the features at some points of one image are most alike in another.

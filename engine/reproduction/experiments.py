@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from models.encoders import RESNETS
+from models.matching import PAIRS
 
 MODELS = (*RESNETS, "hourglass")
 Options = dict[str, Any]
@@ -269,8 +270,6 @@ NOT_TRAINED = (UNTRAINED, 0)
 COMPARED = (NOT_TRAINED, ("moco", PARTS), ("dense", PARTS), ("projected", PARTS))
 STEPS = tuple((method, part) for method in ("moco", "dense") for part in range(1, PARTS + 1))
 BIRD_LISTS = {n: FEW_OR_ALL[n] for n in (10, 50, 100, None)}
-PAIRS = {"warped": "an image and its warp", "others": "two images"}
-"""Kinds of pairs that are matched, and what a table calls them."""
 
 BY_ANNOTATIONS = Experiment(
     title="Encoders by number of annotated faces, ridge readout, MAFL",

@@ -27,7 +27,6 @@ from engine.reproduction.experiments import (
     LAYERS,
     MATCHING,
     METHODS,
-    PAIRS,
     PARTS,
     PER_EPOCH,
     PRETRAINING_EPOCHS,
@@ -36,6 +35,7 @@ from engine.reproduction.experiments import (
     find_published,
     index_runs,
 )
+from models.matching import PAIRS
 from utils.files import write_file, write_text
 
 LABEL_WIDTH = 90  # letters of a legend that fit into the figure
