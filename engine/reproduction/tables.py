@@ -189,17 +189,12 @@ def read_rows(out: Path) -> list[Row]:
 # ---- tables ----
 
 
-def mean_std(values: list[float]) -> tuple[float, float | None]:
-    """Return mean and sample standard deviation (n - 1), None for a single value."""
-    return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None
-
-
 def format_cell(values: list[float], repeated: bool) -> str:
-    """Return values as ``mean ± std (n)``, or a single one as it is."""
+    """Return values as ``mean ± sample standard deviation (n)``, or a single one as it is."""
     if not values:
         return ""
-    mean, std = mean_std(values)
-    text = f"{mean:.2f}" if std is None else f"{mean:.2f} ± {std:.2f}"
+    text = f"{statistics.fmean(values):.2f}"
+    text += f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else ""
     return f"{text} ({len(values)})" if repeated else text
 
 
@@ -324,10 +319,10 @@ def draw_line(
     scores: dict[int, list[float]] = {}
     for row, place in sorted(zip(rows, at, strict=True), key=lambda pair: pair[1]):
         scores.setdefault(place, []).append(row.headline)
-    means, deviations = zip(*map(mean_std, scores.values()), strict=True) if rows else ([], [])
-    bars = [std or 0.0 for std in deviations] if any(deviations) else None
-    label = textwrap.fill(label, LABEL_WIDTH) if rows else ""
-    axes.errorbar(list(scores), means, bars, label=label, marker=marker, capsize=3, **style)
+    means = [statistics.fmean(found) for found in scores.values()]
+    bars = [statistics.stdev(found) if len(found) > 1 else 0.0 for found in scores.values()]
+    style |= {"label": textwrap.fill(label, LABEL_WIDTH) if rows else "", "capsize": 3}
+    axes.errorbar(list(scores), means, bars if any(bars) else None, marker=marker, **style)
 
 
 # ---- files ----
