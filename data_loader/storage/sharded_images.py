@@ -141,12 +141,11 @@ def permutation(length: int, *numbers: int) -> list[int]:
     return torch.randperm(length, generator=generator).tolist()
 
 
-def step_sizes(total: int, batch_size: int, ranks: int) -> np.ndarray:
-    """Return how many images of each step are each rank's, (R, steps): as `torch.chunk` does it."""
-    ends = np.minimum(np.arange(0, total + batch_size, batch_size), total)
-    images = np.diff(ends)  # of a step; the last one may be smaller
+def step_sizes(total: int, batch_size: int, ranks: int, rank: int) -> np.ndarray:
+    """Return how many images of each step are a rank's, (steps,): as `torch.chunk` does it."""
+    images = np.diff(np.arange(0, total + batch_size, batch_size).clip(max=total))  # of a step
     chunk = -(-images // ranks)
-    return np.clip(images - chunk * np.arange(ranks)[:, None], 0, chunk)
+    return np.clip(images - chunk * rank, 0, chunk)
 
 
 class ShardedImages(IterableDataset):
@@ -183,9 +182,12 @@ class ShardedImages(IterableDataset):
         self.dataset, self.squares = dataset, squares
         self.shards, self.seed, self.rank = dataset.shards, seed, rank
         self.batch_size = batch_size
-        self.sizes = step_sizes(len(dataset), batch_size, ranks)  # (R, steps)
-        lanes = [sizes[lane::LANES].sum() for sizes in self.sizes for lane in range(LANES)]
-        self.ends = [0, *np.cumsum(lanes).tolist()]  # of the lanes of all ranks; before them, 0
+        divided = partial(step_sizes, len(dataset), batch_size, ranks)
+        self.sizes = divided(rank)  # (steps,)
+        # One rank after the other: of a billion images, all steps of all ranks fill a memory.
+        every = map(divided, range(ranks))
+        lanes = (int(sizes[lane::LANES].sum()) for sizes in every for lane in range(LANES))
+        self.ends = [0, *accumulate(lanes)]  # of the lanes of all ranks; before them, 0
         # Epoch and first step, in memory that the workers, which outlive an epoch, see change.
         self.position = torch.zeros(2, dtype=torch.int64).share_memory_()
 
@@ -201,7 +203,7 @@ class ShardedImages(IterableDataset):
 
     def __len__(self) -> int:
         """Return how many steps remain of the epoch."""
-        return self.sizes.shape[1] - int(self.position[1])
+        return len(self.sizes) - int(self.position[1])
 
     def __iter__(self) -> Iterator[tuple]:
         worker = get_worker_info()
@@ -210,17 +212,17 @@ class ShardedImages(IterableDataset):
         lanes = {}
         # DataLoader takes its first batch from worker 0, the next from worker 1, and so on. As
         # their count divides LANES, see `fitting_workers`, each has lanes to itself.
-        for step in range(first + number, self.sizes.shape[1], workers):
+        for step in range(first + number, len(self.sizes), workers):
             lane = step % LANES
             if lane not in lanes:
                 lanes[lane] = self.lane_items(epoch, lane, first)
-            items = list(islice(lanes[lane], self.sizes[self.rank, step]))
+            items = list(islice(lanes[lane], self.sizes[step]))
             yield default_collate(items or [self.item(epoch, [next(self.spares())])])
 
     def lane_items(self, epoch: int, lane: int, step: int) -> Iterator[PairItem | SquareItem]:
         """Yield the items of a lane, but for those of the steps before one."""
         first, end = self.ends[self.rank * LANES + lane :][:2]
-        skip = int(self.sizes[self.rank, lane:step:LANES].sum())
+        skip = int(self.sizes[lane:step:LANES].sum())
         block, within = divmod(skip, BLOCK)
         source = self.read(epoch, first + block * BLOCK, end)
         while held := list(islice(source, BLOCK)):

@@ -134,7 +134,10 @@ def read_index(path: Path) -> list[Shard]:
         url, count = facts.get("url"), facts.get("nsamples")
         if not (isinstance(url, str) and url and type(count) is int and count > 0):
             raise InputError(f"{path}, shard {number}: expected a url and nsamples of at least 1")
-        shards.append(Shard(local_file(url, str(path.parent)), count))
+        shard = Shard(local_file(url, str(path.parent)), count)
+        if count > (most := shard.path.stat().st_size // tarfile.BLOCKSIZE):
+            raise InputError(f"{path}: more than {most} samples don't fit into {shard.path}")
+        shards.append(shard)
     return shards
 
 

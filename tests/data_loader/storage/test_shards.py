@@ -101,7 +101,7 @@ def test_nothing_is_run_or_fetched(tmp_path, monkeypatch):
 
 ENTRIES = ["3", "[]", "{}", '{"url": "birds-000.tar"}', '{"url": "absent.tar", "nsamples": 3}']
 ENTRIES += [f'{{"url": {url}, "nsamples": 3}}' for url in ("3", "null", '""', '["birds-000.tar"]')]
-COUNTS = ("-1", "0", "3.0", '"3"', "true", "null", "1e3")
+COUNTS = ("-1", "0", "3.0", '"3"', "true", "null", "1e3", "99999999999999")
 ENTRIES += [f'{{"url": "birds-000.tar", "nsamples": {count}}}' for count in COUNTS]
 
 
