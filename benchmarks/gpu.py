@@ -75,7 +75,8 @@ def main() -> None:
                 break
             # Failures of tests are a result, too.
             printed, seconds = run_command(shlex.split(command), ROOT, "pytest" in command)
-            figures = [*map(str.strip, FIGURES.findall(printed)), f"{seconds:.2f} s"]
+            figures = [" ".join(line.split()) for line in FIGURES.findall(printed)]
+            figures.append(f"{seconds:.2f} s")
             # A script's last epoch counts.
             found[name] = "; ".join(figures if "-m " in command[:3] else figures[-2:])
         print(f"{name}: {found[name]}", flush=True)
