@@ -102,8 +102,7 @@ def read_part_locations(
     CUB gives pixels, so each wanted image's size is asked for.
     """
     names = read_image_ids(root / "images.txt")
-    path, rows = root / "parts/part_locs.txt", dict[str, np.ndarray]()
-    seen: set[tuple[str, int]] = set()
+    path, rows = root / "parts/part_locs.txt", dict[str, np.ndarray]()  # NaN of parts to come
     for number, line in enumerate(read_lines(path), 1):
         words = line.split()
         try:
@@ -115,14 +114,12 @@ def read_part_locations(
             raise InputError(
                 f"{path}, line {number}: expected image id, part 1 to {PARTS}, x, y, visible"
             ) from None
-        if (image_id, part) in seen:
+        row = rows.setdefault(name, np.full((PARTS, 3), np.nan))
+        if not np.isnan(row[part - 1, 0]):
             raise InputError(f"{path}, line {number}: part {part} of {name} appears twice")
-        seen.add((image_id, part))
-        if name in wanted:
-            rows.setdefault(name, np.zeros((PARTS, 3)))[part - 1] = x, y, visible
-    for name, row in rows.items():
-        row[:, :2] /= size_of(root / "images" / name)
-    return rows
+        row[part - 1] = x, y, visible
+    sizes = {name: (*size_of(root / "images" / name), 1) for name in rows if name in wanted}
+    return {name: np.nan_to_num(rows[name]) / size for name, size in sizes.items()}
 
 
 def read_image_ids(path: Path) -> dict[str, str]:

@@ -66,7 +66,11 @@ def jpeg_noise(image: Image.Image, jpeg_side: int, quality: int, box: Window) ->
     """
     side = image.width
     spans = (source_span(box[axis], box[axis + 2], jpeg_side, side) for axis in (0, 1))
-    (left, right), (top, bottom) = (whole_blocks(*span, jpeg_side) for span in spans)
+    # Pixels depend on their own JPEG block, and on that of the next colour.
+    (left, right), (top, bottom) = (
+        (max((first - 1) // MCU, 0) * MCU, min(-((end + 1) // -MCU) * MCU, jpeg_side))
+        for first, end in spans
+    )
     resized = resized_window(image, (0, 0), side, jpeg_side, (left, top, right, bottom))
     with io.BytesIO() as buffer:
         resized.save(buffer, format="JPEG", quality=quality)
@@ -106,12 +110,6 @@ def source_span(first: int, end: int, frame: int, side: int) -> tuple[int, int]:
     reach = max(scale, 1)  # of the triangle that Pillow's bilinear resize weights by
     low, high = math.floor((first + 0.5) * scale - reach), math.ceil((end - 0.5) * scale + reach)
     return max(low, 0), min(high, frame)
-
-
-def whole_blocks(first: int, end: int, frame: int) -> tuple[int, int]:
-    """Return the JPEG blocks that some pixels depend on: their own, and that of the next colour."""
-    low, high = (first - 1) // MCU, -((end + 1) // -MCU)
-    return max(low, 0) * MCU, min(high * MCU, frame)
 
 
 def colour_jitter(
