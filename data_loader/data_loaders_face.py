@@ -88,22 +88,20 @@ class CelebAPrunedAligned_MAFLVal(CelebA):  # noqa: N801 (published name)
     """
 
     def __init__(self, *positional: Any, val_split: str = "celeba", **options: Any) -> None:
-        if val_split not in ("celeba", "mafl"):
-            raise ValueError(f"val_split is 'celeba' or 'mafl', not {val_split!r}")
         self.val_split = val_split
         super().__init__(*positional, **options)
 
     def split(self, root: Path, names: list[str], train: bool) -> list[int]:
         """Return the rows of partition 0 or 2 that MAFL doesn't use."""
-        mafl_test = set(read_names(root / "MAFL/testing.txt", once=True))
+        mafl_lists = [root / f"MAFL/{part}.txt" for part in ("testing", "training")]
         if not train and self.val_split == "mafl":
-            return rows_named(names, mafl_test, root / "MAFL/testing.txt")
+            return rows_listed(names, mafl_lists[0])
         path = root / "Eval/list_eval_partition.txt"
         partition = dict(zip(*parse_table(path, read_lines(path), 1, first_line=1), strict=True))
         unlisted = next((name for name in names if name not in partition), None)
         if unlisted is not None:
             raise InputError(f"{path}: {unlisted} of {self.annotation_file} isn't listed there")
-        mafl = mafl_test | set(read_names(root / "MAFL/training.txt", once=True))
+        mafl = {name for mafl_list in mafl_lists for name in read_names(mafl_list, once=True)}
         wanted = 0 if train else 2
         rows = [
             row for row, name in enumerate(names) if partition[name] == wanted and name not in mafl
@@ -118,12 +116,12 @@ class MAFLAligned(CelebA):
 
     def split(self, root: Path, names: list[str], train: bool) -> list[int]:
         """Return the rows that the split's list names."""
-        path = root / "MAFL" / ("training.txt" if train else "testing.txt")
-        return rows_named(names, set(read_names(path, once=True)), path)
+        return rows_listed(names, root / "MAFL" / ("training.txt" if train else "testing.txt"))
 
 
-def rows_named(names: list[str], wanted: set[str], path: Path) -> list[int]:
-    """Return the places of the wanted names; all must be annotated."""
+def rows_listed(names: list[str], path: Path) -> list[int]:
+    """Return the places of the names in a list; all must be annotated."""
+    wanted = set(read_names(path, once=True))
     rows = [row for row, name in enumerate(names) if name in wanted]
     if len(rows) < len(wanted):
         missing = min(wanted - set(names))

@@ -51,18 +51,6 @@ def add_few_shot_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def sample_picks(total: int, count: int, seed: int) -> np.ndarray:
-    """Return ``count`` of ``total`` places without replacement, in the order of sampling."""
-    if not 1 <= count <= total:
-        raise InputError(f"--restrict_annos {count}: there are {total} annotated images")
-    return np.random.RandomState(seed % 2**32).choice(total, count, replace=False)
-
-
-def tile_picks(picks: np.ndarray, total: int, num_per_epoch: int) -> np.ndarray:
-    """Repeat the picks floor(min(num_per_epoch, total) / len(picks)) times, at least once."""
-    return np.tile(picks, max(1, min(num_per_epoch, total) // len(picks)))
-
-
 def save_picks(folder: Path, picks: Picks | None) -> None:
     """Write the picks' places and names beside the checkpoints, one a line; the first rank does."""
     if picks is not None and is_first_rank():
@@ -96,8 +84,8 @@ def restrict(
     Args:
         dataset: loses the other images.
         count: images to keep; all are kept if it is negative.
-        repeat: repeat them up to ``num_per_epoch``.
-        num_per_epoch: see `tile_picks`.
+        repeat: repeat them floor(min(num_per_epoch, N) / count) times.
+        num_per_epoch: so many images at most, unless a single round has more.
         seed: of the picks.
         noted_in: folder of a run that resumes, whose noted picks are taken instead.
 
@@ -109,11 +97,13 @@ def restrict(
     total = len(dataset)
     if noted_in is not None and (noted_in / NAME_FILE).is_file():
         places = load_picks(noted_in, dataset)
+    elif not 1 <= count <= total:
+        raise InputError(f"--restrict_annos {count}: there are {total} annotated images")
     else:
-        places = sample_picks(total, count, seed)
+        places = np.random.RandomState(seed % 2**32).choice(total, count, replace=False)
     item_names = dataset.item_names()
     picks = Picks(places.tolist(), [item_names[i] for i in places])
-    kept = tile_picks(places, total, num_per_epoch) if repeat else places
-    dataset.select(kept.tolist())
+    rounds = max(1, min(num_per_epoch, total) // len(places)) if repeat else 1
+    dataset.select(np.tile(places, rounds).tolist())
     dataset.check_landmarks()
     return picks

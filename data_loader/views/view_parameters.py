@@ -84,18 +84,7 @@ def sample_views(
     sides = (side * (1 + 0.5 * normal)).long().clamp(min=int(0.8 * side))
     lowest, highest = JPEG_QUALITY
     qualities = torch.randint(lowest, highest + 1, (count,), generator=generator)
-    boxes = sample_boxes(count, side, smallest_scale, generator)
-    order = torch.rand(count, 3, generator=generator).argsort(dim=1)
-    factors = 1 + JITTER * (2 * torch.rand(count, 3, generator=generator) - 1)
-    alpha = PCA_ALPHA * torch.randn(count, 1, 3, generator=generator)
-    colours = (PCA_VECTORS * (alpha * PCA_VALUES)).sum(dim=2)
-    return ViewParameters(sides, qualities, boxes, order, factors, colours)
-
-
-def sample_boxes(
-    count: int, side: int, smallest_scale: float, generator: torch.Generator
-) -> Tensor:
-    """Sample crops (count, 4) by the rule of `sample_box`."""
+    # Crops by the rule of `sample_box`.
     uniform = torch.rand(4, TRIES, count, generator=generator, dtype=torch.float64)
     area = side * side * (smallest_scale + (1 - smallest_scale) * uniform[0])
     aspect = (LOG_ASPECT[0] + (LOG_ASPECT[1] - LOG_ASPECT[0]) * uniform[1]).exp()
@@ -105,4 +94,9 @@ def sample_boxes(
     fits = (0 < width) & (width <= side) & (0 < height) & (height <= side)  # (TRIES, B)
     first = fits.byte().argmax(dim=0)  # of equals, the first
     boxes = torch.stack([left, top, width, height], dim=2).long()[first, torch.arange(count)]
-    return torch.where(fits.any(dim=0)[:, None], boxes, torch.tensor([0, 0, side, side]))
+    boxes = torch.where(fits.any(dim=0)[:, None], boxes, torch.tensor([0, 0, side, side]))
+    order = torch.rand(count, 3, generator=generator).argsort(dim=1)
+    factors = 1 + JITTER * (2 * torch.rand(count, 3, generator=generator) - 1)
+    alpha = PCA_ALPHA * torch.randn(count, 1, 3, generator=generator)
+    colours = (PCA_VECTORS * (alpha * PCA_VALUES)).sum(dim=2)
+    return ViewParameters(sides, qualities, boxes, order, factors, colours)

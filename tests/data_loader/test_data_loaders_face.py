@@ -77,11 +77,6 @@ def test_celeba_is_a_partition_without_mafl(celeba, train, val_split, places):
     assert np.array_equal(dataset.annotations["keypoints"], points)
 
 
-def test_celeba_validates_on_one_of_two_sets(tmp_path):
-    with pytest.raises(ValueError, match="val_split"):
-        CelebAPrunedAligned_MAFLVal(tmp_path, val_split="test")
-
-
 def test_celeba_validation_is_the_first_2000_of_those(tmp_path):
     names = [f"{i:06d}.jpg" for i in range(2010)]
     write_celeba(

@@ -10,9 +10,7 @@ from data_loader.few_shot import (
     Picks,
     load_picks,
     restrict,
-    sample_picks,
     save_picks,
-    tile_picks,
 )
 from data_loader.readers.matlab_files import read_mat
 from tests.data_loader.layouts import complaint, write_aflw, write_text
@@ -31,48 +29,6 @@ def root(tmp_path):
 def folder(tmp_path):
     (tmp_path / "run").mkdir()
     return tmp_path / "run"
-
-
-# ---- drawing ----
-
-
-def test_picks_follow_the_seed_alone_and_leave_the_other_generators():
-    np.random.seed(0)
-    first = sample_picks(1000, 20, seed=5)
-    assert len(set(first.tolist())) == 20
-    np.random.seed(1)
-    before = np.random.get_state()[1].copy(), torch.get_rng_state()
-    assert np.array_equal(sample_picks(1000, 20, seed=5), first)
-    assert not np.array_equal(np.sort(sample_picks(1000, 20, seed=6)), np.sort(first))
-    assert len(sample_picks(1000, 20, seed=2**40)) == 20
-    assert np.array_equal(np.random.get_state()[1], before[0])
-    assert torch.equal(torch.get_rng_state(), before[1])
-
-
-@pytest.mark.parametrize("count", [0, 51, 1000])
-def test_picks_that_are_not_there_are_refused(count):
-    message = complaint(sample_picks, 50, count, seed=0)
-    assert f"--restrict_annos {count}" in message and "50" in message
-
-
-# ---- repeating ----
-
-
-@pytest.mark.parametrize(
-    ("count", "total", "num_per_epoch", "copies"),
-    [
-        (10, 19_000, 1000, 100),
-        (7, 19_000, 1000, 142),  # floor(142.86)
-        (10, 95, 1000, 9),  # no more than there are images
-        (10, 95, 39, 3),
-        (10, 95, 5, 1),  # at least once
-        (95, 95, 1000, 1),
-    ],
-)
-def test_picks_are_repeated_to_fill_an_epoch(count, total, num_per_epoch, copies):
-    picks = np.arange(count)[::-1] * 3
-    tiled = tile_picks(picks, total, num_per_epoch)
-    assert tiled.tolist() == picks.tolist() * copies
 
 
 # ---- the files ----
@@ -127,6 +83,24 @@ def test_restricting_keeps_the_picks_with_their_points(root):
         assert torch.equal(data, whole[i][0]) and torch.equal(points, whole[i][1])
 
 
+def test_picks_follow_the_seed_alone_and_leave_the_other_generators(root):
+    np.random.seed(0)
+    first = restricted(root, 5, seed=5)[1]
+    assert len(set(first.places)) == 5
+    np.random.seed(1)
+    before = np.random.get_state()[1].copy(), torch.get_rng_state()
+    assert restricted(root, 5, seed=5)[1] == first
+    assert len(restricted(root, 5, seed=2**40)[1].places) == 5
+    assert np.array_equal(np.random.get_state()[1], before[0])
+    assert torch.equal(torch.get_rng_state(), before[1])
+
+
+@pytest.mark.parametrize("count", [0, 10, 1000])
+def test_picks_that_are_not_there_are_refused(root, count):
+    message = complaint(restricted, root, count)
+    assert message == f"--restrict_annos {count}: there are 9 annotated images"
+
+
 def test_restricting_by_minus_one_keeps_all(root):
     dataset, picks = restricted(root, -1, repeat=True)
     assert dataset.filenames == AFLW(root, **SINGLE).filenames
@@ -137,7 +111,9 @@ def test_repeats_are_many_to_train_on_and_few_to_note(root):
     dataset, picks = restricted(root, 2, repeat=True)
     assert len(picks.names) == len(picks.places) == 2
     assert dataset.filenames == picks.names * 4  # floor(min(1000, 9) / 2)
-    assert restricted(root, 2, repeat=True, num_per_epoch=4)[0].filenames == picks.names * 2
+    for most, rounds in ((5, 2), (4, 2), (1, 1)):  # at least once
+        kept, _ = restricted(root, 2, repeat=True, num_per_epoch=most)
+        assert kept.filenames == picks.names * rounds
     assert torch.equal(dataset[0][0], dataset[2][0])
     assert not torch.equal(dataset[0][1], dataset[1][1])
 
