@@ -112,12 +112,6 @@ def local_variance(views: Tensor, shape: tuple[int, int]) -> Tensor:
     return (square - mean.square()).clamp(min=0).sum(dim=1)
 
 
-def embedding_at(embedding: Tensor, places: Tensor) -> Tensor:
-    """Return the unit vectors (B, N, D) of an embedding (B, D, h, w), bilinear at (B, N, 2)."""
-    sampled = F.grid_sample(embedding, places[:, :, None], align_corners=False)  # (B, D, N, 1)
-    return F.normalize(sampled[..., 0].transpose(1, 2), dim=2)
-
-
 def dense_contrast(
     query: Tensor,
     key: Tensor,
@@ -154,7 +148,9 @@ def dense_contrast(
     centres = cell_centres(height, width).to(places)  # (M, 2)
     q = query.flatten(2).transpose(1, 2)  # (B, M, D)
     q = q.gather(1, cells[:, :, None].expand(-1, -1, q.shape[2])) / temperature  # (B, N, D)
-    positive = (q * embedding_at(key, places)).sum(dim=2)  # (B, N)
+    sampled = F.grid_sample(key, places[:, :, None], align_corners=False)  # (B, D, N, 1)
+    right = F.normalize(sampled[..., 0].transpose(1, 2), dim=2)  # (B, N, D)
+    positive = (q * right).sum(dim=2)  # (B, N)
     negative = q @ key.flatten(2)  # (B, N, M); passes over it are what the objective costs
     # Squared distances, but for |place|^2, which is on the other side.
     off = centres.square().sum(dim=1) - 2 * places @ centres.t()  # (B, N, M)

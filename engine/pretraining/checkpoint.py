@@ -1,6 +1,5 @@
 """What a pre-training is between two steps: kept in checkpoints, and restored [spec 4, 7]."""
 
-import argparse
 import math
 import signal
 from collections.abc import Mapping
@@ -14,7 +13,6 @@ from engine.pretraining.objective import Descent, Objective
 from engine.run.resumption import save_current, steps_begun
 from engine.run.settings import RunSettings
 from models.nce import MemoryMoCo
-from utils.arguments import allow_change, positive_float
 from utils.checkpoint import load_weights, save_checkpoint
 from utils.collectives import (
     BatchSplit,
@@ -56,10 +54,6 @@ class Position:
         """The number of the next step, counted from 0 over all epochs."""
         return self.epochs * self.steps_an_epoch + self.steps
 
-    def next_batch(self) -> int:
-        """Return how many images the next step has, over all ranks."""
-        return min(self.batch_size, self.images_an_epoch - self.images)
-
     def count_step(self, batch_split: BatchSplit, *means: Tensor) -> None:
         """Count a step, given what `totals` sums up as means over this rank's rows, scalars.
 
@@ -77,18 +71,6 @@ class Position:
         """Count the epoch as done."""
         self.epochs, self.steps, self.images = self.epochs + 1, 0, 0
         self.totals.zero_()
-
-
-def add_save_argument(group: argparse._ArgumentGroup) -> None:
-    """Declare how often a run is saved within an epoch."""
-    group.add_argument(
-        "--save_minutes",
-        type=positive_float,
-        default=30,
-        metavar="MINUTES",
-        help="write current.pth within an epoch, too, every so many minutes",
-    )
-    allow_change("save_minutes")
 
 
 @dataclass(eq=False)

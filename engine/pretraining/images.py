@@ -178,7 +178,8 @@ def rest_of_epoch(
     """
     set_epoch(loader, position.epochs + 1, skip=position.images)
     for images in progress(loader, f"epoch {position.epochs + 1}"):
-        batch_split = split_over_ranks(position.next_batch())
+        left = position.images_an_epoch - position.images
+        batch_split = split_over_ranks(min(position.batch_size, left))
         if bad_images.dataset.skip_bad:
             found = torch.stack([torch.as_tensor(images.index), torch.as_tensor(images.bad)], dim=1)
             bad_images.note(all_gather_rows(found, batch_split))

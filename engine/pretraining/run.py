@@ -14,7 +14,7 @@ from data_loader.bad_images import BadImages
 from data_loader.loaders import check_batch_size, check_same_images, worker_notice
 from data_loader.named_images import NamedImages
 from data_loader.storage.image_cache import cache_images
-from engine.pretraining.checkpoint import Position, State, add_save_argument
+from engine.pretraining.checkpoint import Position, State
 from engine.pretraining.checks import check_rows, check_side
 from engine.pretraining.images import (
     ImageSettings,
@@ -35,7 +35,7 @@ from engine.run.settings import (
     describe_device,
 )
 from models.dense_contrast import Trainable
-from utils.arguments import ArgumentParser
+from utils.arguments import ArgumentParser, allow_change, positive_float
 from utils.errors import check_finite
 from utils.interruption import Interruption
 from utils.log import RunLog, Stopwatch
@@ -46,7 +46,14 @@ from utils.schedule import set_learning_rate
 
 def add_run_arguments(parser: ArgumentParser, *, amp: str) -> None:
     """Declare where a run writes, how it computes, and where; ``amp`` is the default precision."""
-    add_save_argument(add_output_arguments(parser, save_freq=20))
+    add_output_arguments(parser, save_freq=20).add_argument(
+        "--save_minutes",
+        type=positive_float,
+        default=30,
+        metavar="MINUTES",
+        help="write current.pth within an epoch, too, every so many minutes",
+    )
+    allow_change("save_minutes")
     add_acceleration_arguments(parser, amp=amp)
     add_device_arguments(parser)
 

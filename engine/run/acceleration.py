@@ -129,7 +129,7 @@ def time_precisions(device: torch.device) -> tuple[float, float]:
     Each is the median of a few passes, forward and backward, which alternate. The global random
     numbers aren't touched. Infinity stands for a precision that the device can't compute in.
     """
-    count = TIMED_IMAGES.get(device.type, TIMED_IMAGES["cuda"])
+    count = TIMED_IMAGES[device.type]
     layers = [
         (
             torch.full((count, channels, side, side), 0.5, device=device, requires_grad=True),

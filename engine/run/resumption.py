@@ -31,21 +31,21 @@ def open_checkpoint(
     Raises:
         InputError: if it can't be loaded, lacks one of the keys, or is of another run.
     """
-    return broadcast_from_first(lambda: _open(run, keys, log))
 
+    def find() -> tuple[Path, dict] | None:
+        if run.resume == AUTO and run.folder.is_dir():
+            lock_folder(run.folder)  # before looking: another run may still be writing
+        found = find_checkpoint(run.resume, run.folder, keys, log)
+        if found is not None:
+            path, content = found
+            # A published checkpoint can't be resumed exactly: whoever takes one may change more.
+            insisted = run.override or UNPUBLISHED_KEYS.isdisjoint(content)
+            log.line(*check_options(path, content["opt"], run.options, insisted))
+            within = f", step {step}" if (step := steps_begun(content)) else ""
+            log.line(f"resumed from {path} after epoch {content['epoch']}{within}")
+        return found
 
-def _open(run: RunSettings, keys: tuple[str, ...], log: RunLog) -> tuple[Path, dict] | None:
-    if run.resume == AUTO and run.folder.is_dir():
-        lock_folder(run.folder)  # before looking: another run may still be writing
-    found = find_checkpoint(run.resume, run.folder, keys, log)
-    if found is not None:
-        path, content = found
-        # A published checkpoint can't be resumed exactly: whoever takes one may change more.
-        insisted = run.override or UNPUBLISHED_KEYS.isdisjoint(content)
-        log.line(*check_options(path, content["opt"], run.options, insisted))
-        within = f", step {step}" if (step := steps_begun(content)) else ""
-        log.line(f"resumed from {path} after epoch {content['epoch']}{within}")
-    return found
+    return broadcast_from_first(find)
 
 
 def steps_begun(content: dict) -> int:
