@@ -70,19 +70,16 @@ def build_parser() -> ArgumentParser:
 def animal_task() -> Task:
     """Return how birds are judged: by the fraction of their visible parts that is right."""
 
-    def pck(pred: Tensor, truth: Tensor, visible: Tensor) -> Tensor:
-        return calc_pck(pred, truth, visible, PCK_BOX)
-
-    def exact_pck(pred: Tensor, truth: Tensor, visible: Tensor) -> Tensor:
-        return calc_pck(pred, truth, visible, PCK_BOX, truncate=False)
-
     def judged_images(truth: Tensor, visible: Tensor) -> Tensor:
         # All of a batch or none of it: published scores are weighted by the batch's size.
         return len(truth) * pck_points(truth, visible).any()
 
     return Task(
         loss=selected_regression_loss,
-        metrics={"PCK": pck, "PCK_exact": exact_pck},
+        metrics={
+            "PCK": partial(calc_pck, boxsize=PCK_BOX),
+            "PCK_exact": partial(calc_pck, boxsize=PCK_BOX, truncate=False),
+        },
         judged=judged_images,
         best={"best_val_pck": ("Val", "PCK"), "best_test_pck": ("Test", "PCK")},
         lower_is_better=False,
@@ -92,14 +89,10 @@ def animal_task() -> Task:
 
 def keypoint_task(has_validation: bool) -> Task:
     """Return how one's own points are judged within a run: by their distance."""
-
-    def judged_points(truth: Tensor, visible: Tensor) -> Tensor:
-        return visible.sum()
-
     return Task(
         loss=selected_regression_loss,
         metrics={"error": side_error},
-        judged=judged_points,
+        judged=lambda truth, visible: visible.sum(),  # points, in place of images
         # Without validation images no epoch is picked: on the test images it would flatter them.
         best={"best_val_error": ("Val", "error")} if has_validation else {},
         lower_is_better=True,

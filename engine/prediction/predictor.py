@@ -126,9 +126,9 @@ def load_predictor(settings: PredictionSettings, log: RunLog) -> tuple[Predictor
         frame = read_frame(path, entry, *square, landmarks)
     else:
         frame = default_frame(opt.dataset, *square, landmarks, colours_of(encoder, weights))
-    given: dict[str, Any] = {"fit": settings.fit, "margin": settings.box_margin}
-    given = {name: value for name, value in given.items() if value is not None}
-    framing = frame.framing._replace(**given)
+    given = {"fit": settings.fit, "margin": settings.box_margin}
+    changes: dict[str, Any] = {name: v for name, v in given.items() if v is not None}
+    framing = frame.framing._replace(**changes)
     if entry is None and opt.dataset != OWN:
         log.line(
             f"{path}: trained on {opt.dataset}, which cuts its squares out in its own way; images "
@@ -163,21 +163,12 @@ def choose_encoder(
     Raises:
         InputError: if none is given and the one it names isn't there.
     """
-    chosen = EncoderSettings(
-        options=settings.options,
-        dataset=opt.dataset,
-        model=opt.model,
-        trained_model_path=settings.trained_model_path,
-        random_network=settings.random_network,
-        layer=opt.layer,
-        use_hypercol=opt.use_hypercol,
-        projection=settings.projection,
-        seed=opt.seed,
-        batch_size=1,
-        num_workers=0,
-        gpu=None,
-        log_path=Path(os.devnull),
-    )
+    noted = ("dataset", "model", "layer", "use_hypercol", "seed")
+    given = ("options", "trained_model_path", "random_network", "projection")
+    values: dict[str, Any] = {name: getattr(opt, name) for name in noted}
+    values |= {name: getattr(settings, name) for name in given}
+    unused: dict[str, Any] = {"batch_size": 1, "num_workers": 0, "gpu": None}
+    chosen = EncoderSettings(**values, **unused, log_path=Path(os.devnull))
     if kind.trains_encoder:
         # The readout says itself which maps it takes; any encoder has the pixels.
         return replace(with_own_encoder(chosen, path, log), layer=PIXELS, use_hypercol=False)

@@ -95,22 +95,38 @@ def test_points_are_those_of_the_evaluation(fitted, tmp_path, kind):
 
 
 @pytest.mark.parametrize("kind", list(KINDS))
-def test_the_page_of_tested_images_gives_the_same_confidence(fitted, tmp_path, kind):
-    readout = ["--ckpt_path", fitted / f"runs/{kind}/resnet18.pth"]
+def test_own_points_are_scored_noted_and_drawn_with_the_same_confidence(fitted, tmp_path, kind):
+    run = fitted / "runs" / kind
+    result = json.loads((run / "result.json").read_text())
+    test = result["scores"]["Test"]
+    assert result["images"]["Test"] >= 3 and test["median_px"] > 0
+    # The square of 36 pixels is 120 x 80 of the image: an error of 1 % of the input's side, less
+    # than 31 of them, is between 0.01 * 31 / 36 of the one and of the other.
+    share = result["last"]["Test"]["error"] / 100 * 31 / 36
+    assert 80 * share < test["error_px"] < 120 * share or kind == "published"
+    noted = load_checkpoint(run / "resnet18.pth", ("landmarks",))["landmarks"]
+    assert noted["names"] == NAMES and noted["framing"]["image_size"] == 36
+    assert "landmarks" in load_checkpoint(run / "current.pth", ())
+
+    readout = ["--ckpt_path", run / "resnet18.pth"]
     done = predict(tmp_path, *readout, "--images", fitted / "own", "--out", "a.csv")
     assert done.status == 0, done.err
     expected = {row["image"]: float(row["nose_confidence"]) for row in rows(tmp_path / "a.csv")}
     flags = [flag for flag in FIT if flag not in ("--model_path", "runs")]
-    flags += ["--data_folder", fitted / "own", "--annotations", fitted / "own.csv"]
-    flags += [*readout, "--page", "page", "--regressor", kind]
+    flags += ["--data_folder", fitted / "own", "--annotations", fitted / "own.csv", *readout]
+    flags += ["--vis_keypoints", "--vis_path", "vis", "--page", "page", "--regressor", kind]
     if kind == "published":
         flags += ["--val_share", 0.3]
     done = run_inside("vis_animal.py", *flags, cwd=tmp_path)
     assert done.status == 0, done.err
     assert "confidence: the probability of at most 5 % of the diagonal" in done.out
+    assert f"test error {test['error_px']:.2f} px" in done.out
+    drawn = {path.name for path in (tmp_path / "vis").iterdir()}
+    assert {"names.png", "contact_sheet.png", "2_gt.png"} <= drawn
+    assert f"{test['error_px']:.2f} px" in (tmp_path / "page/data/summary.js").read_text()
     text = (tmp_path / "page/data/0000.js").read_text()
     record = json.loads(text[text.index("{") : text.rindex("}") + 1])
-    assert len(record["names"]) >= 2
+    assert len(record["names"]) == result["images"]["Test"]
     confidence = np.reshape(record["confidence"], (len(record["names"]), len(NAMES)))
     for name, (nose, *_) in zip(record["names"], confidence, strict=True):
         assert abs(nose - expected[name]) < 2e-3
@@ -404,6 +420,7 @@ def test_a_second_pass_looks_at_windows_of_the_first(fitted, tmp_path, ridge):
 
     fit = ["--data_folder", fitted / "own", "--annotations", fitted / "own.csv"]
     fit += ["--regressor", "ridge", "--boxes", "windows.json", "--box_margin", 0]
+    fit += ["--mirror", "on"]
     done = run_inside("eval_animal.py", *FIT, *fit, "--model_name", "fine", cwd=tmp_path)
     assert done.status == 0, done.err
     fine = ["--ckpt_path", "runs/fine/resnet18.pth", *images, "--out"]
