@@ -10,10 +10,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from data_loader.data_loaders_animal import CUB
 from data_loader.framing import FITS, Box, Framing
 from data_loader.geometry import centre_crop
-from data_loader.image_set import Colours, ImageSet, as_colours
+from data_loader.image_set import Colours, as_colours
 from data_loader.views.random_view import channels
 from utils.errors import InputError
 
@@ -66,19 +65,6 @@ class Frame(NamedTuple):
         square, affine = self.framing.to_square(image, box)
         pixels = centre_crop(channels(square).float() / 255, self.crop)
         return self.normalize(pixels), torch.tensor(affine, dtype=torch.float64)
-
-
-def default_frame(
-    dataset: str, side: int, crop: int, landmarks: int, colours: tuple[Colours, Colours] | None
-) -> Frame:
-    """Return the frame of a readout whose checkpoint notes none: numbered points, whole images.
-
-    Colours are what the encoder is used to, else the training benchmark's.
-    """
-    kind = CUB if dataset == CUB.__name__ else ImageSet
-    names = [str(number) for number in range(1, landmarks + 1)]
-    framing = Framing("stretch", side)
-    return Frame(names, framing, crop, *(colours or (kind.mean, kind.std)))
 
 
 def read_frame(path: str, entry: Any, side: int, crop: int, landmarks: int) -> Frame:

@@ -8,7 +8,7 @@ opened again.
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -37,12 +37,11 @@ class PartFile:
 
     def __init__(self, path: Path, identity: dict[str, str], replace: bool) -> None:
         self.path, self.count, self.bad = path, 0, 0
-        with writing(path):
-            self.file = path.open("a+b")
-            self.file.seek(0)
-            header = parse(self.file.readline())
+        with writing(path), path.open("a+b") as file:
+            file.seek(0)
+            header = parse(file.readline())
             if header == identity:
-                self._count_lines()
+                self._count_lines(file)
                 return
             if header is not None and not replace:
                 told = header if isinstance(header, dict) else {}
@@ -51,30 +50,26 @@ class PartFile:
                     f"{path}: left by a run with other {', '.join(other) or 'settings'}: give "
                     "another --out, or --overwrite to start afresh"
                 )
-            self.file.truncate(0)
-            self._write([json.dumps(identity)])
+            file.truncate(0)
+            file.write(f"{json.dumps(identity)}\n".encode())
 
-    def _count_lines(self) -> None:
+    def _count_lines(self, file: BinaryIO) -> None:
         """Count the whole lines in their order; cut off what follows."""
-        end = self.file.tell()
-        for line in self.file:
+        end = file.tell()
+        for line in file:
             content = parse(line)
             if not isinstance(content, list) or content[:1] != [self.count]:
                 break
             self.count, self.bad = self.count + 1, self.bad + bool(content[-1])
             end += len(line)
-        self.file.truncate(end)
+        file.truncate(end)
 
     def append(self, found: Sequence[Prediction]) -> None:
         """Add the next images."""
-        with writing(self.path):
-            self._write([as_line(entry) for entry in found])
+        with writing(self.path), self.path.open("ab") as file:
+            file.write("".join(f"{as_line(entry)}\n" for entry in found).encode())
         self.count += len(found)
         self.bad += sum(bool(entry.bad) for entry in found)
-
-    def _write(self, lines: Sequence[str]) -> None:
-        self.file.write("".join(f"{line}\n" for line in lines).encode())
-        self.file.flush()
 
     def entries(self) -> Iterator[Prediction]:
         """Yield all lines, one at a time."""
@@ -86,16 +81,6 @@ class PartFile:
     def readable(self) -> Iterator[Prediction]:
         """Yield what was found in the images that can be read."""
         return (entry for entry in self.entries() if not entry.bad)
-
-    def close(self) -> None:
-        """Close the file, which stays."""
-        self.file.close()
-
-    def remove(self) -> None:
-        """Remove the file."""
-        self.file.close()
-        with writing(self.path):
-            self.path.unlink()
 
 
 def parse(line: bytes) -> Any:

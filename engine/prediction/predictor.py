@@ -12,8 +12,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from data_loader.data_loaders_animal import CUB
+from data_loader.framing import Framing
+from data_loader.image_set import ImageSet
 from engine.features.encoder_loading import EncoderSettings, colours_of, load_frozen_encoder
-from engine.prediction.frame import Frame, default_frame, read_frame
+from engine.prediction.frame import Frame, read_frame
 from engine.readouts.calibration import read_calibration
 from engine.readouts.kinds import (
     build_readout,
@@ -121,11 +124,14 @@ def load_predictor(settings: PredictionSettings, log: RunLog) -> tuple[Predictor
     weights = chosen.trained_model_path
     if not is_fitted_to(kind, content, encoder):
         raise InputError(f"{path}: belongs to another encoder than {weights or '--random_network'}")
-    entry, square = content.get("landmarks"), (opt.image_size, opt.image_crop)
+    entry = content.get("landmarks")
     if entry is not None:
-        frame = read_frame(path, entry, *square, landmarks)
-    else:
-        frame = default_frame(opt.dataset, *square, landmarks, colours_of(encoder, weights))
+        frame = read_frame(path, entry, opt.image_size, opt.image_crop, landmarks)
+    else:  # numbered points on whole images, in colours that the encoder or the benchmark has
+        benchmark = CUB if opt.dataset == CUB.__name__ else ImageSet
+        colours = colours_of(encoder, weights) or (benchmark.mean, benchmark.std)
+        names = [str(number) for number in range(1, landmarks + 1)]
+        frame = Frame(names, Framing("stretch", opt.image_size), opt.image_crop, *colours)
     given = {"fit": settings.fit, "margin": settings.box_margin}
     changes: dict[str, Any] = {name: v for name, v in given.items() if v is not None}
     framing = frame.framing._replace(**changes)

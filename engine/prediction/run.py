@@ -71,15 +71,11 @@ class PredictionRun:
             check_output(out, overwrite, "--out")  # of the run that held the lock
             self.part = PartFile(out.with_name(out.name + SUFFIX), self.identity(), overwrite)
         except BaseException:
-            self._release()
+            self.__exit__()
             raise
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.part.close()
-        self._release()
-
-    def _release(self) -> None:
         self.lock.release()
         Path(self.lock.lock_file).unlink(missing_ok=True)
 
@@ -171,7 +167,8 @@ class PredictionRun:
                 self.bad_list.unlink(missing_ok=True)  # of a run before
         names, out = self.frame.names, self.settings.out
         write_predictions(out, names, self.part.readable(), self.has_instances)
-        self.part.remove()
+        with writing(self.part.path):
+            self.part.path.unlink()
 
 
 def digest(texts: list[str]) -> str:
