@@ -27,7 +27,6 @@ from data_loader.unannotated import (
 )
 from engine.pages.page import add_page_argument, check_page, write_page
 from engine.prediction.export import export
-from engine.prediction.frame import Frame
 from engine.prediction.pictures import (
     draw_least_certain,
     draw_video,
@@ -35,7 +34,7 @@ from engine.prediction.pictures import (
     page_records,
     suggest_images,
 )
-from engine.prediction.predictor import PredictionSettings, Trained, load_predictor
+from engine.prediction.predictor import Frame, PredictionSettings, Trained, load_predictor
 from engine.prediction.run import PredictionRun
 from engine.prediction.windows import (
     add_window_arguments,

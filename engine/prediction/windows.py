@@ -11,7 +11,7 @@ import numpy as np
 from data_loader.framing import Box
 from data_loader.readers.prediction_files import Prediction
 from data_loader.unannotated import ImageSource
-from engine.prediction.frame import Frame
+from engine.prediction.predictor import Frame
 from utils.arguments import positive_int
 from utils.errors import InputError
 

@@ -8,7 +8,7 @@ from PIL import Image
 
 from data_loader.framing import Affine, Framing
 from data_loader.unannotated import ImageFiles, Shown, open_source
-from engine.prediction.frame import Frame
+from engine.prediction.predictor import Frame
 from tests.data_loader.layouts import complaint, dot_image, save_image
 from utils.errors import InputError
 

@@ -12,8 +12,7 @@ from PIL import Image
 
 from data_loader.framing import Framing
 from engine.prediction.export import export, metadata, to_onnx
-from engine.prediction.frame import Frame
-from engine.prediction.predictor import Predictor
+from engine.prediction.predictor import Frame, Predictor
 from engine.readouts.kinds import READOUTS
 from models.calibration import Calibration
 from models.encoders import build_random_encoder, freeze

@@ -12,8 +12,7 @@ from data_loader.framing import Framing
 from data_loader.readers.prediction_files import Prediction
 from data_loader.unannotated import ImageFiles, Shown
 from engine.prediction import pictures
-from engine.prediction.frame import Frame
-from engine.prediction.predictor import Predictor
+from engine.prediction.predictor import Frame, Predictor
 from engine.prediction.run import PredictionRun
 from engine.readouts.ridge import Ridge
 from models.encoders import build_random_encoder, freeze

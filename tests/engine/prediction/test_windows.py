@@ -5,7 +5,7 @@ import numpy as np
 from data_loader.framing import Framing
 from data_loader.readers.prediction_files import Prediction
 from data_loader.unannotated import Shown
-from engine.prediction.frame import Frame, Seen
+from engine.prediction.predictor import Frame, Seen
 from engine.prediction.windows import ENLARGED, box_notices, place_window, window_side
 from tests.data_loader.layouts import complaint
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from data_loader.readers.prediction_files import Prediction
-from engine.prediction.part_file import PartFile
+from engine.prediction.run import PartFile
 from tests.data_loader.layouts import complaint
 
 IDENTITY = {"checkpoint": "1", "images": "2"}
