@@ -13,7 +13,6 @@ _long.csv, .dlc.csv (DeepLabCut's), .json (COCO's) or .tps. [spec 18.]
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
 
 from data_loader.folder import add_cutout_arguments
 from data_loader.loaders import add_loader_arguments, worker_notice
@@ -172,10 +171,9 @@ def annotated_before(trained: Trained) -> ImageFiles | None:
     if trained.annotations is None or not Path(trained.annotations).is_file():
         return None
     folder = Path(trained.data_folder or Path(trained.annotations).parent)
-    how: dict[str, Any] = {"y_up": trained.y_up, "category": trained.category}
-    if trained.boxes is not None and Path(trained.boxes).is_file():
-        how["boxes_path"] = Path(trained.boxes)
-    return annotated_images(Path(trained.annotations), folder, **how)
+    boxes = Path(trained.boxes) if trained.boxes and Path(trained.boxes).is_file() else None
+    how = {"y_up": trained.y_up, "category": trained.category}
+    return annotated_images(Path(trained.annotations), folder, boxes, **how)
 
 
 def main() -> None:

@@ -70,16 +70,6 @@ def test_vis_animal_writes_a_page_once(evaluated):
     assert again.status == 2 and "page: holds a page already" in again.err
 
 
-def test_few_shot_flags_work_on_birds(evaluated):
-    done = run_inside(
-        *("eval_animal.py", *FRAME, "--epochs", 1, "--restrict_annos", 2, "--TPS_aug"),
-        *("--model_path", "runs", "--model_name", "few"),
-        cwd=evaluated[0],
-    )
-    assert done.status == 0, done.err
-    assert "2 training, 1 Val" in done.out
-
-
 def test_a_split_without_a_visible_part_is_refused_before_the_fit(tmp_path):
     write_cub(tmp_path / "cub", native=True)
     names = (tmp_path / "cub/images.txt").read_text().split("\n")
@@ -108,21 +98,3 @@ def test_moco_trains_on_a_list_of_birds(tmp_path):
     )
     assert done.status == 0, done.err
     assert "8 images of InatAve" in done.out
-
-
-def test_birds_are_fine_tuned_and_drawn_from_one_file(evaluated):
-    cwd, _ = evaluated
-    tune = ["--regressor", "finetune", "--finetune_steps", 2, "--finetune_batch", 4]
-    done = run_inside(
-        *("eval_animal.py", *FRAME, *tune, "--model_path", "runs", "--model_name", "tuned"), cwd=cwd
-    )
-    assert done.status == 0, done.err
-    scores = json.loads((cwd / "runs/tuned/result.json").read_text())["last"]
-    assert set(scores) == {"Val", "Test"}
-    arguments = [flag for flag in FRAME if flag != "--random_network"]
-    arguments += [*tune[:2], "--ckpt_path", "runs/tuned/resnet18.pth"]
-    done = run_inside(
-        "vis_animal.py", *arguments, "--vis_path", "tuned", "--vis_keypoints", cwd=cwd
-    )
-    assert done.status == 0, done.err
-    assert f"PCK {scores['Test']['PCK']:.2f} % (as published)" in done.out

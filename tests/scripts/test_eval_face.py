@@ -1,7 +1,6 @@
 import json
 
 import pytest
-import torch
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -61,39 +60,6 @@ def test_scalars_are_read_back_by_tensorboard(evaluated):
         "Test_InterOcularError",
         "test_loss",
     }
-
-
-def test_a_resumed_run_ends_in_the_same_bits(faces, evaluated):
-    cwd, _ = evaluated
-    done = evaluate(
-        *(faces, cwd, "--random_network", "--epochs", 3, "--model_name", "resumed"),
-        *("--resume", "runs/whole/ckpt_epoch_2.pth", "--num_workers", 2),
-        start=run,
-    )
-    assert done.status == 0, done.err
-    assert "epoch 2/3" not in done.out
-    ends = [
-        load_checkpoint(cwd / "runs" / name / "ckpt_epoch_3.pth", ())
-        for name in ("whole", "resumed")
-    ]
-    for key, value in ends[0]["regressor"].items():
-        assert torch.equal(value, ends[1]["regressor"][key]), key
-    assert ends[0]["best_error"] == ends[1]["best_error"]
-
-
-def test_few_shot_picks_are_kept_and_reused(faces, tmp_path):
-    few = ["--random_network", "--restrict_annos", 4, "--repeat", "--num_per_epoch", 9, "--TPS_aug"]
-    done = evaluate(faces, tmp_path, *few, "--epochs", 1, "--model_name", "few")
-    assert done.status == 0, done.err
-    assert "8 training, 6 Test images" in done.out
-    names = (tmp_path / "runs/few/namelist.txt").read_text()
-    assert len(set(names.split())) == 4
-    resumed = evaluate(
-        *(faces, tmp_path, *few, "--epochs", 2, "--model_name", "few", "--seed", 5),
-        *("--resume", "runs/few/ckpt_epoch_1.pth", "--override"),
-    )
-    assert resumed.status == 0, resumed.err
-    assert (tmp_path / "runs/few/namelist.txt").read_text() == names
 
 
 @pytest.mark.parametrize("use_hypercol", [[], ["--use_hypercol"]])

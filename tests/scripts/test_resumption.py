@@ -169,11 +169,11 @@ def test_a_regressor_goes_on_by_itself_with_its_own_picks(faces, tmp_path):
     ]
     for key, value in ends[0]["regressor"].items():
         assert torch.equal(value, ends[1]["regressor"][key]), key
-    # Resumed into another folder, it takes the picks that lie beside the checkpoint.
-    moved = fit(
-        faces, tmp_path, "c", "--epochs", 5, *few, "--resume", "runs/whole/ckpt_epoch_4.pth"
-    )
+    # Into another folder, it takes the picks that lie beside the checkpoint, not the seed's.
+    other = ("--resume", "runs/whole/ckpt_epoch_4.pth", "--seed", 5, "--override")
+    moved = fit(faces, tmp_path, "c", "--epochs", 5, *few, *other)
     assert moved.status == 0, moved.err
+    assert "6 training, 6 Test images" in moved.out
     names = [(tmp_path / "runs" / n / "namelist.txt").read_text() for n in ("whole", "c")]
     assert names[0] == names[1]
 

@@ -49,15 +49,6 @@ def test_the_interval_holds_the_mean_as_often_as_it_says():
     assert held >= 86  # 95 of 100; fewer than 86 with a probability of 0.0002, skew aside
 
 
-def test_the_interval_of_groups_is_wider_than_that_of_their_members():
-    rng = np.random.RandomState(0)
-    values = rng.normal(10, 3, (8, 1)).repeat(20, axis=0)  # 20 instances alike an image
-    together, _ = mean_and_median(values, [f"{n // 20:03}" for n in range(160)])
-    apart, _ = mean_and_median(values, [f"{n:03}" for n in range(160)])
-    ratio = (together.high - together.low) / (apart.high - apart.low)
-    assert ratio == pytest.approx(math.sqrt(20), rel=0.15)
-
-
 def test_pck_counts_distances_up_to_what_is_allowed():
     distances = np.array([[1.0, 2.0], [3.0, NAN], [0.0, 0.0]])
     assert percentage_right(distances, np.array([1.0, 3.0, NAN])) == pytest.approx(100 * 2 / 3)

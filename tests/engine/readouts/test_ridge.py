@@ -212,6 +212,3 @@ def test_a_run_saves_what_it_fitted_and_resumes_it(images, encoder, dots, settin
     assert {path.name for path in settings.folder.glob("*.pth")} == {
         *("current.pth", "previous_1.pth", "resnet50.pth")
     }
-    other = freeze(build_random_encoder("resnet18", SIDE, seed=1))
-    with pytest.raises(InputError, match="features of another encoder"):
-        start(settings, other, dots, found)
