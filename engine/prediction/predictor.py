@@ -5,7 +5,7 @@ Letters: B images, A landmarks, W the side of the network input.
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -252,12 +252,10 @@ def choose_encoder(
     Raises:
         InputError: if none is given and the one it names isn't there.
     """
-    noted = ("dataset", "model", "layer", "use_hypercol", "seed")
-    given = ("options", "trained_model_path", "random_network", "projection")
-    values: dict[str, Any] = {name: getattr(opt, name) for name in noted}
-    values |= {name: getattr(settings, name) for name in given}
-    unused: dict[str, Any] = {"batch_size": 1, "num_workers": 0, "gpu": None}
-    chosen = EncoderSettings(**values, **unused, log_path=Path(os.devnull))
+    # What is given comes before what is noted; an encoder that is loaded has no use for the rest.
+    unused = {"batch_size": 1, "num_workers": 0, "gpu": None, "log_path": Path(os.devnull)}
+    known = {**unused, **opt._asdict(), **vars(settings)}
+    chosen = EncoderSettings(**{field.name: known[field.name] for field in fields(EncoderSettings)})
     if kind.trains_encoder:
         # The readout says itself which maps it takes; any encoder has the pixels.
         return replace(with_own_encoder(chosen, path, log), layer=PIXELS, use_hypercol=False)
