@@ -160,14 +160,11 @@ def check_identical(**modules: nn.Module) -> None:
         for part, module in modules.items()
         for name, tensor in module.state_dict().items()
     }
-    sums = torch.stack([_bits(tensor).sum(dtype=torch.int64) for tensor in tensors.values()])
+    integers = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+    bits = [t.detach().view(integers[t.element_size()]) for t in tensors.values()]
+    sums = torch.stack([of_tensor.sum(dtype=torch.int64) for of_tensor in bits])
     batch_split = BatchSplit((1,) * world_size(), rank())
     differs = (all_gather_rows(sums[None], batch_split) != sums).any(dim=0)  # (tensors,)
     if differs.any():
         names = [name for name, d in zip(tensors, differs.tolist(), strict=True) if d]
         raise RuntimeError(f"the ranks differ in {len(names)} tensors, such as {names[:3]}")
-
-
-def _bits(tensor: Tensor) -> Tensor:
-    kinds = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
-    return tensor.detach().view(kinds[tensor.element_size()])

@@ -12,7 +12,6 @@ from statistics import median
 from time import perf_counter
 
 import torch
-from torch import Tensor
 from torch.nn import functional
 
 from engine.run.resumption import AUTO
@@ -137,34 +136,25 @@ def time_precisions(device: torch.device) -> tuple[float, float]:
         )
         for side, channels in TIMED_LAYERS
     ]
-    seconds: dict[str, list[float]] = {"off": [], "bf16": []}
-    for _ in range(1 + TIMED_ROUNDS):
-        for amp, taken in seconds.items():
-            taken.append(_time_layers(layers, device, amp))
-    full, half = (median(taken[1:]) for taken in seconds.values())  # the first pass prepares
+
+    def time(amp: str) -> float:
+        start = perf_counter()
+        try:
+            for maps, weight in layers:
+                with autocast(device, amp):
+                    channels_last = maps.contiguous(memory_format=torch.channels_last)
+                    made = functional.conv2d(channels_last, weight, padding=1)
+                    made = functional.relu(functional.batch_norm(made, None, None, training=True))
+                torch.autograd.grad(made.sum(), (maps, weight))
+        except RuntimeError:  # of a GPU without kernels for it
+            return float("inf")
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)  # a pass begins and ends with an idle GPU
+        return perf_counter() - start
+
+    taken = [(time("off"), time("bf16")) for _ in range(1 + TIMED_ROUNDS)]
+    full, half = (median(seconds) for seconds in zip(*taken[1:], strict=True))  # the first prepares
     return full, half
-
-
-def _time_layers(layers: list[tuple[Tensor, Tensor]], device: torch.device, amp: str) -> float:
-    """Return the seconds of one pass through layers, forward and backward."""
-    start = _now(device)
-    try:
-        for maps, weight in layers:
-            with autocast(device, amp):
-                channels_last = maps.contiguous(memory_format=torch.channels_last)
-                made = functional.conv2d(channels_last, weight, padding=1)
-                made = functional.relu(functional.batch_norm(made, None, None, training=True))
-            torch.autograd.grad(made.sum(), (maps, weight))
-    except RuntimeError:  # of a GPU without kernels for it
-        return float("inf")
-    return _now(device) - start
-
-
-def _now(device: torch.device) -> float:
-    """Return the time in seconds, once a GPU has done what it was given."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return perf_counter()
 
 
 def autocast(device: torch.device, amp: str) -> torch.autocast:
