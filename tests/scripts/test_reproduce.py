@@ -49,6 +49,7 @@ class FakeRuns:
             return 2
         seed = int(command[command.index("--seed") + 1])
         args = finish(script, command[2:], 10.0 + seed, done=number != self.stop_at)
+        assert Path(vars(args).get("resume") or ".").exists()
         self.started.append(args)
         if script == "eval_matching.py":
             return 0
@@ -355,7 +356,8 @@ def test_matching_is_run_once_for_both_kinds_of_pairs(runs, tmp_path):
 
 
 def test_steps_are_checkpoints_of_one_pretraining_each(runs, tmp_path):
-    succeed(tmp_path, "steps", *OWN, "--scale", "0.1")
+    # Other numbers of annotations leave out none where there is no choice of them.
+    succeed(tmp_path, "steps", *OWN, "--scale", "0.1", "--annotations", "1")
     pretrainings, evaluations = runs.started[:2], runs.started[2:]
     # At least an epoch for each fifth of a pre-training, however small the scale.
     assert [(args.epochs, args.save_freq) for args in pretrainings] == [(5, 1)] * 2
