@@ -163,35 +163,29 @@ class AFLW_MTFL(FaceDataset):  # noqa: N801 (published name)
 
     def read(self, root: Path, train: bool) -> tuple[Path, list[str], dict[str, np.ndarray]]:
         """Read the split's table; an image both trained and tested on is an error."""
-        csv_path, test_path = root / "aflw_cropped/facedata_cropped.csv", root / "MTFL/testing.txt"
-        test_names, test_points = parse_table(
-            test_path, read_lines(test_path), 10, 1, parse_coordinate
-        )
-        if not train:
-            test_names = self.check_listed(root / "MTFL", test_names, test_path)
-            keypoints = test_points.reshape(-1, 2, 5).transpose(0, 2, 1)  # all x, then all y
-            check_points(test_path, test_names, keypoints, MTFL_SIZE)
-            return root / "MTFL", test_names, {"keypoints": keypoints}
-        originals, crops, keypoints = read_aflw_crops(csv_path)
-        tested = {name.rsplit("-", 1)[-1] for name in test_names}  # without folder and number
-        overlap = next((name for name in originals if name in tested), None)
-        if overlap is not None:
-            raise InputError(f"{csv_path}: training image {overlap} is in {test_path} too")
-        crops = self.check_listed(root / "aflw_cropped", crops, csv_path)
-        check_points(csv_path, crops, keypoints, MTFL_SIZE)
-        return root / "aflw_cropped", crops, {"keypoints": keypoints}
-
-
-def read_aflw_crops(path: Path) -> tuple[list[str], list[str], np.ndarray]:
-    """Return original names, crop files and points (N, 5, 2), NaN if absent, of set 1's rows."""
-    table = Csv(path, read_lines(path))
-    if table.rows[0].cells[1:4] != ["image_file", "crop_file", "set"]:
-        raise InputError(f"{path}: expected a header ..., image_file, crop_file, set, x1, y1, ...")
-    rows = [(row.cells, table.numbers(row, range(3, 14))) for row in table.below(1)]
-    used = [(cells, numbers) for cells, (kind, *numbers) in rows if kind == 1]
-    originals, crops = ([cells[place] for cells, _ in used] for place in (1, 2))
-    check_unique(path, crops)
-    return originals, crops, np.reshape([numbers for _, numbers in used], (-1, 5, 2))
+        test_path = root / "MTFL/testing.txt"
+        names, numbers = parse_table(test_path, read_lines(test_path), 10, 1, parse_coordinate)
+        path, points = test_path, numbers.reshape(-1, 2, 5).transpose(0, 2, 1)  # all x, then all y
+        if train:
+            tested = {name.rsplit("-", 1)[-1] for name in names}  # without folder and number
+            path = root / "aflw_cropped/facedata_cropped.csv"
+            table = Csv(path, read_lines(path))
+            header = table.rows[0].cells
+            if header[1:4] != ["image_file", "crop_file", "set"] or len(header) < 14:
+                raise InputError(
+                    f"{path}: expected a header ..., image_file, crop_file, set, x1, y1, ..."
+                )
+            rows = [(row.cells, table.numbers(row, range(3, 14))) for row in table.below(1)]
+            used = [(cells, numbers) for cells, (kind, *numbers) in rows if kind == 1]
+            overlap = next((cells[1] for cells, _ in used if cells[1] in tested), None)
+            if overlap is not None:
+                raise InputError(f"{path}: training image {overlap} is in {test_path} too")
+            names = [cells[2] for cells, _ in used]
+            check_unique(path, names)
+            points = np.reshape([numbers for _, numbers in used], (-1, 5, 2))
+        names = self.check_listed(path.parent, names, path)
+        check_points(path, names, points, MTFL_SIZE)
+        return path.parent, names, {"keypoints": points}
 
 
 class ThreeHundredW(FaceDataset):

@@ -32,15 +32,18 @@ def boxes_of(
         return np.array(annotated, dtype=np.float64)
     if kind == "image":
         return np.full((len(points), 4), np.nan)
-    low, high = _extent(points, visible)
+    low, high = extent_of(points, visible)
     longest = (high - low).max(axis=1, keepdims=True)  # (N, 1)
     # Points on a line show nothing of what lies beside it; a single point has no size at all.
     added = np.maximum(longest / 2 - (high - low), 0) / 2
     return np.where(longest > 0, np.hstack([low - added, high + added]), np.nan)
 
 
-def _extent(points: np.ndarray, visible: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the least and the largest x and y, (N, 2) each, of those of the points that count."""
+def extent_of(points: np.ndarray, visible: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the least and the largest x and y, (N, 2) each, of points (N, A, 2).
+
+    ``visible`` (N, A) says which count, of each instance one at least.
+    """
     least, largest = (np.where(visible[..., None], points, limit) for limit in (np.inf, -np.inf))
     return least.min(axis=1), largest.max(axis=1)
 
@@ -102,15 +105,6 @@ def best_box(boxes: np.ndarray, points: np.ndarray, own: np.ndarray) -> np.ndarr
     common = np.maximum(shared, 0).prod(axis=1)
     union = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1) + (own[2:] - own[:2]).prod() - common
     return boxes[np.lexsort((common / union, held))[-1]]
-
-
-def spans_of(points: np.ndarray, visible: np.ndarray) -> np.ndarray:
-    """Return how far the points (N, A, 2) of each instance reach, along x or y, in pixels (N,).
-
-    ``visible`` (N, A) says which count, of each instance one at least.
-    """
-    low, high = _extent(points, visible)
-    return (high - low).max(axis=1)
 
 
 def flip_order(names: Sequence[str], pairs: Sequence[tuple[str, str]]) -> np.ndarray | None:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from data_loader.folder import OwnImages, count_turned
 from data_loader.geometry import denormalize_points
-from data_loader.instances import boxes_of, flip_order, spans_of
+from data_loader.instances import boxes_of, extent_of, flip_order
 from data_loader.landmark_dataset import LandmarkDataset
 from data_loader.readers.images import oriented_size
 from data_loader.readers.keypoint_table import KeypointTable
@@ -201,7 +201,7 @@ class Keypoints(OwnImages, LandmarkDataset):
         boxes = self.annotations["boxes"]
         boxed = ~np.isnan(boxes).any(axis=1)  # (N,)
         sides = (boxes[boxed, 2:] - boxes[boxed, :2]).max(axis=1)
-        spans = spans_of(self.annotations["keypoints"], self.annotations["visible"])
+        low, high = extent_of(self.annotations["keypoints"], self.annotations["visible"])
         framing = {
             "fit": self.fit,
             "image_size": self.imwidth,
@@ -211,7 +211,7 @@ class Keypoints(OwnImages, LandmarkDataset):
             # What tells boxes of another kind from these.
             "boxed": float(boxed.mean()),
             "box_sides": np.percentile(sides, [10, 90]).tolist() if len(sides) else None,
-            "span": float(np.percentile(spans, 90)),
+            "span": float(np.percentile((high - low).max(axis=1), 90)),
         }
         landmarks = {
             "names": list(self.point_names),

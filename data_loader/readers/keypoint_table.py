@@ -184,17 +184,12 @@ def find_flip_pairs(names: Sequence[str]) -> list[tuple[str, str]]:
     left = set(names)  # those that are in no pair
     pairs = []
     for name in names:
-        found = next((other for other in _mirrored(name) if other in left), None)
+        others = [name.replace(word, WORDS[word]) for word in WORDS if word in name]
+        for match in LETTER.finditer(name):
+            right = "r" if match[0] == "l" else "R"
+            others.append(name[: match.start()] + right + name[match.end() :])
+        found = next((other for other in others if other in left), None)
         if found is not None and name in left:
             pairs.append((name, found))
             left -= {name, found}
     return pairs
-
-
-def _mirrored(name: str) -> list[str]:
-    """Return what the other side of a point on the left may be called."""
-    others = [name.replace(left, right) for left, right in WORDS.items() if left in name]
-    for match in LETTER.finditer(name):
-        right = "r" if match[0] == "l" else "R"
-        others.append(name[: match.start()] + right + name[match.end() :])
-    return others

@@ -331,6 +331,7 @@ def test_aflw_points_that_do_not_fit(tmp_path, values, said):
     [
         (CSV_HEADER, CSV_HEADER.replace("crop_file", "file"), "expected a header"),
         (CSV_HEADER + "\n", "", "expected a header"),
+        (",x5,y5", "", "expected a header"),
         (",1,", ",one,", "line 2"),
         (",1,", ",", "line 2"),
         ("55.2500", "nan", "one coordinate alone"),

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from data_loader.instances import best_box, boxes_of, flip_order, spans_of, with_boxes
+from data_loader.instances import best_box, boxes_of, extent_of, flip_order, with_boxes
 from data_loader.readers.keypoint_files import read_keypoints
 from tests.data_loader.layouts import complaint
 from tests.data_loader.own_files import IMAGES, write_boxes, write_wide
@@ -40,10 +40,11 @@ def test_the_best_box_holds_most_points_and_then_overlaps_most():
     assert best_box(boxes[:1], points, unknown).tolist() == [0, 0, 25, 25]
 
 
-def test_spans_are_of_the_annotated_points():
+def test_extents_are_of_the_annotated_points():
     points = np.array([[(10, 20), (30, 24), (99, 99)], [(5, 5), (7, 9), (0, 0)]], dtype=float)
     visible = np.array([[True, True, False], [True, True, False]])
-    assert spans_of(points, visible).tolist() == [20, 4]
+    low, high = extent_of(points, visible)
+    assert low.tolist() == [[10, 20], [5, 5]] and high.tolist() == [[30, 24], [7, 9]]
 
 
 def test_boxes_of_a_file_take_the_place_of_annotated_ones(tmp_path):
