@@ -215,17 +215,18 @@ def test_a_result_of_other_options_is_gone_before_its_run_begins_anew(runs, tmp_
     assert len(runs.started) == 3
 
 
-def test_what_another_program_finished_meanwhile_is_not_repeated(runs, tmp_path, monkeypatch):
-    arguments = ["faces", *SMOKE, "--datasets", "AFLW_MTFL"]
-    acquire = reproduce.acquire_lock
+def test_what_another_program_did_meanwhile_is_not_repeated(runs, tmp_path, monkeypatch):
+    arguments = ["faces", *SMOKE, "--datasets", "MAFLAligned", "AFLW_MTFL"]
+    acquire, runs.stop_at = reproduce.acquire_lock, 2
 
     def wait(*options):
         monkeypatch.setattr(reproduce, "acquire_lock", acquire)
-        succeed(tmp_path, *arguments)  # the other program
+        assert start(tmp_path, *arguments).status == 143  # the other program
         return acquire(*options)
 
     monkeypatch.setattr(reproduce, "acquire_lock", wait)
-    assert "finished before" in succeed(tmp_path, *arguments)[0] and len(runs.started) == 1
+    first, second, *_ = succeed(tmp_path, *arguments)
+    assert "finished before" in first and "resumed from ckpt_epoch_1.pth" in second
 
 
 def test_a_run_is_asked_to_end_and_waited_for(monkeypatch, tmp_path):
