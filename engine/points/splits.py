@@ -165,12 +165,8 @@ class KeypointSettings(Settings):
             raise InputError("--dataset Keypoints: give --annotations FILE")
         if self.imagelist is not None:
             raise InputError("--imagelist: not with --dataset Keypoints, whose files name images")
-        tests = {
-            "--test_annotations": self.test_annotations is not None,
-            "--test_share": self.test_share is not None,
-            "--folds": self.folds is not None,
-        }
-        given = [flag for flag, is_given in tests.items() if is_given]
+        tests = ("test_annotations", "test_share", "folds")
+        given = [f"--{name}" for name in tests if getattr(self, name) is not None]
         if len(given) > 1:
             raise InputError(f"{' and '.join(given)} exclude each other")
         if self.val_annotations is not None and self.val_share:
@@ -253,9 +249,8 @@ def held_out_rows(
     """Yield which of N instances are test images, bool (N,), and the fold's number if any."""
     if settings.folds is not None:
         fold_of = folds(groups, settings.folds, settings.seed)
-        for fold in range(1, settings.folds + 1):
-            if settings.fold in (None, fold):
-                yield fold, fold_of == fold - 1
+        for fold in [settings.fold] if settings.fold else range(1, settings.folds + 1):
+            yield fold, fold_of == fold - 1
         return
     share = TEST_SHARE if settings.test_share is None else settings.test_share
     if settings.test_annotations is not None or share == 0:

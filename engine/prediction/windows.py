@@ -90,10 +90,8 @@ def box_notices(frame: Frame, source: ImageSource) -> list[str]:
             "the readout was trained on boxes, and whole images show it things at another scale: "
             "give --boxes FILE"
         ]
-    if not sides or seen.box_sides is None:
-        return []
-    low, high, median = *seen.box_sides, float(np.median(sides))
-    if low / OTHER_SCALE <= median <= high * OTHER_SCALE:
+    low, high = seen.box_sides or (0.0, np.inf)
+    if not sides or low / OTHER_SCALE <= (median := float(np.median(sides))) <= high * OTHER_SCALE:
         return []
     return [
         f"the boxes' longer side is {median:.0f} pixels (median); in training most had "
