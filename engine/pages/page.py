@@ -156,13 +156,13 @@ def _fill(
 
 def _row(folder: Path, number: int, record: PageRecord) -> dict[str, Sequence[Any]]:
     """Write a record's images; return its numbers and texts by column of a data file."""
-    kind, frame = _save_images(folder, number, record)
+    left, top, right, bottom = window = _window(record)
     truth = np.full_like(record.points, np.nan) if record.truth is None else record.truth
     return {
         "names": [printable(record.name)],
         "labels": [printable(record.label)],
-        "images": [kind],
-        "frames": frame,
+        "images": [_save_images(folder, number, record.image, window)],
+        "frames": (left, top, right - left, bottom - top),
         "points": _numbers(record.points, 2),
         "confidence": _numbers(record.confidence, 4),
         "truth": _numbers(truth, 2),
@@ -186,30 +186,23 @@ def _call(function: str, value: object) -> str:
     return f"{function}({text});\n"
 
 
-def _save_images(folder: Path, number: int, record: PageRecord) -> tuple[int, Window]:
-    """Write a record's JPEGs; return which there are, and the window that they show.
-
-    The window is left, top, width and height in original pixels.
-    """
-    window = left, top, right, bottom = _window(record)
-    frame = (left, top, right - left, bottom - top)
+def _save_images(folder: Path, number: int, source: Path | Image.Image, window: Window) -> int:
+    """Write the JPEGs of a window of a record's image; return which there are."""
     try:
         image = (
-            open_image(record.image, oriented=True)
-            if isinstance(record.image, Path)
-            else record.image.convert("RGB")
+            open_image(source, oriented=True) if isinstance(source, Path) else source.convert("RGB")
         )
     except ImageError:
-        return NO_IMAGE, frame
+        return NO_IMAGE
     image = image.crop(window)
     place = folder / f"{number // FOLDER_SIZE:03d}"
     with writing(place):
         place.mkdir(parents=True, exist_ok=True)
         _shrink(image, THUMBNAIL).save(place / f"{number}.jpg", quality=QUALITY)
         if max(image.size) <= THUMBNAIL:
-            return ONE_SIZE, frame
+            return ONE_SIZE
         _shrink(image, ENLARGED).save(place / f"{number}_large.jpg", quality=QUALITY)
-    return TWO_SIZES, frame
+    return TWO_SIZES
 
 
 def _window(record: PageRecord) -> Window:
