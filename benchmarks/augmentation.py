@@ -9,6 +9,7 @@ import torch
 from benchmarks.literal import published_views
 from benchmarks.measure import CROP, SIZE, batch_views, build_parser, compare, decoded
 from engine.run.settings import choose_device
+from utils.script import run_script
 
 
 def main() -> None:
@@ -31,4 +32,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

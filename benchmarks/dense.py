@@ -14,6 +14,7 @@ from torchvision.models.feature_extraction import create_feature_extractor
 
 from benchmarks.measure import build_parser, compare, decoded
 from benchmarks.steps import DENSE_DIM, SIDE, as_items, build_dense, contrast_places, take_steps
+from utils.script import run_script
 
 PLACES = 48  # of each view
 STAGES = [f"layer{stage}" for stage in range(1, 5)]
@@ -54,4 +55,4 @@ class Trial(nn.Module):
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

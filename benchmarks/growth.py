@@ -20,6 +20,7 @@ from typing import Any
 
 from benchmarks.measure import CPU, ROOT, build_parser, machine, marks_of, run_command, spread
 from benchmarks.steps import SIDE, build_moco, take_steps
+from utils.script import run_script
 
 # What else a measured process needs is imported there: memory is that of a user's process only
 # where no library is loaded that theirs doesn't load.
@@ -219,4 +220,4 @@ def draw(costs: Costs, path: str) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

@@ -16,6 +16,7 @@ from benchmarks.steps import SIDE, steps_of
 from engine.run.acceleration import PRECISIONS
 from engine.run.settings import choose_device
 from utils.randomness import seed_everything
+from utils.script import run_script
 
 STEPS = 2  # of a turn, after one that chooses kernels
 
@@ -66,4 +67,4 @@ def count_operations(steps: Callable[[], object]) -> int:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

@@ -17,6 +17,7 @@ from torch import Tensor
 from benchmarks.literal import published_pairs
 from benchmarks.measure import CROP, SIZE, build_parser, compare, images_of, largest_difference
 from data_loader.storage.image_cache import cache_images
+from utils.script import run_script
 
 
 def main() -> None:
@@ -50,4 +51,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

@@ -41,6 +41,7 @@ from data_loader.views.dense_views import BLUR_FRACTION, GREY_FRACTION, STRENGTH
 from data_loader.views.random_view import FACE_MEAN, FACE_STD
 from data_loader.views.similarity import Spread
 from engine.run.acceleration import autocast
+from utils.script import run_script
 
 PACKAGES = {name: name for name in ("lightly", "kornia", "torchvision")} | {"dlib": "dlib-bin"}
 JITTER, JPEG = 0.4, (30, 98)  # of the published views [spec 6]
@@ -244,4 +245,4 @@ def compare_single_views(args: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

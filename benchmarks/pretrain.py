@@ -32,6 +32,7 @@ from data_loader.loaders import build_loader
 from data_loader.storage.image_cache import cache_images
 from engine.run.settings import choose_device
 from models.nce import NCESoftmaxLoss
+from utils.script import run_script
 
 WAYS: dict[str, dict[str, Any]] = {
     "channels last": {},
@@ -128,4 +129,4 @@ def our_epoch(
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

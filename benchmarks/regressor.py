@@ -33,6 +33,7 @@ from models.encoders import build_random_encoder, choose_levels, freeze
 from models.keypoint_prediction import IntermediateKeypointPredictor
 from models.loss import regression_loss
 from utils.log import RunLog
+from utils.script import run_script
 
 LAYER = 4
 DENSE = (LAYER, True, (48, 48))  # the encoder's arguments for a hypercolumn (B, C, H, W)
@@ -183,4 +184,4 @@ def two_steps(name: str, root: str, model: str, batch_size: int, literally: bool
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)
