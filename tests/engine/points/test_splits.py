@@ -62,10 +62,16 @@ def test_three_tenths_are_tested_on_unless_something_else_is_said(settings, tabl
     assert found == images_of(only(settings)) != images_of(only(settings, seed=1))
 
 
-def test_shares_of_validation_and_test(settings):
+def test_shares_of_validation_and_test(settings, tables):
+    """A run that is repeated has to find the same ones: their seed is one more than the tests'."""
     found = images_of(only(settings, test_share=0.3, val_share=0.2, seed=3))
     assert {k: len(v) for k, v in found.items()} == {"train": 4, "Val": 2, "Test": 3}
     assert list(found) == ["train", "Val", "Test"]
+    names = np.array(tables["all"].images)
+    test = split_off(names, 0.3, 3)
+    rest = names[~test]
+    assert found["Test"] == names[test].tolist()
+    assert found["Val"] == rest[split_off(rest, 0.2 * len(names) / len(rest), 4)].tolist()
     assert "leave nothing" in complaint(only, settings, test_share=0.5, val_share=0.6)
 
 
@@ -215,13 +221,3 @@ def test_points_of_real_files_lie_in_their_squares(monkeypatch, name, fit):
         light.append(float(grey[row, column].mean() / grey[24:72, 24:72].mean()))
     if name.startswith(("wings", "mouse")):  # veins and the mouse are dark, backgrounds aren't
         assert np.mean(light) < 0.85
-
-
-def test_validation_images_are_drawn_apart_from_the_test_images(settings, tables):
-    """A run that is repeated has to find the same ones: their seed is one more than the tests'."""
-    found = images_of(only(settings, test_share=0.3, val_share=0.3, seed=4))
-    names = np.array(tables["all"].images)
-    test = split_off(names, 0.3, 4)
-    rest = names[~test]
-    assert found["Test"] == names[test].tolist()
-    assert found["Val"] == rest[split_off(rest, 0.3 * len(names) / len(rest), 5)].tolist()
