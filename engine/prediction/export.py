@@ -74,8 +74,8 @@ def export_network(path: Path, predictor: Predictor) -> str:
     frame, calibration = predictor.frame, predictor.calibration
     network = ExportedNetwork(
         predictor.encoder,
-        predictor.find.exportable(),
-        predictor.find.levels.numbers,
+        predictor.readout.exportable(),
+        predictor.readout.levels.numbers,
         frame.crop,
         frame.mean,
         frame.std,

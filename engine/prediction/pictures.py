@@ -157,5 +157,5 @@ def looks_of(run: PredictionRun, source: ImageFiles, indices: Sequence[int]) -> 
     device = next(predictor.parameters()).device
     for batch in progress(run.loader(source, indices), "comparing"):
         images = batch.image.to(device)
-        maps = encode(predictor.encoder, images, predictor.find.levels.numbers)
+        maps = encode(predictor.encoder, images, predictor.readout.levels.numbers)
         yield adaptive_avg_pool2d(maps[0].float(), LOOK_GRID).flatten(1).cpu()

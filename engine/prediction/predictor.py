@@ -144,14 +144,14 @@ class Predictor(nn.Module):
         self, readout: Readout, frame: Frame, calibration: Calibration | None = None
     ) -> None:
         super().__init__()
-        self.find, self.frame, self.calibration = readout, frame, calibration
-        self.encoder, self.readout = readout.encoder, readout.module  # so that they are moved
+        self.readout, self.frame, self.calibration = readout, frame, calibration
+        self.encoder, self.module = readout.encoder, readout.module  # so that they are moved
 
     @torch.no_grad()
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Return landmarks (B, A, 2) in [-1, 1] and confidence (B, A) for images (B, 3, W, W)."""
-        features = encode(self.encoder, images, self.find.sees)
-        points, confidence = self.find.with_confidence(features)
+        features = encode(self.encoder, images, self.readout.sees)
+        points, confidence = self.readout.with_confidence(features)
         if self.calibration is not None:
             confidence = self.calibration(confidence)
         return points, confidence

@@ -63,7 +63,7 @@ class EvaluationSettings(EncoderSettings, RunSettings):
 
 
 class Readout:
-    """Finds landmarks in an encoder's maps.
+    """Finds landmarks in an encoder's maps, or with an encoder of its own in the pixels.
 
     Call `load`, or `begin` and `fit`; then call the readout itself.
 
@@ -224,7 +224,9 @@ class Readout:
     def fit(self, train: Any, held_out: dict[str, EncodedImages], log: RunLog) -> dict[str, object]:
         """Train, evaluate and save; return what ``result.json`` holds of it.
 
-        Afterwards the readout has its best weights, as far as that is defined.
+        Afterwards the readout has its best weights, as far as that is defined, and ``done`` is the
+        number of its last checkpoint. ``last`` of the result has the scores by split, of which
+        ``auto`` reads those of ``Test``.
 
         Args:
             train: training images as `EncodedImages`, or, to train the encoder on, as
