@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 
 from data_loader.framing import Framing
+from data_loader.readers.images import open_image
 from engine.prediction.export import export, metadata, to_onnx
 from engine.prediction.predictor import Frame, Predictor
 from engine.readouts.kinds import READOUTS
@@ -139,11 +140,11 @@ def test_what_cant_be_exported_is_said(tmp_path, monkeypatch, capfd):
     assert capfd.readouterr().out == ""  # of PyTorch's graph
 
 
-def test_the_page_tells_how_to_use_a_file_with_numpy_alone(tmp_path):
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "I;16"])
+def test_the_page_tells_how_to_use_a_file_with_numpy_alone(tmp_path, mode):
     export(tmp_path / "points.onnx", predictor("finetune"), overwrite=False)
-    Image.fromarray(np.arange(60 * 80 * 3, dtype=np.uint8).reshape(60, 80, 3)).save(
-        tmp_path / "a.png"
-    )
+    values = np.random.default_rng(0).integers(0, 256, 60 * 80 * 4, dtype=np.uint8)
+    Image.frombytes(mode, (80, 60), values.tobytes()).save(tmp_path / "a.png")
     page = (ROOT / "docs/own_images.md").read_text()
     code = next(part for part in re.findall(r"```python\n(.*?)```", page, re.S) if "onnx" in part)
     (tmp_path / "use.py").write_text(code)
@@ -156,9 +157,9 @@ def test_the_page_tells_how_to_use_a_file_with_numpy_alone(tmp_path):
     )
     told = [line.split("  ")[0] for line in done.stdout.splitlines()]
     assert [line.split()[1] for line in told] == ["nose", "left", "é"]
-    network, image = predictor("finetune"), Image.open(tmp_path / "a.png")
+    network, image = predictor("finetune"), open_image(tmp_path / "a.png", oriented=True)
     square, affine = Framing("stretch", SIDE).to_square(image)
     pixels = torch.from_numpy(np.array(square)).permute(2, 0, 1)[None] / 255
     points = affine.inverse(expected(network, pixels)[0][0])
     found = [float(word) for word in done.stdout.splitlines()[0].split()[2:4]]
-    assert np.abs(np.array(found) - points[0]).max() < 0.02
+    assert np.abs(np.array(found) - points[0]).max() < 0.01  # two digits are printed
