@@ -11,12 +11,14 @@ killed goes on where it was when it is started again. The ending of --out says t
 _long.csv, .dlc.csv (DeepLabCut's), .json (COCO's) or .tps. [spec 18.]
 """
 
+import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from data_loader.folder import add_cutout_arguments
 from data_loader.loaders import add_loader_arguments, worker_notice
 from data_loader.readers.prediction_files import prediction_format, write_predictions
+from data_loader.readers.videos import count_missing
 from data_loader.unannotated import (
     ImageFiles,
     ImageSource,
@@ -34,19 +36,10 @@ from engine.prediction.pictures import (
     suggest_images,
 )
 from engine.prediction.predictor import Frame, PredictionSettings, Trained, load_predictor
-from engine.prediction.run import PredictionRun
-from engine.prediction.windows import (
-    add_window_arguments,
-    box_notices,
-    place_window,
-    window_side,
-)
+from engine.prediction.run import BESIDE, SUFFIX, PredictionRun
+from engine.prediction.windows import add_window_arguments, box_notices, place_window, window_side
 from engine.readouts.kinds import add_readout_argument
-from engine.run.settings import (
-    add_shared_arguments,
-    choose_device,
-    describe_device,
-)
+from engine.run.settings import add_shared_arguments, check_paths, choose_device, describe_device
 from models.encoders import add_projection_argument, add_weights_arguments
 from utils.arguments import ArgumentParser, positive_int
 from utils.errors import InputError
@@ -112,6 +105,10 @@ def build_parser() -> ArgumentParser:
 def check_extras(settings: PredictionSettings, source: ImageSource, frame: Frame) -> None:
     """Raise an `InputError` if something can't be made beside the results, before the work."""
     is_video = isinstance(source, VideoFrames)
+    beside = [("out", f"{settings.out}{ending}") for ending in (SUFFIX, *BESIDE)]
+    files = [] if isinstance(source, VideoFrames) else map(source.path, range(source.count or 0))
+    folders = [("images", name) for name in {file.parent for file in files} if os.path.isdir(name)]
+    check_paths([*vars(settings.options).items(), *beside, *folders])
     if is_video and (settings.windows is not None or settings.suggest is not None):
         flag = "--suggest" if settings.windows is None else "--windows"
         raise InputError(f"{flag}: of image files, not of a video")
@@ -138,19 +135,16 @@ def make_extras(
     ``others`` are the numbers of the source's images that aren't ``annotated``.
     """
     settings, source, names = run.settings, run.source, run.frame.names
-    out = settings.out
     if settings.draw is not None:
-        folder = out.with_name(f"{out.name}.drawn")
-        yield f"{draw_least_certain(run, settings.draw, folder):,} drawings: {folder}"
-    if settings.out_video is not None and isinstance(source, VideoFrames):
-        count = draw_video(run, source, settings.out_video)
-        yield f"{count:,} labelled frames: {settings.out_video}"
+        yield f"{draw_least_certain(run, settings.draw, run.drawn):,} drawings: {run.drawn}"
+    if (video := settings.out_video) is not None and isinstance(source, VideoFrames):
+        yield f"{draw_video(run, source, video):,} labelled frames: {video}"
     if settings.page is not None:
         page = write_page(
             settings.page,
             page_records(run),
             names=names,
-            title=out.name,
+            title=settings.out.name,
             overwrite=settings.overwrite,
         )
         yield f"a page to look through: {page}"
@@ -161,9 +155,8 @@ def make_extras(
         count = run.part.count - run.part.bad
         yield f"{count:,} windows of {side} x {side} pixels: {settings.windows}"
     if settings.suggest is not None and isinstance(source, ImageFiles):
-        path = out.with_name(f"{out.name}.suggested.txt")
-        suggested = suggest_images(run, source, others, annotated, path)
-        yield f"{len(suggested)} images to annotate next: {path}"
+        suggested = suggest_images(run, source, others, annotated, run.suggested)
+        yield f"{len(suggested)} images to annotate next: {run.suggested}"
 
 
 def annotated_before(trained: Trained) -> ImageFiles | None:
@@ -199,8 +192,7 @@ def main() -> None:
         annotated = annotated_before(trained)
         others = not_annotated(source, annotated)
     run = PredictionRun(predictor.to(device), source, settings, log)
-    shown = "boxes" if run.has_boxes else "images"
-    count = "frames" if source.count is None else f"{source.count:,} {shown}"
+    count = run.shown if source.count is None else f"{source.count:,} {run.shown}"
     where = describe_device(device, args.gpu)
     log.open(heading=f"{args.images}: {count}; {len(run.frame.names)} points; {where}")
     with run:
@@ -209,9 +201,11 @@ def main() -> None:
             log.line(line)
         run.finish()
     total, bad = run.part.count, run.part.bad
-    log.line(f"{total - bad:,} of {total:,} {shown}: {args.out}; {watch.seconds():.1f} s")
+    log.line(f"{total - bad:,} of {total:,} {run.shown}: {args.out}; {watch.seconds():.1f} s")
+    if isinstance(source, VideoFrames) and (missing := count_missing(source.path, total)):
+        log.line(f"{args.images}: cut short: its header promises {missing:,} frames more")
     if bad:
-        log.line(f"{bad:,} {shown} can't be read, skipped: listed in {run.bad_list}")
+        log.line(f"{bad:,} {run.shown} can't be read, skipped: listed in {run.bad_list}")
 
 
 if __name__ == "__main__":

@@ -64,11 +64,11 @@ def score(eyes: tuple[int, int], batches: Compared, _: Tensor) -> str:
 def main() -> None:
     """Draw landmarks, components or both."""
     args = build_parser().parse_args()
+    settings = VisualizationSettings.from_options(args)
     frame = image_options(args.image_size, args.image_crop, args.on_bad_image)
     dataset = build_face_dataset(
         args.dataset, args.data_folder, args.on_unannotated, train=False, **frame
     )
-    settings = VisualizationSettings.from_options(args)
     run_visualization(
         settings, dataset, draw, partial(score, dataset.eyes), "prediction blue, truth green"
     )

@@ -80,8 +80,7 @@ def check_few(complaints: Collection[str], total: int, kind: str = "") -> None:
     if len(complaints) > allowed:
         raise InputError(
             f"{len(complaints):,} of {total:,} {kind}images can't be read, where --on_bad_image "
-            f"skip allows {allowed:,} (1 in {IMAGES_PER_BAD}); the first: "
-            f"{next(iter(complaints))}"
+            f"skip allows {allowed:,} (1 in {IMAGES_PER_BAD}); the first: {next(iter(complaints))}"
         )
 
 

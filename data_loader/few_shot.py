@@ -34,9 +34,7 @@ def add_few_shot_arguments(parser: argparse.ArgumentParser) -> None:
         help="train on this many images, sampled by --seed; -1 takes all",
     )
     group.add_argument(
-        "--repeat",
-        action="store_true",
-        help="go through the sampled images several times an epoch",
+        "--repeat", action="store_true", help="go through the sampled images several times an epoch"
     )
     group.add_argument(
         "--num_per_epoch",

@@ -4,6 +4,7 @@ They are turned as a note in their file says (EXIF). Nothing is read before it i
 Letters: W the side of the network input.
 """
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import islice
@@ -109,9 +110,10 @@ class ImageFiles:
             except ImageError:
                 continue
 
-    def identity(self) -> list[str]:
-        """Return what tells these images from others."""
-        return [repr(tuple(entry)) for entry in self._shown]
+    def identity(self) -> Iterator[str]:
+        """Yield what tells these images from others, and from themselves before a change."""
+        for index, entry in enumerate(self._shown):
+            yield f"{tuple(entry)} {_stamp(self.path(index))}"
 
 
 class VideoFrames:
@@ -131,14 +133,14 @@ class VideoFrames:
         return _FrameItems(self.path, prepare, first)
 
     def open(self, indices: list[int]) -> Iterator[tuple[int, Image.Image]]:
-        """Yield the frames of ascending numbers, with these."""
+        """Yield the frames of ascending numbers, those that can be decoded, with these."""
         wanted, last = set(indices), max(indices, default=-1)
         frames = islice(enumerate(read_frames(self.path)), last + 1)
-        yield from (frame for frame in frames if frame[0] in wanted)
+        yield from ((n, image) for n, image in frames if n in wanted and image is not None)
 
-    def identity(self) -> list[str]:
-        """Return what tells this video from others."""
-        return [self.path.name, str(self.path.stat().st_size)]
+    def identity(self) -> Iterator[str]:
+        """Yield what tells this video from others, and from itself before a change."""
+        yield f"{self.path.name} {_stamp(self.path)}"
 
 
 class _FrameItems(IterableDataset):
@@ -146,11 +148,18 @@ class _FrameItems(IterableDataset):
         self.path, self.prepare, self.first = path, prepare, first
 
     def __iter__(self) -> Iterator[InputItem]:
+        size = 1, 1  # of the frame before, for one that can't be decoded
         # Decoded from the beginning: not all files can be entered at any frame.
         for index, image in enumerate(read_frames(self.path)):
+            shown, reason = (image, "") if image else (Image.new("RGB", size), "can't be decoded")
+            size = shown.size
             if index >= self.first:
-                pixels, affine = self.prepare(image, None)
-                yield InputItem(pixels, affine, torch.tensor(image.size), index, "")
+                yield InputItem(*self.prepare(shown, None), torch.tensor(size), index, reason)
+
+
+def _stamp(path: Path) -> str:
+    """Return a file's size and time of change; nothing if it isn't there."""
+    return f"{(at := path.stat()).st_size} {at.st_mtime_ns}" if os.path.isfile(path) else ""
 
 
 ImageSource = ImageFiles | VideoFrames  # images by number, in an order that doesn't change

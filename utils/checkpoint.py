@@ -191,6 +191,8 @@ def load_weights(module: nn.Module, state: dict, path: str | Path, hint: str) ->
         elif not isinstance(state[key], torch.Tensor) or state[key].shape != own[key].shape:
             found = tuple(getattr(state[key], "shape", ()))
             fault = f"{key} is {found}, expected {tuple(own[key].shape)}"
+        elif state[key].is_complex():
+            fault = f"{key} holds complex numbers"
         else:
             continue
         raise InputError(f"{path}: holds another architecture than {hint}: {fault}")

@@ -1,6 +1,7 @@
 """Frames of videos, by PyAV, which only this needs."""
 
 from collections.abc import Iterator
+from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
 from types import ModuleType
@@ -12,6 +13,7 @@ from PIL import Image
 from utils.errors import InputError
 from utils.files import reason
 
+SURE = 0.98  # of the frames that a duration promises
 VIDEOS = {"mp4", "m4v", "mov", "avi", "mkv", "webm", "mpg", "mpeg", "wmv"}
 
 
@@ -25,30 +27,54 @@ def import_av(path: Path) -> ModuleType:
     return av
 
 
-def read_frames(path: Path) -> Iterator[Image.Image]:
+def read_frames(path: Path) -> Iterator[Image.Image | None]:
     """Yield a video's frames as RGB, one at a time, turned as the file says.
 
-    What can't be decoded after the first frame, such as the end of a file that was cut short, ends
-    the frames.
+    None stands for a frame that can't be decoded, as of a damaged packet, in its place by its time.
+    A file that was cut short just ends.
 
     Raises:
         InputError: if PyAV is absent or the file holds no video.
     """
     av = import_av(path)
-    begun = False
+    begun, fault = False, ""
+    due: list[int] = []  # times of packets whose frames haven't come
     try:
         with av.open(str(path)) as container:
-            for frame in container.decode(video=0):
-                image = frame.to_image()
-                if turn := getattr(frame, "rotation", 0) % 360:
-                    image = image.rotate(turn, expand=True)
-                begun = True
-                yield image
+            for packet in container.demux(video=0):
+                due += [_time(packet)] if packet.size and not packet.is_discard else []
+                try:
+                    frames = packet.decode()
+                except av.FFmpegError as error:
+                    fault, frames = reason(error), []
+                for frame in frames:
+                    now, turn = _time(frame), getattr(frame, "rotation", 0) % 360
+                    if fault and begun and now not in due:
+                        continue  # late: what it refers to was lost
+                    yield from (None for time in due if fault and time < now)  # else no frames
+                    begun, due = True, [time for time in due if time > now]
+                    yield None if frame.is_corrupt else frame.to_image().rotate(turn, expand=True)
     except (av.FFmpegError, OSError, IndexError) as error:
-        if not begun:
-            raise InputError(f"{path}: not a readable video ({reason(error)})") from None
+        fault = reason(error)
     if not begun:
-        raise InputError(f"{path}: holds no frame of a video")
+        raise InputError(f"{path}: not a readable video ({fault or 'it holds no frame'})")
+    yield from (None for _ in due if fault)
+
+
+def _time(part: Any) -> int:
+    return part.pts if part.pts is not None else part.dts or 0
+
+
+def count_missing(path: Path, found: int) -> int:
+    """Return how many more frames than were found a video's header, or duration, promises."""
+    av = import_av(path)
+    with suppress(av.FFmpegError), av.open(str(path)) as container:
+        stream = container.streams.video[0]
+        exact, rate = stream.frames, stream.average_rate if len(container.streams) == 1 else 0
+        promised = exact or round((container.duration or 0) * (rate or 0) / 10**6)
+        if promised > found:  # but for what an edit list cuts off
+            promised -= sum(packet.is_discard for packet in container.demux(stream))
+    return promised - found if found < promised * (1 if exact else SURE) else 0
 
 
 def frame_rate(path: Path) -> Fraction:

@@ -62,10 +62,7 @@ def marked_square(dataset: NamedImages, index: int) -> tuple[Tensor, str]:
 
 
 def cache_images(
-    dataset: NamedImages,
-    folder: Path,
-    num_workers: int,
-    log_line: Callable[[str], None] = print,
+    dataset: NamedImages, folder: Path, num_workers: int, log_line: Callable[[str], None] = print
 ) -> str:
     """Let a data set read its squares from a cache, built if need be; return a line for the log.
 

@@ -77,11 +77,7 @@ class FeatureCache:
         self.left = None if gigabytes is None else gigabytes * 1e9
 
     def keep(
-        self,
-        shapes: Shapes,
-        batches: Batches,
-        make_key: Callable[[], str],
-        log: RunLog,
+        self, shapes: Shapes, batches: Batches, make_key: Callable[[], str], log: RunLog
     ) -> list[Tensor] | None:
         """Return features that were found on disk or are made, None where there is no room.
 

@@ -122,12 +122,7 @@ def colours_of(encoder: nn.Module, noted_in: str | None) -> tuple[Colours, Colou
 
 
 def initialise_encoder(
-    name: str,
-    side: int,
-    seed: int,
-    path: str | None,
-    log: RunLog,
-    pretrained: bool = False,
+    name: str, side: int, seed: int, path: str | None, log: RunLog, pretrained: bool = False
 ) -> Encoder:
     """Return an encoder with the weights of a file, or, without one, those that belong to a seed.
 

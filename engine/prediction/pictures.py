@@ -32,7 +32,7 @@ LOOK_GRID = 3  # rows and columns of what an image looks like
 def draw_least_certain(run: PredictionRun, count: int, folder: Path) -> int:
     """Draw the images with the least mean confidence into a folder; return how many.
 
-    Their names begin with their rank, from the least on.
+    Their names begin with their rank, from the least on; such drawings of a run before are removed.
     """
     chosen = heapq.nsmallest(
         count, run.part.readable(), key=lambda found: (found.certainty, found.number)
@@ -40,6 +40,8 @@ def draw_least_certain(run: PredictionRun, count: int, folder: Path) -> int:
     ranked = {found.number: (rank, found) for rank, found in enumerate(chosen, 1)}
     with writing(folder):
         folder.mkdir(exist_ok=True)
+        for old in folder.glob("[0-9][0-9][0-9][0-9]*_*.png"):
+            old.unlink()
     for number, image in run.source.open(sorted(ranked)):
         rank, found = ranked[number]
         stem = re.sub(r"[^\w.-]+|\.\w+$", "_", found.image).strip("_")[-60:]
@@ -56,8 +58,8 @@ def draw_video(run: PredictionRun, source: VideoFrames, path: Path) -> int:
     """Write the video again with the points in it; return how many frames."""
 
     def frames() -> Iterator[Image.Image]:
-        images = source.open(list(range(run.part.count)))
-        for (_, image), found in zip(images, progress(run.part.entries(), "drawing"), strict=False):
+        shown = source.open(list(range(run.part.count)))
+        for (_, image), found in zip(shown, progress(run.part.readable(), "drawing"), strict=False):
             longer = 1, max(image.size)
             yield draw_named(
                 image, found.points, run.frame.names, found.confidence.tolist(), longer

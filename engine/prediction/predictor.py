@@ -29,7 +29,7 @@ from engine.readouts.kinds import (
     with_own_encoder,
 )
 from engine.readouts.readout import Readout
-from engine.run.settings import Settings
+from engine.run.settings import Settings, check_paths
 from models.calibration import Calibration
 from models.encoders import encode
 from models.resnet import PIXELS
@@ -168,6 +168,8 @@ def load_predictor(settings: PredictionSettings, log: RunLog) -> tuple[Predictor
         raise InputError("give the checkpoint of a readout by --ckpt_path FILE")
     kind, content = read_readout(path)
     opt = read_options(path, vars(content["opt"]))
+    noted = [(n, str(v)) for n, v in vars(content["opt"]).items() if os.path.isfile(str(v))]
+    check_paths([*vars(settings.options).items(), *noted])
     side = opt.image_size - 2 * opt.image_crop
     chosen = choose_encoder(settings, path, opt, kind, log)
     encoder = load_frozen_encoder(chosen, side, log)
@@ -233,12 +235,12 @@ def read_options(path: str, options: Mapping[str, Any]) -> Trained:
     """Return the options that a checkpoint holds.
 
     Raises:
-        InputError: if one is absent or of another kind.
+        InputError: if one is absent, of another kind or negative.
     """
     found = {}
     for name, kind in Trained.__annotations__.items():
         value = options.get(name, Trained._field_defaults.get(name))
-        if not isinstance(value, kind):
+        if not isinstance(value, kind) or (kind is int and value < 0):
             raise InputError(f"{path}: its options don't say which {name} it was trained with")
         found[name] = value
     return Trained(**found)

@@ -5,7 +5,7 @@ Letters: B images of a batch, A landmarks, N images.
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -28,6 +28,7 @@ from utils.log import RunLog, progress
 from utils.script import available_cores
 
 SUFFIX = ".part"  # ends the name of a file of what has been found, beside the results
+BESIDE = (".bad_images.txt", ".suggested.txt", ".drawn")  # and those of what else may lie there
 AHEAD = 2  # batches that a worker may have ready
 
 
@@ -58,7 +59,8 @@ class PredictionRun:
         self.has_boxes = bool(source.count) and source.shown(0).box is not None
         prediction_format(out, self.has_instances)
         check_output(out, settings.overwrite, "--out")
-        self.bad_list = out.with_name(f"{out.name}.bad_images.txt")
+        self.shown = "frames" if source.count is None else "boxes" if self.has_boxes else "images"
+        self.bad_list, self.suggested, self.drawn = (Path(f"{out}{end}") for end in BESIDE)
         self.lock = FileLock(out.with_name(f".{out.name}.lock"))
 
     def __enter__(self) -> "PredictionRun":
@@ -71,7 +73,12 @@ class PredictionRun:
                 raise InputError(f"{out}: another run writes it") from None
         try:
             check_output(out, overwrite, "--out")  # of the run that held the lock
-            self.part = PartFile(out.with_name(out.name + SUFFIX), self.identity(), overwrite)
+            part = out.with_name(out.name + SUFFIX)
+            is_begun = part.is_file() and part.stat().st_size  # then what is there is this run's
+            for path in (self.bad_list, self.suggested, self.drawn):
+                if path.exists() and not (is_begun or overwrite):
+                    raise InputError(f"{path}: is there already; --overwrite to replace it")
+            self.part = PartFile(part, self.identity(), overwrite)
         except BaseException:
             self.__exit__()
             raise
@@ -83,11 +90,9 @@ class PredictionRun:
 
     def identity(self) -> dict[str, str]:
         """Return what results depend on, by name."""
-        calibration = self.predictor.calibration
-        if calibration is not None:  # as earlier versions wrote it, whose runs may be resumed
-            calibration = calibration._replace(slopes=tuple(calibration.slopes))
+        calibration = repr(self.predictor.calibration)
         return {
-            "checkpoint or encoder": digest([weights_digest(self.predictor), repr(calibration)]),
+            "checkpoint or encoder": digest([weights_digest(self.predictor), calibration]),
             "framing or names": digest([repr(self.frame)]),
             "images": digest(self.source.identity()),
         }
@@ -99,7 +104,7 @@ class PredictionRun:
             InputError: if no image can be read.
         """
         if self.part.count:
-            self.log.line(f"resumed from {self.part.path} after {self.part.count:,} images")
+            self.log.line(f"resumed from {self.part.path} after {self.part.count:,} {self.shown}")
         with Interruption() as interruption:
             for batch in progress(self.loader(self.source), "predicting"):
                 found = self._read(batch)
@@ -109,14 +114,12 @@ class PredictionRun:
                 self.part.append(found)
                 if interruption.received:
                     self.log.line(
-                        f"stopped after {self.part.count:,} images; the same command goes on"
+                        f"stopped after {self.part.count:,} {self.shown}; the same command goes on"
                     )
                     interruption.leave(interruption.received)
         if self.part.bad == self.part.count:
-            first = next(self.part.entries())
-            raise InputError(
-                f"none of the {self.part.count:,} images can be read; {first.image}: {first.bad}"
-            )
+            first, count = next(self.part.entries()), f"{self.part.count:,} {self.shown}"
+            raise InputError(f"none of the {count} can be read; {first.image}: {first.bad}")
 
     def loader(self, source: ImageSource, indices: Sequence[int] | None = None) -> DataLoader:
         """Return batches of `InputItem`: of the images that are left, or those of some numbers."""
@@ -145,7 +148,8 @@ class PredictionRun:
         found = []
         for row, index in enumerate(batch.index.tolist()):  # type: ignore[attr-defined]
             shown, bad = self.source.shown(index), batch.reason[row]
-            size, points, sure = (0, 0), np.empty(0), np.empty(0)
+            width, height = batch.size[row].tolist()
+            points, sure = np.full(points_px[row].shape, np.nan), np.zeros(len(points_px[row]))
             if not bad:
                 affine = Affine(*batch.affine[row].numpy())
                 points = affine.inverse(points_px[row] + self.frame.crop)
@@ -153,10 +157,9 @@ class PredictionRun:
                     raise InputError(
                         f"{shown.name}: its landmarks aren't finite; is the encoder sound?"
                     )
-                width, height = batch.size[row].tolist()
-                size, sure = (width, height), confidence[row].double().cpu().numpy()
-            instance = shown.instance, shown.box
-            found.append(Prediction(shown.name, size, points, sure, *instance, index, bad))
+                sure = confidence[row].double().cpu().numpy()
+            what = shown.name, (width, height), points, sure, shown.instance, shown.box
+            found.append(Prediction(*what, index, bad))
         return found
 
     def finish(self) -> None:
@@ -167,8 +170,8 @@ class PredictionRun:
         else:
             with writing(self.bad_list):
                 self.bad_list.unlink(missing_ok=True)  # of a run before
-        names, out = self.frame.names, self.settings.out
-        write_predictions(out, names, self.part.readable(), self.has_instances)
+        rows = self.part.entries() if self.shown == "frames" else self.part.readable()
+        write_predictions(self.settings.out, self.frame.names, rows, self.has_instances)
         with writing(self.part.path):
             self.part.path.unlink()
 
@@ -195,18 +198,21 @@ class PartFile:
 
     def __init__(self, path: Path, identity: dict[str, str], replace: bool) -> None:
         self.path, self.count, self.bad = path, 0, 0
+        begin = json.dumps({next(iter(identity)): ""})[:-2].encode()  # of any run's
         with writing(path), path.open("a+b") as file:
             file.seek(0)
-            header = parse(file.readline())
+            line = file.readline(2**16)
+            header, is_own = parse(line), line.startswith(begin) or begin.startswith(line)
             if header == identity:
                 self._count_lines(file)
                 return
-            if header is not None and not replace:
+            if (header is not None or not is_own) and not replace:
                 told = header if isinstance(header, dict) else {}
                 other = [name for name in identity if told.get(name) != identity[name]]
+                left = f"left by a run with other {', '.join(other) or 'settings'}"
                 raise InputError(
-                    f"{path}: left by a run with other {', '.join(other) or 'settings'}: give "
-                    "another --out, or --overwrite to start afresh"
+                    f"{path}: {left if is_own else 'left by no such run'}: give another --out, or "
+                    "--overwrite to start afresh"
                 )
             file.truncate(0)
             file.write(f"{json.dumps(identity)}\n".encode())
@@ -262,7 +268,7 @@ def read_line(line: bytes) -> Prediction:
     return found._replace(box=None if box is None else tuple(box), number=number, bad=bad)
 
 
-def digest(texts: list[str]) -> str:
+def digest(texts: Iterable[str]) -> str:
     """Return a hash of texts."""
     found = hashlib.sha256()
     for text in texts:

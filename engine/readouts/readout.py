@@ -245,11 +245,7 @@ class Readout:
         return {s: evaluate(self, self.task, images) for s, images in held_out.items()}
 
     def score_mean_shape(
-        self,
-        points: Tensor,
-        visible: Tensor,
-        held_out: Mapping[str, EncodedImages],
-        log: RunLog,
+        self, points: Tensor, visible: Tensor, held_out: Mapping[str, EncodedImages], log: RunLog
     ) -> Scores:
         """Log and return the scores of the mean of the training images' points (N, A, 2)."""
         split, judged = judged_split(held_out)

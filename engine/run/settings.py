@@ -2,8 +2,10 @@
 
 import argparse
 import json
+import os
 import subprocess
 import sys
+from collections.abc import Iterable
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -148,6 +150,24 @@ def describe_device(device: torch.device, gpu: int | None) -> str:
     return f"{count} x {torch.cuda.get_device_name(device)}{over}"
 
 
+# Flags of what is written as a whole or appended to; and these with what is read, or drawn into.
+MADE = "out windows out_video page export log_path".split()
+ALL = [*MADE, *"images boxes ckpt_path trained_model_path projection init annotations".split()]
+ALL += "val_annotations test_annotations data_folder imagelist vis_path".split()
+
+
+def check_paths(flags: Iterable[tuple[str, Any]]) -> None:
+    """Raise an `InputError` if an output is, or holds, another one or an input.
+
+    Links are followed. Of the flags, names and values, those that are no such paths are ignored.
+    """
+    told = [(n, f"--{n} {p}", f"{os.path.realpath(p)}{os.sep}") for n, p in flags if p and n in ALL]
+    for name, path, place in told:
+        for _, other, inside in told if name in MADE else ():
+            if inside.startswith(place) and other != path:
+                raise InputError(f"{path}: is or holds {other}; give another path")
+
+
 @dataclass(frozen=True)
 class Settings:
     """What a part of a script reads: the flags of these names, see ``--help``."""
@@ -156,7 +176,8 @@ class Settings:
 
     @classmethod
     def from_options(cls: type[T], options: argparse.Namespace) -> T:
-        """Return the settings that flags give."""
+        """Return the settings that flags give; see `check_paths`."""
+        check_paths(vars(options).items())
         names = (field.name for field in fields(cls) if field.name != "options")
         return cls(plain_options(options), **{name: getattr(options, name) for name in names})
 

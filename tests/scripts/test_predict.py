@@ -1,5 +1,6 @@
 """Prediction as a user starts it: every readout, every format, bad images, kills and bad input."""
 
+import argparse
 import csv
 import json
 import os
@@ -15,10 +16,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from data_loader.readers.images import open_image
 from data_loader.readers.keypoint_files import read_keypoints
 from data_loader.readers.videos import read_frames, write_video
+from engine.prediction.run import PredictionRun
 from tests.data_loader.own_tables import NAMES, write_dots
 from tests.recipes import ROOT
 from tests.scripts.running import FRAME, run_inside
@@ -206,14 +209,68 @@ def test_bad_images_are_named_skipped_and_counted(fitted, tmp_path, ridge):
     assert not (tmp_path / "b.csv").exists()
 
 
-def test_a_finished_file_stays_unless_it_is_to_be_replaced(fitted, tmp_path, ridge):
-    flags = [*ridge, "--images", fitted / "own/day0", "--out", "a.csv"]
-    (tmp_path / "a.csv").write_text("mine\n")
-    done = predict(tmp_path, *flags)
-    assert done.status == 2 and "a.csv: is there already; --overwrite to replace it" in done.err
-    assert (tmp_path / "a.csv").read_text() == "mine\n"
-    assert predict(tmp_path, *flags, "--overwrite").status == 0
+@pytest.mark.parametrize("ending", ["", ".part", ".bad_images.txt", ".suggested.txt", ".drawn/1"])
+def test_what_is_there_stays_unless_it_is_to_be_replaced(fitted, tmp_path, ridge, ending):
+    flags, mine = [*ridge, "--images", fitted / "own/day0"], tmp_path / f"a.csv{ending}"
+    mine.parent.mkdir(exist_ok=True)
+    mine.write_text("mine\n")
+    before = sorted(tmp_path.rglob("*"))
+    done = predict(tmp_path, *flags, "--out", "a.csv")
+    assert done.status == 2 and f"a.csv{ending[:5]}" in done.err and "--overwrite to" in done.err
+    assert mine.read_text() == "mine\n" and sorted(tmp_path.rglob("*")) == before
+    assert predict(tmp_path, *flags, "--out", "a.csv", "--overwrite").status == 0
     assert len(rows(tmp_path / "a.csv")) == 4
+
+
+def stop(monkeypatch, *arguments):
+    """Start a run that is stopped when all but its results is written."""
+    with monkeypatch.context() as patched:
+        patched.setattr(PredictionRun, "finish", lambda _: signal.raise_signal(signal.SIGINT))
+        assert predict(*arguments).status == 130
+
+
+def test_a_stopped_run_knows_its_drawings_and_its_images(tmp_path, ridge, monkeypatch):
+    write_dots(tmp_path / "more", 6, seed=4)
+    flags = [*ridge, "--images", "more", "--out", "a.csv", "--draw"]
+    stop(monkeypatch, tmp_path, *flags, 6)
+    for count, more in ((5, ""), (2, "--overwrite")):
+        assert predict(tmp_path, *flags, count, *more.split()).status == 0
+        names = sorted(path.name for path in (tmp_path / "a.csv.drawn").iterdir())
+        assert [int(name[:4]) for name in names] == list(range(1, count + 1))
+    stop(monkeypatch, tmp_path, *flags, 2, "--overwrite")
+    (tmp_path / "a.csv").unlink()
+    write_dots(tmp_path / "more", 6, seed=5)
+    done = predict(tmp_path, *flags, 2)
+    assert done.status == 2 and "left by a run with other images:" in done.err
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ["--out", "a.json", "--windows", "link/a.json"],
+        ["--out", "a.csv", "--export", "ckpt.pth"],
+        ["--out", "a.csv", "--page", "."],
+        ["--out", "own.csv"],  # what the readout was trained with
+        ["--images", "list.csv", "--out", "list.csv"],
+        ["--images", "a.csv.suggested.txt", "--out", "a.csv", "--suggest", 1],
+        ["--boxes", "boxes.json", "--out", "boxes.json"],
+        ["--page", "b", "--log_path", "b"],
+        ["--log_path", "own.csv"],
+    ],
+)
+def test_an_output_is_no_input_and_no_other_output(fitted, tmp_path, flags):
+    for name in ("list.csv", "a.csv.suggested.txt", "boxes.json"):
+        (tmp_path / name).write_text("own/day0/0.png\n")
+    for name, target in (("own", "own"), ("own.csv", "own.csv"), ("link", tmp_path)):
+        (tmp_path / name).symlink_to(fitted / target)
+    (tmp_path / "ckpt.pth").write_bytes((fitted / "runs/ridge/resnet18.pth").read_bytes())
+    before = {path: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()}
+    script, given = "predict.py", ["--ckpt_path", "ckpt.pth", "--images", "own", "--overwrite"]
+    if "--log_path" in flags:
+        script, given = "vis_animal.py", [*FIT, "--data_folder", "own", "--annotations", "own.csv"]
+    done = run_inside(script, *given, *flags, cwd=tmp_path)
+    assert done.status == 2 and "is or holds" in done.err and len(done.err.splitlines()) == 1
+    assert {path: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()} == before
 
 
 def test_what_a_user_may_get_wrong_is_one_line(fitted, tmp_path, ridge):
@@ -226,6 +283,8 @@ def test_what_a_user_may_get_wrong_is_one_line(fitted, tmp_path, ridge):
     for name, change in (
         ("named", {"landmarks": {**damaged["landmarks"], "names": ["a"]}}),
         ("calibrated", {"calibration": {"slopes": [1]}}),
+        ("cropped", {"opt": argparse.Namespace(**{**vars(damaged["opt"]), "image_crop": -2})}),
+        ("turned", {"ridge": {key: value + 0j for key, value in damaged["ridge"].items()}}),
     ):
         save_checkpoint(tmp_path / f"{name}.pth", {**damaged, **change})
     for flags, words in (
@@ -238,6 +297,8 @@ def test_what_a_user_may_get_wrong_is_one_line(fitted, tmp_path, ridge):
         ),
         (["--ckpt_path", "named.pth", *own], "its entry landmarks is damaged"),
         (["--ckpt_path", "calibrated.pth", *own], "its entry calibration is damaged"),
+        (["--ckpt_path", "cropped.pth", *own], "don't say which image_crop"),
+        (["--ckpt_path", "turned.pth", *own], "holds complex numbers"),
         ([*ridge, "--images", "nowhere", "--out", "a.csv"], "no such folder, image, list or video"),
         ([*ridge, "--images", fitted / "own", "--out", "no/a.csv"], "no/a.csv: no: no such folder"),
         ([*ridge, "--images", fitted / "own", "--out", "a.xls"], "ends in none of .csv, "),
@@ -300,6 +361,65 @@ def test_a_video_comes_back_labelled(fitted, tmp_path, ridge):
     (tmp_path / "bad.mp4").write_bytes(b"no video" * 100)
     done = predict(tmp_path, *ridge, "--images", "bad.mp4", "--out", "c.csv")
     assert done.status == 2 and "bad.mp4: not a readable video" in done.err
+
+
+def write_packets(path, images, codec="mpeg4", every="1"):
+    """Write a video, all of key frames or every n-th; return its packets: time, place and size."""
+    av = pytest.importorskip("av", reason="pip install -e .[video]")
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=10, options={"g": every})
+        (stream.width, stream.height), stream.pix_fmt = images[0].size, "yuv420p"
+        for image in images:
+            container.mux(stream.encode(av.VideoFrame.from_image(image)))
+        container.mux(stream.encode())
+    with av.open(str(path)) as container:
+        return [(p.pts, p.pos, p.size) for p in container.demux(video=0) if p.size]
+
+
+def without(content, packets, number):
+    _, place, size = packets[number]
+    return content[:place] + bytes(size) + content[place + size :]
+
+
+def test_a_damaged_video_keeps_its_numbers(fitted, tmp_path, ridge, monkeypatch):
+    images = [open_image(path) for path in sorted((fitted / "own").rglob("*.png"))]
+    packets = write_packets(clip := tmp_path / "clip.mp4", images)
+    flags = [*ridge, "--images", "clip.mp4", "--batch_size", 2, "--out"]
+    done = predict(tmp_path, *flags, "whole.csv")
+    assert "12 of 12 frames: whole.csv" in done.out and "cut short" not in done.out, done.err
+    expected, content = (tmp_path / "whole.csv").read_text().splitlines(), clip.read_bytes()
+    for number in (5, 6, 11):
+        content = without(content, packets, number)
+        expected[number + 1] = f"clip.mp4/{number:06d}" + ",,,0.0000" * len(NAMES)
+    clip.write_bytes(content)
+    done = predict(tmp_path, *flags, "a.csv", "--out_video", "b.mp4", "--draw", 12)
+    assert "9 of 12 frames: a.csv" in done.out and " images" not in done.out, done.err
+    assert "skipped: clip.mp4/000005: can't be decoded" in done.out and "9 drawings" in done.out
+    assert "3 frames can't be read" in done.out and "9 labelled frames" in done.out
+    assert (tmp_path / "a.csv").read_text().splitlines() == expected
+    for lines in (5, 6, 7, 8, 13):  # of the part file, the first of which is its head
+        stop(monkeypatch, tmp_path, *flags, f"{lines}.csv")
+        part = tmp_path / f"{lines}.csv.part"
+        part.write_bytes(b"".join(part.read_bytes().splitlines(keepends=True)[:lines]))
+        done = predict(tmp_path, *flags, f"{lines}.csv")
+        assert f"resumed from {part.name} after {lines - 1} frames" in done.out, done.err
+        assert (tmp_path / f"{lines}.csv").read_text().splitlines() == expected
+    for clip in (tmp_path / "cut.avi", tmp_path / "cut.mkv"):
+        packets = write_packets(clip, images)
+        clip.write_bytes(clip.read_bytes()[: packets[8][1]])
+        done = predict(tmp_path, *ridge, "--images", clip, "--out", f"{clip.suffix}.json")
+        assert "8 of 8 frames" in done.out and "promises 4 frames more" in done.out, done.err
+
+
+@pytest.mark.parametrize("number", [8, 12, 20])  # the 12th is a key: what follows is lost, too
+def test_frames_that_are_stored_in_another_order_keep_their_numbers(tmp_path, number):
+    images = [Image.new("RGB", (64, 48), (8 * shade,) * 3) for shade in range(30)]
+    packets = write_packets(clip := tmp_path / "clip.mp4", images, "libx264", "12")
+    clip.write_bytes(without(clip.read_bytes(), packets, number))
+    found = list(read_frames(clip))
+    assert len(found) == 30 and found[sorted(packets).index(packets[number])] is None
+    values = {n: np.asarray(image).mean() / 8 for n, image in enumerate(found) if image}
+    assert len(values) > 15 and max(abs(n - values[n]) for n in (0, 1, 28, 29)) < 1
 
 
 def test_a_network_is_exported_without_images(fitted, tmp_path, ridge):

@@ -62,3 +62,7 @@ def test_another_runs_file_is_left_alone(whole):
     assert whole.read_bytes() == content
     part = PartFile(whole, other, replace=True)
     assert part.count == 0 and list(part.entries()) == []
+    for content in (b"mine\n", b"mine", b'{\n"a": 1}\n', b"\0" * 9, b"[1, 2]\n"):
+        whole.write_bytes(content)
+        assert "left by no such run" in complaint(lambda: PartFile(whole, other, replace=False))
+        assert whole.read_bytes() == content
