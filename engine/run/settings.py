@@ -177,7 +177,8 @@ class Settings:
     @classmethod
     def from_options(cls: type[T], options: argparse.Namespace) -> T:
         """Return the settings that flags give; see `check_paths`."""
-        check_paths(vars(options).items())
+        # Of eval_matching.py --out is a folder that may hold all; predict.py checks its own again.
+        check_paths(flag for flag in vars(options).items() if flag[0] != "out")
         names = (field.name for field in fields(cls) if field.name != "options")
         return cls(plain_options(options), **{name: getattr(options, name) for name in names})
 

@@ -61,6 +61,8 @@ def test_landmarks_that_no_pair_shows_in_both_images_have_no_distance(faces, tmp
     listed = tmp_path / "two/MAFL/testing.txt"
     names = listed.read_text().splitlines()[:2]
     listed.write_text("".join(f"{name}\n" for name in names))
+    done = match(tmp_path / "two", tmp_path, "--random_network", "--pairs", 2, "--out", ".")
+    assert done.status == 0 and (tmp_path / "matches.png").exists()  # beside what is read
     path = tmp_path / "two/Anno/list_landmarks_align_celeba.txt"
     lines = path.read_text().splitlines()
     for i, line in enumerate(lines):
