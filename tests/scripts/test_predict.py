@@ -36,6 +36,17 @@ KINDS = {
     "ridge": [],
     "finetune": ["--finetune_steps", 2, "--finetune_batch", 2],
 }
+SHARED = [  # paths of outputs with each other or with inputs
+    ["--out", "a.json", "--windows", "link/a.json"],
+    ["--out", "a.csv", "--export", "ckpt.pth"],
+    ["--out", "a.csv", "--page", "."],
+    ["--out", "own.csv"],  # what the readout was trained with
+    ["--images", "list.csv", "--out", "list.csv"],
+    ["--images", "a.csv.suggested.txt", "--out", "a.csv", "--suggest", 1],
+    ["--boxes", "boxes.json", "--out", "boxes.json"],
+    ["--page", "b", "--log_path", "b"],
+    ["--log_path", "own.csv"],
+]
 
 
 def write_csv(path, table, height):
@@ -214,16 +225,13 @@ def test_what_is_there_stays_unless_it_is_to_be_replaced(fitted, tmp_path, ridge
     flags, mine = [*ridge, "--images", fitted / "own/day0"], tmp_path / f"a.csv{ending}"
     mine.parent.mkdir(exist_ok=True)
     mine.write_text("mine\n")
-    before = sorted(tmp_path.rglob("*"))
     done = predict(tmp_path, *flags, "--out", "a.csv")
     assert done.status == 2 and f"a.csv{ending[:5]}" in done.err and "--overwrite to" in done.err
-    assert mine.read_text() == "mine\n" and sorted(tmp_path.rglob("*")) == before
+    assert mine.read_text() == "mine\n" and len(list(tmp_path.iterdir())) == 1
     assert predict(tmp_path, *flags, "--out", "a.csv", "--overwrite").status == 0
-    assert len(rows(tmp_path / "a.csv")) == 4
 
 
-def stop(monkeypatch, *arguments):
-    """Start a run that is stopped when all but its results is written."""
+def stop(monkeypatch, *arguments):  # when all but the results is written
     with monkeypatch.context() as patched:
         patched.setattr(PredictionRun, "finish", lambda _: signal.raise_signal(signal.SIGINT))
         assert predict(*arguments).status == 130
@@ -244,20 +252,7 @@ def test_a_stopped_run_knows_its_drawings_and_its_images(tmp_path, ridge, monkey
     assert done.status == 2 and "left by a run with other images:" in done.err
 
 
-@pytest.mark.parametrize(
-    "flags",
-    [
-        ["--out", "a.json", "--windows", "link/a.json"],
-        ["--out", "a.csv", "--export", "ckpt.pth"],
-        ["--out", "a.csv", "--page", "."],
-        ["--out", "own.csv"],  # what the readout was trained with
-        ["--images", "list.csv", "--out", "list.csv"],
-        ["--images", "a.csv.suggested.txt", "--out", "a.csv", "--suggest", 1],
-        ["--boxes", "boxes.json", "--out", "boxes.json"],
-        ["--page", "b", "--log_path", "b"],
-        ["--log_path", "own.csv"],
-    ],
-)
+@pytest.mark.parametrize("flags", SHARED)
 def test_an_output_is_no_input_and_no_other_output(fitted, tmp_path, flags):
     for name in ("list.csv", "a.csv.suggested.txt", "boxes.json"):
         (tmp_path / name).write_text("own/day0/0.png\n")
@@ -393,9 +388,8 @@ def test_a_damaged_video_keeps_its_numbers(fitted, tmp_path, ridge, monkeypatch)
         expected[number + 1] = f"clip.mp4/{number:06d}" + ",,,0.0000" * len(NAMES)
     clip.write_bytes(content)
     done = predict(tmp_path, *flags, "a.csv", "--out_video", "b.mp4", "--draw", 12)
-    assert "9 of 12 frames: a.csv" in done.out and " images" not in done.out, done.err
-    assert "skipped: clip.mp4/000005: can't be decoded" in done.out and "9 drawings" in done.out
-    assert "3 frames can't be read" in done.out and "9 labelled frames" in done.out
+    said = "9 of 12 frames", "/000005: can't be", "3 frames can't", "9 drawings", "9 labelled"
+    assert all(words in done.out for words in said) and " images" not in done.out, done.out
     assert (tmp_path / "a.csv").read_text().splitlines() == expected
     for lines in (5, 6, 7, 8, 13):  # of the part file, the first of which is its head
         stop(monkeypatch, tmp_path, *flags, f"{lines}.csv")
