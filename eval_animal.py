@@ -26,12 +26,7 @@ from data_loader.bad_images import image_options
 from data_loader.data_loaders_animal import add_animal_arguments, build_animal_dataset
 from data_loader.splits import group_names
 from engine.points.curve import CurveSettings, add_curve_arguments, run_curve
-from engine.points.scores import (
-    ScoreSettings,
-    add_score_arguments,
-    score_splits,
-    sum_up_folds,
-)
+from engine.points.scores import ScoreSettings, add_score_arguments, score_splits, sum_up_folds
 from engine.points.splits import (
     KeypointSettings,
     Splits,

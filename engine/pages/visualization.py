@@ -19,12 +19,7 @@ from data_loader.items import Items
 from data_loader.landmark_dataset import LandmarkDataset
 from data_loader.loaders import add_loader_arguments, build_loader, worker_notice
 from engine.features.encoder_loading import EncoderSettings, load_frozen_encoder, use_colours
-from engine.pages.components import (
-    SHEET_COLUMNS,
-    SHEET_IMAGES,
-    draw_components,
-    principal_maps,
-)
+from engine.pages.components import SHEET_COLUMNS, SHEET_IMAGES, draw_components, principal_maps
 from engine.pages.page import add_page_argument, check_page, write_page
 from engine.pages.records import dataset_records
 from engine.readouts.calibration import read_calibration
@@ -44,13 +39,7 @@ from engine.readouts.published import PublishedReadout
 from engine.readouts.readout import Readout
 from engine.run.settings import add_device_arguments, add_shared_arguments, choose_device
 from models.calibration import Calibration
-from models.encoders import (
-    Encoder,
-    add_encoder_arguments,
-    choose_levels,
-    encode,
-    encode_dense,
-)
+from models.encoders import Encoder, add_encoder_arguments, choose_levels, encode, encode_dense
 from utils.arguments import ArgumentParser, add_ignored_arguments, ignored_notices
 from utils.drawing import save_png, sheet
 from utils.errors import InputError

@@ -9,20 +9,10 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader
 
-from data_loader.bad_images import (
-    BadImages,
-    add_image_arguments,
-    image_options,
-    replacing,
-)
+from data_loader.bad_images import BadImages, add_image_arguments, image_options, replacing
 from data_loader.data_loaders_animal import InatAve
 from data_loader.data_loaders_face import CelebAPrunedAligned_MAFLVal
-from data_loader.folder import (
-    MEASURED_IMAGES,
-    Folder,
-    add_cutout_arguments,
-    measure_colours,
-)
+from data_loader.folder import MEASURED_IMAGES, Folder, add_cutout_arguments, measure_colours
 from data_loader.items import Items
 from data_loader.loaders import build_loader, set_epoch
 from data_loader.named_images import NamedImages

@@ -77,11 +77,7 @@ class PublishedReadout(Readout):
     ) -> IntermediateKeypointPredictor:
         """Return a fresh regressor; see `Readout.build`."""
         return IntermediateKeypointPredictor(
-            channels,
-            landmarks,
-            INTERMEDIATE_POINTS,
-            softargmax_mul=SOFTARGMAX_MUL,
-            map_shape=shape,
+            channels, landmarks, INTERMEDIATE_POINTS, softargmax_mul=SOFTARGMAX_MUL, map_shape=shape
         )
 
     def __call__(self, features: Sequence[Tensor]) -> Landmarks:
@@ -136,11 +132,7 @@ class PublishedReadout(Readout):
         return {"epochs": epochs, "last": last, "best": self.best, "mean_shape": shape}
 
     def run_epoch(
-        self,
-        epoch: int,
-        train: EncodedImages,
-        held_out: Mapping[str, EncodedImages],
-        log: RunLog,
+        self, epoch: int, train: EncodedImages, held_out: Mapping[str, EncodedImages], log: RunLog
     ) -> dict[str, Scores]:
         """Train and evaluate for one epoch, and save; return the scores by split."""
         task, settings = self.task, self.settings
@@ -208,10 +200,7 @@ class PublishedReadout(Readout):
 
 def build_optimizer(regressor: nn.Module, settings: EvaluationSettings) -> torch.optim.Optimizer:
     """Return Adam or SGD over all parameters, in the published order."""
-    shared: dict[str, Any] = {
-        "lr": settings.learning_rate,
-        "weight_decay": settings.weight_decay,
-    }
+    shared: dict[str, Any] = {"lr": settings.learning_rate, "weight_decay": settings.weight_decay}
     if settings.adam or settings.amsgrad:
         betas = settings.beta1, settings.beta2
         return torch.optim.Adam(

@@ -15,12 +15,7 @@ from torch import Tensor
 from data_loader.splits import folds
 from engine.features.images import EncodedImages
 from models.hypercolumn import read_shape
-from models.ridge import (
-    NormalEquations,
-    RidgeReadout,
-    cell_axis,
-    gaussian_profiles,
-)
+from models.ridge import NormalEquations, RidgeReadout, cell_axis, gaussian_profiles
 from models.shape_prior import ShapePrior, coarse_look, fit_shape
 from utils.log import RunLog, progress
 
