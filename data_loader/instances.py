@@ -10,7 +10,7 @@ import numpy as np
 
 from data_loader.readers.annotation_files import replace_backslashes
 from data_loader.readers.coco_keypoints import read_coco_boxes
-from data_loader.readers.keypoint_files import locate
+from data_loader.readers.keypoint_files import locate, one_name_each
 from data_loader.readers.keypoint_table import KeypointTable, shown_list
 from utils.errors import InputError
 
@@ -66,6 +66,7 @@ def with_boxes(table: KeypointTable, path: Path, folder: Path) -> KeypointTable:
     names, notices = replace_backslashes(folder, names), list[str]()
     if not set(names) & set(table.images):  # they may be relative to another folder
         names, notices = locate(path, folder, names)
+    names = one_name_each(folder, [*table.images, *names])[len(table.images) :]
     rows_of: dict[str, list[int]] = {}
     for row, name in enumerate(names):
         rows_of.setdefault(name, []).append(row)

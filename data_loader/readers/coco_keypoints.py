@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from data_loader.readers.annotation_files import read_lines, repeated
+from data_loader.readers.annotation_files import Find, read_lines, repeated
 from data_loader.readers.keypoint_table import NO_BOX, KeypointTable, check_names, shown, shown_list
 from utils.errors import InputError
 from utils.files import check_is_file, reason
@@ -20,7 +20,7 @@ Entry = dict[str, Any]
 Entries = dict[int | str, Entry]  # by their ids
 
 
-def parse_coco(path: Path, text: str, category: str | None) -> KeypointTable:
+def parse_coco(path: Path, text: str, category: str | None, find: Find) -> KeypointTable:
     """Read the annotations that have points; crowds are left out.
 
     Args:
@@ -28,6 +28,7 @@ def parse_coco(path: Path, text: str, category: str | None) -> KeypointTable:
         text: its content.
         category: name of the one that is meant. Without it, all those with points are, if their
             points have the same names.
+        find: the images that it names.
 
     Raises:
         InputError: if it is no such file, or the category isn't in it.
@@ -61,15 +62,20 @@ def parse_coco(path: Path, text: str, category: str | None) -> KeypointTable:
     names = _point_names(path, list(kinds.values()))
     indices = next(iter(kinds.values())).get("flip_indices")
     shown_images = [images[entry["image_id"]] for entry in chosen]
+    said = [image["file_name"] for image in shown_images]
+    files, notices = find(said)
+    if twice := repeated(dict(zip(said, files, strict=True)).values()):
+        raise InputError(f"{path}: the image {shown(twice)} is there twice, with other ids")
+    notices += [f"{path}: {count:,} {what} left out" for what, count in left_out.items()]
     return KeypointTable(
         names=names,
-        images=[image["file_name"] for image in shown_images],
+        images=files,
         points=np.stack([_points(path, entry, len(names)) for entry in chosen]),
         boxes=np.array([_box(path, entry) for entry in chosen]),
         areas=np.array([_number(entry.get("area")) for entry in chosen]),
         ids=[str(entry["id"]) for entry in chosen],
         flip_pairs=[] if indices is None else _pairs_of_indices(path, names, indices),
-        notices=[f"{path}: {count:,} {what} left out" for what, count in left_out.items()],
+        notices=notices,
         sizes=np.array(
             [[_number(image.get(side)) for side in ("width", "height")] for image in shown_images]
         ),
@@ -122,15 +128,15 @@ def _read(path: Path, text: str) -> tuple[Entries, Entries, dict[str, list]]:
 
 
 def _by_id(path: Path, content: dict[str, list], part: str) -> Entries:
-    """Return the entries of a list by their ids, of which each has its own."""
+    """Return the entries of a list by their ids, of which each has its own; 1 and "1" are one."""
     found: Entries = {}
     for place, entry in enumerate(content[part]):
         key = entry.get("id")
-        if not isinstance(key, int | str) or key == "":
+        if type(key) not in (int, str) or key == "":
             raise InputError(f"{path}: entry {place + 1} of {part} has no id")
-        if key in found:
-            raise InputError(f"{path}: {part} has the id {shown(str(key))} twice")
         found[key] = entry
+    if twice := repeated(str(entry["id"]) for entry in content[part]):
+        raise InputError(f"{path}: {part} has the id {shown(twice)} twice")
     return found
 
 

@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from data_loader.readers.annotation_files import parse_coordinate, repeated
+from data_loader.readers.annotation_files import Find, parse_coordinate, repeated
 from data_loader.readers.keypoint_table import (
     MISSING,
     NO_BOX,
@@ -36,6 +36,7 @@ INSTANCE = ("instance", "individual")
 POINT = ("point", "landmark", "keypoint", "bodypart")
 VISIBLE = ("visible", "visibility")
 BOX = ("xmin", "ymin", "xmax", "ymax")
+SIZED = [tuple(f"bbox_{end}" for end in ("x", "y", *ends)) for ends in ("wh", ("width", "height"))]
 CONFIDENCE = ("confidence", "likelihood", "score")  # of predictions
 SEPARATORS = " _-.:/(["
 CLOSING = " )]"  # of "beak (x)"
@@ -120,6 +121,7 @@ class Columns(NamedTuple):
         instance: which names the individual, if one does.
         named: which names the row's only point, if one does.
         box: which are left, top, right and bottom of a box, if there are.
+        sized: the last two are its width and height instead.
         unused: titles of the others.
     """
 
@@ -129,10 +131,11 @@ class Columns(NamedTuple):
     instance: int | None = None
     named: int | None = None
     box: Sequence[int] = ()
+    sized: bool = False
     unused: Sequence[str] = ()
 
 
-def parse_csv(path: Path, lines: Sequence[str]) -> KeypointTable:
+def parse_csv(path: Path, lines: Sequence[str], find: Find) -> KeypointTable:
     """Read a CSV file of points, in the form that its header tells.
 
     Raises:
@@ -145,7 +148,7 @@ def parse_csv(path: Path, lines: Sequence[str]) -> KeypointTable:
     if not rows:
         raise InputError(f"{path}: none of its frames has a point")
     names = dict.fromkeys(pair.name for pairs in columns.parts.values() for pair in pairs)
-    found = table_of_rows(path, rows, list(names) if columns.named is None else None)
+    found = table_of_rows(path, rows, find, list(names) if columns.named is None else None)
     frames = len(table.rows) - columns.header
     if bare := frames - len({row.line for row in rows}):
         found.notices.append(f"{path}: {bare:,} of {frames:,} frames have no point, left out")
@@ -171,7 +174,11 @@ def _rows(table: Csv, columns: Columns) -> Iterator[Row]:
             if individual and all(math.isnan(x) for x, _ in points.values()):
                 continue  # an animal that isn't in this frame
             key = individual if columns.instance is None else line.cells[columns.instance]
-            yield Row(line.number, image, key, points, table.numbers(line, columns.box) or NO_BOX)
+            box = table.numbers(line, columns.box) or list(NO_BOX)
+            if columns.sized:  # as COCO's, of no area it is none
+                sides = box[0] + box[2], box[1] + box[3]
+                box = [*box[:2], *sides] if min(box[2:]) > 0 else list(NO_BOX)
+            yield Row(line.number, image, key, points, box)
 
 
 def _plain_columns(table: Csv) -> Columns:
@@ -197,8 +204,8 @@ def _plain_columns(table: Csv) -> Columns:
         pairs = [Pair("", (titles.index("x"), titles.index("y")), column(VISIBLE))]
     elif pairs:
         check_names(f"{path}, line {table.rows[0].number}", [pair.name for pair in pairs])
-        named, corners = None, [titles.index(title) for title in BOX if title in titles]
-        corners = corners if len(corners) == len(BOX) else []
+        box = next((box for box in (BOX, *SIZED) if set(box) <= set(titles)), ())
+        named, corners = None, [titles.index(title) for title in box]
     else:
         raise InputError(
             f"{path}: of no known format: neither COCO's JSON, DeepLabCut's CSV, .tps nor CSV "
@@ -214,7 +221,8 @@ def _plain_columns(table: Csv) -> Columns:
         for place, title in enumerate(titles)
         if place not in {*used, image, instance} and not title.endswith(CONFIDENCE)
     ]
-    return Columns(1, [image], {"": pairs}, instance, named, corners, unused)
+    sized = bool(corners) and titles[corners[0]] not in BOX
+    return Columns(1, [image], {"": pairs}, instance, named, corners, sized, unused)
 
 
 def find_pairs(header: Sequence[str]) -> list[Pair]:
@@ -222,7 +230,7 @@ def find_pairs(header: Sequence[str]) -> list[Pair]:
     cells = [cell.rstrip(CLOSING) for cell in header]
     columns = {cell.lower(): column for column, cell in reversed(list(enumerate(cells)))}
     pairs: list[Pair] = []
-    taken = set[int]()
+    taken = {columns[title] for box in SIZED if set(box) <= columns.keys() for title in box}
     for column, cell in enumerate(cells):
         title = cell.lower()
         for start, end, stem in ((title[:-1], "", cell[:-1]), ("", title[1:], cell[1:])):

@@ -4,11 +4,13 @@ Letters: N instances, A points.
 """
 
 import os
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from data_loader.readers.annotation_files import read_lines, replace_backslashes
+from data_loader.readers.annotation_files import Find, read_lines, replace_backslashes
 from data_loader.readers.coco_keypoints import parse_coco
 from data_loader.readers.images import oriented_size
 from data_loader.readers.keypoint_csv import parse_csv
@@ -49,17 +51,16 @@ def read_keypoints(
     Raises:
         InputError: if the file is of no known format, doesn't fit it, or doesn't fit its images.
     """
-    said = _parse(path, y_up, category)
-    images, moved = locate(path, folder, said.images)
-    sizes, turned = read_sizes(folder, images)  # (N, 2), (N,)
-    table = said._replace(images=images, sizes=sizes, turned=turned)
+    said = _parse(path, y_up, category, partial(locate, path, folder))
+    sizes, turned = read_sizes(folder, said.images)  # (N, 2), (N,)
+    table = said._replace(sizes=sizes, turned=turned)
     _check_sizes(path, table, said.sizes)
+    _check_places(path, table)
     if table.y_up:
         table = _turn_over(table)
     if not np.isfinite(table.points).any():
-        raise InputError(f"{path}: none of its {len(images):,} lines or records has a point")
+        raise InputError(f"{path}: none of its {len(sizes):,} lines or records has a point")
     _check_inside(path, table)
-    table.notices.extend(moved)
     absent = np.isnan(table.points).all(axis=(0, 2))  # (A,)
     if absent.any():
         missing = [name for name, gone in zip(table.names, absent, strict=True) if gone]
@@ -70,7 +71,7 @@ def read_keypoints(
     return table._replace(flip_pairs=pairs, sigmas=sigmas)
 
 
-def _parse(path: Path, y_up: bool, category: str | None) -> KeypointTable:
+def _parse(path: Path, y_up: bool, category: str | None, find: Find) -> KeypointTable:
     """Read a file by the format that its content tells."""
     check_is_file(path)
     with path.open("rb") as file:
@@ -81,11 +82,11 @@ def _parse(path: Path, y_up: bool, category: str | None) -> KeypointTable:
     lines = read_lines(path)
     first = next(filter(None, lines), "")
     if first.startswith(("{", "[")):
-        parsed = parse_coco(path, "\n".join(lines), category)
+        parsed = parse_coco(path, "\n".join(lines), category, find)
     elif category is not None:
         raise InputError(f"{path}: not COCO's JSON, which alone has categories (--category)")
     else:
-        parsed = parse_tps(path, lines) if BEGIN.match(first) else parse_csv(path, lines)
+        parsed = (parse_tps if BEGIN.match(first) else parse_csv)(path, lines, find)
     if y_up and parsed.y_up is False:
         raise InputError(f"{path}: y runs downwards in this format; --y_up is for plain CSV")
     return parsed._replace(y_up=bool(parsed.y_up or y_up))
@@ -117,6 +118,23 @@ def _check_sizes(path: Path, table: KeypointTable, said: np.ndarray) -> None:
         )
 
 
+def _check_places(path: Path, table: KeypointTable) -> None:
+    """Note points at 0,0; an `InputError` if one always is, or most others are fractions."""
+    there = ~np.isnan(table.points).any(axis=-1)  # (N, A)
+    zero = (table.points == 0).all(axis=-1)  # (N, A)
+    counts = [*zip(table.names, zero.sum(axis=0).tolist(), there.sum(axis=0).tolist(), strict=True)]
+    if always := [name for name, count, total in counts if 0 < count == total]:
+        raise InputError(f"{path}: always at 0,0: {shown_list(always)}; leave missing points empty")
+    near = (np.abs(table.points) <= 1).all(axis=-1)[there & ~zero]
+    if near.sum() > 0.9 * len(near):
+        raise InputError(
+            f"{path}: {near.sum():,} of its {len(near):,} points lie within 1 px of the image's "
+            "corner: expected pixels, not fractions of the image"
+        )
+    if often := [f"{name} in {count:,} of {total:,}" for name, count, total in counts if count > 1]:
+        table.notices.append(f"{path}: points at 0,0, taken as they are: {shown_list(often, 10)}")
+
+
 def _check_inside(path: Path, table: KeypointTable) -> None:
     """Raise an `InputError` if a point is beyond its image by more than a click may miss."""
     points, sizes = table.points, table.sizes
@@ -144,7 +162,7 @@ def locate(path: Path, folder: Path, images: list[str]) -> tuple[list[str], list
         images: N names.
 
     Returns:
-        N names relative to the folder, and lines for the log.
+        N names relative to the folder, one for each file, and lines for the log.
 
     Raises:
         InputError: if images are absent; it names the first three and counts them.
@@ -155,7 +173,7 @@ def locate(path: Path, folder: Path, images: list[str]) -> tuple[list[str], list
     names = list(dict.fromkeys(images))
     absent = [name for name in names if not os.path.isfile(folder / name)]
     if not absent:
-        return images, []
+        return one_name_each(folder, images), []
     if len(absent) == len(names):
         for taken, added in _shifts(folder, names):
             moved = {
@@ -164,11 +182,31 @@ def locate(path: Path, folder: Path, images: list[str]) -> tuple[list[str], list
             }
             if all(os.path.isfile(folder / new) for new in moved.values()):
                 first = f"{shown(names[0])} is {shown(moved[names[0]])}"
-                return [moved[name] for name in images], [f"{path}: below {folder}, {first}"]
+                images = one_name_each(folder, [moved[name] for name in images])
+                return images, [f"{path}: below {folder}, {first}"]
     raise InputError(
         f"{path}: {len(absent):,} of the {len(names):,} images it names aren't below {folder}: "
         f"{shown_list(absent)}"
     )
+
+
+def file_key(path: Path) -> object:
+    """Return what tells a file from others, whichever link or case its path has."""
+    try:
+        return path.stat()[1:3]  # number and device
+    except (OSError, ValueError):
+        return path
+
+
+def one_name_each(folder: Path, names: Sequence[str]) -> list[str]:
+    """Return names (N,) of which one alone, the first, leads to each file or its folder."""
+    first, found = dict[object, str](), dict[str, str]()
+    for name in dict.fromkeys(names):
+        path = PurePosixPath(name)
+        parent = first.setdefault(file_key(folder / path.parent), str(path.parent))
+        own = str(PurePosixPath(parent, path.name))
+        found[name] = first.setdefault(file_key(folder / own), own)
+    return [found[name] for name in names]
 
 
 def _shifts(folder: Path, names: list[str]) -> list[tuple[int, str]]:

@@ -5,13 +5,13 @@ Letters: N annotated instances, A named points.
 
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from data_loader.readers.annotation_files import repeated
+from data_loader.readers.annotation_files import Find, repeated
 from utils.errors import InputError
 from utils.files import printable
 
@@ -100,13 +100,14 @@ def point_of(path: Path, line: int, name: str, x: float, y: float) -> Point:
 
 
 def table_of_rows(
-    path: Path, rows: Iterable[Row], names: Sequence[str] | None = None
+    path: Path, rows: Sequence[Row], find: Find, names: Sequence[str] | None = None
 ) -> KeypointTable:
     """Gather instances of the rows that say something of each; what repeats is left out.
 
     Args:
         path: the file, for errors.
         rows: in the order of the file.
+        find: the images that they name.
         names: of the points; those of the rows in their order, if not given.
 
     Raises:
@@ -115,8 +116,9 @@ def table_of_rows(
     """
     if names is not None:
         check_names(str(path), names)
+    images, notices = find([row.image for row in rows])
     found, again = dict[str, Row](), 0
-    for row in rows:
+    for row in (row._replace(image=image) for row, image in zip(rows, images, strict=True)):
         key = f"{row.image}#{row.instance}" if row.instance else row.image
         first = found.setdefault(key, row)
         again += first is not row and row.points.keys() <= first.points.keys()
@@ -131,6 +133,8 @@ def table_of_rows(
     if names is None:
         names = list(dict.fromkeys(name for row in kept for name in row.points))
         check_names(str(path), names)
+    if again:
+        notices.append(f"{path}: {again:,} lines that repeat another one left out")
     points = [[row.points.get(name, MISSING) for name in names] for row in kept]
     return KeypointTable(
         names=list(names),
@@ -139,7 +143,7 @@ def table_of_rows(
         boxes=np.array([row.box for row in kept]),
         areas=nothing[:, 0],
         ids=list(found),
-        notices=[f"{path}: {again:,} lines that repeat another one left out"] if again else [],
+        notices=notices,
         sizes=nothing[:, :2],
         turned=np.zeros(len(kept), dtype=bool),
     )

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from data_loader.readers.annotation_files import parse_coordinate
+from data_loader.readers.annotation_files import Find, parse_coordinate
 from data_loader.readers.keypoint_table import (
     KeypointTable,
     Point,
@@ -36,7 +36,7 @@ class Record(NamedTuple):
     entries: dict[str, str]
 
 
-def parse_tps(path: Path, lines: Sequence[str]) -> KeypointTable:
+def parse_tps(path: Path, lines: Sequence[str], find: Find) -> KeypointTable:
     """Read the records; the points are named by their numbers, from 1.
 
     Raises:
@@ -54,7 +54,7 @@ def parse_tps(path: Path, lines: Sequence[str]) -> KeypointTable:
         if not entries.get("IMAGE"):
             raise InputError(f"{path}, line {line}: the record has no line IMAGE=")
         rows.append(Row(line, entries["IMAGE"], "", points))
-    table = table_of_rows(path, rows)
+    table = table_of_rows(path, rows, find)
     if bare := len(every) - len(records):  # as tpsUtil makes them, not digitized yet
         table.notices.append(f"{path}: {bare:,} records without landmarks left out")
     if curves := sum(any(key in record.entries for key in CURVES) for record in records):

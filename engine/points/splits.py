@@ -13,7 +13,7 @@ from data_loader.bad_images import image_options
 from data_loader.folder import add_cutout_arguments
 from data_loader.instances import BOXES, with_boxes
 from data_loader.keypoints import Keypoints
-from data_loader.readers.keypoint_files import read_keypoints
+from data_loader.readers.keypoint_files import file_key, read_keypoints
 from data_loader.readers.keypoint_table import KeypointTable
 from data_loader.splits import check_share, folds, group_names, split_off
 from engine.run.settings import Settings
@@ -230,14 +230,13 @@ def keypoint_splits(settings: KeypointSettings, **options: Any) -> Iterator[Spli
         tables = {s: select(whole, rows) for s, rows in parts.items() if rows.any()} | fixed
         # Nothing is held out: what was learnt is all that there is to look at.
         tables = tables or {"All": whole}
-        places = learnable_points(settings, training)
+        names = learnable_points(settings, training)
         held_out = {
-            split: build(settings, of_points(tables[split], places), split)
+            split: build(settings, of_points(tables[split], names), split)
             for split in sorted(tables, reverse=True)  # Val, then Test
         }
-        train = build(settings, of_points(training, places), "train", **options)
-        if len(places) < len(whole.names):
-            left_out = [name for name in whole.names if name not in train.point_names]
+        train = build(settings, of_points(training, names), "train", **options)
+        if left_out := [name for name in whole.names if name not in names]:
             train.notices.append(f"left out, as no training image has them: {', '.join(left_out)}")
         train.check_landmarks()
         yield Splits(train, held_out, fold)
@@ -261,26 +260,23 @@ def held_out_rows(
 
 
 def read(settings: KeypointSettings, path: str, like: KeypointTable | None = None) -> KeypointTable:
-    """Read an annotation file; its points in the order of another's, which must have the same."""
+    """Read an annotation file, whose points must be those of another."""
     table = read_keypoints(
         Path(path), settings.folder, y_up=settings.y_up, category=settings.category
     )
     if settings.boxes is not None:
         table = with_boxes(table, Path(settings.boxes), settings.folder)
-    if like is None or table.names == like.names:
-        return table
-    if set(table.names) != set(like.names):
+    if like is not None and set(table.names) != set(like.names):
         odd = sorted(set(table.names) ^ set(like.names))
         raise InputError(
             f"{path}: its points aren't those of {settings.annotations}: {', '.join(odd[:3])} "
             f"{'is' if len(odd) == 1 else 'are'} in one of them alone"
         )
-    order = [table.names.index(name) for name in like.names]
-    return table._replace(names=like.names, points=table.points[:, order], sigmas=like.sigmas)
+    return table
 
 
-def learnable_points(settings: KeypointSettings, training: KeypointTable) -> list[int]:
-    """Return the places of the points that a training instance has.
+def learnable_points(settings: KeypointSettings, training: KeypointTable) -> list[str]:
+    """Return the names of the points that a training instance has.
 
     Raises:
         InputError: if there are others, which aren't to be skipped.
@@ -293,12 +289,12 @@ def learnable_points(settings: KeypointSettings, training: KeypointTable) -> lis
             f"{', '.join(missing[:3])} ({len(missing)} of {len(has)} points); --on_missing_point "
             "skip leaves such points out"
         )
-    return np.flatnonzero(has).tolist()
+    return [name for name in training.names if name not in missing]
 
 
-def of_points(table: KeypointTable, places: list[int]) -> KeypointTable:
-    """Return a table of some of its points alone."""
-    names = [table.names[place] for place in places]
+def of_points(table: KeypointTable, names: list[str]) -> KeypointTable:
+    """Return a table of some of its points alone, in their order."""
+    places = [table.names.index(name) for name in names]
     return table._replace(
         names=names,
         points=table.points[:, places],
@@ -309,13 +305,13 @@ def of_points(table: KeypointTable, places: list[int]) -> KeypointTable:
 
 def check_apart(settings: KeypointSettings, tables: dict[str, KeypointTable]) -> None:
     """Raise an `InputError` if an image is in two of the splits."""
-    seen: dict[Path, str] = {}
+    seen: dict[object, str] = {}
     for split, table in tables.items():
-        paths = [(settings.folder / name).resolve() for name in dict.fromkeys(table.images)]
+        paths = {file_key(path): path for path in map(settings.folder.joinpath, table.images)}
         if again := next(filter(seen.get, paths), None):
             raise InputError(
-                f"{again}: among the {seen[again]} images and the {split.lower()} images: an "
-                "image that was trained on can't tell how good other predictions are"
+                f"{paths[again].resolve()}: among the {seen[again]} images and the {split.lower()} "
+                "images: an image that was trained on can't tell how good other predictions are"
             )
         seen |= dict.fromkeys(paths, split.lower())
 

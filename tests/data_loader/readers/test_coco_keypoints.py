@@ -114,8 +114,8 @@ def spoil(part, place, **entries):
     return change
 
 
-def again(part):
-    return lambda content: content[part].append(dict(content[part][0]))
+def again(part, **entries):
+    return lambda content: content[part].append(content[part][0] | entries)
 
 
 @pytest.mark.parametrize(
@@ -127,6 +127,8 @@ def again(part):
         (lambda content: content["annotations"].clear(), "no annotation with points"),
         (again("images"), "images has the id 0 twice"),
         (again("annotations"), "annotations has the id 100 twice"),
+        (again("annotations", id="100"), "annotations has the id 100 twice"),
+        (again("annotations", id=True), "entry 4 of annotations has no id"),
         (spoil("images", 0, id=[1]), "entry 1 of images has no id"),
         (spoil("images", 1, file_name="a.png"), "the image a.png is there twice"),
         (spoil("images", 1, file_name=3), "image 1 has no file_name"),

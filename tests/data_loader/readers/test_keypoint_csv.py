@@ -89,6 +89,11 @@ def test_boxes(tmp_path):
     assert read(tmp_path, header, line).boxes.tolist() == [[1, 2, 11, 22]]
     assert read(tmp_path, header, line, y_up=True).boxes.tolist() == [[1, 8, 11, 28]]
     assert np.isnan(read(tmp_path, header, "a.png,,,,,3,4").boxes).all()
+    for sides in ("bbox_w,bbox_h", "bbox_width,bbox_height"):
+        header = f"image,Bbox_x,bbox_y,{sides},a_x,a_y"
+        sized = read(tmp_path, header, line, "sub/d.jpg,1,2,0,22,3,4")  # without area, none
+        assert sized.names == ["a"] and sized.notices == []
+        assert same(sized.boxes, [[1, 2, 12, 24], [NAN] * 4])
 
 
 def test_long_lines_in_any_order(tmp_path):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data_loader.readers.keypoint_files import locate, read_keypoints, read_sizes
+from data_loader.readers.keypoint_files import locate, one_name_each, read_keypoints, read_sizes
 from tests.data_loader import own_files as own
 from tests.data_loader.layouts import complaint, write_text
 
@@ -140,6 +140,25 @@ def test_a_point_that_no_instance_has_is_noted(tmp_path):
     assert read_keypoints(path, tmp_path).notices == [f"{path}: no instance has right_eye"]
 
 
+@pytest.mark.parametrize("form", ["wide", "long", "tps", "COCO"])
+def test_fractions_and_points_at_the_origin(tmp_path, form, monkeypatch):
+    points, name = np.where(own.POINTS == 0, 2, own.POINTS), "1" if form == "tps" else "left_eye"
+    near = "7 of its 7 points lie within 1 px of the image's corner: expected pixels, not fractions"
+    for changed, said in (
+        (points / own.SIZE, near),
+        (points * [[0], [1], [1]], f"always at 0,0: {name};"),
+        (points * [[[0], [1], [1]], [[0], [1], [0]], [[1], [1], [1]]], f": {name} in 2 of 3"),
+    ):
+        monkeypatch.setattr(own, "POINTS", changed)
+        monkeypatch.setattr(own, "turned", lambda found=changed: found)  # upwards, in .tps
+        path = own.write_wide(tmp_path, changed) if form == "wide" else WRITERS[form](tmp_path)
+        if said.endswith("3"):
+            (line,) = read_keypoints(path, tmp_path).notices  # none of one that is there once
+            assert line == f"{path}: points at 0,0, taken as they are{said}"
+        else:
+            assert said in complaint(read_keypoints, path, tmp_path)
+
+
 def test_formats_mixed(tmp_path):
     own.write_images(tmp_path)
     wide, tps, dlc = own.wide_lines(), own.tps_lines(), own.dlc_lines()
@@ -219,6 +238,39 @@ def test_sizes(tmp_path):
     sizes, turned = read_sizes(tmp_path, ["a.png", "bad.png", "a.png"])
     assert np.array_equal(sizes, [[40, 30], [np.nan] * 2, [40, 30]], equal_nan=True)
     assert not turned.any()
+
+
+@pytest.mark.parametrize("form", ["wide", "long", "tps", "COCO"])
+@pytest.mark.parametrize("other", ["./a.png", "sub/../a.png", "link.png", "A.PNG"])
+def test_an_image_by_two_names_is_one(tmp_path, form, other):
+    path = WRITERS[form](tmp_path)
+    # The second of these as if the disk ignored case.
+    make = {"link.png": os.symlink, "A.PNG": os.link}.get(other, lambda *_: None)
+    make(tmp_path / "a.png", tmp_path / other)
+    if form == "COCO":
+        content = own.coco_content()
+        content["images"][2]["file_name"] = other
+        own.write_coco(tmp_path, content)
+        assert "image a.png is there twice" in complaint(read_keypoints, path, tmp_path)
+        return
+    lines = path.read_text().splitlines()
+    first, count = {"wide": (1, 1), "long": (1, 3), "tps": (0, 6)}[form]
+    copies = [line.replace("a.png", other) for line in lines[first : first + count]]
+    write_text(path, *lines, *copies)
+    table = read_keypoints(path, tmp_path)
+    assert table.images == table.ids == own.IMAGES
+    assert np.array_equal(table.points, own.POINTS, equal_nan=True)
+    assert table.notices[0].endswith("that repeat another one left out")
+    write_text(path, *lines, *(line.replace("10", "11") for line in copies))
+    said = "of a.png is there twice, at other places; a.png is first on line"
+    assert said in complaint(read_keypoints, path, tmp_path)
+
+
+def test_a_folder_by_two_names_is_one(tmp_path):
+    own.write_images(tmp_path, ["a/1.png", "a/2.png", "a/3.png", "0.png"])
+    (tmp_path / "b").symlink_to("a")
+    names = ["b/1.png", "a/2.png", "./a/../a/3.png", "0.png", "absent/x.png"]
+    assert one_name_each(tmp_path, names) == ["b/1.png", "b/2.png", "b/3.png", *names[3:]]
 
 
 # ---- the files that others made ----

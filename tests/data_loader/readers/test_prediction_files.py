@@ -113,7 +113,7 @@ def test_points_that_arent_there(tmp_path, ending):
 def test_names_with_commas_and_quotes(tmp_path, ending):
     images = ['a, "b".png', "\u00fc.png"]
     own.write_images(tmp_path, images)
-    found = [Prediction(name, own.SIZE, np.ones((1, 2)), np.ones(1)) for name in images]
+    found = [Prediction(name, own.SIZE, np.full((1, 2), 2.0), np.ones(1)) for name in images]
     path = tmp_path / f"p{ending}"
     write_predictions(path, ['the "left", eye'], found)
     table = read_keypoints(path, tmp_path)
