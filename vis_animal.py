@@ -125,15 +125,16 @@ def draw_own(settings: VisualizationSettings, own: KeypointSettings, look: bool)
     if own.folds is not None and own.fold is None:
         raise InputError("--folds: give --fold N, too, whose test images are drawn")
     train, held_out, _ = next(keypoint_splits(own))
-    if look:
-        print(f"annotations: {draw_annotations(train, settings.vis_path)}")
+    _, dataset = judged_split(held_out)
     if settings.needs_network or not look:
-        _, dataset = judged_split(held_out)
         run_visualization(
             settings, dataset, draw, partial(score_own, dataset), "prediction left, truth right"
         )
+    if look:
+        train.order_points("", {"landmarks": {"names": dataset.point_names}})
+        print(f"annotations: {draw_annotations(train, settings.vis_path)}")
     if settings.vis_keypoints or look:
-        save_png(draw_names(train.point_names), settings.vis_path / "names.png")
+        save_png(draw_names(dataset.point_names), settings.vis_path / "names.png")
 
 
 def main() -> None:

@@ -18,7 +18,7 @@ from data_loader.geometry import denormalize_points
 from data_loader.instances import boxes_of, extent_of, flip_order
 from data_loader.landmark_dataset import LandmarkDataset
 from data_loader.readers.images import oriented_size
-from data_loader.readers.keypoint_table import KeypointTable
+from data_loader.readers.keypoint_table import KeypointTable, shown_list
 from utils.errors import ImageError, InputError
 
 
@@ -221,6 +221,22 @@ class Keypoints(OwnImages, LandmarkDataset):
             "std": list(self.std),
         }
         return {"landmarks": landmarks}
+
+    def order_points(self, path: object, content: dict[str, Any]) -> None:
+        """Put the points in the order that a checkpoint notes; other names are an `InputError`."""
+        noted = content.get("landmarks", {"names": self.point_names})
+        names = noted.get("names") if isinstance(noted, dict) else None
+        found = [*map(str, names)] if isinstance(names, list) else ["none"]
+        if Counter(found) != Counter(self.point_names):
+            said, own = (shown_list(each, 20) for each in (found, self.point_names))
+            raise InputError(f"{path}: finds the points {said}; annotated are {own}")
+        order = [self.point_names.index(name) for name in found]  # (A,)
+        self.point_names = found
+        for entry in ("keypoints", "visible"):
+            self.annotations[entry] = self.annotations[entry][:, order]
+        if self.flip_order is not None:
+            self.flip_order = np.argsort(order)[self.flip_order[order]]
+        self.sigmas = None if self.sigmas is None else self.sigmas[order]
 
     def digested(self, facts: object) -> object:
         """Return what `digest` hashes beside the rest: the framing and the points' names, too."""

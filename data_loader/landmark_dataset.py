@@ -135,6 +135,9 @@ class LandmarkDataset(NamedImages):
         """Return entries of a readout's checkpoint that say which points it finds, if named."""
         return {}
 
+    def order_points(self, path: object, content: dict[str, Any]) -> None:
+        """Put the points in a checkpoint's order; see `Keypoints`, as others have no names."""
+
     def square_points(self, size: tuple[int, int], index: int) -> np.ndarray:
         """Return an image's points (A, 2) in pixels of its square, given its width and height."""
         points = self.annotations["keypoints"][index] - np.array(self.points_origin, np.float64)

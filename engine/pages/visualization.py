@@ -271,6 +271,7 @@ def load_readout(
     if path is None or content is None:
         log.line("no --ckpt_path: the regressor is untrained too, its landmarks are noise")
         return readout
+    dataset.order_points(path, content)
     readout.load(path, content, settings.hint)
     held = vars(content["opt"])
     frame = {"image_size": dataset.imwidth, "image_crop": dataset.crop}

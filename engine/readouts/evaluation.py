@@ -111,7 +111,7 @@ def run_evaluation(
 
     # ---- data sets, encoder, readout ----
     left_out = check_images(settings, task, train_set, held_out_sets, log)
-    found = open_readout(settings, kind, log)
+    found = open_readout(settings, kind, [train_set, *held_out_sets.values()], log)
     picks = restrict(
         train_set,
         settings.restrict_annos,
@@ -176,16 +176,19 @@ def choose_mirror(
 
 
 def open_readout(
-    settings: EvaluationSettings, kind: type[Readout], log: RunLog
+    settings: EvaluationSettings, kind: type[Readout], datasets: list[LandmarkDataset], log: RunLog
 ) -> tuple[Path, dict] | None:
-    """Return the checkpoint to resume, see `open_checkpoint`; one of another kind is named so."""
+    """Return the checkpoint to resume, see `open_checkpoint`; the data sets' points follow it."""
     try:
-        return open_checkpoint(settings, kind.keys, log)
+        found = open_checkpoint(settings, kind.keys, log)
     except InputError:
         any_kind = find_checkpoint(settings.resume, settings.folder, ("opt", "epoch"), log)
         if any_kind is not None:
             refuse_other_kind(*any_kind, kind)
         raise
+    for dataset in datasets if found else ():
+        dataset.order_points(*found)  # type: ignore[misc]  # a pair, then
+    return found
 
 
 def check_images(

@@ -110,6 +110,25 @@ def test_mirrored_copies_swap_pairs(tmp_path):
     assert np.abs(bright_spot(copy.image, dataset) - copy.points_px[0].numpy()).max() < 0.15
 
 
+def test_points_take_the_order_that_a_checkpoint_notes(tmp_path):
+    table = write_dots(tmp_path, 2)._replace(sigmas=np.array([0.1, 0.2, 0.3]))
+    table.points[1, 1] = np.nan
+    order, names = [2, 0, 1], [NAMES[2], NAMES[0], NAMES[1]]
+    plain, moved = (Keypoints(table, tmp_path, "train", **FRAME) for _ in range(2))
+    moved.order_points("x.pth", {"landmarks": {"names": names}})
+    assert moved.point_names == names and moved.sigmas.tolist() == [0.3, 0.1, 0.2]
+    assert moved.flip_order.tolist() == [2, 1, 0]  # the right eye for the left one, as before
+    one, other = (dataset.annotated_item(1) for dataset in (plain, moved))
+    assert torch.equal(other.points_px, one.points_px[order])
+    assert other.visible.tolist() == [True, True, False]
+    plain.order_points("x.pth", {})  # of an old one
+    assert plain.point_names == NAMES
+    for names in (["nose", "left_eye", "tail"], NAMES[:2], 5):
+        said = complaint(moved.order_points, "x.pth", {"landmarks": {"names": names}})
+        found = ", ".join(["none"] if names == 5 else names)
+        assert said == f"x.pth: finds the points {found}; annotated are right_eye, nose, left_eye"
+
+
 def test_what_a_checkpoint_notes(tmp_path):
     cutting = {"fit": "pad", "box": "points", "margin": 0.25}
     table = table_of(["a.png"], [[(10, 20), (30, 24), (20, 60)]])

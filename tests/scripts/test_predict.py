@@ -5,6 +5,7 @@ import csv
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -49,9 +50,9 @@ SHARED = [  # paths of outputs with each other or with inputs
 ]
 
 
-def write_csv(path, table, height):
+def write_csv(path, table, height, names=NAMES):
     """Write a table's points, y upwards."""
-    rows = [["image", *(f"{name}_{axis}" for name in NAMES for axis in "xy")]]
+    rows = [["image", *(f"{name}_{axis}" for name in names for axis in "xy")]]
     for image, points in zip(table.images, table.points, strict=True):
         rows.append([image, *(v for x, y in points for v in (x, height - y))])
     path.write_text("\n".join(",".join(map(str, row)) for row in rows) + "\n")
@@ -144,6 +145,28 @@ def test_own_points_are_scored_noted_and_drawn_with_the_same_confidence(fitted, 
     confidence = np.reshape(record["confidence"], (len(record["names"]), len(NAMES)))
     for name, (nose, *_) in zip(record["names"], confidence, strict=True):
         assert abs(nose - expected[name]) < 2e-3
+
+
+@pytest.mark.parametrize("kind", list(KINDS))
+def test_points_are_matched_by_their_names(fitted, tmp_path, kind):
+    cwd = shutil.copytree(fitted, tmp_path / "w")
+    table = read_keypoints(fitted / "own.csv", fitted / "own", y_up=True)
+    error = json.loads((fitted / f"runs/{kind}/result.json").read_text())["scores"]["Test"]
+    write_csv(cwd / "own.csv", table._replace(points=table.points[:, ::-1]), 80, NAMES[::-1])
+    flags = ["--data_folder", "own", "--annotations", "own.csv", "--regressor", kind]
+    vis = [*(f for f in FIT if f not in ("--model_path", "runs")), *flags, "--page", "page"]
+    vis += ["--ckpt_path", f"runs/{kind}/resnet18.pth", "--vis_annotations"]
+    vis += ["--val_share", 0.3] if kind == "published" else []
+    done = run_inside("vis_animal.py", *vis, cwd=cwd)
+    assert f"test error {error['error_px']:.2f} px" in done.out, done.err
+    flags += [*KINDS[kind], "--model_name", kind, "--resume", "auto"]
+    done = run_inside("eval_animal.py", *FIT, *flags, cwd=cwd)
+    assert f"Test error {error['error_px']:.2f} px" in done.out, done.err
+    write_csv(cwd / "own.csv", table, 80, ["nose", "left_eye", "tail"])
+    said = f"finds the points {', '.join(NAMES)}; annotated are nose, left_eye, tail\n"
+    for words in (["vis_animal.py", *vis, "--page", "new"], ["eval_animal.py", *FIT, *flags]):
+        done = run_inside(*words, cwd=cwd)
+        assert done.status == 2 and done.err.endswith(said), done.err
 
 
 @pytest.fixture
