@@ -17,6 +17,7 @@ from utils.arguments import allow_change, integer, positive_int
 from utils.errors import InputError
 from utils.files import write_file, write_text
 
+SEEDS = 3  # random picks for each number, if --curve_seeds says nothing
 COLUMNS = ("error_px", "median_px", "error_of_diagonal", "PCK_0.1")  # of curve.csv
 
 S = TypeVar("S", bound=RunSettings)
@@ -37,9 +38,8 @@ def add_curve_arguments(group: argparse._ActionsContainer) -> None:
     group.add_argument(
         "--curve_seeds",
         type=integer(1, 1000),
-        default=3,
         metavar="K",
-        help="random picks for each number of --curve: --seed, --seed + 1, ...",
+        help=f"random picks for each number of --curve: --seed, --seed + 1, ... [{SEEDS}]",
     )
     allow_change("curve", "curve_seeds")
 
@@ -49,7 +49,7 @@ class CurveSettings(Settings):
     """Which numbers of annotated images are tried, and how often."""
 
     curve: Sequence[int] | None
-    curve_seeds: int
+    curve_seeds: int | None
     restrict_annos: int
     folds: int | None
     seed: int
@@ -68,7 +68,7 @@ def run_curve(settings: S, curve: CurveSettings, evaluate: Evaluate[S]) -> None:
     """Run all fits of a curve, each in a folder of its own, then write its table and figure."""
     rows: list[list[Any]] = []  # number, seed, scores
     for count in sorted(set(curve.curve or [])):
-        for seed in range(curve.seed, curve.seed + curve.curve_seeds):
+        for seed in range(curve.seed, curve.seed + (curve.curve_seeds or SEEDS)):
             name = f"{settings.model_name}/annotated_{count}_seed_{seed}"
             own = settings.with_options(model_name=name, restrict_annos=count, seed=seed)
             result = evaluate(own)

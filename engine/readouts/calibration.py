@@ -42,8 +42,9 @@ def calibrate_run(
         held_out: the same images, encoded.
         log: receives a line.
     """
-    split = next((name for name in ("Val", *held_out) if name in held_out), None)
-    if split is None:
+    split = next((name for name in ("Val", "Test") if name in held_out), None)
+    if split is None:  # the images that are judged were trained on
+        log.line("confidence isn't calibrated, and no probability: no image is held out")
         return
     settings, known = readout.settings, dict[str, Calibration]()
     last = settings.folder / f"ckpt_epoch_{readout.done}.pth"
@@ -75,8 +76,9 @@ def read_calibration(
     path: str, content: Mapping[str, Any], landmarks: int, log: RunLog
 ) -> Calibration | None:
     """Return the map of confidence that a checkpoint notes, if it does."""
-    entry = content.get(ENTRY)
-    if entry is None:
+    entry, opt = content.get(ENTRY), vars(content["opt"])
+    held_out = any(map(opt.get, ("val_share", "val_annotations", "test_annotations")))
+    if entry is None or (opt.get("test_share") == 0 and not held_out):  # earlier versions made one
         log.line(
             f"{path}: has no calibration: confidence is the readout's own, from 0 to 1, and no "
             "probability"

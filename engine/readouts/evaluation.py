@@ -78,7 +78,10 @@ def flags_without_effect(settings: EvaluationSettings, kind: type[Readout]) -> l
     add_few_shot_arguments(parser)
     defaults = vars(parser.parse_args([]))
     ignored = {name: defaults[name] for name in kind.ignored}
-    return ignored_notices(settings.options, f"with --regressor {kind.kind}", **ignored)
+    lines = ignored_notices(settings.options, f"with --regressor {kind.kind}", **ignored)
+    if getattr(settings.options, "curve", ()) is None:
+        lines += ignored_notices(settings.options, "without --curve", curve_seeds=None)
+    return lines
 
 
 def run_evaluation(

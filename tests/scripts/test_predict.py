@@ -169,6 +169,21 @@ def test_points_are_matched_by_their_names(fitted, tmp_path, kind):
         assert done.status == 2 and done.err.endswith(said), done.err
 
 
+def test_nothing_is_promised_of_images_that_were_trained_on(fitted, tmp_path):
+    flags = ["--data_folder", fitted / "own", "--annotations", fitted / "own.csv"]
+    flags += ["--regressor", "ridge", "--test_share", 0, "--model_name", "a", "--curve_seeds", 3]
+    done = run_inside("eval_animal.py", *FIT, *flags, cwd=tmp_path)
+    assert "confidence isn't calibrated, and no probability: no image is held out" in done.out
+    assert "--curve_seeds has no effect, without --curve" in done.out and done.status == 0
+    own = ["--images", fitted / "own", "--out", "a.csv"]
+    old = load_checkpoint(fitted / "runs/ridge/resnet18.pth", ("calibration",))
+    old["opt"].test_share = 0  # as earlier versions left it
+    save_checkpoint(tmp_path / "old.pth", old)
+    for path in ("runs/a/resnet18.pth", "old.pth"):
+        done = predict(tmp_path, "--ckpt_path", path, *own, "--overwrite")
+        assert done.status == 0 and "no probability" in done.out and "held-out" not in done.out
+
+
 @pytest.fixture
 def ridge(fitted):
     return ["--ckpt_path", fitted / "runs/ridge/resnet18.pth", "--random_network"]

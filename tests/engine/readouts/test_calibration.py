@@ -106,6 +106,9 @@ def test_hits_are_within_a_fraction_of_the_diagonal(tmp_path, monkeypatch, count
     found = Landmarks(truth, torch.rand(4, 3))
     monkeypatch.setattr(calibration, "find_landmarks", lambda *_: found)
     log = RunLog()
+    calibration.calibrate_run({"All": dataset}, 0.05, readout, {"All": None}, log)
+    assert "calibration" not in load_checkpoint(path, ())  # on the images that it learnt from
+    assert "no probability: no image is held out" in log.kept.pop()
     calibration.calibrate_run({"Test": dataset}, 0.05, readout, {"Test": None}, log)
     assert ("calibration" in load_checkpoint(path, ())) == (count >= 10)
     if count < 10:
