@@ -1,6 +1,7 @@
 """Options and fixtures of all tests."""
 
 import random
+import signal
 
 import pytest
 import torch
@@ -21,6 +22,11 @@ def pytest_addoption(parser):
         metavar="S",
         help="of --fuzz, to repeat what failed",
     )
+
+
+def pytest_configure():
+    # A shell's job in the background ignores it, and so would the tests and what they start.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_report_header(config):

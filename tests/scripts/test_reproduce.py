@@ -235,13 +235,8 @@ def test_a_run_is_asked_to_end_and_waited_for(monkeypatch, tmp_path):
     code = "import os, pathlib, signal, sys, time; saved = pathlib.Path('saved'); "
     code += "signal.signal(15, lambda *_: (time.sleep(0.3), saved.touch(), sys.exit())); "
     code += "os.kill(os.getppid(), signal.SIGINT); time.sleep(60)"
-    # What runs in the background ignores it, and so would the tests.
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
-        with (tmp_path / "lock").open("w") as lock, pytest.raises(KeyboardInterrupt):
-            jobs.run_logged([sys.executable, "-c", code], tmp_path / "run/log.txt", lock.fileno())
-    finally:
-        signal.signal(signal.SIGINT, before)
+    with (tmp_path / "lock").open("w") as lock, pytest.raises(KeyboardInterrupt):
+        jobs.run_logged([sys.executable, "-c", code], tmp_path / "run/log.txt", lock.fileno())
     assert (tmp_path / "saved").exists()
 
 
