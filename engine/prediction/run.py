@@ -45,6 +45,7 @@ class PredictionRun:
 
     Attributes:
         part: what has been found so far.
+        shown: what the source's images are, in the words of the log.
 
     Raises:
         InputError: if the file can't be written, is there already, or another run writes it.
@@ -56,10 +57,10 @@ class PredictionRun:
         self.predictor, self.frame, self.source = predictor, predictor.frame, source
         self.settings, self.log, out = settings, log, settings.out
         self.has_instances = bool(source.count) and bool(source.shown(0).instance)
-        self.has_boxes = bool(source.count) and source.shown(0).box is not None
         prediction_format(out, self.has_instances)
         check_output(out, settings.overwrite, "--out")
-        self.shown = "frames" if source.count is None else "boxes" if self.has_boxes else "images"
+        has_boxes = bool(source.count) and source.shown(0).box is not None
+        self.shown = "frames" if source.count is None else "boxes" if has_boxes else "images"
         self.bad_list, self.suggested, self.drawn = (Path(f"{out}{end}") for end in BESIDE)
         self.lock = FileLock(out.with_name(f".{out.name}.lock"))
 
@@ -170,7 +171,7 @@ class PredictionRun:
         else:
             with writing(self.bad_list):
                 self.bad_list.unlink(missing_ok=True)  # of a run before
-        rows = self.part.entries() if self.shown == "frames" else self.part.readable()
+        rows = self.part.entries() if self.source.count is None else self.part.readable()
         write_predictions(self.settings.out, self.frame.names, rows, self.has_instances)
         with writing(self.part.path):
             self.part.path.unlink()
