@@ -23,14 +23,13 @@ STAGES = [f"layer{stage}" for stage in range(1, 5)]
 def main() -> None:
     """Time steps of the trial and of ours, in turns."""
     size = {"rounds": 7, "images": 128, "batch_size": 32}
-    args = build_parser(__doc__, data_folder=..., model="resnet18", **size).parse_args()
+    kinds = {"data_folder": ..., "model": "resnet18", "precisions": ["off", "bf16"]}
+    args = build_parser(__doc__, **kinds, **size).parse_args()
     _, _, squares = decoded(args.data_folder, args.images)
     batches = as_items(squares.split(args.batch_size))
-    ways = {
-        "the trial, float32": take_steps(contrast_places(Trial(args.model), PLACES), batches),
-        "ours, float32": take_steps(build_dense(args.model), batches),
-        "ours, bf16": take_steps(build_dense(args.model), batches, amp="bf16"),
-    }
+    ways = {"the trial, float32": take_steps(contrast_places(Trial(args.model), PLACES), batches)}
+    for amp in args.precisions:
+        ways[f"ours, --amp {amp}"] = take_steps(build_dense(args.model), batches, amp=amp)
     title = f"{args.model}, {SIDE} px, batch {args.batch_size}, dense contrast"
     compare(title, ways, args.rounds, "pairs/s", args.images)
 
