@@ -29,16 +29,17 @@ UTF16_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 IMAGE_NAME = re.compile(rf"(?:.*?\.(?:{'|'.join(sorted(SUFFIXES))})(?!\S)|\S*)", re.IGNORECASE)
 
 
-def read_lines(path: Path) -> list[str]:
+def read_lines(path: Path, blank: str | None = None) -> list[str]:
     """Return a text file's lines, see `iterate_lines`."""
-    return list(iterate_lines(path))
+    return list(iterate_lines(path, blank))
 
 
-def iterate_lines(path: Path) -> Iterator[str]:
+def iterate_lines(path: Path, blank: str | None = None) -> Iterator[str]:
     """Yield a text file's lines without their ends and without trailing blank lines.
 
     A byte-order mark and Windows' line ends are no part of them. The text is UTF-8, or UTF-16
-    where the mark says so.
+    where the mark says so. What is taken off the lines' ends is all white space, or only the
+    characters ``blank``: tabs may part empty cells.
     """
     check_is_file(path, LAYOUT)
     try:
@@ -55,13 +56,13 @@ def iterate_lines(path: Path) -> Iterator[str]:
     if found := CONTROL.search(text):
         guess = "; if it is UTF-16 or UTF-32, save it as UTF-8" if found[0] == "\0" else ""
         raise InputError(f"{path}: not a text file, it holds control characters{guess}")
-    text = text.rstrip()
+    text = text.rstrip(blank)
     end = -1 if text else 0
     while end < len(text):
         # Some at a time: those of a million images would take a hundred bytes each.
         begin, end = end + 1, text.find("\n", end + 1 + AT_A_TIME)
         end = len(text) if end < 0 else end
-        yield from map(str.strip, f"{text[begin:end]}\n".splitlines())
+        yield from (line.strip(blank) for line in f"{text[begin:end]}\n".splitlines())
 
 
 def split_name(line: str) -> tuple[str, str]:

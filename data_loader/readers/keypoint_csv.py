@@ -12,6 +12,7 @@ The first column names the image, or the first three do: folder, video and image
 
 import csv
 import math
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -40,6 +41,7 @@ SIZED = [tuple(f"bbox_{end}" for end in ("x", "y", *ends)) for ends in ("wh", ("
 CONFIDENCE = ("confidence", "likelihood", "score")  # of predictions
 SEPARATORS = " _-.:/(["
 CLOSING = " )]"  # of "beak (x)"
+SEPARATOR = re.compile(r' *"?sep=([,;\t])"? *', re.IGNORECASE)  # Excel's first line
 INVISIBLE = ("0", "0.0", "false")
 SCORER = "scorer"  # the first cell of DeepLabCut's tables
 HEADERS = ([SCORER, "bodyparts", "coords"], [SCORER, "individuals", "bodyparts", "coords"])
@@ -54,16 +56,25 @@ class Line(NamedTuple):
 
 
 class Csv:
-    """The rows of a file that aren't blank; semicolons part cells if the first has more of them.
+    """The rows of a file that aren't blank.
+
+    What parts their cells is what the first line has most of, or names, as Excel's ``sep=;`` does.
 
     Raises:
         InputError: if it isn't such a text, or has no row.
     """
 
     def __init__(self, path: Path, lines: Sequence[str]) -> None:
-        first = next(filter(None, lines), "")
-        self.path, self.comma = path, first.count(";") > first.count(",")  # a decimal one, then
-        reader = csv.reader(lines, delimiter=";" if self.comma else ",", strict=True)
+        place = next((place for place, line in enumerate(lines) if line.strip()), 0)
+        first = "".join(lines[place : place + 1])
+        named = SEPARATOR.fullmatch(first)
+        between = named[1] if named else max(",;\t", key=first.count)
+        self.path, self.comma = path, between != ","  # a decimal one, then
+        if between != "\t":
+            lines = [line.strip() for line in lines]
+        if named:
+            lines = [*lines[:place], "", *lines[place + 1 :]]
+        reader = csv.reader(lines, delimiter=between, strict=True)
         try:
             rows = [Line(reader.line_num, [cell.strip() for cell in cells]) for cells in reader]
         except csv.Error as error:

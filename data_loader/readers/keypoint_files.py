@@ -79,14 +79,16 @@ def _parse(path: Path, y_up: bool, category: str | None, find: Find) -> Keypoint
             raise InputError(
                 f"{path}: an HDF5 file; give DeepLabCut's CSV beside it, or convert SLEAP's"
             )
-    lines = read_lines(path)
-    first = next(filter(None, lines), "")
+    lines = read_lines(path, blank=" \r\n")  # tabs may part empty cells
+    first = next(filter(None, map(str.strip, lines)), "")
     if first.startswith(("{", "[")):
         parsed = parse_coco(path, "\n".join(lines), category, find)
     elif category is not None:
         raise InputError(f"{path}: not COCO's JSON, which alone has categories (--category)")
+    elif BEGIN.match(first):
+        parsed = parse_tps(path, [line.strip() for line in lines], find)
     else:
-        parsed = (parse_tps if BEGIN.match(first) else parse_csv)(path, lines, find)
+        parsed = parse_csv(path, lines, find)
     if y_up and parsed.y_up is False:
         raise InputError(f"{path}: y runs downwards in this format; --y_up is for plain CSV")
     return parsed._replace(y_up=bool(parsed.y_up or y_up))

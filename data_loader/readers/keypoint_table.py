@@ -18,6 +18,8 @@ from utils.files import printable
 Point = tuple[float, float]  # x and y in pixels, NaN of one that is missing
 MISSING, NO_BOX = (math.nan,) * 2, (math.nan,) * 4
 MOST_NAMES = 10_000  # an object has fewer points; a wrong column has more
+# A table of more cells, of which fewer than one in so many is given, has a file too small for it.
+MOST_EMPTY, MOST_EMPTY_EACH = 4_000_000, 20
 LONGEST_SHOWN = 200  # characters
 WORDS = {"left": "right", "Left": "Right", "LEFT": "RIGHT"}
 # An l or L that stands for left: no letter beside it ("l_eye", "L1"), or only a word's other case
@@ -111,8 +113,8 @@ def table_of_rows(
         names: of the points; those of the rows in their order, if not given.
 
     Raises:
-        InputError: if the names can't be those of points (`check_names`), or a point of an instance
-            is there twice, at other places.
+        InputError: if the names can't be those of points (`check_names`), a point of an instance
+            is there twice, at other places, or the rows say too little of a large table.
     """
     if names is not None:
         check_names(str(path), names)
@@ -135,11 +137,20 @@ def table_of_rows(
         check_names(str(path), names)
     if again:
         notices.append(f"{path}: {again:,} lines that repeat another one left out")
-    points = [[row.points.get(name, MISSING) for name in names] for row in kept]
+    cells, given = len(kept) * len(names), sum(len(row.points) for row in kept)
+    if cells > max(MOST_EMPTY, MOST_EMPTY_EACH * given):
+        raise InputError(
+            f"{path}: has {given:,} points of {len(names):,} names in {len(kept):,} images or "
+            "instances, expected most names in most of them; are points' names in that column?"
+        )
+    columns = {name: column for column, name in enumerate(names)}
+    points = np.full((len(kept), len(names), 2), np.nan)
+    for place, row in enumerate(kept):
+        points[place, [columns[name] for name in row.points]] = list(row.points.values())
     return KeypointTable(
         names=list(names),
         images=[row.image for row in kept],
-        points=np.array(points),
+        points=points,
         boxes=np.array([row.box for row in kept]),
         areas=nothing[:, 0],
         ids=list(found),

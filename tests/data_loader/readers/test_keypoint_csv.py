@@ -1,5 +1,7 @@
 """CSV: headers that pair columns, long tables, DeepLabCut's, and how all can be wrong."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 
@@ -74,6 +76,41 @@ def test_quoted_cells(tmp_path):
     assert table.images == ['a, "b".png'] and table.names == ["a"]
 
 
+@pytest.mark.parametrize("first", [[], ["sep=;"], ["", '"SEP=;"']])
+def test_excels_first_line(tmp_path, first):
+    lines = [*first, "image;a_x;a_y", "a.png;1,5;2"]
+    assert same(read(tmp_path, *lines).points, [[[1.5, 2]]])
+    said = f"line {len(lines) + 1}: expected a number in column 3, found 'q'"
+    assert said in complaint(read, tmp_path, *lines, "sub/d.jpg;3;q")
+
+
+def test_what_a_first_line_names_goes_before_what_it_has(tmp_path):
+    assert same(read(tmp_path, "sep=,", "image,a;_x,a;_y", "a.png,1,2").points, [[[1, 2]]])
+    assert same(read(tmp_path, "sep=\t", "image\ta,_x\ta,_y", "a.png\t1\t2").points, [[[1, 2]]])
+
+
+@pytest.mark.parametrize("quoted", [False, True])
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+@pytest.mark.parametrize("lines", [own.wide_lines(), own.dlc_lines(), own.dlc_lines(parts=True)])
+def test_tabs(tmp_path, lines, end, quoted):
+    """Also where the first or the last cells of a line are empty."""
+    for folder in (tmp_path, tmp_path / "labeled-data/v1"):
+        own.write_images(folder, [*own.IMAGES, "b c.png", "d.jpg"])
+    rows = [line.split(",") for line in lines]
+    if quoted:
+        rows = [[f'"{cell}"' for cell in row] for row in rows]
+    path = tmp_path / "points.tsv"
+    path.write_text("".join("\t".join(row) + end for row in rows), newline="")
+    table = read_keypoints(path, tmp_path)
+    assert table.names == own.NAMES and same(table.points, own.POINTS)
+
+
+def test_tabs_and_decimal_commas(tmp_path):
+    table = read(tmp_path, "\ta_x\ta_y", "a.png\t1,5\t2.5", " sub/d.jpg\t\t")
+    assert table.images == ["a.png", "sub/d.jpg"]
+    assert same(table.points, [[[1.5, 2.5]], [[NAN, NAN]]])
+
+
 def test_instances(tmp_path):
     lines = ["image,instance,a_x,a_y", "a.png,1,1,2", "a.png,2,3,4", "sub/d.jpg,,5,6"]
     table = read(tmp_path, *lines)
@@ -145,6 +182,40 @@ def test_repeated_lines(tmp_path):
 def test_bad_tables(tmp_path, lines, said):
     message = complaint(read, tmp_path, *lines)
     assert said in message and message.startswith(str(tmp_path / "points.csv")), message
+
+
+def instances(points: int, count: int) -> list[str]:
+    """Return a long table of so many points' names, of which each instance has one."""
+    lines = [f"a.png,{i},{i % points},1,2" for i in range(count)]
+    return ["image,instance,point,x,y", *lines]
+
+
+def animals(count: int) -> list[str]:
+    """Return DeepLabCut's table of so many animals, each with a part of its own, in 15 frames."""
+    own_names = [f"{i // 2}" for i in range(2 * count)]
+    heads = [["scorer", *own_names], ["individuals", *own_names], ["bodyparts", *own_names]]
+    frames = [f"{i}.png" + ",1" * 2 * count for i in range(15)]
+    return [*map(",".join, [*heads, ["coords", *"xy" * count]]), *frames]
+
+
+@pytest.mark.parametrize(
+    "lines", [instances(10_000, 10_000), instances(5_000, 40_000), animals(2_000)]
+)
+def test_a_small_file_of_a_large_table_is_refused_before_it_is_made(tmp_path, lines):
+    own.write_images(tmp_path, [f"{i}.png" for i in range(15)])
+    tracemalloc.start()
+    try:
+        said = complaint(read, tmp_path, *lines)
+        assert tracemalloc.get_traced_memory()[1] < 100e6
+    finally:
+        tracemalloc.stop()
+    assert "expected most names in most of them" in said
+
+
+def test_a_table_with_holes_is_read(tmp_path):
+    table = read(tmp_path, *instances(500, 6_000))  # of few cells, of which one of 500 is given
+    assert table.points.shape == (6_000, 500, 2)
+    assert same(table.points[:3, :3], np.where(np.eye(3)[..., None], [1, 2], NAN))
 
 
 # ---- DeepLabCut's ----
