@@ -41,7 +41,7 @@ from engine.prediction.windows import add_window_arguments, box_notices, place_w
 from engine.readouts.kinds import add_readout_argument
 from engine.run.settings import add_shared_arguments, check_paths, choose_device, describe_device
 from models.encoders import add_projection_argument, add_weights_arguments
-from utils.arguments import ArgumentParser, positive_int
+from utils.arguments import ArgumentParser, as_list, positive_int
 from utils.errors import InputError
 from utils.files import check_output
 from utils.log import RunLog, Stopwatch
@@ -161,12 +161,13 @@ def make_extras(
 
 def annotated_before(trained: Trained) -> ImageFiles | None:
     """Return the images that a readout was trained on or judged by, if they are still there."""
-    if trained.annotations is None or not Path(trained.annotations).is_file():
+    files = [Path(str(file)) for file in as_list(trained.annotations)]
+    if trained.annotations is None or not all(map(os.path.isfile, files)):
         return None
-    folder = Path(trained.data_folder or Path(trained.annotations).parent)
+    folder = Path(trained.data_folder or files[0].parent)
     boxes = Path(trained.boxes) if trained.boxes and Path(trained.boxes).is_file() else None
     how = {"y_up": trained.y_up, "category": trained.category}
-    return annotated_images(Path(trained.annotations), folder, boxes, **how)
+    return annotated_images(files, folder, boxes, **how)
 
 
 def main() -> None:

@@ -206,10 +206,10 @@ def boxed_images(
 
 
 def annotated_images(
-    path: Path, folder: Path, boxes_path: Path | None = None, **how: Any
+    paths: Sequence[Path], folder: Path, boxes_path: Path | None = None, **how: Any
 ) -> ImageFiles:
-    """Return the images that an annotation file names; see `read_keypoints` and `with_boxes`."""
-    table = read_keypoints(path, folder, **how)
+    """Return the images that annotation files name; see `read_keypoints` and `with_boxes`."""
+    table = read_keypoints(paths, folder, **how)
     if boxes_path is not None:
         table = with_boxes(table, boxes_path, folder)
     return boxed_images(folder, table.images, table.boxes, table.ids)

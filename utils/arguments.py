@@ -84,6 +84,26 @@ def epoch_list(text: str) -> tuple[int, ...]:
     return tuple(positive_int(word) for word in text.split(","))
 
 
+class Gather(argparse.Action):
+    """Joins the lists that a flag's ``type`` makes of its words; of one value, it keeps that."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Any,
+        option_string: str | None = None,
+    ) -> None:
+        """Set the option, as argparse wants it."""
+        found = [value for some in values for value in some]
+        setattr(namespace, self.dest, found if len(found) > 1 else found[0])
+
+
+def as_list(value: Any) -> list[Any]:
+    """Return what a flag that takes several values was given, see `Gather`."""
+    return value if isinstance(value, list) else [value]
+
+
 def allow_change(*names: str, keeps_results: bool = True) -> None:
     """Declare that a run may be resumed with other values of some options.
 

@@ -7,6 +7,7 @@ import os
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import numpy as np
 
@@ -17,7 +18,10 @@ from data_loader.readers.keypoint_csv import parse_csv
 from data_loader.readers.keypoint_table import (
     COCO_SIGMAS,
     KeypointTable,
+    check_same_names,
     find_flip_pairs,
+    named,
+    select,
     shown,
     shown_list,
 )
@@ -27,13 +31,14 @@ from utils.files import check_is_file
 from utils.log import progress
 
 HDF5 = b"\x89HDF"  # begins DeepLabCut's .h5 and SLEAP's .slp
+MOST_NOTICES = 10  # of several files
 TOLERANCE = 0.01  # of an image's longer side: a click may miss the edge
 
 
 def read_keypoints(
-    path: Path, folder: Path, *, y_up: bool = False, category: str | None = None
+    given: Path | Sequence[Path], folder: Path, *, y_up: bool = False, category: str | None = None
 ) -> KeypointTable:
-    """Read an annotation file of named points; its content tells the format.
+    """Read annotation files of named points; the content of each tells its format.
 
     Formats: COCO keypoints JSON, DeepLabCut's ``CollectedData*.csv``, plain CSV with one line an
     image or one line a point, and tpsDig's ``.tps``.
@@ -42,25 +47,29 @@ def read_keypoints(
     annotations and DeepLabCut's animals without points aren't.
 
     Args:
-        path: the file.
+        given: a file, or several, of the same points. What they say of an image that is in two of
+            them has to be the same.
         folder: the data folder, which the images' names are relative to.
         y_up: a plain CSV's y runs upwards from the lower edge: row = height - y. Always so in
             ``.tps``.
         category: name of the one that is meant, in a COCO file of several.
 
     Raises:
-        InputError: if the file is of no known format, doesn't fit it, or doesn't fit its images.
+        InputError: if a file is of no known format, doesn't fit it, its images or the others.
     """
-    said = _parse(path, y_up, category, partial(locate, path, folder))
+    paths = [given] if isinstance(given, Path) else list(dict.fromkeys(given))
+    parsed = [_parse(one, y_up, category, partial(locate, one, folder)) for one in paths]
+    files = [one for one, table in zip(paths, parsed, strict=True) for _ in table.images]  # (N,)
+    path, said = named(paths), _joined(paths, parsed, folder)
     sizes, turned = read_sizes(folder, said.images)  # (N, 2), (N,)
     table = said._replace(sizes=sizes, turned=turned)
-    _check_sizes(path, table, said.sizes)
+    _check_sizes(files, table, said.sizes)
     _check_places(path, table)
-    if table.y_up:
-        table = _turn_over(table)
+    table = _turn_over(table)
     if not np.isfinite(table.points).any():
         raise InputError(f"{path}: none of its {len(sizes):,} lines or records has a point")
-    _check_inside(path, table)
+    _check_inside(files, table)
+    table = _each_once(files, table)
     absent = np.isnan(table.points).all(axis=(0, 2))  # (A,)
     if absent.any():
         missing = [name for name, gone in zip(table.names, absent, strict=True) if gone]
@@ -94,33 +103,87 @@ def _parse(path: Path, y_up: bool, category: str | None, find: Find) -> Keypoint
     return parsed._replace(y_up=bool(parsed.y_up or y_up))
 
 
+def _joined(paths: Sequence[Path], tables: Sequence[KeypointTable], folder: Path) -> KeypointTable:
+    """Return what several files say as one table, with one name for each image.
+
+    Raises:
+        InputError: if they haven't the same points.
+    """
+    first = tables[0]
+    if len(tables) == 1:
+        return first
+    points, ids, images, notices = [], list[str](), list[str](), list[str]()
+    for path, table in zip(paths, tables, strict=True):
+        check_same_names(path, table.names, paths[0], first.names)
+        points.append(table.points[:, [table.names.index(name) for name in first.names]])
+        taken = set(ids)  # of other instances, where they are numbers, as COCO's
+        ids += [f"{path}: {own}" if own in taken else own for own in table.ids]
+        images += table.images
+        notices += table.notices
+    if (more := len(notices) - MOST_NOTICES) > 0:
+        notices[MOST_NOTICES:] = [f"{named(paths)}: {more:,} more lines like these"]
+    arrays: dict[str, Any] = {
+        name: np.concatenate([getattr(table, name) for table in tables])
+        for name in ("boxes", "areas", "sizes", "turned")
+    }
+    return first._replace(
+        points=np.concatenate(points),
+        images=one_name_each(folder, images),
+        ids=ids,
+        notices=notices,
+        flip_pairs=next((table.flip_pairs for table in tables if table.flip_pairs), []),
+        y_up=np.repeat(
+            [bool(table.y_up) for table in tables], [len(table.ids) for table in tables]
+        ),
+        **arrays,
+    )
+
+
+def _each_once(files: Sequence[Path], table: KeypointTable) -> KeypointTable:
+    """Leave out what the files (N,) of instances repeat of an image; others are an `InputError`."""
+    found: dict[str, dict[Path, list[int]]] = {}
+    for row, (image, file) in enumerate(zip(table.images, files, strict=True)):
+        found.setdefault(image, {}).setdefault(file, []).append(row)
+    kept = np.ones(len(files), dtype=bool)
+    for image, rows_of in found.items():
+        (first, rows), *others = rows_of.items()
+        for file, again in others:
+            if not np.array_equal(table.points[rows], table.points[again], equal_nan=True):
+                raise InputError(f"{file}: {shown(image)} is in {first}, too, with other points")
+            kept[again] = False
+    if count := np.count_nonzero(~kept):
+        path = named(list(dict.fromkeys(files)))
+        table.notices.append(f"{path}: {count:,} instances that are in two files taken once")
+    return select(table, kept)
+
+
 def _turn_over(table: KeypointTable) -> KeypointTable:
     """Return points and boxes whose y ran upwards from the lower edge of their image.
 
     Those of an image whose height isn't known stay: it can't be read, so none is used.
     """
     points, boxes = table.points.copy(), table.boxes.copy()
-    known = ~np.isnan(table.sizes[:, 1])
+    known = table.y_up & ~np.isnan(table.sizes[:, 1])
     heights = table.sizes[known, 1, None]  # (N, 1)
     points[known, :, 1] = heights - points[known, :, 1]
     boxes[known, 1::2] = heights - boxes[known, 3::-2]  # the top was the bottom
     return table._replace(points=points, boxes=boxes, y_up=False)
 
 
-def _check_sizes(path: Path, table: KeypointTable, said: np.ndarray) -> None:
-    """Raise an `InputError` if an image hasn't the size (N, 2) that the annotation file gives."""
+def _check_sizes(files: Sequence[Path], table: KeypointTable, said: np.ndarray) -> None:
+    """Raise an `InputError` if an image hasn't the size (N, 2) that its file (N,) gives."""
     sizes = table.sizes
     differs = (np.isfinite(sizes) & np.isfinite(said) & (sizes != said)).any(axis=1)
     if differs.any():
         row = int(differs.argmax())
         (width, height), (other_width, other_height) = sizes[row], said[row]
         raise InputError(
-            f"{path}: {shown(table.images[row])} has {width:g} x {height:g} pixels, annotated with "
-            f"{other_width:g} x {other_height:g}"
+            f"{files[row]}: {shown(table.images[row])} has {width:g} x {height:g} pixels, annotated"
+            f" with {other_width:g} x {other_height:g}"
         )
 
 
-def _check_places(path: Path, table: KeypointTable) -> None:
+def _check_places(path: str, table: KeypointTable) -> None:
     """Note points at 0,0; an `InputError` if one always is, or most others are fractions."""
     there = ~np.isnan(table.points).any(axis=-1)  # (N, A)
     zero = (table.points == 0).all(axis=-1)  # (N, A)
@@ -137,8 +200,11 @@ def _check_places(path: Path, table: KeypointTable) -> None:
         table.notices.append(f"{path}: points at 0,0, taken as they are: {shown_list(often, 10)}")
 
 
-def _check_inside(path: Path, table: KeypointTable) -> None:
-    """Raise an `InputError` if a point is beyond its image by more than a click may miss."""
+def _check_inside(files: Sequence[Path], table: KeypointTable) -> None:
+    """Raise an `InputError` if a point is beyond its image by more than a click may miss.
+
+    ``files`` (N,) are those of the instances.
+    """
     points, sizes = table.points, table.sizes
     slack = np.maximum(TOLERANCE * sizes.max(axis=1), 1)[:, None, None]  # (N, 1, 1)
     beyond = (points < -slack) | (points > sizes[:, None] + slack)  # (N, A, 2); False for NaN
@@ -147,7 +213,7 @@ def _check_inside(path: Path, table: KeypointTable) -> None:
         (x, y), (width, height) = points[row, place], sizes[row]
         hint = "; if y runs upwards in a plain CSV, give --y_up" if axis == 1 else ""
         raise InputError(
-            f"{path}: point {shown(table.names[place])} of {shown(table.images[row])} is at "
+            f"{files[row]}: point {shown(table.names[place])} of {shown(table.images[row])} is at "
             f"({x:g}, {y:g}), beyond its {width:g} x {height:g} pixels{hint}"
         )
 

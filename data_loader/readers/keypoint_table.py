@@ -6,8 +6,9 @@ Letters: N annotated instances, A named points.
 import math
 import re
 from collections.abc import Sequence
+from itertools import compress
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -58,8 +59,8 @@ class KeypointTable(NamedTuple):
         turned: (N,), bool, which images a note of their orientation turns.
         flip_pairs: names that a mirror swaps, where the file or the names tell.
         sigmas: (A,) float64, COCO's for OKS, where they apply.
-        y_up: y runs upwards from the images' lower edge: row = height - y. None in a reader's
-            table if its format leaves that open.
+        y_up: y runs upwards from the images' lower edge: row = height - y; of all, or of each (N,).
+            None in a reader's table if its format leaves that open.
     """
 
     names: list[str]
@@ -73,7 +74,15 @@ class KeypointTable(NamedTuple):
     turned: np.ndarray
     flip_pairs: Sequence[tuple[str, str]] = ()
     sigmas: np.ndarray | None = None
-    y_up: bool | None = False
+    y_up: bool | np.ndarray | None = False
+
+
+def select(table: KeypointTable, rows: np.ndarray) -> KeypointTable:
+    """Return some instances of a table, bool (N,); what it notes stays with all of them."""
+    arrays = ("points", "boxes", "areas", "sizes", "turned")
+    kept: dict[str, Any] = {name: getattr(table, name)[rows] for name in arrays}
+    kept |= {name: list(compress(getattr(table, name), rows)) for name in ("images", "ids")}
+    return table._replace(**kept)
 
 
 class Row(NamedTuple):
@@ -161,6 +170,23 @@ def table_of_rows(
 
 
 # ---- names ----
+
+
+def named(files: Sequence[object]) -> str:
+    """Return what errors call some files: the first of them, and how many more."""
+    more = f" and {len(files) - 1:,} more" if len(files) > 1 else ""
+    return f"{files[0]}{more}"
+
+
+def check_same_names(
+    file: object, names: Sequence[str], other: object, others: Sequence[str]
+) -> None:
+    """Raise an `InputError` unless a file names the same points as another one, in any order."""
+    if odd := sorted(set(names) ^ set(others)):
+        raise InputError(
+            f"{file}: its points aren't those of {other}: {shown_list(odd)} "
+            f"{'is' if len(odd) == 1 else 'are'} in one of them alone"
+        )
 
 
 def shown(name: str) -> str:

@@ -1,9 +1,10 @@
 """One's own annotated images as the evaluation wants them: read, checked and split [spec 16]."""
 
 import argparse
+import os
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from itertools import compress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,13 +15,16 @@ from data_loader.folder import add_cutout_arguments
 from data_loader.instances import BOXES, with_boxes
 from data_loader.keypoints import Keypoints
 from data_loader.readers.keypoint_files import file_key, read_keypoints
-from data_loader.readers.keypoint_table import KeypointTable
+from data_loader.readers.keypoint_table import KeypointTable, check_same_names, named, select
 from data_loader.splits import check_share, folds, group_names, split_off
 from engine.run.settings import Settings
-from utils.arguments import ArgumentParser, fraction, integer, unit_interval
+from utils.arguments import ArgumentParser, Gather, as_list, fraction, integer, unit_interval
 from utils.errors import InputError
 
 TEST_SHARE = 0.3
+Files = str | list[str]  # one, or several
+ENDINGS = ("csv", "json", "tps", "tsv", "txt", "xls")  # of texts; ImageJ's .xls is one
+ANNOTATIONS = re.compile(rf"[^.].*\.({'|'.join(ENDINGS)})", re.IGNORECASE)  # none is hidden
 
 
 def flip_pair(text: str) -> tuple[str, str]:
@@ -31,19 +35,36 @@ def flip_pair(text: str) -> tuple[str, str]:
     return names[0], names[1]
 
 
+def annotation_files(path: str) -> list[str]:
+    """Return the annotation files that a path leads to: itself, or a folder's, by their names."""
+    if not os.path.isdir(path):
+        return [path]
+    try:
+        names = [name for name in sorted(os.listdir(path)) if ANNOTATIONS.fullmatch(name)]
+    except OSError as error:
+        raise argparse.ArgumentTypeError(f"{path}: {error.strerror}") from None
+    if not names:
+        message = f"{path}: holds no annotations, named *.{', *.'.join(ENDINGS)}"
+        raise argparse.ArgumentTypeError(message)
+    return [os.path.join(path, name) for name in names]
+
+
 def add_keypoint_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare which of one's own annotations to read, and how they are split."""
     group = parser.add_argument_group("own annotations (--dataset Keypoints)")
+    files: dict[str, Any] = {"type": annotation_files, "action": Gather}
+    files |= {"nargs": "+", "metavar": "FILE"}
     group.add_argument(
         "--annotations",
-        metavar="FILE",
-        help="named points: COCO keypoints JSON, DeepLabCut's CSV, plain CSV or .tps; the images "
-        "are below --data_folder, or beside this file",
+        **files,
+        help="named points: COCO keypoints JSON, DeepLabCut's CSV, plain CSV or .tps; several "
+        "files, or a folder of them, are taken together; the images are below --data_folder, or "
+        "beside the first file",
     )
     group.add_argument(
-        "--val_annotations", metavar="FILE", help="of validation images, which pick the best epoch"
+        "--val_annotations", **files, help="of validation images, which pick the best epoch"
     )
-    group.add_argument("--test_annotations", metavar="FILE", help="of test images")
+    group.add_argument("--test_annotations", **files, help="of test images")
     group.add_argument(
         "--test_share",
         type=unit_interval,
@@ -130,9 +151,9 @@ class KeypointSettings(Settings):
     """Which annotations are read, and how they are split and framed."""
 
     data_folder: str | None
-    annotations: str | None
-    val_annotations: str | None
-    test_annotations: str | None
+    annotations: Files | None
+    val_annotations: Files | None
+    test_annotations: Files | None
     test_share: float | None
     val_share: float
     folds: int | None
@@ -157,7 +178,12 @@ class KeypointSettings(Settings):
     @property
     def folder(self) -> Path:
         """Of the images."""
-        return Path(self.data_folder or Path(str(self.annotations)).parent)
+        return Path(self.data_folder or Path(as_list(self.annotations)[0]).parent)
+
+    @property
+    def annotated(self) -> str:
+        """What errors call the annotation files."""
+        return named(as_list(self.annotations))
 
     def check(self) -> None:
         """Raise an `InputError` if flags don't go together."""
@@ -212,11 +238,12 @@ def keypoint_splits(settings: KeypointSettings, **options: Any) -> Iterator[Spli
         InputError: if the files can't be read, don't fit each other, or can't be split.
     """
     settings.check()
-    whole = read(settings, str(settings.annotations))
+    assert settings.annotations is not None  # else that is an error
+    whole = read(settings, settings.annotations)
     fixed = {
-        split: read(settings, path, whole)
-        for split, path in (("Val", settings.val_annotations), ("Test", settings.test_annotations))
-        if path is not None
+        split: read(settings, given, whole)
+        for split, given in (("Val", settings.val_annotations), ("Test", settings.test_annotations))
+        if given is not None
     }
     check_apart(settings, {"training": whole, **fixed})
     groups = np.array(group_names(whole.images, settings.group_by))
@@ -259,19 +286,16 @@ def held_out_rows(
     yield None, split_off(groups, share, settings.seed)
 
 
-def read(settings: KeypointSettings, path: str, like: KeypointTable | None = None) -> KeypointTable:
-    """Read an annotation file, whose points must be those of another."""
-    table = read_keypoints(
-        Path(path), settings.folder, y_up=settings.y_up, category=settings.category
-    )
+def read(
+    settings: KeypointSettings, given: Files, like: KeypointTable | None = None
+) -> KeypointTable:
+    """Read annotation files, whose points must be those of others."""
+    paths = [Path(file) for file in as_list(given)]
+    table = read_keypoints(paths, settings.folder, y_up=settings.y_up, category=settings.category)
     if settings.boxes is not None:
         table = with_boxes(table, Path(settings.boxes), settings.folder)
-    if like is not None and set(table.names) != set(like.names):
-        odd = sorted(set(table.names) ^ set(like.names))
-        raise InputError(
-            f"{path}: its points aren't those of {settings.annotations}: {', '.join(odd[:3])} "
-            f"{'is' if len(odd) == 1 else 'are'} in one of them alone"
-        )
+    if like is not None:
+        check_same_names(named(paths), table.names, settings.annotated, like.names)
     return table
 
 
@@ -285,7 +309,7 @@ def learnable_points(settings: KeypointSettings, training: KeypointTable) -> lis
     missing = [name for name, is_there in zip(training.names, has, strict=True) if not is_there]
     if missing and settings.on_missing_point == "stop":
         raise InputError(
-            f"{settings.annotations}: none of the {len(training.images):,} training instances has "
+            f"{settings.annotated}: none of the {len(training.images):,} training instances has "
             f"{', '.join(missing[:3])} ({len(missing)} of {len(has)} points); --on_missing_point "
             "skip leaves such points out"
         )
@@ -314,14 +338,6 @@ def check_apart(settings: KeypointSettings, tables: dict[str, KeypointTable]) ->
                 "images: an image that was trained on can't tell how good other predictions are"
             )
         seen |= dict.fromkeys(paths, split.lower())
-
-
-def select(table: KeypointTable, rows: np.ndarray) -> KeypointTable:
-    """Return some instances of a table, bool (N,); what it notes stays with all of them."""
-    arrays = ("points", "boxes", "areas", "sizes", "turned")
-    kept: dict[str, Any] = {name: getattr(table, name)[rows] for name in arrays}
-    kept |= {name: list(compress(getattr(table, name), rows)) for name in ("images", "ids")}
-    return table._replace(**kept)
 
 
 def build(

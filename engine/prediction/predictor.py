@@ -33,6 +33,7 @@ from engine.run.settings import Settings, check_paths
 from models.calibration import Calibration
 from models.encoders import encode
 from models.resnet import PIXELS
+from utils.arguments import as_list
 from utils.errors import InputError
 from utils.log import RunLog
 
@@ -74,7 +75,7 @@ class Trained(NamedTuple):
     trained_model_path: str | None = None
     projection: str | None = None
     seed: int = 0
-    annotations: str | None = None
+    annotations: str | list | None = None
     data_folder: str | None = None
     y_up: bool = False
     category: str | None = None
@@ -168,8 +169,9 @@ def load_predictor(settings: PredictionSettings, log: RunLog) -> tuple[Predictor
         raise InputError("give the checkpoint of a readout by --ckpt_path FILE")
     kind, content = read_readout(path)
     opt = read_options(path, vars(content["opt"]))
-    noted = [(n, str(v)) for n, v in vars(content["opt"]).items() if os.path.isfile(str(v))]
-    check_paths([*vars(settings.options).items(), *noted])
+    noted = [(name, str(v)) for name, given in vars(content["opt"]).items() for v in as_list(given)]
+    files = [(name, path) for name, path in noted if os.path.isfile(path)]
+    check_paths([*vars(settings.options).items(), *files])
     side = opt.image_size - 2 * opt.image_crop
     chosen = choose_encoder(settings, path, opt, kind, log)
     encoder = load_frozen_encoder(chosen, side, log)

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 import torch
 
-from utils.arguments import allow_change, integer, natural, positive_int
+from utils.arguments import allow_change, as_list, integer, natural, positive_int
 from utils.errors import InputError
 from utils.files import write_text
 from utils.process_group import local_rank, world_size
@@ -161,7 +161,8 @@ def check_paths(flags: Iterable[tuple[str, Any]]) -> None:
 
     Links are followed. Of the flags, names and values, those that are no such paths are ignored.
     """
-    told = [(n, f"--{n} {p}", f"{os.path.realpath(p)}{os.sep}") for n, p in flags if p and n in ALL]
+    paths = [(n, p) for n, given in flags if n in ALL for p in as_list(given) if p]
+    told = [(n, f"--{n} {p}", f"{os.path.realpath(p)}{os.sep}") for n, p in paths]
     for name, path, place in told:
         for _, other, inside in told if name in MADE else ():
             if inside.startswith(place) and other != path:

@@ -300,7 +300,8 @@ def test_an_output_is_no_input_and_no_other_output(fitted, tmp_path, flags):
     before = {path: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()}
     script, given = "predict.py", ["--ckpt_path", "ckpt.pth", "--images", "own", "--overwrite"]
     if "--log_path" in flags:
-        script, given = "vis_animal.py", [*FIT, "--data_folder", "own", "--annotations", "own.csv"]
+        script, given = "vis_animal.py", [*FIT, "--data_folder", "own"]
+        given += ["--annotations", "list.csv", "own.csv"]
     done = run_inside(script, *given, *flags, cwd=tmp_path)
     assert done.status == 2 and "is or holds" in done.err and len(done.err.splitlines()) == 1
     assert {path: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()} == before
@@ -365,6 +366,30 @@ def test_annotated_images_are_not_suggested(fitted, ridge):
     done = predict(fitted, *ridge, "--images", "own", "--out", "s.csv", "--suggest", 3)
     assert done.status == 2 and "--suggest: all images are annotated already" in done.err
     assert not (fitted / "s.csv.part").exists()  # said before the work, not after
+
+
+def test_a_readout_of_several_annotation_files(fitted, tmp_path):
+    """The same as of one; predict.py replaces none of them, nor suggests their images."""
+    header, *lines = (fitted / "own.csv").read_text().splitlines()
+    for name, part in (("1.csv", lines[:5]), ("2.csv", lines[5:])):
+        (tmp_path / "parts").mkdir(exist_ok=True)
+        (tmp_path / "parts" / name).write_text("\n".join([header, *part]))
+    (tmp_path / "own").symlink_to(fitted / "own")
+    flags = [*FIT, "--data_folder", "own", "--regressor", "ridge", "--model_name", "several"]
+    done = run_inside("eval_animal.py", *flags, "--annotations", "parts", cwd=tmp_path)
+    assert done.status == 0, done.err
+    several, one = tmp_path / "runs/several", fitted / "runs/ridge"
+    assert json.loads((several / "options.json").read_text())["options"]["annotations"] == [
+        *("parts/1.csv", "parts/2.csv")
+    ]
+    assert json.loads((one / "options.json").read_text())["options"]["annotations"] == "own.csv"
+    scores = [json.loads((run / "result.json").read_text())["scores"] for run in (several, one)]
+    assert scores[0] == scores[1]
+    own = ["--ckpt_path", several / "resnet18.pth", "--random_network", "--images", "own"]
+    done = predict(tmp_path, *own, "--out", "s.csv", "--suggest", 3)
+    assert done.status == 2 and "--suggest: all images are annotated already" in done.err
+    done = predict(tmp_path, *own, "--out", "parts/2.csv", "--overwrite")
+    assert done.status == 2 and "parts/2.csv: is or holds --annotations parts/2.csv" in done.err
 
 
 def test_a_video_comes_back_labelled(fitted, tmp_path, ridge):

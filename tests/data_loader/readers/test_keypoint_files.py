@@ -7,7 +7,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data_loader.readers.keypoint_files import locate, one_name_each, read_keypoints, read_sizes
+from data_loader.readers.keypoint_files import (
+    locate,
+    one_name_each,
+    read_keypoints,
+    read_sizes,
+)
 from tests.data_loader import own_files as own
 from tests.data_loader.layouts import complaint, write_text
 
@@ -79,6 +84,76 @@ def test_an_image_that_cant_be_read_is_said_later(tmp_path):
     table = read_keypoints(path, tmp_path)
     assert np.array_equal(table.points[1:], own.POINTS[1:], equal_nan=True)
     assert np.isfinite(table.points[0]).all()
+
+
+# ---- several files ----
+
+
+def coco_of(folder, number):
+    """Write COCO's JSON of one of the images alone, with the ids 0, 100 and 7."""
+    content = own.coco_content()
+    content["images"] = [{**content["images"][number], "id": 0}]
+    content["annotations"] = [{**content["annotations"][number], "id": 100, "image_id": 0}]
+    return own.write_coco(folder, content).rename(folder / f"{number}.json")
+
+
+def test_several_files_are_one_table(tmp_path):
+    """Of any formats, with points in any order; ids that two have stay apart."""
+    files = [coco_of(tmp_path, 0), coco_of(tmp_path, 1), tmp_path / "c.csv"]
+    order = [2, 0, 1]
+    header = ",".join(f"{own.NAMES[i]}_{axis}" for i in order for axis in "xy")
+    cells = ",".join(own.cell(number) for number in own.POINTS[2][order].flatten())
+    write_text(files[2], f"image,sex,{header}", f"./sub/../sub/d.jpg,f,{cells}")
+    table = read_keypoints(files, tmp_path)
+    assert table.names == own.NAMES and table.images == own.IMAGES
+    assert np.array_equal(table.points, own.POINTS, equal_nan=True)
+    assert table.ids == ["100", f"{files[1]}: 100", "sub/../sub/d.jpg"]
+    assert table.boxes[:2].tolist() == [[1, 2, 31, 22]] * 2 and np.isnan(table.boxes[2]).all()
+    assert table.areas[:2].tolist() == [250.5] * 2 and np.isnan(table.areas[2])
+    assert table.notices == [f"{files[2]}: columns not used: sex"]
+
+
+def test_each_file_has_its_own_direction_of_y(tmp_path):
+    tps, csv = own.write_tps(tmp_path), tmp_path / "b.csv"
+    lines = [line.replace("left_eye", "1") for line in own.wide_lines()]
+    lines[0] = lines[0].replace("right_eye", "2").replace("beak", "3")
+    write_text(csv, lines[0], *lines[2:])
+    write_text(tps, *own.tps_lines()[:7])
+    for files in ([tps, csv], [csv, tps]):
+        table = read_keypoints(files, tmp_path)
+        points = own.POINTS[[own.IMAGES.index(name) for name in table.images]]
+        assert np.array_equal(table.points, points, equal_nan=True)
+
+
+def test_what_files_say_of_an_image_has_to_be_the_same(tmp_path):
+    one, two, lines = own.write_wide(tmp_path), tmp_path / "b.csv", own.wide_lines()
+    write_text(two, *lines[:2])
+    table = read_keypoints([one, two, one], tmp_path)
+    assert table.images == own.IMAGES and len(table.points) == len(table.ids) == 3
+    said = f"{one} and 1 more: 1 instances that are in two files taken once"
+    assert table.notices == [said]
+    for line, said in (
+        (lines[1].replace("3,4", "3,5"), f"{two}: a.png is in {one}, too, with other points"),
+        (lines[1].replace("3,4", "99,4"), f"{two}: point left_eye of a.png is at (99, 4), beyond"),
+        (lines[1].replace("a.png", "./a.png").replace("3", ""), "has one coordinate alone"),
+    ):
+        write_text(two, lines[0], line)
+        assert said in complaint(read_keypoints, [one, two], tmp_path)
+    write_text(two, lines[0].replace("beak", "tail"), lines[1])
+    said = f"{two}: its points aren't those of {one}: beak, tail are in one of them alone"
+    assert said in complaint(read_keypoints, [one, two], tmp_path)
+
+
+def test_many_files_say_little(tmp_path):
+    own.write_images(tmp_path, [f"{number}.png" for number in range(15)])
+    files = [tmp_path / f"{number}.csv" for number in range(15)]
+    for number, file in enumerate(files):
+        write_text(file, "image,a_x,a_y,sex", f"{number}.png,1,2,f")
+    notices = read_keypoints(files, tmp_path).notices
+    assert notices[9:] == [
+        f"{files[9]}: columns not used: sex",
+        f"{files[0]} and 14 more: 5 more lines like these",
+    ]
 
 
 # ---- bad files ----

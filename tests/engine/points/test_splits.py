@@ -1,14 +1,21 @@
 """Which of one's own annotated images are trained on, and which are held out."""
 
+import argparse
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 import engine.points.splits
 from data_loader.splits import split_off
-from engine.points.splits import KeypointSettings, add_keypoint_arguments, keypoint_splits
-from tests.data_loader.layouts import complaint
+from engine.points.splits import (
+    KeypointSettings,
+    add_keypoint_arguments,
+    annotation_files,
+    keypoint_splits,
+)
+from tests.data_loader.layouts import complaint, write_text
 from tests.data_loader.own_tables import NAMES, write_dots
 from tests.recipes import SHARED
 from utils.arguments import ArgumentParser
@@ -19,7 +26,7 @@ def tables(tmp_path, monkeypatch):
     """The tables that annotation files of some names hold: 9 instances, 3 in each of 3 folders."""
     held = {"all": write_dots(tmp_path, 9)}
     monkeypatch.setattr(
-        engine.points.splits, "read_keypoints", lambda path, folder, **_: held[path.name]
+        engine.points.splits, "read_keypoints", lambda paths, folder, **_: held[paths[0].name]
     )
     return held
 
@@ -110,6 +117,34 @@ def test_files_of_their_own(settings, tables, tmp_path):
     said = complaint(only, settings, **files)
     assert said.startswith(f"{tmp_path / 'b'}: its points aren't those of {tmp_path / 'a'}: ")
     assert "right_eye, tail are in one of them alone" in said
+
+
+def test_flags_keep_one_file_as_it_is_and_several_as_a_list(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("parts/a.csv", "parts/b.tps", "one/c.json"):
+        write_text(Path(name))
+    for given, kept in (
+        (["one/x.csv"], "one/x.csv"),
+        (["one"], "one/c.json"),
+        (["one/x.csv", "parts"], ["one/x.csv", "parts/a.csv", "parts/b.tps"]),
+    ):
+        for flag in ("annotations", "val_annotations", "test_annotations"):
+            settings = settings_of(f"--{flag}", *given)
+            assert vars(settings.options)[flag] == kept
+        assert settings_of("--annotations", *given).folder == Path("one")
+
+
+def test_the_annotation_files_of_a_folder(tmp_path):
+    names = ["b.CSV", "a.json", "c.txt", "a.png", "._a.csv", "points", "a.csv.bak", ".json"]
+    for name in names:
+        write_text(tmp_path / name)
+    assert annotation_files(str(tmp_path)) == [
+        str(tmp_path / name) for name in ("a.json", "b.CSV", "c.txt")
+    ]
+    assert annotation_files("absent") == ["absent"]
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(argparse.ArgumentTypeError, match="empty: holds no .* named .*csv, .*json"):
+        annotation_files(str(tmp_path / "empty"))
 
 
 def test_an_image_that_is_trained_and_tested_on_is_refused(settings, tables, tmp_path):
