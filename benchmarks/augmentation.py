@@ -14,12 +14,10 @@ from utils.script import run_script
 
 def main() -> None:
     """Measure and print."""
-    frame = {"image_size": SIZE, "image_crop": CROP}
-    parser = build_parser(__doc__, data_folder=..., rounds=7, **frame, batch_size=256, device="cpu")
+    parser = build_parser(__doc__, data_folder=..., rounds=7, batch_size=256, device="cpu")
     args = parser.parse_args()
-    count, size, crop = args.batch_size, args.image_size, args.image_crop
-    device = choose_device(args.device, None)
-    dataset, squares, images = decoded(args.data_folder, count, size, crop)
+    count, device = args.batch_size, choose_device(args.device, None)
+    dataset, squares, images = decoded(args.data_folder, count)
     published, whole = published_views(dataset), batch_views(dataset)
     generator = torch.Generator()
     images = images.to(device)
@@ -28,7 +26,7 @@ def main() -> None:
         "one by one": lambda: torch.stack([dataset.view(square) for square in squares]),
         f"whole batch, {device.type}": lambda: whole(images, generator),
     }
-    compare(f"views of {count} images, {size} px, crop {crop}", ways, args.rounds, "views/s", count)
+    compare(f"views of {count} images, {SIZE} px, crop {CROP}", ways, args.rounds, "views/s", count)
 
 
 if __name__ == "__main__":

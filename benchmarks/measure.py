@@ -46,8 +46,6 @@ FLAGS: dict[str, tuple[Any, str]] = {
     "--batch_size": (positive_int, "images a step"),
     "--device": (["auto", "cpu", "cuda"], "where it is computed"),
     "--sizes": (positive_int, "numbers of images, or of rows"),
-    "--image_size": (positive_int, "side of the square that an image becomes"),
-    "--image_crop": (natural, "pixels cut off each side of it"),
     "--num_workers": (natural, "reader processes, of each way in turns"),
     "--threads": (positive_int, "of the model, of each way in turns"),
     "--steps": (positive_int, "steps of pre-training"),
@@ -58,11 +56,7 @@ FLAGS: dict[str, tuple[Any, str]] = {
     "--compile": (bool, "compile the encoders"),
     "--recompute": (bool, "compute most maps again in the backward pass"),
     "--any_kernels": (bool, "of cuDNN, not the deterministic ones alone, as in the scripts"),
-    "--view_batches": (positive_int, "kornia: images a batch"),
     "--wings": (Path, "dlib: folder that holds images and landmarks.csv"),
-    "--annotated": (positive_int, "dlib: numbers of annotated images"),
-    "--seeds": (natural, "dlib: of the images' order"),
-    "--trees": (positive_int, "dlib: in each cascade"),
     "--out": (Path, "folder of the results"),
     "--short": (bool, "each part for a moment"),
 }
@@ -92,21 +86,19 @@ def build_parser(description: str, **defaults: Any) -> ArgumentParser:
 # ---- images ----
 
 
-def images_of(root: str, count: int, size: int, crop: int) -> CelebAPrunedAligned_MAFLVal:
+def images_of(root: str, count: int) -> CelebAPrunedAligned_MAFLVal:
     """Return the first images of a CelebA layout."""
-    dataset = CelebAPrunedAligned_MAFLVal(root, imwidth=size, crop=crop)
+    dataset = CelebAPrunedAligned_MAFLVal(root, imwidth=SIZE, crop=CROP)
     dataset.select(range(min(count, len(dataset))))
     return dataset
 
 
-def decoded(
-    root: str, count: int, size: int = SIZE, crop: int = CROP
-) -> tuple[LandmarkDataset, list[Image.Image], Tensor]:
+def decoded(root: str, count: int) -> tuple[LandmarkDataset, list[Image.Image], Tensor]:
     """Return images of a CelebA layout, their squares, and these as a batch (B, 3, S, S), uint8.
 
     There are as many squares as asked for, from the first one again where images are fewer.
     """
-    dataset = images_of(root, count, size, crop)
+    dataset = images_of(root, count)
     squares = [dataset.base_item(number % len(dataset))[0] for number in range(count)]
     return dataset, squares, torch.stack([channels(square) for square in squares])
 
@@ -165,6 +157,15 @@ def spread(figures: Sequence[float], digits: int, width: int = 0) -> str:
     return f"{median(figures):{width}.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
 
 
+def machine() -> str:
+    """Return the machine in words: processor, threads, GPU, PyTorch."""
+    info = Path("/proc/cpuinfo")
+    names = re.findall(r"^model name\s*: (.*)", info.read_text(), re.M) if info.exists() else []
+    name = (names or [platform.processor() or platform.machine()])[0]
+    gpu = f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ""
+    return f"{name}, {torch.get_num_threads()} threads{gpu}, PyTorch {torch.__version__}"
+
+
 # ---- fresh processes, and scripts ----
 
 
@@ -210,21 +211,3 @@ def run_command(words: Sequence[object], folder: Path, may_fail: bool = False) -
     if done.returncode and not may_fail:
         raise SystemExit(f"{' '.join(command)}\n{done.stderr[-4000:]}")
     return done.stdout, time.perf_counter() - start
-
-
-# ---- words ----
-
-
-def largest_difference(ours: Tensor, literal: Tensor) -> str:
-    """Return the largest difference of two results in words, absolute and relative."""
-    difference = (ours.double() - literal.double()).abs().max().item()
-    return f"{difference:.2e} (of values up to {literal.abs().max().item():.2e})"
-
-
-def machine() -> str:
-    """Return the machine in words: processor, threads, GPU, PyTorch."""
-    info = Path("/proc/cpuinfo")
-    names = re.findall(r"^model name\s*: (.*)", info.read_text(), re.M) if info.exists() else []
-    name = (names or [platform.processor() or platform.machine()])[0]
-    gpu = f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ""
-    return f"{name}, {torch.get_num_threads()} threads{gpu}, PyTorch {torch.__version__}"

@@ -19,10 +19,11 @@ from benchmarks.measure import ROOT, machine, run_command
 from data_loader.readers.keypoint_files import read_keypoints
 
 HELD_BACK = 40  # images that are never in the test, however many are annotated
-Result = tuple[
-    float, float, float
-]  # mean and median error in pixels, seconds of fit and prediction
+ANNOTATED, SEEDS = (5, 10, 20, 40), (0, 1, 2)  # numbers of images; of their order
+# Mean and median error in pixels, seconds of fit and prediction.
+Result = tuple[float, float, float]
 DLIB = {"oversampling_amount": 100, "tree_depth": 3, "nu": 0.1, "cascade_depth": 12}
+DLIB["num_trees_per_cascade_level"] = 300
 OURS = """--dataset Keypoints --y_up --model resnet18 --image_size 160 --image_crop 0 --layer 4
     --use_hypercol --regressor finetune --finetune_steps 300 --num_workers 0 --model_name own
     --print_freq 100000""".split()
@@ -33,24 +34,24 @@ def compare_points(args: argparse.Namespace, flags: list[str]) -> None:
 
     ``flags`` are further ones of `eval_animal.py`.
     """
-    folder, trees = args.wings, args.trees
+    folder = args.wings
     wings = read_keypoints(folder / "landmarks.csv", folder / "images", y_up=True)
     images = [folder / "images" / name for name in wings.images]
     print(
-        f"{machine()}\ndlib: shape_predictor, the whole image as box, {DLIB}, {trees} trees.\n"
+        f"{machine()}\ndlib: shape_predictor, the whole image as box, {DLIB}.\n"
         f"Ours: eval_animal.py {' '.join([*OURS, *flags])}; its time includes starting Python.\n"
         "Errors over all points of the test images: mean over seeds of their mean, median of their "
         "medians; seconds of fitting and predicting, median over seeds"
     )
-    for count in args.annotated:
+    for count in ANNOTATED:
         if count > min(HELD_BACK, len(images) - 1):
             print(f"  {count}: skipped, of {len(images)} images at most {HELD_BACK} are")
             continue
         found: dict[str, list[Result]] = {"dlib": [], "ours": []}
-        for seed in args.seeds:
+        for seed in SEEDS:
             order = np.random.RandomState(seed).permutation(len(images))
             split = order[:count], order[HELD_BACK:]
-            found["dlib"].append(run_dlib(images, wings.points, *split, trees))
+            found["dlib"].append(run_dlib(images, wings.points, *split))
             found["ours"].append(run_ours(folder, *split, [*flags, "--seed", str(seed)]))
         for name, results in found.items():
             means, medians, seconds = np.array(results).T
@@ -63,7 +64,7 @@ def compare_points(args: argparse.Namespace, flags: list[str]) -> None:
 
 
 def run_dlib(
-    images: Sequence[Path], points: np.ndarray, train: np.ndarray, test: np.ndarray, trees: int
+    images: Sequence[Path], points: np.ndarray, train: np.ndarray, test: np.ndarray
 ) -> Result:
     """Train dlib's shape predictor on some images and points (N, A, 2), score it on others."""
     import dlib
@@ -76,7 +77,7 @@ def run_dlib(
 
     start = time.perf_counter()
     options = dlib.shape_predictor_training_options()
-    for name, value in (DLIB | {"num_trees_per_cascade_level": trees}).items():
+    for name, value in DLIB.items():
         setattr(options, name, value)
     loaded, boxes = zip(*map(load, train), strict=True)
     parts = [dlib.points([dlib.point(int(x), int(y)) for x, y in points[i]]) for i in train]
@@ -93,14 +94,8 @@ def run_ours(folder: Path, train: np.ndarray, test: np.ndarray, flags: list[str]
     header, *lines = (folder / "landmarks.csv").read_text().splitlines()
     with tempfile.TemporaryDirectory() as name:
         runs = Path(name)
-        data = [
-            "--data_folder",
-            folder / "images",
-            "--model_path",
-            runs,
-            "--log_path",
-            runs / "log",
-        ]
+        data = ["--data_folder", folder / "images", "--model_path", runs]
+        data += ["--log_path", runs / "log"]
         data += [] if "--trained_model_path" in flags else ["--random_network"]
         for flag, chosen in {"--annotations": train, "--test_annotations": test}.items():
             path = runs / f"{flag[2:]}.csv"

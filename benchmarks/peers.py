@@ -45,7 +45,7 @@ from utils.script import run_script
 
 PACKAGES = {name: name for name in ("lightly", "kornia", "torchvision")} | {"dlib": "dlib-bin"}
 JITTER, JPEG = 0.4, (30, 98)  # of the published views [spec 6]
-MODEL = "resnet18"
+MODEL, VIEW_BATCHES = "resnet18", (32, 256)
 OURS = {"ours": "off", "ours, --amp bf16": "bf16"}
 Views = Iterable[Sequence[Tensor]]  # batches, two views (B, 3, W, W) of each
 
@@ -53,9 +53,7 @@ Views = Iterable[Sequence[Tensor]]  # batches, two views (B, 3, W, W) of each
 def main() -> None:
     """Measure what was asked for, as far as its peer is installed."""
     size = {"rounds": 5, "images": 256, "batch_size": 64, "num_workers": 2}
-    points = {"wings": None, "annotated": [5, 10, 20, 40], "seeds": [0, 1, 2], "trees": 300}
-    more = {"data_folder": None, "what": list(PACKAGES), "view_batches": [32, 256]}
-    parser = build_parser(__doc__, **more, **size, **points)
+    parser = build_parser(__doc__, data_folder=None, wings=None, what=list(PACKAGES), **size)
     args, flags = parser.parse_known_args()
     if flags and "dlib" not in args.what:
         parser.error(f"unrecognized arguments: {' '.join(flags)}")
@@ -140,7 +138,7 @@ def compare_pretraining(args: argparse.Namespace) -> None:
         f"MoCoV2Transform(input_size={SIDE}), 'crop and jitter': without its grey, blur, hue and "
         "flips, which ours hasn't;\nours has the published views, whose JPEG noise lightly hasn't"
     )
-    dataset = images_of(args.data_folder, args.images, SIZE, CROP)
+    dataset = images_of(args.data_folder, args.images)
 
     def load(**options: float) -> DataLoader:
         """Return the loader of lightly's views."""
@@ -191,7 +189,7 @@ def compare_batch_views(args: argparse.Namespace) -> None:
         K.ColorJiggle(JITTER, JITTER, JITTER, 0.0, **always),
         *ending,
     )
-    for batch_size in args.view_batches:
+    for batch_size in VIEW_BATCHES:
         dataset, _, images = decoded(args.data_folder, batch_size)
         dense_views = DenseViews(SIZE, CROP, FACE_MEAN, FACE_STD, Spread())
         pairs: dict[str, tuple[nn.Module, Callable[..., object]]] = {

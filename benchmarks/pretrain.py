@@ -15,16 +15,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from benchmarks.literal import published_pairs
-from benchmarks.measure import (
-    CROP,
-    SIZE,
-    batch_views,
-    build_parser,
-    compare,
-    images_of,
-    machine,
-    memory_of,
-)
+from benchmarks.measure import batch_views, build_parser, compare, images_of, machine, memory_of
 from benchmarks.steps import ALPHA, SIDE, Epoch, build_moco, step_memory, take_steps
 from data_loader.items import Items
 from data_loader.landmark_dataset import LandmarkDataset
@@ -57,7 +48,7 @@ def main() -> None:
             peak, growth = memory_of(step_memory, args.model, args.batch_size, recompute)
             print(f"{title}, {name}: peak {peak:.0f} MB, of which a step {growth:.0f} MB")
         return
-    plain, cached = (images_of(args.data_folder, args.images, SIZE, CROP) for _ in range(2))
+    plain, cached = (images_of(args.data_folder, args.images) for _ in range(2))
     ways = {}
     with tempfile.TemporaryDirectory() as folder:
         cache_images(cached, Path(folder), max(args.num_workers))

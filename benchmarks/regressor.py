@@ -13,16 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks.measure import (
-    CPU,
-    CROP,
-    SIZE,
-    build_parser,
-    compare,
-    largest_difference,
-    machine,
-    memory_of,
-)
+from benchmarks.measure import CPU, CROP, SIZE, build_parser, compare, machine, memory_of
 from data_loader.data_loaders_face import FACE_BENCHMARKS, build_face_dataset
 from data_loader.loaders import build_loader
 from engine.features.cache import FeatureCache
@@ -43,7 +34,6 @@ TITLES = {
     "tps": "an epoch of warped images",
     "memory": "peak memory of the process, and its growth over encoding and two steps",
 }
-COMPARED = 8  # images
 
 
 def main() -> None:
@@ -63,8 +53,6 @@ def main() -> None:
     batches = [] if args.what == "tps" else list(setting.batches())
     encoded = None if args.what == "ten" else setting.encoded()
     epochs = 10 if args.what == "ten" else 1
-    if args.what == "cached":
-        setting.compare_results(*batches[0])
     ways = {
         "literal": lambda: setting.train_literally(batches or setting.batches(), epochs),
         "ours": lambda: setting.train(encoded or setting.encoded(), epochs),
@@ -129,30 +117,6 @@ class Setting:
         trained = (self.ours, self.optimizers[1], face_task(self.dataset.eyes))
         for epoch in range(epochs):
             train_one_epoch(*trained, images, epoch, RunLog(), 1000)
-
-    def compare_results(self, images: Tensor, points: Tensor) -> None:
-        """Print how far both sides are from the literal arithmetic in float64."""
-        pixels = images[:COMPARED]
-        exact, encoder = (
-            copy.deepcopy(self.published).double(),
-            copy.deepcopy(self.encoder).double(),
-        )
-        found = {
-            exact: predict_literally(exact, encoder(pixels.double(), *DENSE)),
-            self.published: predict_literally(self.published, self.encoder(pixels, *DENSE)),
-            self.ours: self.ours(self.encoder(pixels, levels=self.levels.numbers))[0],
-        }
-        for pred in found.values():
-            regression_loss(pred, points[:COMPARED].to(pred)).backward()
-        results = {
-            "landmarks in [-1, 1]": [pred.detach() for pred in found.values()],
-            "inner_conv's gradient": [regressor.inner_conv.weight.grad for regressor in found],
-            "reg_conv's gradient": [regressor.reg_conv.weight.grad for regressor in found],
-        }
-        print(f"  largest difference from the literal arithmetic in float64, {COMPARED} images")
-        for name, (reference, of_literal, of_ours) in results.items():
-            print(f"    {name:<22} literal {largest_difference(of_literal, reference)}")
-            print(f"    {'':<22} ours    {largest_difference(of_ours, reference)}")
 
 
 def predict_literally(regressor: IntermediateKeypointPredictor, features: Tensor) -> Tensor:
