@@ -28,7 +28,7 @@ from datasets.renderer.layouts import LAYOUTS, Plan, draw, render_job
 from datasets.renderer.shape import five_points
 from utils.arguments import ArgumentParser, integer
 from utils.errors import InputError
-from utils.files import writing
+from utils.files import read_json, writing
 from utils.script import available_cores, run_script
 
 RECORD = "synthetic.json"
@@ -40,15 +40,12 @@ def _is_there(folder: Path, record: dict, overwrite: bool) -> bool:
     """Return whether the folder holds this very set; raise InputError if it holds another."""
     if not folder.exists():
         return False
-    try:
-        found = json.loads((folder / RECORD).read_text())
-    except (OSError, ValueError):
-        found = None
+    found = read_json(folder / RECORD)
     if found == record:
         return True
     if overwrite:
         return False
-    state = "an unfinished or foreign set" if found is None else "a set with other options"
+    state = "an unfinished or foreign set" if not found else "a set with other options"
     raise InputError(f"{folder}: holds {state}; give another --out, or --overwrite to replace it")
 
 

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 from tqdm import tqdm
 
 from utils.errors import InputError
-from utils.files import excerpt, fsync, reason, writing
+from utils.files import excerpt, fsync, read_json, reason, writing
 
 USER_AGENT = "contrastlandmark-download/0.1"
 PASSING = {408, 416, 425, 429, 500, 502, 503, 504}  # may be cured by another attempt
@@ -194,12 +194,9 @@ def _read(response: http.client.HTTPResponse) -> bytes:
 
 def _find_part(url: str, part: Path) -> tuple[dict[str, Any], int]:
     """Return the version that there is a part of, and its bytes: 0 if it can't go on."""
-    try:
-        version = json.loads(_note(part).read_text())
-        size = part.stat().st_size if version["url"] == url and version["validator"] else 0
-    except (OSError, ValueError, TypeError, KeyError):
-        return {}, 0
-    return version, size
+    version = read_json(_note(part))
+    goes_on = version.get("url") == url and version.get("validator") and part.is_file()
+    return version, part.stat().st_size if goes_on else 0
 
 
 def _note(part: Path) -> Path:

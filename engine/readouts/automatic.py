@@ -7,7 +7,6 @@ and judged by the images of that fold. Letters: N annotated images.
 import json
 from collections.abc import Sequence
 from copy import copy
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -23,7 +22,7 @@ from engine.readouts.task import Task
 from engine.run.settings import as_json, find_held
 from utils.arguments import changeable_options
 from utils.errors import InputError
-from utils.files import write_text
+from utils.files import read_json, write_text
 from utils.log import RunLog
 from utils.process_group import world_size
 
@@ -225,12 +224,3 @@ def comparable(options: dict[str, Any]) -> dict[str, Any]:
     """Return the options that results depend on, of all options as they are in JSON."""
     changeable = changeable_options()
     return {name: value for name, value in options.items() if name not in changeable}
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Return what a JSON file of a run holds, nothing of one that is absent or damaged."""
-    try:
-        content = json.loads(path.read_text())
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}

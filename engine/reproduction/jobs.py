@@ -22,14 +22,14 @@ from engine.reproduction.experiments import (
     Options,
     Run,
 )
-from engine.reproduction.tables import read_folder, read_record, write_tables
-from engine.run.resumption import AUTO, find_checkpoint
+from engine.reproduction.tables import read_folder, write_tables
+from engine.run.resumption import AUTO
 from engine.run.settings import as_json
 from models.encoders import RESNETS
 from utils.arguments import neutral_options
 from utils.errors import InputError
-from utils.files import writing
-from utils.log import RunLog, Stopwatch
+from utils.files import read_json, writing
+from utils.log import Stopwatch
 
 ROOT = Path(__file__).resolve().parents[2]  # of the scripts
 GRACE = 10  # seconds from SIGTERM to SIGKILL
@@ -92,7 +92,6 @@ class Job:
     published: tuple[str, ...] = ()  # the published command line that makes it otherwise
     complaint: str = ""  # what to tell the user if nothing makes it and it isn't there
     state: str = MISSING  # one of `STATES`, as `look` found
-    checkpoint: Path | None = None  # to resume
     differences: str = ""  # of the options that its folder holds
 
     def __post_init__(self) -> None:
@@ -100,37 +99,34 @@ class Job:
 
     def look(self, parser: ArgumentParser) -> None:
         """Find out how far it got, given its script's parser."""
-        self.state, self.checkpoint, self.differences = MISSING, None, ""
-        if not any(self.folder.glob("*.pth")) and not read_record(self.result):
+        self.state, self.differences = MISSING, ""
+        is_begun = any(self.folder.glob("*.pth"))
+        if not is_begun and not read_json(self.result):
             return
-        held = read_record(self.folder / "options.json").get("options")
-        found, is_finished = None, self.outcome() is not None
-        if not is_finished:
-            with suppress(InputError):  # if none is whole
-                found = find_checkpoint(AUTO, self.folder, ("opt",), RunLog())
-        if held is None:  # a kill may have cut options.json off
-            if found is None:
-                self.state, self.differences = OTHER, "options.json is missing or damaged"
-                return
-            held = as_json(found[1]["opt"])
+        held = read_json(self.folder / "options.json").get("options")
+        if held is None and is_begun:  # resuming compares with the checkpoint's, and writes it
+            self.state = INTERRUPTED
+            return
         wanted = as_json(parser.parse_args(as_words(self.options)))
         # What an older record doesn't know was at its default.
-        held = {name: held.get(name, parser.get_default(name)) for name in wanted}
+        held = {name: (held or {}).get(name, parser.get_default(name)) for name in wanted}
         self.differences = ", ".join(
             f"--{name} {held[name]}, wanted {value}"
             for name, value in wanted.items()
             if name not in neutral_options() and held[name] != value
         )
-        if self.differences or is_finished:
-            self.state = OTHER if self.differences else FINISHED
-        elif found is not None:
-            self.state, self.checkpoint = INTERRUPTED, found[0]
+        if self.differences:
+            self.state = OTHER
+        elif self.outcome() is not None:
+            self.state = FINISHED
+        elif is_begun:
+            self.state = INTERRUPTED
 
     def outcome(self) -> str | None:
         """Return what came of it in words: epochs, or the score; None if it isn't finished."""
         if self.run is None:
             # The runs read its record, which resuming writes again.
-            is_whole = self.result.is_file() and read_record(self.folder / "options.json")
+            is_whole = self.result.is_file() and read_json(self.folder / "options.json")
             return f"{self.options['epochs']} epochs" if is_whole else None
         rows, metric = read_folder(self.folder), self.run.recipe.metric
         scores = (f"{row.headline:.2f} {metric.unit}" for row in rows)
@@ -139,11 +135,11 @@ class Job:
     def command(self) -> list[str]:
         """Return the script and its options that start or resume it."""
         command = [self.script, *as_words(self.options)]
-        if self.checkpoint is not None:
-            return [*command, "--resume", str(self.checkpoint)]
+        if self.state == INTERRUPTED:
+            return [*command, "--resume", AUTO]
         # What only matches images overwrites unasked.
-        is_held = self.state != FINISHED and self.folder.exists() and "out" not in self.options
-        return [*command, "--overwrite"] if is_held else command
+        is_redone = self.state == OTHER and "out" not in self.options
+        return [*command, "--overwrite"] if is_redone else command
 
     def chain(self) -> list["Job"]:
         """Return it after those that have to be finished before it."""
@@ -273,7 +269,7 @@ def run_jobs(jobs: list[Job], out: Path, lock: int) -> list[Job]:
         if job.waits():
             print(f"left out: there is no {job.needed}")
             continue
-        begun = f"resumed from {job.checkpoint.name}, " if job.checkpoint else ""
+        begun = "resumed, " if job.state == INTERRUPTED else ""
         script, *options = job.command()
         if not begun:  # an earlier one would be taken for this job's if it is killed
             job.result.unlink(missing_ok=True)

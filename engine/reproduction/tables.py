@@ -2,7 +2,6 @@
 
 import csv
 import io
-import json
 import math
 import re
 import statistics
@@ -36,7 +35,7 @@ from engine.reproduction.experiments import (
     index_runs,
 )
 from models.matching import PAIRS
-from utils.files import write_file, write_text
+from utils.files import read_json, write_file, write_text
 
 LABEL_WIDTH = 90  # letters of a legend that fit into the figure
 
@@ -52,23 +51,14 @@ class Row(NamedTuple):
     columns: dict[str, Any]  # its line of results.csv
 
 
-def read_record(path: Path) -> dict:
-    """Return a JSON file's content; nothing if there is no whole one."""
-    try:
-        content = json.loads(path.read_text())
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}
-
-
 def read_folder(folder: Path) -> list[Row]:
     """Return what came out of a run, once for each figure; nothing if it isn't a finished one."""
     found = re.search(r"-seed(\d+)", folder.name)
     try:
         known, names = index_runs()[re.sub(r"-seed\d+", "-seed0", folder.name)]
         run = replace(known, seed=int(found[1]) if found else 0)
-        options = read_record(folder / "options.json")["options"]
-        result = read_record(folder / run.recipe.result)
+        options = read_json(folder / "options.json")["options"]
+        result = read_json(folder / run.recipe.result)
         seen = count_seen(run.method and options["trained_model_path"], folder.parent)
         pairs = tuple(PAIRS) if run.recipe is MATCHING else ("",)
         rows = [make_row(run, pair, names, options, result, seen) for pair in pairs]
@@ -166,7 +156,7 @@ def count_seen(checkpoint: Any, out: Path) -> Counter:
     """
     if not checkpoint:
         return Counter()
-    record = read_record(out / Path(checkpoint).parent.name / "options.json")
+    record = read_json(out / Path(checkpoint).parent.name / "options.json")
     options, images = record["options"], record["derived"]["images"]
     epochs = int(Path(checkpoint).stem.removeprefix("ckpt_epoch_"))
     steps = epochs * math.ceil(images / options["batch_size"])
