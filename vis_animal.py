@@ -89,16 +89,10 @@ def draw_annotations(dataset: Keypoints, folder: Path) -> Path:
 
 
 def draw(
-    folder: Path, index: int, image: Tensor, pred: Tensor, truth: Tensor, visible: Tensor
-) -> list[Image.Image]:
-    """Write a test image with its predicted parts and one with its true ones; return both."""
-    side = image.shape[-1]
-    drawings = []
-    for name, points in (("pred", pred), ("gt", truth)):
-        points_px = denormalize_points(points, side).numpy()
-        drawings.append(draw_parts(image, points_px, visible.numpy()))
-        save_png(drawings[-1], folder / f"{index}_{name}.png")
-    return drawings
+    image: Tensor, pred: np.ndarray, truth: np.ndarray, visible: np.ndarray
+) -> dict[str, Image.Image]:
+    """Return an image with its predicted parts, and one with its true ones."""
+    return {"_pred": draw_parts(image, pred, visible), "_gt": draw_parts(image, truth, visible)}
 
 
 def score(batches: Compared, _: Tensor) -> str:

@@ -12,15 +12,14 @@ in contact_sheet.png; components to {vis_path}/{i}/, with an overview in pca_she
 
 import math
 from functools import partial
-from pathlib import Path
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
 from data_loader.bad_images import image_options
 from data_loader.data_loaders_face import add_face_arguments, build_face_dataset
-from data_loader.geometry import denormalize_points
 from engine.pages.visualization import (
     Compared,
     VisualizationSettings,
@@ -29,7 +28,7 @@ from engine.pages.visualization import (
 )
 from models.metric import inter_ocular_error
 from utils.arguments import ArgumentParser
-from utils.drawing import draw_predictions, save_png
+from utils.drawing import draw_predictions
 from utils.script import run_script
 
 
@@ -42,14 +41,10 @@ def build_parser() -> ArgumentParser:
 
 
 def draw(
-    folder: Path, index: int, image: Tensor, pred: Tensor, truth: Tensor, visible: Tensor
-) -> list[Image.Image]:
-    """Write a test image with its predicted and its annotated landmarks; return it."""
-    side, truth = image.shape[-1], truth[visible]
-    pred_px, truth_px = (denormalize_points(points, side).numpy() for points in (pred, truth))
-    drawing = draw_predictions(image, pred_px, truth_px)
-    save_png(drawing, folder / f"{index}.png")
-    return [drawing]
+    image: Tensor, pred: np.ndarray, truth: np.ndarray, visible: np.ndarray
+) -> dict[str, Image.Image]:
+    """Return an image with its annotated landmarks and what was predicted for them."""
+    return {"": draw_predictions(image, pred[visible], truth[visible])}
 
 
 def score(eyes: tuple[int, int], batches: Compared, _: Tensor) -> str:

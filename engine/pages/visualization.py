@@ -5,16 +5,17 @@ Letters: B images, A landmarks, P principal components, h and w rows and columns
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader
 
 from data_loader.bad_images import leave_out, list_left_out
+from data_loader.geometry import denormalize_points
 from data_loader.items import Items
 from data_loader.landmark_dataset import LandmarkDataset
 from data_loader.loaders import add_loader_arguments, build_loader, worker_notice
@@ -63,9 +64,9 @@ def training_flags() -> dict[str, Any]:
     return {name: "" if default is None else default for name, default in defaults.items()}
 
 
-# Folder, index, image (3, H, W) in [0, 1], prediction (A, 2), truth (A, 2) and visible (A,) to the
-# images that were written.
-Draw = Callable[[Path, int, Tensor, Tensor, Tensor, Tensor], list[Image.Image]]
+# Image (3, H, W) in [0, 1], prediction (A, 2) and truth (A, 2) in its pixels, and visible (A,) to
+# drawings, by what follows the image's number in their files' names.
+Draw = Callable[[Tensor, np.ndarray, np.ndarray, np.ndarray], dict[str, Image.Image]]
 # Predictions (B, A, 2), truths (B, A, 2) and visible (B, A) of each batch.
 Compared = list[tuple[Tensor, Tensor, Tensor]]
 # Those, and the readout's own confidence (N, A) in all images, to words.
@@ -132,7 +133,7 @@ def run_visualization(
     Args:
         settings: what is drawn.
         dataset: the test set.
-        draw: writes one image's landmarks.
+        draw: draws one image's landmarks.
         score: says how good the predictions are.
         legend: of the contact sheet.
     """
@@ -173,9 +174,9 @@ def run_visualization(
         if settings.page is not None and content is not None:
             held_in, landmarks = str(settings.ckpt_path), dataset.num_landmarks
             calibration = read_calibration(held_in, content, landmarks, log)
-        drawn = partial(draw, settings.vis_path) if settings.vis_keypoints else None
+        folder = settings.vis_path if settings.vis_keypoints else None
         batches, own, confidence, drawings = predict_images(
-            readout, loader, dataset, calibration, drawn
+            readout, loader, dataset, calibration, draw, folder
         )
         words = score(batches, own)
         log.line(f"{len(dataset)} test images: {words}")
@@ -197,9 +198,10 @@ def predict_images(
     loader: DataLoader,
     dataset: LandmarkDataset,
     calibration: Calibration | None,
-    draw: Callable[..., list[Image.Image]] | None,
+    draw: Draw,
+    folder: Path | None,
 ) -> tuple[Compared, Tensor, Tensor, list[Image.Image]]:
-    """Return the landmarks of all images, and drawings of the first ones, with ``draw``.
+    """Return the landmarks of all images, and drawings of the first ones, written to a folder.
 
     Returns:
         The landmarks of each batch, with the true ones; the readout's own confidence (N, A) in
@@ -220,10 +222,15 @@ def predict_images(
         batches.append((pred, batch.points_norm, batch.visible))
         owns.append(own)
         confidences.append(confidence)
-        if draw is not None and len(batches) <= DRAWN_BATCHES:
+        if folder is not None and len(batches) <= DRAWN_BATCHES:
             images = dataset.denormalize(batch.image)
-            for item in zip(batch.index.tolist(), images, *batches[-1], strict=True):
-                shown += draw(*item)[: SHEET_IMAGES - len(shown)]
+            points_px = (denormalize_points(p, dataset.side) for p in (pred, batch.points_norm))
+            parts = (part.numpy() for part in (*points_px, batch.visible))
+            for index, *item in zip(batch.index.tolist(), images, *parts, strict=True):
+                drawings = draw(*item)
+                for name, drawing in drawings.items():
+                    save_png(drawing, folder / f"{index}{name}.png")
+                shown += list(drawings.values())[: SHEET_IMAGES - len(shown)]
     return batches, torch.cat(owns), torch.cat(confidences), shown
 
 

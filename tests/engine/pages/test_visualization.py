@@ -46,6 +46,11 @@ def test_only_visible_parts_are_drawn():
     drawn = np.asarray(draw_parts(torch.zeros(3, 20, 20), points, np.array([False, True])))
     half = 10 * ZOOM
     assert drawn[:half, :half].max() == 0 and drawn[half:, half:].max() > 0
+    (drawing,) = vis_face.draw(
+        torch.zeros(3, 20, 20), points, points, np.array([False, True])
+    ).values()
+    face = np.asarray(drawing)
+    assert face[:half, :half].max() == 0 and face[half:, half:].max() > 0
 
 
 def test_a_sheet_is_filled_row_by_row():
