@@ -20,6 +20,7 @@ is what. --vis_annotations draws the training images' annotations into annotatio
 
 import argparse
 import math
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -118,6 +119,8 @@ def draw_own(settings: VisualizationSettings, own: KeypointSettings, look: bool)
     """Draw the test images among one's own; with ``look`` the annotations of the others, too."""
     if own.folds is not None and own.fold is None:
         raise InputError("--folds: give --fold N, too, whose test images are drawn")
+    if look and not settings.needs_network:
+        own = replace(own, on_missing_point="skip")
     train, held_out, _ = next(keypoint_splits(own))
     _, dataset = judged_split(held_out)
     if settings.needs_network or not look:
@@ -126,6 +129,8 @@ def draw_own(settings: VisualizationSettings, own: KeypointSettings, look: bool)
         )
     if look:
         train.order_points("", {"landmarks": {"names": dataset.point_names}})
+        for line in train.count_notice():
+            print(line)
         print(f"annotations: {draw_annotations(train, settings.vis_path)}")
     if settings.vis_keypoints or look:
         save_png(draw_names(dataset.point_names), settings.vis_path / "names.png")

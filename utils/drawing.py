@@ -18,6 +18,7 @@ ZOOM = 4  # of an image with points, so that a dot is smaller than what it marks
 TRUTH, PREDICTION = (40, 200, 60), (50, 90, 255)
 GAP = 4  # pixels between the images of a sheet
 HEADER = 24  # pixels above a sheet for its title
+LONGEST = 50  # characters of a name that are drawn
 
 
 def to_pil(image: Tensor, zoom: int = 1) -> Image.Image:
@@ -75,6 +76,7 @@ def draw_parts(image: Tensor, points: np.ndarray, visible: np.ndarray) -> Image.
 def draw_names(names: Sequence[str]) -> Image.Image:
     """Return the names of parts, each beside a dot of the colour that `draw_parts` gives it."""
     font = ImageFont.load_default(15)
+    names = [name if len(name) <= LONGEST else f"{name[:LONGEST]}..." for name in names]
     width = max(math.ceil(font.getlength(name)) for name in names)
     page = Image.new("RGB", (width + HEADER + GAP, HEADER * len(names)), "white")
     draw = ImageDraw.Draw(page)

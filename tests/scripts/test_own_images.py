@@ -76,6 +76,24 @@ def test_annotations_are_drawn_before_there_is_a_network(own, tmp_path):
     assert (tmp_path / "Visualization/names.png").is_file()
 
 
+def test_annotations_without_one_of_the_points_are_drawn_but_not_learnt(own, tmp_path):
+    lines = own[3].read_text().splitlines()
+    (tmp_path / "few.csv").write_text(
+        "\n".join(x for x in lines if ",right_eye" not in x) + "\nday0/0.png,tail,,\n"
+    )
+    flags = [*POINTS, *own[:3], "few.csv"]
+    done = run_inside("vis_animal.py", *flags, "--vis_annotations", cwd=tmp_path)
+    assert done.status == 0, done.err
+    assert "few.csv: no instance has tail\n" in done.out
+    assert "left out, as no training image has them: tail\n" in done.out
+    names = Image.open(tmp_path / "Visualization/names.png")
+    assert names.height == 2 * HEADER
+    refused = run_inside(
+        "eval_animal.py", *flags, "--regressor", "ridge", "--model_path", "runs", "--model_name", "a", cwd=tmp_path
+    )
+    assert refused.status == 2 and "has tail (1 of 3 points)" in refused.err
+
+
 def test_a_curve_is_made_of_runs_that_are_judged_alike(own, tmp_path):
     fit = [*POINTS, *own, "--regressor", "ridge", "--normalise_by", "left_eye", "right_eye"]
     run = ["--model_path", "runs", "--model_name", "own"]

@@ -12,6 +12,7 @@ from utils.drawing import (
     PREDICTION,
     TRUTH,
     ZOOM,
+    draw_names,
     draw_parts,
     draw_predictions,
     sheet,
@@ -39,6 +40,13 @@ def test_points_are_drawn_where_they_are():
     assert (columns.mean(), rows.mean()) == pytest.approx(
         (30.5 * ZOOM - 0.5, 5.5 * ZOOM - 0.5), abs=0.6
     )
+
+
+def test_a_long_name_is_cut():
+    short, page = draw_names(["left eye", "beak"]), draw_names(["left eye", "beak" * 500])
+    assert page.height == short.height == 2 * HEADER
+    assert short.width < page.width < 800
+    assert page.crop((0, 0, short.width, HEADER)) == short.crop((0, 0, short.width, HEADER))
 
 
 def test_only_visible_parts_are_drawn():
