@@ -16,14 +16,17 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from data_loader.folder import add_cutout_arguments
+from data_loader.instances import with_boxes
 from data_loader.loaders import add_loader_arguments, worker_notice
+from data_loader.readers.keypoint_files import file_key, read_keypoints, read_scales
+from data_loader.readers.keypoint_table import named
 from data_loader.readers.prediction_files import prediction_format, write_predictions
 from data_loader.readers.videos import count_missing
 from data_loader.unannotated import (
     ImageFiles,
     ImageSource,
     VideoFrames,
-    annotated_images,
+    boxed_images,
     open_source,
 )
 from engine.pages.page import add_page_argument, check_page, write_page
@@ -165,9 +168,22 @@ def annotated_before(trained: Trained) -> ImageFiles | None:
     if trained.annotations is None or not all(map(os.path.isfile, files)):
         return None
     folder = Path(trained.data_folder or files[0].parent)
-    boxes = Path(trained.boxes) if trained.boxes and Path(trained.boxes).is_file() else None
-    how = {"y_up": trained.y_up, "category": trained.category}
-    return annotated_images(files, folder, boxes, **how)
+    table = read_keypoints(
+        files, folder, y_up=trained.y_up, y_down=trained.y_down, category=trained.category
+    )
+    if trained.boxes and Path(trained.boxes).is_file():
+        table = with_boxes(table, Path(trained.boxes), folder)
+    return boxed_images(folder, table.images, table.boxes, table.ids)
+
+
+def scales_before(trained: Trained, source: ImageSource) -> dict[int, float]:
+    """Return the units per pixel of images that a readout's annotations say, by their numbers."""
+    if trained.annotations is None or not isinstance(source, ImageFiles):
+        return {}
+    files = [Path(str(file)) for file in as_list(trained.annotations)]
+    known = read_scales(files, Path(trained.data_folder or files[0].parent))
+    keys = (file_key(source.path(number)) for number in range(source.count or 0))
+    return {number: known[key] for number, key in enumerate(keys) if key in known}
 
 
 def main() -> None:
@@ -193,6 +209,10 @@ def main() -> None:
         annotated = annotated_before(trained)
         others = not_annotated(source, annotated)
     run = PredictionRun(predictor.to(device), source, settings, log)
+    scales = scales_before(trained, source) if prediction_format(args.out) == "tps" else {}
+    if scales:
+        files = named(as_list(trained.annotations))
+        log.line(f"{files}: has the SCALE= of {len(scales):,} of the images")
     count = run.shown if source.count is None else f"{source.count:,} {run.shown}"
     where = describe_device(device, args.gpu)
     log.open(heading=f"{args.images}: {count}; {len(run.frame.names)} points; {where}")
@@ -200,7 +220,7 @@ def main() -> None:
         run.predict()
         for line in make_extras(run, annotated, others):
             log.line(line)
-        run.finish()
+        run.finish(scales)
     total, bad = run.part.count, run.part.bad
     log.line(f"{total - bad:,} of {total:,} {run.shown}: {args.out}; {watch.seconds():.1f} s")
     if isinstance(source, VideoFrames) and (missing := count_missing(source.path, total)):

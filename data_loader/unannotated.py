@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -18,13 +18,11 @@ from torch import Tensor
 from torch.utils.data import Dataset, IterableDataset, Subset
 
 from data_loader.framing import Box, box_or_none
-from data_loader.instances import with_boxes
 from data_loader.items import Items
 from data_loader.readers.annotation_files import read_lines, replace_backslashes
 from data_loader.readers.coco_keypoints import read_coco_boxes
 from data_loader.readers.image_names import find_images, resolve_listed
 from data_loader.readers.images import SUFFIXES, open_image
-from data_loader.readers.keypoint_files import read_keypoints
 from data_loader.readers.videos import VIDEOS, read_frames
 from utils.errors import ImageError, InputError
 from utils.files import printable
@@ -203,13 +201,3 @@ def boxed_images(
     """Return what boxes (N, 4) show of named images; NaN for whole ones."""
     rows = zip(names, boxes, ids, strict=True)
     return ImageFiles(folder, [Shown(name, box_or_none(box), number) for name, box, number in rows])
-
-
-def annotated_images(
-    paths: Sequence[Path], folder: Path, boxes_path: Path | None = None, **how: Any
-) -> ImageFiles:
-    """Return the images that annotation files name; see `read_keypoints` and `with_boxes`."""
-    table = read_keypoints(paths, folder, **how)
-    if boxes_path is not None:
-        table = with_boxes(table, boxes_path, folder)
-    return boxed_images(folder, table.images, table.boxes, table.ids)

@@ -29,22 +29,24 @@ UTF16_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 IMAGE_NAME = re.compile(rf"(?:.*?\.(?:{'|'.join(sorted(SUFFIXES))})(?!\S)|\S*)", re.IGNORECASE)
 
 
-def read_lines(path: Path, blank: str | None = None) -> list[str]:
+def read_lines(path: Path, blank: str | None = None, encoding: str = "utf-8-sig") -> list[str]:
     """Return a text file's lines, see `iterate_lines`."""
-    return list(iterate_lines(path, blank))
+    return list(iterate_lines(path, blank, encoding))
 
 
-def iterate_lines(path: Path, blank: str | None = None) -> Iterator[str]:
+def iterate_lines(
+    path: Path, blank: str | None = None, encoding: str = "utf-8-sig"
+) -> Iterator[str]:
     """Yield a text file's lines without their ends and without trailing blank lines.
 
-    A byte-order mark and Windows' line ends are no part of them. The text is UTF-8, or UTF-16
-    where the mark says so. What is taken off the lines' ends is all white space, or only the
+    A byte-order mark and Windows' line ends are no part of them. The text is in an encoding, or in
+    UTF-16 where the mark says so. What is taken off the lines' ends is all white space, or only the
     characters ``blank``: tabs may part empty cells.
     """
     check_is_file(path, LAYOUT)
     try:
         content = path.read_bytes()
-        text = content.decode("utf-16" if content.startswith(UTF16_MARKS) else "utf-8-sig")
+        text = content.decode("utf-16" if content.startswith(UTF16_MARKS) else encoding)
         del content
     except UnicodeDecodeError as error:
         raise InputError(

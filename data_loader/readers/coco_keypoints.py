@@ -59,7 +59,9 @@ def parse_coco(path: Path, text: str, category: str | None, find: Find) -> Keypo
     if bare := len(images) - len({entry["image_id"] for entry in chosen}):
         left_out["images without such annotations"] = bare
     kinds = {entry["category_id"]: categories[entry["category_id"]] for entry in chosen}
-    names = _point_names(path, list(kinds.values()))
+    first = chosen[0]["keypoints"]
+    numbers = [str(n + 1) for n in range(len(first) // 3)] if isinstance(first, list) else []
+    names = _point_names(path, list(kinds.values()), numbers)
     indices = next(iter(kinds.values())).get("flip_indices")
     shown_images = [images[entry["image_id"]] for entry in chosen]
     said = [image["file_name"] for image in shown_images]
@@ -67,6 +69,8 @@ def parse_coco(path: Path, text: str, category: str | None, find: Find) -> Keypo
     if twice := repeated(dict(zip(said, files, strict=True)).values()):
         raise InputError(f"{path}: the image {shown(twice)} is there twice, with other ids")
     notices += [f"{path}: {count:,} {what} left out" for what, count in left_out.items()]
+    if not next(iter(kinds.values())).get("keypoints"):
+        notices.append(f"{path}: its category names no points; they are 1 to {len(names)}")
     return KeypointTable(
         names=names,
         images=files,
@@ -156,9 +160,9 @@ def _other(path: Path, annotation: Entry, key: str, others: Entries) -> Entry:
     return others[number]
 
 
-def _point_names(path: Path, categories: list[Entry]) -> list[str]:
-    """Return the points' names (A,), which categories share."""
-    lists = [entry.get("keypoints") for entry in categories]
+def _point_names(path: Path, categories: list[Entry], numbers: list[str]) -> list[str]:
+    """Return the points' names (A,), which categories share; their numbers where one has none."""
+    lists = [entry.get("keypoints") or numbers for entry in categories]
     for entry, names in zip(categories, lists, strict=True):
         kind = shown(str(entry.get("name")))
         if not isinstance(names, list) or not all(isinstance(name, str) for name in names):

@@ -5,14 +5,17 @@ Letters: N instances, A points.
 
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import partial
+from itertools import takewhile
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
 
-from data_loader.readers.annotation_files import Find, read_lines, replace_backslashes
+from data_loader.readers.annotation_files import read_lines, replace_backslashes
 from data_loader.readers.coco_keypoints import parse_coco
+from data_loader.readers.image_names import find_images
 from data_loader.readers.images import oriented_size
 from data_loader.readers.keypoint_csv import parse_csv
 from data_loader.readers.keypoint_table import (
@@ -33,10 +36,16 @@ from utils.log import progress
 HDF5 = b"\x89HDF"  # begins DeepLabCut's .h5 and SLEAP's .slp
 MOST_NOTICES = 10  # of several files
 TOLERANCE = 0.01  # of an image's longer side: a click may miss the edge
+MOST_FOLDERS = 2048  # a path of more is longer than systems take
 
 
 def read_keypoints(
-    given: Path | Sequence[Path], folder: Path, *, y_up: bool = False, category: str | None = None
+    given: Path | Sequence[Path],
+    folder: Path,
+    *,
+    y_up: bool = False,
+    y_down: bool = False,
+    category: str | None = None,
 ) -> KeypointTable:
     """Read annotation files of named points; the content of each tells its format.
 
@@ -50,15 +59,16 @@ def read_keypoints(
         given: a file, or several, of the same points. What they say of an image that is in two of
             them has to be the same.
         folder: the data folder, which the images' names are relative to.
-        y_up: a plain CSV's y runs upwards from the lower edge: row = height - y. Always so in
+        y_up: a plain CSV's y runs upwards from the lower edge: row = height - y. So it does in
             ``.tps``.
+        y_down: there, too, y runs downwards.
         category: name of the one that is meant, in a COCO file of several.
 
     Raises:
         InputError: if a file is of no known format, doesn't fit it, its images or the others.
     """
     paths = [given] if isinstance(given, Path) else list(dict.fromkeys(given))
-    parsed = [_parse(one, y_up, category, partial(locate, one, folder)) for one in paths]
+    parsed = [_parse(one, folder, y_up, y_down, category) for one in paths]
     files = [one for one, table in zip(paths, parsed, strict=True) for _ in table.images]  # (N,)
     path, said = named(paths), _joined(paths, parsed, folder)
     sizes, turned = read_sizes(folder, said.images)  # (N, 2), (N,)
@@ -80,27 +90,48 @@ def read_keypoints(
     return table._replace(flip_pairs=pairs, sigmas=sigmas)
 
 
-def _parse(path: Path, y_up: bool, category: str | None, find: Find) -> KeypointTable:
+def read_scales(paths: Sequence[Path], folder: Path) -> dict[object, float]:
+    """Return units per pixel by the `file_key` of images; none of a file that can't be read."""
+    known = dict[object, float]()
+    for path in paths:
+        with suppress(InputError):
+            scales = _parse(path, folder, False, False, None).scales
+            known |= {file_key(folder / name): scale for name, scale in scales.items()}
+    return known
+
+
+def _parse(
+    path: Path, folder: Path, y_up: bool, y_down: bool, category: str | None
+) -> KeypointTable:
     """Read a file by the format that its content tells."""
     check_is_file(path)
     with path.open("rb") as file:
-        if file.read(len(HDF5)) == HDF5:
-            raise InputError(
-                f"{path}: an HDF5 file; give DeepLabCut's CSV beside it, or convert SLEAP's"
-            )
-    lines = read_lines(path, blank=" \r\n")  # tabs may part empty cells
+        begin = file.read(100)
+    if begin.startswith(HDF5):
+        raise InputError(
+            f"{path}: an HDF5 file; give DeepLabCut's CSV beside it, or convert SLEAP's"
+        )
+    notices, blank, find = list[str](), " \r\n", partial(locate, path, folder)
+    try:
+        lines = read_lines(path, blank)  # tabs may part empty cells
+    except InputError:
+        if not BEGIN.match(begin.decode("latin-1").lstrip()):
+            raise
+        lines = read_lines(path, blank, "cp1252")  # Latin-1 as Windows has it, where tpsDig runs
+        notices.append(f"{path}: not in UTF-8, read as Latin-1 (Windows-1252)")
     first = next(filter(None, map(str.strip, lines)), "")
     if first.startswith(("{", "[")):
         parsed = parse_coco(path, "\n".join(lines), category, find)
     elif category is not None:
         raise InputError(f"{path}: not COCO's JSON, which alone has categories (--category)")
     elif BEGIN.match(first):
-        parsed = parse_tps(path, [line.strip() for line in lines], find)
+        parsed = parse_tps(path, [line.strip() for line in lines], partial(find, guess=True))
     else:
         parsed = parse_csv(path, lines, find)
     if y_up and parsed.y_up is False:
         raise InputError(f"{path}: y runs downwards in this format; --y_up is for plain CSV")
-    return parsed._replace(y_up=bool(parsed.y_up or y_up))
+    y_up = bool(parsed.y_up or y_up) and not y_down
+    return parsed._replace(y_up=y_up, notices=[*notices, *parsed.notices])
 
 
 def _joined(paths: Sequence[Path], tables: Sequence[KeypointTable], folder: Path) -> KeypointTable:
@@ -126,9 +157,13 @@ def _joined(paths: Sequence[Path], tables: Sequence[KeypointTable], folder: Path
         name: np.concatenate([getattr(table, name) for table in tables])
         for name in ("boxes", "areas", "sizes", "turned")
     }
+    once, scales = one_name_each(folder, images), dict[str, float]()
+    for table in tables:
+        scales |= table.scales
     return first._replace(
         points=np.concatenate(points),
-        images=one_name_each(folder, images),
+        images=once,
+        scales={new: scales[old] for old, new in zip(images, once, strict=True) if old in scales},
         ids=ids,
         notices=notices,
         flip_pairs=next((table.flip_pairs for table in tables if table.flip_pairs), []),
@@ -218,7 +253,9 @@ def _check_inside(files: Sequence[Path], table: KeypointTable) -> None:
         )
 
 
-def locate(path: Path, folder: Path, images: list[str]) -> tuple[list[str], list[str]]:
+def locate(
+    path: Path, folder: Path, images: list[str], guess: bool = False
+) -> tuple[list[str], list[str]]:
     """Find named images below the data folder.
 
     If none lies where its name says, the names may be relative to another folder: one and the same
@@ -228,12 +265,14 @@ def locate(path: Path, folder: Path, images: list[str]) -> tuple[list[str], list
         path: the annotation file, for errors.
         folder: the data folder.
         images: N names.
+        guess: an absent image is the file that `_fitting` finds, if it is one.
 
     Returns:
         N names relative to the folder, one for each file, and lines for the log.
 
     Raises:
-        InputError: if images are absent; it names the first three and counts them.
+        InputError: if images are absent; it names the first three and counts them, and says which
+            files one of them may be.
     """
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder; --data_folder names the images' folder")
@@ -243,19 +282,46 @@ def locate(path: Path, folder: Path, images: list[str]) -> tuple[list[str], list
     if not absent:
         return one_name_each(folder, images), []
     if len(absent) == len(names):
+        parts = [PurePosixPath(name).parts for name in names]
         for taken, added in _shifts(folder, names):
-            moved = {
-                name: str(PurePosixPath(added, *PurePosixPath(name).parts[taken:]))
-                for name in names
-            }
-            if all(os.path.isfile(folder / new) for new in moved.values()):
-                first = f"{shown(names[0])} is {shown(moved[names[0]])}"
+            tried = (os.path.join(added, *own[taken:]) for own in parts)
+            found = list(takewhile(lambda name: os.path.isfile(os.path.join(folder, name)), tried))
+            if len(found) == len(names):
+                moved = dict(zip(names, found, strict=True))
+                first = f"{shown(names[0])} is {shown(found[0])}"
                 images = one_name_each(folder, [moved[name] for name in images])
                 return images, [f"{path}: below {folder}, {first}"]
-    raise InputError(
+    fits = _fitting(folder, absent)
+    absent = [name for name in absent if not guess or len(fits[name]) != 1]
+    if not absent:
+        images = one_name_each(folder, [fits.get(name, [name])[0] for name in images])
+        said = [f"{name} is {files[0]}" for name, files in fits.items()]
+        return images, [f"{path}: below {folder}, {shown_list(said)} ({len(said):,} in all)"]
+    message = (
         f"{path}: {len(absent):,} of the {len(names):,} images it names aren't below {folder}: "
         f"{shown_list(absent)}"
     )
+    if name := next((name for name in absent if fits[name]), None):
+        by_case = ": only the case differs" if fits[name][0].lower() == name.lower() else ""
+        message += f"; {shown(name)} may be {shown_list(fits[name])}{by_case}"
+    raise InputError(message)
+
+
+def _fitting(folder: Path, names: Sequence[str]) -> dict[str, list[str]]:
+    """Return for each name the images' files below a folder that it may mean.
+
+    They have it in other case, with more folders before it or fewer, or with a suffix.
+    """
+    near: dict[str, list[tuple[str, str]]] = {os.path.basename(n).lower(): [] for n in names}
+    for file in find_images(folder)[0]:
+        for whole in (file.lower(), os.path.splitext(file.lower())[0]):
+            near.get(os.path.basename(whole), []).append((f"/{whole}", file))
+    found = {}
+    for name in names:
+        path = f"/{name.lower()}"
+        same = near[os.path.basename(path)]
+        found[name] = [file for whole, file in same if whole.endswith(path) or path.endswith(whole)]
+    return found
 
 
 def file_key(path: Path) -> object:
@@ -284,7 +350,8 @@ def _shifts(folder: Path, names: list[str]) -> list[tuple[int, str]]:
     """
     parts = [PurePosixPath(name).parts[:-1] for name in names]
     shared = os.path.commonprefix(parts)
-    shifts = [(taken, "") for taken in range(1, len(shared) + 1)]
+    least = max(1, len(parts[0]) - MOST_FOLDERS)
+    shifts = [(taken, "") for taken in range(least, len(shared) + 1)]
     first = PurePosixPath(names[0])
     if first.is_absolute() or ".." in first.parts:
         return shifts

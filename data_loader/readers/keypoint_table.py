@@ -5,7 +5,7 @@ Letters: N annotated instances, A named points.
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import compress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -61,6 +61,7 @@ class KeypointTable(NamedTuple):
         sigmas: (A,) float64, COCO's for OKS, where they apply.
         y_up: y runs upwards from the images' lower edge: row = height - y; of all, or of each (N,).
             None in a reader's table if its format leaves that open.
+        scales: units per pixel, by the names of the images of which the file says it.
     """
 
     names: list[str]
@@ -75,6 +76,7 @@ class KeypointTable(NamedTuple):
     flip_pairs: Sequence[tuple[str, str]] = ()
     sigmas: np.ndarray | None = None
     y_up: bool | np.ndarray | None = False
+    scales: Mapping[str, float] = {}
 
 
 def select(table: KeypointTable, rows: np.ndarray) -> KeypointTable:
@@ -94,6 +96,7 @@ class Row(NamedTuple):
         instance: which of those that the image shows; empty if it shows one.
         points: by their names, some or all of the instance's.
         box: left, top, right and bottom in pixels, NaN if there is none.
+        scale: units per pixel, if it says them.
     """
 
     line: int
@@ -101,6 +104,7 @@ class Row(NamedTuple):
     instance: str
     points: dict[str, Point]
     box: Sequence[float] = NO_BOX
+    scale: float | None = None
 
 
 def point_of(path: Path, line: int, name: str, x: float, y: float) -> Point:
@@ -166,6 +170,7 @@ def table_of_rows(
         notices=notices,
         sizes=nothing[:, :2],
         turned=np.zeros(len(kept), dtype=bool),
+        scales={row.image: row.scale for row in kept if row.scale is not None},
     )
 
 

@@ -41,6 +41,7 @@ class Prediction(NamedTuple):
         box: of the instance, in pixels.
         number: of the image in its source.
         bad: why it can't be read, and has neither size nor points; empty if it can.
+        scale: units of length per pixel, if they are known.
     """
 
     image: str
@@ -51,6 +52,7 @@ class Prediction(NamedTuple):
     box: Box | None = None
     number: int = 0
     bad: str = ""
+    scale: float | None = None
 
     @property
     def certainty(self) -> float:
@@ -150,6 +152,8 @@ def _tps_lines(predictions: Iterable[Prediction]) -> Iterator[str]:
             yield "-1 -1" if np.isnan(x) else f"{x:.3f} {prediction.size[1] - y:.3f}"
         yield f"IMAGE={printable(prediction.image)}"
         yield f"ID={number}"
+        if prediction.scale is not None:
+            yield f"SCALE={prediction.scale}"
         yield "COMMENT=confidence " + " ".join(f"{sure:.4f}" for sure in prediction.confidence)
 
 

@@ -2,7 +2,8 @@
 
 A record begins with ``LM=`` and the number of landmarks, which follow one a line; then lines such
 as ``IMAGE=``, ``ID=`` and ``SCALE=``. Curves are no landmarks and are left out. Points are in
-pixels, whatever the scale; -1 -1 is a missing one. Letters: N records, A landmarks.
+pixels; the scale is by how much they are multiplied to be in a unit of length. -1 -1 is a missing
+one. Letters: N records, A landmarks.
 """
 
 import re
@@ -10,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from data_loader.readers.annotation_files import Find, parse_coordinate
+from data_loader.readers.annotation_files import Find, parse_coordinate, parse_number
 from data_loader.readers.keypoint_table import (
     KeypointTable,
     Point,
@@ -51,15 +52,32 @@ def parse_tps(path: Path, lines: Sequence[str], find: Find) -> KeypointTable:
         if len(points) != count:
             message = f"expected {count} landmarks as in the first record, found {len(points)}"
             raise InputError(f"{path}, line {line}: {message}")
-        if not entries.get("IMAGE"):
-            raise InputError(f"{path}, line {line}: the record has no line IMAGE=")
-        rows.append(Row(line, entries["IMAGE"], "", points))
+        name = entries.get("IMAGE") or entries.get("ID")
+        if not name:
+            raise InputError(f"{path}, line {line}: the record has no line IMAGE= and no ID=")
+        rows.append(Row(line, name, "", points, scale=_scale(entries)))
     table = table_of_rows(path, rows, find)
+    if unnamed := sum(not record.entries.get("IMAGE") for record in records):
+        table.notices.append(f"{path}: {unnamed:,} records without IMAGE=, found by their ID=")
+    if comma := next((line for line in lines if "," in line and "=" not in line), None):
+        table.notices.append(f"{path}: commas are decimal ones, as in '{shown(comma)}'")
+    bare = len(table.images) - len(table.scales)
+    if bare and any("SCALE" in record.entries for record in records):
+        table.notices.append(f"{path}: {bare:,} images have no SCALE= that is a number above 0")
     if bare := len(every) - len(records):  # as tpsUtil makes them, not digitized yet
         table.notices.append(f"{path}: {bare:,} records without landmarks left out")
     if curves := sum(any(key in record.entries for key in CURVES) for record in records):
         table.notices.append(f"{path}: curves of {curves:,} records left out")
     return table._replace(y_up=True)
+
+
+def _scale(entries: dict[str, str]) -> float | None:
+    """Return a record's units per pixel, if it says them."""
+    try:
+        scale = parse_number(entries.get("SCALE", "").replace(",", "."))
+    except ValueError:
+        return None
+    return scale if scale > 0 else None
 
 
 def _records(path: Path, lines: Sequence[str]) -> list[Record]:
@@ -98,7 +116,7 @@ def _points(
     for place in range(int(value)):
         number, line = next(numbered, (start, ""))
         try:
-            x, y = map(parse_coordinate, line.split())
+            x, y = map(parse_coordinate, line.replace(",", ".").split())
         except ValueError:
             raise InputError(
                 f"{path}, line {number}: expected x and y of a point ({value} after line {start}), "

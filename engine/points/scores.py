@@ -103,7 +103,9 @@ def score_split(
     """Return the scores of predictions whose `point_distances` (N, A) are given.
 
     ``error_px`` is the mean distance over the annotated points, ``median_px`` their median; with
-    ``_low`` and ``_high`` between which 95 % of the bootstrap's values are. ``error_of_diagonal``
+    ``_low`` and ``_high`` between which 95 % of the bootstrap's values are. ``…_scale_units`` are
+    the same in the unit of length whose number per pixel is noted of all images
+    (`KeypointTable.scales`), if it is. ``error_of_diagonal``
     and ``error_of_image`` are mean distances in percent of the `diagonals` and of the images' own,
     ``PCK_0.1`` the percentage within a tenth of the `diagonals`; ``…_of_distance`` are the same of
     the distance between two points. ``OKS_AP`` is there with COCO's points and areas.
@@ -116,11 +118,16 @@ def score_split(
         normalise_by: two points' names.
     """
     scores: dict[str, float] = {}
-    of_all = mean_and_median(distances, groups)
-    for name, found in zip(("error_px", "median_px"), of_all, strict=True):
-        scores[name] = found.value
-        if len(set(groups)) > 1:  # else every resample is the same
-            scores |= {f"{name}_low": found.low, f"{name}_high": found.high}
+    measured = {"px": distances}
+    scales = [dataset.table.scales.get(name, 0) for name in dataset.filenames]
+    if all(scales):
+        measured["scale_units"] = distances * np.array(scales)[:, None]
+    for unit, values in measured.items():
+        of_all = mean_and_median(values, groups)
+        for name, found in zip((f"error_{unit}", f"median_{unit}"), of_all, strict=True):
+            scores[name] = found.value
+            if len(set(groups)) > 1:  # else every resample is the same
+                scores |= {f"{name}_low": found.low, f"{name}_high": found.high}
     scores |= relative_scores(distances, diagonals(dataset), "diagonal", "")
     sizes = np.linalg.norm(dataset.annotations["sizes"], axis=1)
     scores["error_of_image"] = mean_of(100 * distances / sizes[:, None])
@@ -236,6 +243,9 @@ def in_words(scores: Mapping[str, Mapping[str, float]]) -> str:
             f"{split} error {s['error_px']:.2f} px (median {s['median_px']:.2f}{between}), PCK "
             f"{s['PCK_0.1']:.1f} % within 0.1 of the diagonal"
         )
+        if "error_scale_units" in s:
+            mean, median = s["error_scale_units"], s["median_scale_units"]
+            line += f", error {mean:.4g} in the unit of SCALE= (median {median:.4g})"
         if "error_of_distance" in s:
             line += f", error {s['error_of_distance']:.2f} % of the distance between the two points"
         if "OKS_AP" in s:

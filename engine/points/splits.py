@@ -104,6 +104,11 @@ def _add_reading_arguments(group: argparse._ArgumentGroup) -> None:
         "--y_up", action="store_true", help="a plain CSV's y runs upwards from the lower edge"
     )
     group.add_argument(
+        "--y_down",
+        action="store_true",
+        help="a .tps file's y runs downwards, as R and others write it, not as tpsDig does",
+    )
+    group.add_argument(
         "--category", metavar="NAME", help="of a COCO file of several categories, the one meant"
     )
     group.add_argument(
@@ -160,6 +165,7 @@ class KeypointSettings(Settings):
     fold: int | None
     group_by: str | None
     y_up: bool
+    y_down: bool
     category: str | None
     fit: str
     box: str
@@ -195,6 +201,8 @@ class KeypointSettings(Settings):
         given = [f"--{name}" for name in tests if getattr(self, name) is not None]
         if len(given) > 1:
             raise InputError(f"{' and '.join(given)} exclude each other")
+        if self.y_up and self.y_down:
+            raise InputError("--y_up and --y_down exclude each other")
         if self.val_annotations is not None and self.val_share:
             raise InputError("--val_annotations and --val_share exclude each other")
         if self.boxes is not None and self.box != "annotated":
@@ -290,8 +298,9 @@ def read(
     settings: KeypointSettings, given: Files, like: KeypointTable | None = None
 ) -> KeypointTable:
     """Read annotation files, whose points must be those of others."""
-    paths = [Path(file) for file in as_list(given)]
-    table = read_keypoints(paths, settings.folder, y_up=settings.y_up, category=settings.category)
+    paths, ways = [Path(file) for file in as_list(given)], ("y_up", "y_down", "category")
+    how: dict[str, Any] = {name: getattr(settings, name) for name in ways}
+    table = read_keypoints(paths, settings.folder, **how)
     if settings.boxes is not None:
         table = with_boxes(table, Path(settings.boxes), settings.folder)
     if like is not None:

@@ -78,6 +78,7 @@ class Trained(NamedTuple):
     annotations: str | list | None = None
     data_folder: str | None = None
     y_up: bool = False
+    y_down: bool = False
     category: str | None = None
     boxes: str | None = None
 

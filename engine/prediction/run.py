@@ -5,7 +5,7 @@ Letters: B images of a batch, A landmarks, N images.
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -163,8 +163,8 @@ class PredictionRun:
             found.append(Prediction(*what, index, bad))
         return found
 
-    def finish(self) -> None:
-        """Write the results in their format, and the list of bad images; remove the part file."""
+    def finish(self, scales: Mapping[int, float]) -> None:
+        """Write results, units per pixel by image number, and bad images; remove the part file."""
         bad = [f"{entry.image}\t{entry.bad}\n" for entry in self.part.entries() if entry.bad]
         if bad:
             write_text(self.bad_list, "".join(bad))
@@ -172,6 +172,7 @@ class PredictionRun:
             with writing(self.bad_list):
                 self.bad_list.unlink(missing_ok=True)  # of a run before
         rows = self.part.entries() if self.source.count is None else self.part.readable()
+        rows = (row._replace(scale=scales.get(row.number)) for row in rows)
         write_predictions(self.settings.out, self.frame.names, rows, self.has_instances)
         with writing(self.part.path):
             self.part.path.unlink()

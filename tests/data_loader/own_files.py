@@ -126,6 +126,15 @@ def write_tps(folder: Path) -> Path:
     return folder / "points.tps"
 
 
+def write_tps_of_others(folder: Path) -> Path:
+    """Write one with decimal commas and a comment, whose names aren't quite those of the files."""
+    path = write_tps(folder)
+    text = path.read_text().replace(".", ",").replace("IMAGE=a,png\nID=0", "ID=a")
+    text = text.replace("b c,png", "B C.PNG").replace("d,jpg", "d\nCOMMENT=\xb5m")
+    path.write_text(text)
+    return path
+
+
 def coco_content() -> dict:
     """Return COCO's JSON of the same images, each with one instance."""
     annotations = []
@@ -152,3 +161,9 @@ def write_coco(folder: Path, content: dict | None = None) -> Path:
     path = folder / "points.json"
     path.write_text(json.dumps(coco_content() if content is None else content))
     return path
+
+
+def write_coco_without_names(folder: Path) -> Path:
+    content = coco_content()
+    del content["categories"][0]["keypoints"]
+    return write_coco(folder, content)

@@ -7,7 +7,7 @@ import tarfile
 import zipfile
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -200,6 +200,10 @@ def own_points(write: Callable[[Path], Path], y_up: bool = False) -> Parser:
     return Parser(written, lambda f: read_keypoints(f / "points", f, y_up=y_up), text=True)
 
 
+def in_latin_1(data: bytes, whole: bytes) -> bytes:
+    return data.replace("\xb5".encode(), b"\xb5")
+
+
 def own_annotations() -> dict[str, Parser]:
     return {
         "wide csv": own_points(partial(own.write_wide, points=own.turned()), y_up=True),
@@ -208,7 +212,9 @@ def own_annotations() -> dict[str, Parser]:
         "deeplabcut csv of parts": own_points(partial(own.write_dlc, parts=True)),
         "deeplabcut csv of animals": own_points(own.write_individuals),
         "tps": own_points(own.write_tps),
+        "tps of others": replace(own_points(own.write_tps_of_others), seal=in_latin_1),
         "coco keypoints": own_points(own.write_coco),
+        "coco keypoints without names": own_points(own.write_coco_without_names),
         "coco boxes": Parser(
             own.write_coco, lambda f: read_coco_boxes(f / "points.json"), text=True
         ),

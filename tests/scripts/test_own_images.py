@@ -89,7 +89,15 @@ def test_annotations_without_one_of_the_points_are_drawn_but_not_learnt(own, tmp
     names = Image.open(tmp_path / "Visualization/names.png")
     assert names.height == 2 * HEADER
     refused = run_inside(
-        "eval_animal.py", *flags, "--regressor", "ridge", "--model_path", "runs", "--model_name", "a", cwd=tmp_path
+        "eval_animal.py",
+        *flags,
+        "--regressor",
+        "ridge",
+        "--model_path",
+        "runs",
+        "--model_name",
+        "a",
+        cwd=tmp_path,
     )
     assert refused.status == 2 and "has tail (1 of 3 points)" in refused.err
 

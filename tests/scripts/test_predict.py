@@ -21,9 +21,10 @@ from PIL import Image
 
 from data_loader.readers.images import open_image
 from data_loader.readers.keypoint_files import read_keypoints
+from data_loader.readers.prediction_files import Prediction, write_predictions
 from data_loader.readers.videos import read_frames, write_video
 from engine.prediction.run import PredictionRun
-from tests.data_loader.own_tables import NAMES, write_dots
+from tests.data_loader.own_tables import NAMES, SIZE, write_dots
 from tests.recipes import ROOT
 from tests.scripts.running import FRAME, run_inside
 from utils.checkpoint import load_checkpoint, save_checkpoint
@@ -201,6 +202,27 @@ def test_every_format_says_the_same(fitted, tmp_path, ridge):
         assert np.abs(table.points - tables[0].points).max() < 2e-3
 
 
+def test_a_scale_is_written_again(fitted, tmp_path):
+    cwd = shutil.copytree(fitted / "own", tmp_path / "own")
+    table = read_keypoints(fitted / "own.csv", fitted / "own", y_up=True)
+    found = zip(table.images[:9], table.points[:9], strict=True)
+    records = [Prediction(n, SIZE, p, np.ones(3), scale=0.25) for n, p in found]
+    write_predictions(tmp_path / "own.tps", NAMES, records)
+    flags = ["--data_folder", "own", "--annotations", "own.tps", "--regressor", "ridge"]
+    fit = [flag for flag in FIT if flag != "--y_up"]
+    done = run_inside("eval_animal.py", *fit, *flags, "--model_name", "a", cwd=tmp_path)
+    assert done.status == 0 and " in the unit of SCALE= (median " in done.out, done.err
+    test = json.loads((tmp_path / "runs/a/result.json").read_text())["scores"]["Test"]
+    assert test["error_scale_units"] == pytest.approx(test["error_px"] / 4)
+    ckpt = ["--ckpt_path", "runs/a/resnet18.pth", "--images", "own", "--out", "a.tps"]
+    done = predict(tmp_path, *ckpt)
+    assert done.status == 0 and "own.tps: has the SCALE= of 9 of the images\n" in done.out, done.err
+    assert read_keypoints(tmp_path / "a.tps", cwd).scales == dict.fromkeys(table.images[:9], 0.25)
+    (tmp_path / "own.tps").unlink()
+    done = predict(tmp_path, *ckpt, "--overwrite")
+    assert done.status == 0 and "SCALE" not in (tmp_path / "a.tps").read_text()
+
+
 def test_boxes_are_predicted_one_by_one(fitted, tmp_path, ridge):
     image = {"id": 1, "file_name": "day0/0.png"}
     boxes = [
@@ -271,7 +293,7 @@ def test_what_is_there_stays_unless_it_is_to_be_replaced(fitted, tmp_path, ridge
 
 def stop(monkeypatch, *arguments):  # when all but the results is written
     with monkeypatch.context() as patched:
-        patched.setattr(PredictionRun, "finish", lambda _: signal.raise_signal(signal.SIGINT))
+        patched.setattr(PredictionRun, "finish", lambda *_: signal.raise_signal(signal.SIGINT))
         assert predict(*arguments).status == 130
 
 

@@ -86,6 +86,21 @@ def test_categories(tmp_path):
     assert "no annotation with points" in refusal(tmp_path, differ, "kind 2")
 
 
+@pytest.mark.parametrize("names", [None, []])
+def test_points_without_names_are_numbered(tmp_path, names):
+    content = own.coco_content()
+    content["categories"][0]["keypoints"] = names
+    table = read(tmp_path, content)
+    assert table.names == ["1", "2", "3"]
+    assert np.array_equal(table.points, own.POINTS, equal_nan=True)
+    path = tmp_path / "points.json"
+    assert table.notices == [f"{path}: its category names no points; they are 1 to 3"]
+    content["annotations"][1]["keypoints"] += [1, 2, 2]
+    assert "annotation 101 has keypoints that aren't 9 numbers" in refusal(tmp_path, content)
+    content["annotations"] = [instance(1, 0, keypoints="abc")]
+    assert "category bird: names no point" in refusal(tmp_path, content)
+
+
 def test_a_category_is_cocos_alone(tmp_path):
     path = own.write_wide(tmp_path)
     assert "--category" in complaint(read_keypoints, path, tmp_path, category="bird")
@@ -143,7 +158,7 @@ def again(part, **entries):
         (spoil("annotations", 0, keypoints=[float("inf"), 2, 2] * 3), "no finite number"),
         (spoil("annotations", 0, keypoints=[None, 2, 2] * 3), "no finite number"),
         (spoil("annotations", 0, bbox=[1, 2, 3]), "a bbox that isn't 4 numbers"),
-        (spoil("categories", 0, keypoints=None), "category bird has no list"),
+        (spoil("categories", 0, keypoints="abc"), "category bird has no list"),
         (spoil("categories", 0, keypoints=["a", "b", "a"]), "the point a is named twice"),
         (spoil("categories", 0, keypoints=["a", "b", ""]), "a point has no name"),
     ],

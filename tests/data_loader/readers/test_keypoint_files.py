@@ -1,6 +1,7 @@
 """Annotation files of named points: the same points from each format, and how they can be wrong."""
 
 import os
+import time
 from pathlib import Path
 
 import numpy as np
@@ -67,6 +68,27 @@ def test_y_upwards_is_for_plain_csv(tmp_path):
         assert "--y_up is for plain CSV" in complaint(
             read_keypoints, path, tmp_path / form, y_up=True
         )
+
+
+def test_y_downwards(tmp_path, monkeypatch):
+    monkeypatch.setattr(own, "turned", lambda: own.POINTS)
+    table = read_keypoints(own.write_tps(tmp_path), tmp_path, y_down=True)
+    assert np.array_equal(table.points, own.POINTS, equal_nan=True)
+    table = read_keypoints(own.write_wide(tmp_path), tmp_path, y_down=True)  # as without it
+    assert np.array_equal(table.points, own.POINTS, equal_nan=True)
+
+
+def test_scales_of_several_files(tmp_path):
+    one, two = own.write_tps(tmp_path).rename(tmp_path / "1.tps"), tmp_path / "2.csv"
+    (tmp_path / "link").symlink_to("sub")
+    write_text(
+        two, "image,1_x,1_y,2_x,2_y,3_x,3_y", "./link/d.jpg,12.25,1,13,2,,", "b.png,5,5,6,6,7,7"
+    )
+    own.write_images(tmp_path, ["b.png"])
+    for paths in ([one, two], [two, one]):
+        table = read_keypoints(paths, tmp_path)
+        assert len(table.images) == 4 and len(table.scales) == 3
+        assert table.scales == dict.fromkeys({*table.images} - {"b.png"}, 0.01)
 
 
 def test_points_are_in_the_frame_of_the_turned_image(tmp_path):
@@ -294,6 +316,32 @@ def test_one_change_of_folder_for_all(tmp_path, files, names, found):
 def test_no_guesses(tmp_path, files, names):
     own.write_images(tmp_path, files)
     assert "images it names aren't below" in complaint(locate, PATH, tmp_path, names)
+
+
+@pytest.mark.parametrize(
+    "files, names, said",
+    [
+        (["i/a.png", "j/b.png"], ["a.png", "b.png"], "a.png, b.png; a.png may be i/a.png"),
+        (["i/a.png", "j/a.png"], ["a.png"], "a.png; a.png may be i/a.png, j/a.png"),
+        (
+            ["i/a.png", "b.png"],
+            ["x/a.png", "I/A.PNG"],
+            "; I/A.PNG may be i/a.png: only the case differs",
+        ),
+        (["a.png", "b.png"], ["a.png", "b"], "b; b may be b.png"),
+    ],
+)
+def test_where_absent_images_may_be(tmp_path, files, names, said):
+    own.write_images(tmp_path, files)
+    assert complaint(locate, PATH, tmp_path, names).endswith(said)
+
+
+def test_many_folders_take_no_minutes(tmp_path):
+    own.write_images(tmp_path, ["x/y/a.png"])
+    begin = time.perf_counter()
+    assert "1 of the 1" in complaint(locate, PATH, tmp_path, ["a/" * 16_000 + "a.png"])
+    assert locate(PATH, tmp_path, ["a/" * 16_000 + "x/y/a.png"])[0] == ["x/y/a.png"]
+    assert time.perf_counter() - begin < 20  # 160 if each folder cost as much as all
 
 
 def test_absent_images_are_counted_and_the_first_named(tmp_path):

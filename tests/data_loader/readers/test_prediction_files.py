@@ -80,6 +80,8 @@ def test_the_lines_themselves(tmp_path):
     assert tps[:3] == ["LM=3", "3.333 25.667", "10.333 25.167"]  # 30 - y
     assert tps[4:7] == ["IMAGE=a.png", "ID=0", "COMMENT=confidence 0.9000 0.2500 1.0000"]
     assert tps[9] == "-1 -1"
+    scaled = lines(".tps", lambda: (found._replace(scale=1 / 3) for found in predictions()))
+    assert scaled[6:8] == ["SCALE=0.3333333333333333", tps[6]] and len(scaled) == len(tps) + 3
 
 
 def test_cocos_entries(tmp_path):

@@ -69,6 +69,20 @@ def test_scores_by_hand(judged):
     assert line.startswith("Test error 6.60 px (median 4.90, 95 % interval 5.00 to 7.67), PCK 60.0")
 
 
+def test_scores_in_the_unit_of_a_scale(judged):
+    dataset, distances = judged
+    first, second = dataset.filenames
+    dataset.table = dataset.table._replace(scales={first: 0.5})
+    assert "error_scale_units" not in score_split(*judged, dataset.filenames)
+    dataset.table = dataset.table._replace(scales={second: 2, first: 0.5})
+    scores = score_split(*judged, dataset.filenames)
+    assert scores["error_scale_units"] == pytest.approx((1.5 + 0 + 10 + 9.8 + 10.2) / 5)
+    assert scores["median_scale_units"] == pytest.approx(9.8)
+    assert scores["error_scale_units_low"] == pytest.approx(11.5 / 3)  # the first one alone
+    assert scores["error_px"] == pytest.approx(6.6)
+    assert ", error 6.3 in the unit of SCALE= (median 9.8)" in in_words({"Test": scores})
+
+
 def test_what_belongs_together_is_drawn_together(judged):
     scores = score_split(*judged, ["day", "day"])
     # Of one group, every resample is the same: that is no interval.

@@ -171,6 +171,7 @@ def test_an_image_that_is_trained_and_tested_on_is_refused(settings, tables, tmp
             {"val_annotations": "x", "val_share": 0.1},
             "--val_annotations and --val_share exclude each other",
         ),
+        ({"y_up": True, "y_down": True}, "--y_up and --y_down exclude each other"),
         ({"fold": 1}, "--fold 1: there are no --folds"),
         ({"fold": 3, "folds": 2}, "--fold 3: there are 2 --folds"),
         ({"folds": 10}, "--folds 10: there are 9 annotated images or groups"),
