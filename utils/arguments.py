@@ -87,13 +87,7 @@ def epoch_list(text: str) -> tuple[int, ...]:
 class Gather(argparse.Action):
     """Joins the lists that a flag's ``type`` makes of its words; of one value, it keeps that."""
 
-    def __call__(
-        self,
-        parser: argparse.ArgumentParser,
-        namespace: argparse.Namespace,
-        values: Any,
-        option_string: str | None = None,
-    ) -> None:
+    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: Any = None) -> None:
         """Set the option, as argparse wants it."""
         found = [value for some in values for value in some]
         setattr(namespace, self.dest, found if len(found) > 1 else found[0])

@@ -22,7 +22,7 @@ from utils.files import check_is_file
 LAYOUT = "no such file; the benchmark's layout has one there"
 # What no editor leaves in a text, and a terminal may obey.
 CONTROL = re.compile(r"[\0-\x08\x0e-\x1f\x7f-\x9f]")
-Find = Callable[[list[str]], tuple[list[str], list[str]]]  # see `keypoint_files.locate`
+Find = Callable[..., tuple[list[str], list[str]]]  # see `keypoint_files.locate`
 AT_A_TIME = 2**20  # characters of a text, at least, that are made lines
 UTF16_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 # A line's name ends with the suffix of an image, and may hold spaces; else it is the first word.

@@ -1,4 +1,4 @@
-"""CSV of points: DeepLabCut's tables, and plain ones of one line an image or one line a point.
+"""CSV of points: DeepLabCut's, ImageJ's, and plain ones of one line an image or one line a point.
 
 Plain, "wide": a column that names the image, and two columns a point whose headers differ in an x
 and a y at their begin or end: ``X1,Y1``, ``eye_x,eye_y``, ``beak.x,beak.y``. Plain, "long": columns
@@ -8,16 +8,22 @@ image shows several, and one of visibility, whose 0 says that a point is missing
 DeepLabCut's ``CollectedData_NAME.csv``: three header lines say who labelled, which body part, and
 which coordinate each column holds; in projects of several animals a fourth one says which animal.
 The first column names the image, or the first three do: folder, video and image.
+
+ImageJ's Results: each line is a point, in columns ``X`` and ``Y`` among measures such as ``Area``.
+``Label`` names its image; without one, the file's name does. Points are numbered in their order.
 """
 
 import csv
 import math
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
-from pathlib import Path
+from functools import partial
+from pathlib import Path, PurePath
 from typing import NamedTuple
 
 from data_loader.readers.annotation_files import Find, parse_coordinate, repeated
+from data_loader.readers.images import SUFFIXES
 from data_loader.readers.keypoint_table import (
     MISSING,
     NO_BOX,
@@ -41,7 +47,11 @@ SIZED = [tuple(f"bbox_{end}" for end in ("x", "y", *ends)) for ends in ("wh", ("
 CONFIDENCE = ("confidence", "likelihood", "score")  # of predictions
 SEPARATORS = " _-.:/(["
 CLOSING = " )]"  # of "beak (x)"
-SEPARATOR = re.compile(r' *"?sep=([,;\t])"? *', re.IGNORECASE)  # Excel's first line
+SEP_LINE = re.compile(r' *"?sep=[,;\t]"? *', re.IGNORECASE)  # Excel's first line
+LABEL, IMAGEJ = "Label", "X,Y"  # ImageJ's columns, and those that its tables may begin with:
+MEASURES = ("area", "mean", "stddev", "mode", "min", "x")
+LATER_SLICE = re.compile(r"0*([2-9]|[1-9][0-9]+)(-[0-9]+-[0-9]+)?")  # not 1
+STACKS = (".tif", ".tiff", ".gif")
 INVISIBLE = ("0", "0.0", "false")
 SCORER = "scorer"  # the first cell of DeepLabCut's tables
 HEADERS = ([SCORER, "bodyparts", "coords"], [SCORER, "individuals", "bodyparts", "coords"])
@@ -58,7 +68,7 @@ class Line(NamedTuple):
 class Csv:
     """The rows of a file that aren't blank.
 
-    What parts their cells is what the first line has most of, or names, as Excel's ``sep=;`` does.
+    What parts their cells is what the first line has most of, also where that is Excel's ``sep=;``.
 
     Raises:
         InputError: if it isn't such a text, or has no row.
@@ -67,12 +77,11 @@ class Csv:
     def __init__(self, path: Path, lines: Sequence[str]) -> None:
         place = next((place for place, line in enumerate(lines) if line.strip()), 0)
         first = "".join(lines[place : place + 1])
-        named = SEPARATOR.fullmatch(first)
-        between = named[1] if named else max(",;\t", key=first.count)
+        between = max(",;\t", key=first.count)
         self.path, self.comma = path, between != ","  # a decimal one, then
         if between != "\t":
             lines = [line.strip() for line in lines]
-        if named:
+        if SEP_LINE.fullmatch(first):
             lines = [*lines[:place], "", *lines[place + 1 :]]
         reader = csv.reader(lines, delimiter=between, strict=True)
         try:
@@ -133,6 +142,7 @@ class Columns(NamedTuple):
         named: which names the row's only point, if one does.
         box: which are left, top, right and bottom of a box, if there are.
         sized: the last two are its width and height instead.
+        ordered: each line is one point of ImageJ's, whose labels are in the image's column if any.
         unused: titles of the others.
     """
 
@@ -143,6 +153,7 @@ class Columns(NamedTuple):
     named: int | None = None
     box: Sequence[int] = ()
     sized: bool = False
+    ordered: bool = False
     unused: Sequence[str] = ()
 
 
@@ -158,11 +169,18 @@ def parse_csv(path: Path, lines: Sequence[str], find: Find) -> KeypointTable:
     rows = list(_rows(table, columns))
     if not rows:
         raise InputError(f"{path}: none of its frames has a point")
+    if columns.ordered:
+        rows, find = _numbered(path, rows), partial(find, guess=True)
     names = dict.fromkeys(pair.name for pairs in columns.parts.values() for pair in pairs)
-    found = table_of_rows(path, rows, find, list(names) if columns.named is None else None)
+    said = columns.named is None and not columns.ordered
+    found = table_of_rows(path, rows, find, list(names) if said else None)
     frames = len(table.rows) - columns.header
     if bare := frames - len({row.line for row in rows}):
         found.notices.append(f"{path}: {bare:,} of {frames:,} frames have no point, left out")
+    if columns.ordered:
+        found.notices.append(
+            f"{path}: ImageJ's X and Y are taken as pixels, not as units of a scale"
+        )
     if columns.unused:
         found.notices.append(f"{path}: columns not used: {shown_list(columns.unused, 10)}")
     return found._replace(y_up=None if plain else False)
@@ -172,7 +190,7 @@ def _rows(table: Csv, columns: Columns) -> Iterator[Row]:
     """Yield what the lines say of each individual."""
     for line in table.below(columns.header):
         image = "/".join(filter(None, (line.cells[place] for place in columns.image)))
-        if not image:
+        if not image and columns.image:
             raise table.error(line, "names no image")
         for individual, pairs in columns.parts.items():
             points = {}
@@ -205,6 +223,8 @@ def _plain_columns(table: Csv) -> Columns:
 
     if twice := repeated(filter(None, titles)):
         raise table.error(table.rows[0], f"the column {shown(twice)} is there twice")
+    if (imagej := _imagej_columns(table)) is not None:
+        return imagej
     pairs, named, corners = find_pairs(header), column(POINT), list[int]()
     if named is not None and {"x", "y"} <= set(titles):
         if len(pairs) > 1:
@@ -221,7 +241,8 @@ def _plain_columns(table: Csv) -> Columns:
         raise InputError(
             f"{path}: of no known format: neither COCO's JSON, DeepLabCut's CSV, .tps nor CSV "
             "with a header that pairs columns of x and y (image,eye_x,eye_y) or has the columns "
-            f"image,point,x,y; it begins with '{shown(','.join(header))}'"
+            "image,point,x,y or, as ImageJ's, Label,X,Y; it begins with "
+            f"'{shown(','.join(header))}'"
         )
     image, instance = column(IMAGE) or 0, column(INSTANCE)
     used = {named, *corners, *(place for pair in pairs for place in (*pair.places, pair.visible))}
@@ -233,7 +254,52 @@ def _plain_columns(table: Csv) -> Columns:
         if place not in {*used, image, instance} and not title.endswith(CONFIDENCE)
     ]
     sized = bool(corners) and titles[corners[0]] not in BOX
-    return Columns(1, [image], {"": pairs}, instance, named, corners, sized, unused)
+    return Columns(1, [image], {"": pairs}, instance, named, corners, sized, unused=unused)
+
+
+def _imagej_columns(table: Csv) -> Columns | None:
+    """Return what the header of ImageJ's Results says, None if it isn't theirs."""
+    header = table.rows[0].cells
+    titles = [cell.lower() for cell in header]
+    if not {"x", "y"} <= set(titles) or set(titles) & {*IMAGE, *POINT}:
+        return None
+    numbered = not titles[0] and all(row.cells[0].isdecimal() for row in table.rows[1:])
+    if LABEL not in header and not numbered and titles[0] not in MEASURES:
+        return None
+    label = [header.index(LABEL)] if LABEL in header else []
+    point = Pair(IMAGEJ, (titles.index("x"), titles.index("y")))
+    return Columns(1, label, {"": [point]}, ordered=True)
+
+
+def _numbered(path: Path, rows: Sequence[Row]) -> list[Row]:
+    """Return ImageJ's points by their numbers within the image that the label, or the file, names.
+
+    A label has the window's title, the selection's name if it has one, and the slice if there are
+    several, with colons between. The title is the file's name. Of a folder opened as a sequence it
+    is the folder's, and a slice is called as its file, without a suffix of three letters.
+
+    Raises:
+        InputError: of a slice after a file's first, or if images haven't as many points.
+    """
+    counts, found = Counter[str](), list[Row]()
+    for row in rows:
+        parts = (row.image or path.stem).split(":")
+        if parts[0].lower().endswith(STACKS) and LATER_SLICE.fullmatch(parts[-1]):
+            raise InputError(
+                f"{path}, line {row.line}: {shown(row.image)} is of a slice after the first, "
+                "which alone is read of a file; save the stack as an image sequence"
+            )
+        is_file = len(parts) == 1 or PurePath(parts[0]).suffix[1:].lower() in SUFFIXES
+        image = parts[0] if is_file else f"{parts[0]}/{parts[-1]}"
+        counts[image] += 1
+        found.append(row._replace(image=image, points={str(counts[image]): row.points[IMAGEJ]}))
+    (most, count), (least, fewer) = counts.most_common(1)[0], counts.most_common()[-1]
+    if count != fewer:
+        raise InputError(
+            f"{path}: has {count:,} points of {shown(most)} and {fewer:,} of {shown(least)}: they "
+            "are numbered in their order, so X and Y of a missing one have to be there, empty"
+        )
+    return found
 
 
 def find_pairs(header: Sequence[str]) -> list[Pair]:

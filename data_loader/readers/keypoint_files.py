@@ -9,7 +9,6 @@ from contextlib import suppress
 from functools import partial
 from itertools import takewhile
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 import numpy as np
 
@@ -49,8 +48,8 @@ def read_keypoints(
 ) -> KeypointTable:
     """Read annotation files of named points; the content of each tells its format.
 
-    Formats: COCO keypoints JSON, DeepLabCut's ``CollectedData*.csv``, plain CSV with one line an
-    image or one line a point, and tpsDig's ``.tps``.
+    Formats: COCO keypoints JSON, DeepLabCut's ``CollectedData*.csv``, ImageJ's Results, plain CSV
+    with one line an image or one line a point, and tpsDig's ``.tps``.
 
     An instance of a plain CSV or ``.tps`` whose points are all missing is in the table; COCO's
     annotations and DeepLabCut's animals without points aren't.
@@ -143,34 +142,30 @@ def _joined(paths: Sequence[Path], tables: Sequence[KeypointTable], folder: Path
     first = tables[0]
     if len(tables) == 1:
         return first
-    points, ids, images, notices = [], list[str](), list[str](), list[str]()
+    points, ids, notices = [], list[str](), list[str]()
     for path, table in zip(paths, tables, strict=True):
         check_same_names(path, table.names, paths[0], first.names)
         points.append(table.points[:, [table.names.index(name) for name in first.names]])
         taken = set(ids)  # of other instances, where they are numbers, as COCO's
         ids += [f"{path}: {own}" if own in taken else own for own in table.ids]
-        images += table.images
         notices += table.notices
     if (more := len(notices) - MOST_NOTICES) > 0:
         notices[MOST_NOTICES:] = [f"{named(paths)}: {more:,} more lines like these"]
-    arrays: dict[str, Any] = {
-        name: np.concatenate([getattr(table, name) for table in tables])
-        for name in ("boxes", "areas", "sizes", "turned")
-    }
+    images = [name for table in tables for name in table.images]
     once, scales = one_name_each(folder, images), dict[str, float]()
     for table in tables:
         scales |= table.scales
     return first._replace(
-        points=np.concatenate(points),
         images=once,
+        points=np.concatenate(points),
         scales={new: scales[old] for old, new in zip(images, once, strict=True) if old in scales},
+        boxes=np.concatenate([table.boxes for table in tables]),
+        areas=np.concatenate([table.areas for table in tables]),
         ids=ids,
         notices=notices,
-        flip_pairs=next((table.flip_pairs for table in tables if table.flip_pairs), []),
-        y_up=np.repeat(
-            [bool(table.y_up) for table in tables], [len(table.ids) for table in tables]
-        ),
-        **arrays,
+        sizes=np.concatenate([table.sizes for table in tables]),
+        turned=np.concatenate([table.turned for table in tables]),
+        y_up=np.concatenate([np.full(len(table.ids), table.y_up) for table in tables]),
     )
 
 
@@ -236,7 +231,7 @@ def _check_places(path: str, table: KeypointTable) -> None:
 
 
 def _check_inside(files: Sequence[Path], table: KeypointTable) -> None:
-    """Raise an `InputError` if a point is beyond its image by more than a click may miss.
+    """Raise an `InputError` if a point is further beyond its image than a click may miss.
 
     ``files`` (N,) are those of the instances.
     """

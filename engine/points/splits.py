@@ -57,9 +57,9 @@ def add_keypoint_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--annotations",
         **files,
-        help="named points: COCO keypoints JSON, DeepLabCut's CSV, plain CSV or .tps; several "
-        "files, or a folder of them, are taken together; the images are below --data_folder, or "
-        "beside the first file",
+        help="named points: COCO keypoints JSON, DeepLabCut's CSV, ImageJ's Results, plain CSV or "
+        ".tps; several files, or a folder of them, are taken together; the images are below "
+        "--data_folder, or beside the first file",
     )
     group.add_argument(
         "--val_annotations", **files, help="of validation images, which pick the best epoch"
@@ -186,11 +186,6 @@ class KeypointSettings(Settings):
         """Of the images."""
         return Path(self.data_folder or Path(as_list(self.annotations)[0]).parent)
 
-    @property
-    def annotated(self) -> str:
-        """What errors call the annotation files."""
-        return named(as_list(self.annotations))
-
     def check(self) -> None:
         """Raise an `InputError` if flags don't go together."""
         if self.annotations is None:
@@ -304,7 +299,8 @@ def read(
     if settings.boxes is not None:
         table = with_boxes(table, Path(settings.boxes), settings.folder)
     if like is not None:
-        check_same_names(named(paths), table.names, settings.annotated, like.names)
+        others = named(as_list(settings.annotations))
+        check_same_names(named(paths), table.names, others, like.names)
     return table
 
 
@@ -318,9 +314,9 @@ def learnable_points(settings: KeypointSettings, training: KeypointTable) -> lis
     missing = [name for name, is_there in zip(training.names, has, strict=True) if not is_there]
     if missing and settings.on_missing_point == "stop":
         raise InputError(
-            f"{settings.annotated}: none of the {len(training.images):,} training instances has "
-            f"{', '.join(missing[:3])} ({len(missing)} of {len(has)} points); --on_missing_point "
-            "skip leaves such points out"
+            f"{named(as_list(settings.annotations))}: none of the {len(training.images):,} "
+            f"training instances has {', '.join(missing[:3])} ({len(missing)} of {len(has)} "
+            "points); --on_missing_point skip leaves such points out"
         )
     return [name for name in training.names if name not in missing]
 

@@ -61,6 +61,27 @@ def write_wide(folder: Path, points=POINTS) -> Path:
     return folder / "points.csv"
 
 
+def write_wide_between(folder: Path, between: str, *first: str) -> Path:
+    """Write the table with its cells parted by something else than commas, below other lines."""
+    write_images(folder)
+    lines = (line.replace(",", between) for line in wide_lines())
+    write_text(folder / "points.csv", *first, *lines)
+    return folder / "points.csv"
+
+
+def write_several(folder: Path) -> Path:
+    """Write a file of each image into a folder, each of another format; return it."""
+    write_images(folder)
+    header, first, second, _ = wide_lines()
+    write_text(folder / "parts/a.csv", header, first)
+    write_text(folder / "parts/b.tsv", *(line.replace(",", "\t") for line in (header, second)))
+    content = coco_content()
+    for entries in (content["images"], content["annotations"]):
+        del entries[:2]
+    (folder / "parts/c.json").write_text(json.dumps(content))
+    return folder / "parts"
+
+
 def write_long(folder: Path) -> Path:
     write_images(folder)
     lines = ["image,point,x,y,visible"]
@@ -85,6 +106,30 @@ def dlc_lines(parts: bool = False) -> list[str]:
             ",".join([image.replace("/", "," if parts else "/"), *map(cell, row.flatten())])
         )
     return lines
+
+
+def imagej_lines(points=POINTS, labels=IMAGES, between=",") -> list[str]:
+    """Return ImageJ's Results, where a line is a point; without labels if none are given."""
+    lines = [between.join([" ", *(["Label"] if labels else []), "Area", "X", "Y"])]
+    for label, row in zip(labels or [""] * len(points), points, strict=True):
+        for x, y in row:
+            cells = [str(len(lines)), *([label] if labels else []), "0", cell(x, "NaN")]
+            lines.append(between.join([*cells, cell(y, "NaN")]))
+    return lines
+
+
+def write_imagej(folder: Path, between=",") -> Path:
+    write_images(folder)
+    write_text(folder / "points.csv", *imagej_lines(POINTS, between=between))
+    return folder / "points.csv"
+
+
+def write_imagej_files(folder: Path) -> Path:
+    """Write ImageJ's Results of one image each into a folder; return it."""
+    write_images(folder)
+    for image, row in zip(IMAGES, POINTS, strict=True):
+        write_text(folder / f"parts/{Path(image).stem}.csv", *imagej_lines([row], []))
+    return folder / "parts"
 
 
 def write_dlc(folder: Path, parts: bool = False) -> Path:

@@ -49,7 +49,7 @@ def damaged_text(draw, whole: bytes) -> bytes:
         place = draw(st.integers(0, max(0, len(lines) - 1)))
         kind = draw(st.sampled_from(["word", "drop", "again", "swap", "blank", "longer", "all"]))
         line = lines[place] if lines else ""
-        between = "," if line.count(",") > line.count(" ") else " "
+        between = max(" ,;\t", key=line.count)
         words = line.split(between) if lines else []
         if kind == "word" and words:
             words[draw(st.integers(0, len(words) - 1))] = draw(st.sampled_from(WORDS) | st.text())

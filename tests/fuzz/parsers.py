@@ -28,10 +28,12 @@ from data_loader.landmark_dataset import LandmarkDataset
 from data_loader.readers.coco_keypoints import read_coco_boxes
 from data_loader.readers.images import image_size, open_image, oriented_size
 from data_loader.readers.keypoint_files import read_keypoints
+from data_loader.readers.keypoint_table import KeypointTable
 from data_loader.storage.shards import find_shards
 from data_loader.storage.shards import images as shard_images
 from datasets.fetching.installation import unpack
 from engine.features.encoder_loading import load_projection, read_encoder_state
+from engine.points.splits import annotation_files
 from engine.pretraining.checkpoint import Position, State
 from engine.pretraining.objective import Descent
 from engine.readouts.kinds import read_readout
@@ -204,8 +206,22 @@ def in_latin_1(data: bytes, whole: bytes) -> bytes:
     return data.replace("\xb5".encode(), b"\xb5")
 
 
+def own_folder(write: Callable[[Path], Path], damaged: str) -> Parser:
+    def read(folder: Path) -> KeypointTable:
+        return read_keypoints(list(map(Path, annotation_files(str(folder / "parts")))), folder)
+
+    return Parser(lambda folder: write(folder) / damaged, read, text=True)
+
+
 def own_annotations() -> dict[str, Parser]:
     return {
+        "tabs": own_points(lambda f: own.write_wide_between(f, "\t")),
+        "sep=;": own_points(lambda f: own.write_wide_between(f, ";", "sep=;")),
+        "imagej results": own_points(own.write_imagej),
+        "imagej results with tabs": own_points(partial(own.write_imagej, between="\t")),
+        "imagej files": own_folder(own.write_imagej_files, "a.csv"),
+        "several files": own_folder(own.write_several, "b.tsv"),
+        "several files with coco": own_folder(own.write_several, "c.json"),
         "wide csv": own_points(partial(own.write_wide, points=own.turned()), y_up=True),
         "long csv": own_points(own.write_long),
         "deeplabcut csv": own_points(own.write_dlc),

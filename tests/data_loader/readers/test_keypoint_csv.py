@@ -184,6 +184,82 @@ def test_bad_tables(tmp_path, lines, said):
     assert said in message and message.startswith(str(tmp_path / "points.csv")), message
 
 
+# ---- ImageJ's ----
+
+
+@pytest.mark.parametrize("between", [",", "\t"])
+@pytest.mark.parametrize("ends", ["", ":0003-0004", ":0001-0003-0004:1", ":left eye"])
+def test_labels_of_imagej(tmp_path, ends, between):
+    """A title, and maybe the selection's name and a stack's slice."""
+    own.write_images(tmp_path, ["a.png", "b c.png", "d.gif"])
+    labels = [f"{name}{ends}" for name in ("a.png", "b c.png", "d.gif")]
+    table = read(tmp_path, *own.imagej_lines(labels=labels, between=between))
+    assert table.images == ["a.png", "b c.png", "d.gif"] and table.names == ["1", "2", "3"]
+    said = (
+        f"{tmp_path / 'points.csv'}: ImageJ's X and Y are taken as pixels, not as units of a scale"
+    )
+    assert same(table.points, own.POINTS) and table.notices == [said]
+    if "left" not in ends:  # the lines of an image need not follow each other
+        lines = own.imagej_lines(labels=labels, between=between)
+        moved = read(tmp_path, lines[0], *lines[1::3], *lines[2::3], *lines[3::3])
+        assert moved.images == table.images and same(moved.points, own.POINTS)
+
+
+def test_labels_of_a_sequence_of_imagej(tmp_path):
+    """A folder that was opened at once: its name, and the files' without suffix."""
+    own.write_images(tmp_path, ["day/a.1.png", "day/b c.png", "day/d.jpeg"])  # beside sub/b c.png
+    labels = ["day:a.1", "day:0001-0002:b c", "day:0001-0002-0003:d.jpeg"]
+    table = read(tmp_path, *own.imagej_lines(labels=labels))
+    assert table.images == ["day/a.1.png", "day/b c.png", "day/d.jpeg"]
+    assert same(table.points, own.POINTS)
+
+
+def test_imagejs_file_of_an_image_has_its_name(tmp_path):
+    folder = own.write_imagej_files(tmp_path)
+    table = read_keypoints(sorted(folder.iterdir()), tmp_path)
+    assert table.images == own.IMAGES and same(table.points, own.POINTS)
+    (folder / "a.csv").unlink()
+    for lines in (
+        ["X,Y", "3,4", "10,4.5", "7,20"],
+        [" \tx\ty", "1\t3\t4", "2\t10\t4.5", "3\t7\t20"],
+    ):
+        write_text(folder / "a.png.csv", *lines)
+        table = read_keypoints(sorted(folder.iterdir()), tmp_path)
+        assert table.images == own.IMAGES and same(table.points, own.POINTS)
+    write_text(folder / "a.png.csv", "X,Y", "3,4")
+    said = "its points aren't those of"
+    assert said in complaint(read_keypoints, sorted(folder.iterdir()), tmp_path)
+    write_text(folder / "e.csv", "X,Y", "3,4")
+    assert "images it names aren't below" in complaint(read_keypoints, folder / "e.csv", tmp_path)
+
+
+@pytest.mark.parametrize("label", ["d.gif:2", "d.gif:0012-0003-0004", "d.gif:eye:12"])
+def test_later_slices_of_a_file_of_imagej_are_refused(tmp_path, label):
+    own.write_images(tmp_path, ["d.gif"])
+    said = complaint(read, tmp_path, "Label,X,Y", "d.gif:1,1,2", f"{label},3,4")
+    assert f"line 3: {label} is of a slice after the first" in said
+
+
+def test_images_of_imagej_have_as_many_points(tmp_path):
+    lines = own.imagej_lines()
+    said = "has 3 points of a.png and 2 of sub/d.jpg: they are numbered in their order"
+    assert said in complaint(read, tmp_path, *lines[:-1])
+    lines[-1] = lines[-1].replace("NaN,NaN", ",")  # a missing one, by the line that it keeps
+    assert same(read(tmp_path, *lines).points, own.POINTS)
+    assert "point X,Y has one" in complaint(read, tmp_path, *lines[:-1], "9,sub/d.jpg,0,,1")
+    assert "line 2: names no image" in complaint(read, tmp_path, lines[0], "1,,0,1,2")
+
+
+def test_other_tables_of_one_point_stay_what_they_were(tmp_path):
+    for header in ("image,x,y", "name,x,y", ",x,y", "label,x,y", "x,image,y"):
+        line = "1,a.png,2" if header[0] == "x" else "a.png,1,2"
+        table = read(tmp_path, header, line)
+        assert table.names == ["point"] and same(table.points, [[[1, 2]]]), header
+
+
+# ---- small files of large tables ----
+
+
 def instances(points: int, count: int) -> list[str]:
     """Return a long table of so many points' names, of which each instance has one."""
     lines = [f"a.png,{i},{i % points},1,2" for i in range(count)]
