@@ -9,7 +9,7 @@ from importlib.util import find_spec
 from PIL import Image
 
 from tests.recipes import ROOT
-from tests.scripts.running import run_inside
+from tests.scripts.running import succeed
 
 # What the page says -> what is run, so that the test takes seconds.
 SMALLER = {
@@ -41,8 +41,7 @@ def paste(words: list[str], folder) -> None:
     """Run a command of the tutorial in this folder, as if it were a fresh clone."""
     python, script, *flags = words
     assert python == "python"
-    done = run_inside(script, *flags, cwd=folder)
-    assert done.status == 0, done.err
+    succeed(script, *flags, cwd=folder)
 
 
 def rows(path) -> list[dict[str, str]]:

@@ -48,3 +48,17 @@ def run_inside(script: str, *arguments, cwd: Path) -> Done:
         os.chdir(before[0])
         sys.argv = before[1]
     return Done(status, out.getvalue(), err.getvalue())
+
+
+def succeed(script: str, *arguments, cwd: Path, start=run_inside) -> Done:
+    """Run a script that ends well."""
+    done = start(script, *arguments, cwd=cwd)
+    assert done.status == 0, done.err
+    return done
+
+
+def refused(script: str, *arguments, cwd: Path) -> str:
+    """Return the one line that a script ends with where it refuses what it is asked."""
+    done = run_inside(script, *arguments, cwd=cwd)
+    assert done.status == 2 and done.err.count("\n") == 1, done.err
+    return done.err

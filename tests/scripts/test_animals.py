@@ -7,7 +7,7 @@ from PIL import Image
 
 from tests.data_loader.layouts import write_cub
 from tests.recipes import FACES, needs_faces
-from tests.scripts.running import run_inside
+from tests.scripts.running import refused, run_inside, succeed
 from utils.checkpoint import load_checkpoint
 
 FRAME = ["--image_size", "64", "--model", "resnet18", "--num_workers", "0", "--random_network"]
@@ -18,12 +18,11 @@ FRAME += ["--data_folder", "cub", "--layer", "1", "--use_hypercol"]
 def evaluated(tmp_path_factory):
     cwd = tmp_path_factory.mktemp("birds")
     write_cub(cwd / "cub")
-    done = run_inside(
+    done = succeed(
         *("eval_animal.py", *FRAME, "--adam", "--learning_rate", 0.01, "--epochs", 2),
         *("--model_path", "runs", "--model_name", "cub"),
         cwd=cwd,
     )
-    assert done.status == 0, done.err
     return cwd, done
 
 
@@ -46,8 +45,7 @@ def test_vis_animal_draws_parts_and_components(evaluated):
     cwd, _ = evaluated
     arguments = [*FRAME, "--batch_size", 8, "--ckpt_path", "runs/cub/ckpt_epoch_2.pth"]
     arguments += ["--vis_path", "images", "--vis_keypoints", "--vis_PCA"]
-    done = run_inside("vis_animal.py", *arguments, cwd=cwd)
-    assert done.status == 0, done.err
+    done = succeed("vis_animal.py", *arguments, cwd=cwd)
     names = {p.name for p in (cwd / "images").iterdir()}
     drawn = {f"{i}_{kind}.png" for i in range(1) for kind in ("pred", "gt")}
     folders = {"0"}
@@ -61,13 +59,11 @@ def test_vis_animal_draws_parts_and_components(evaluated):
 def test_vis_animal_writes_a_page_once(evaluated):
     cwd, _ = evaluated
     arguments = [*FRAME, "--ckpt_path", "runs/cub/ckpt_epoch_2.pth", "--page", "page"]
-    done = run_inside("vis_animal.py", *arguments, cwd=cwd)
-    assert done.status == 0, done.err
+    done = succeed("vis_animal.py", *arguments, cwd=cwd)
     assert "page of 1 images: page/index.html" in done.out
     assert not (cwd / "Visualization").exists()
     assert Image.open(cwd / "page/images/000/0.jpg").size == (64, 64)
-    again = run_inside("vis_animal.py", *arguments, cwd=cwd)
-    assert again.status == 2 and "page: holds a page already" in again.err
+    assert "page: holds a page already" in refused("vis_animal.py", *arguments, cwd=cwd)
 
 
 def test_a_split_without_a_visible_part_is_refused_before_the_fit(tmp_path):
@@ -90,11 +86,10 @@ def test_a_split_without_a_visible_part_is_refused_before_the_fit(tmp_path):
 def test_moco_trains_on_a_list_of_birds(tmp_path):
     names = (FACES / "inat/inat_train.txt").read_text().split()[:8]
     (tmp_path / "list.txt").write_text("".join(f"{FACES / name}\n" for name in names))
-    done = run_inside(
+    done = succeed(
         *("train_moco.py", "--dataset", "InatAve", "--imagelist", "list.txt", "--epochs", 1),
         *("--model", "resnet18", "--image_size", 64, "--image_crop", 0, "--batch_size", 4),
         *("--nce_k", 8, "--num_workers", 0, "--model_path", "runs", "--model_name", "inat"),
         cwd=tmp_path,
     )
-    assert done.status == 0, done.err
     assert "8 images of InatAve" in done.out

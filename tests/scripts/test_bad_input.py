@@ -11,7 +11,7 @@ from models.encoders import build_encoder
 from tests.data_loader.layouts import write_cub
 from tests.fuzz.test_hostile import objects
 from tests.fuzz.test_parsers import stand
-from tests.scripts.running import FRAME, run_inside
+from tests.scripts.running import FRAME, run_inside, succeed
 from utils.checkpoint import save_checkpoint
 
 IMAGES, LANDMARKS = "Img/img_align_celeba_hq", "Anno/list_landmarks_align_celeba.txt"
@@ -102,8 +102,7 @@ def test_odd_images_and_editors_are_fine(root, tmp_path):
     for name in (LANDMARKS, "MAFL/training.txt", "MAFL/testing.txt"):
         content = (root / name).read_bytes().replace(b"\n", b"\r\n")
         (root / name).write_bytes(b"\xef\xbb\xbf" + content)
-    done = run_inside("eval_face.py", *SCRIPTS["eval_face.py"], "--data_folder", root, cwd=tmp_path)
-    assert done.status == 0, done.err
+    succeed("eval_face.py", *SCRIPTS["eval_face.py"], "--data_folder", root, cwd=tmp_path)
 
 
 @pytest.mark.parametrize("damage", ["cut", "flipped", "other", "code"])

@@ -13,7 +13,7 @@ from engine.run.acceleration import autocast
 from models.momentum import shuffled_keys
 from tests.data_loader.own_tables import write_dots, write_long_csv
 from tests.recipes import arr
-from tests.scripts.running import FRAME, run_inside
+from tests.scripts.running import FRAME, succeed
 from train_moco import build_encoders
 from utils.checkpoint import load_checkpoint
 from utils.collectives import copy_indices, split_over_ranks
@@ -47,10 +47,7 @@ def on(device):
 def pretrain(script, faces, cwd, name, device, *more):
     """Pre-train for an epoch or more; return the log's epochs."""
     flags = [*RUN, *PRETRAIN[script], "--data_folder", faces, "--model_name", name, *on(device)]
-    done = run_inside(
-        script, *flags, *([] if "--epochs" in more else ["--epochs", 1]), *more, cwd=cwd
-    )
-    assert done.status == 0, done.err
+    succeed(script, *flags, *([] if "--epochs" in more else ["--epochs", 1]), *more, cwd=cwd)
     return [
         json.loads(line) for line in (cwd / "runs" / name / "log.jsonl").read_text().splitlines()
     ]
@@ -164,11 +161,10 @@ def test_readouts_err_as_on_the_cpu(faces, tmp_path, regressor):
     errors = []
     for name, device in (("cpu", "cpu"), ("gpu", GPU)):
         fit = [*READOUT, "--regressor", regressor, *FITS[regressor], *on(device)]
-        done = run_inside(
+        succeed(
             *("eval_face.py", *RUN, "--data_folder", faces, *fit, "--model_name", name),
             cwd=tmp_path,
         )
-        assert done.status == 0, done.err
         result = json.loads((tmp_path / "runs" / name / "result.json").read_text())
         errors.append(result["last"]["Test"]["InterOcularError"])
     assert errors[1] == pytest.approx(errors[0], rel=0.03)
@@ -181,14 +177,12 @@ def test_predictions_are_those_of_the_cpu(tmp_path):
     own = ["--dataset", "Keypoints", "--data_folder", root, "--annotations", root / "points.csv"]
     fit = [*own, "--model", "resnet18", "--image_size", 32, "--image_crop", 0, "--num_workers", 0]
     fit += [*READOUT, "--regressor", "finetune", *FITS["finetune"], "--model_path", "runs"]
-    done = run_inside("eval_animal.py", *fit, "--model_name", "own", *on(GPU), cwd=tmp_path)
-    assert done.status == 0, done.err
+    succeed("eval_animal.py", *fit, "--model_name", "own", *on(GPU), cwd=tmp_path)
     tables = []
     for name, device in (("cpu", "cpu"), ("gpu", GPU)):
         found = ["--ckpt_path", "runs/own/resnet18.pth", "--images", root, "--num_workers", 0]
         found += ["--out", f"from_{name}.csv", *on(device)]
-        done = run_inside("predict.py", *found, cwd=tmp_path)
-        assert done.status == 0, done.err
+        succeed("predict.py", *found, cwd=tmp_path)
         with (tmp_path / f"from_{name}.csv").open(newline="") as file:
             tables.append(list(csv.reader(file)))
     assert tables[0][0] == tables[1][0] and len(tables[0]) == len(tables[1]) > 6

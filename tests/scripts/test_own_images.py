@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from tests.data_loader.own_tables import write_dots, write_long_csv
-from tests.scripts.running import FRAME, run_inside
+from tests.scripts.running import FRAME, refused, succeed
 from utils.checkpoint import load_checkpoint
 from utils.drawing import GAP, HEADER, part_colours
 
@@ -31,8 +31,7 @@ def folder(tmp_path_factory):
 )
 def test_a_folder_is_pretrained_on(folder, tmp_path, script, more):
     own = ["--dataset", "Folder", "--data_folder", folder, "--fit", "pad", "--colours", "measured"]
-    done = run_inside(script, *TRAIN, *own, *more, "--model_name", "own", cwd=tmp_path)
-    assert done.status == 0, done.err
+    done = succeed(script, *TRAIN, *own, *more, "--model_name", "own", cwd=tmp_path)
     assert "8 images of Folder, 32 px" in done.out
     noted = load_checkpoint(tmp_path / "runs/own/current.pth", ("colours",))["colours"]
     assert 0.05 < noted["mean"][0] < 0.12  # about 30 of 255, and a little black above and below
@@ -40,8 +39,8 @@ def test_a_folder_is_pretrained_on(folder, tmp_path, script, more):
 
 def test_published_data_sets_cant_be_framed_otherwise(faces, tmp_path):
     more = ["--data_folder", faces, "--fit", "crop", "--model_name", "own"]
-    done = run_inside("train_dense.py", *TRAIN, *more, cwd=tmp_path)
-    assert done.status == 2 and "error: --fit crop: only of --dataset Folder" in done.err
+    done = refused("train_dense.py", *TRAIN, *more, cwd=tmp_path)
+    assert "error: --fit crop: only of --dataset Folder" in done
     assert not (tmp_path / "runs").exists()
 
 
@@ -60,8 +59,7 @@ def own(tmp_path_factory):
 
 def test_annotations_are_drawn_before_there_is_a_network(own, tmp_path):
     flags = [*POINTS[:4], "--num_workers", 0, "--dataset", "Keypoints", *own]
-    done = run_inside("vis_animal.py", *flags, "--vis_annotations", cwd=tmp_path)
-    assert done.status == 0, done.err
+    succeed("vis_animal.py", *flags, "--vis_annotations", cwd=tmp_path)
     sheet = Image.open(tmp_path / "Visualization/annotations.png")
     lines = [line.split(",") for line in own[3].read_text().splitlines()[1:]]
     first = sheet.crop((GAP, GAP + HEADER, GAP + 4 * 32, GAP + HEADER + 4 * 32))
@@ -82,32 +80,20 @@ def test_annotations_without_one_of_the_points_are_drawn_but_not_learnt(own, tmp
         "\n".join(x for x in lines if ",right_eye" not in x) + "\nday0/0.png,tail,,\n"
     )
     flags = [*POINTS, *own[:3], "few.csv"]
-    done = run_inside("vis_animal.py", *flags, "--vis_annotations", cwd=tmp_path)
-    assert done.status == 0, done.err
+    done = succeed("vis_animal.py", *flags, "--vis_annotations", cwd=tmp_path)
     assert "few.csv: no instance has tail\n" in done.out
     assert "left out, as no training image has them: tail\n" in done.out
     names = Image.open(tmp_path / "Visualization/names.png")
     assert names.height == 2 * HEADER
-    refused = run_inside(
-        "eval_animal.py",
-        *flags,
-        "--regressor",
-        "ridge",
-        "--model_path",
-        "runs",
-        "--model_name",
-        "a",
-        cwd=tmp_path,
-    )
-    assert refused.status == 2 and "has tail (1 of 3 points)" in refused.err
+    fit = [*flags, "--regressor", "ridge", "--model_path", "runs", "--model_name", "a"]
+    assert "has tail (1 of 3 points)" in refused("eval_animal.py", *fit, cwd=tmp_path)
 
 
 def test_a_curve_is_made_of_runs_that_are_judged_alike(own, tmp_path):
     fit = [*POINTS, *own, "--regressor", "ridge", "--normalise_by", "left_eye", "right_eye"]
     run = ["--model_path", "runs", "--model_name", "own"]
     curve = ["--curve", 3, 5, "--curve_seeds", 2]
-    done = run_inside("eval_animal.py", *fit, *run, *curve, cwd=tmp_path)
-    assert done.status == 0, done.err
+    succeed("eval_animal.py", *fit, *run, *curve, cwd=tmp_path)
     tests = []
     for count, seed in [(3, 0), (3, 1), (5, 0), (5, 1)]:
         folder = tmp_path / f"runs/own/annotated_{count}_seed_{seed}"
@@ -119,17 +105,14 @@ def test_a_curve_is_made_of_runs_that_are_judged_alike(own, tmp_path):
         tests.append({line.split(",")[1] for line in lines})
     assert len(tests[0]) == 3 and all(images == tests[0] for images in tests)
     assert len((tmp_path / "runs/own/curve.csv").read_text().splitlines()) == 5
-    refused = run_inside("eval_animal.py", *fit, *run, "--curve", 30, cwd=tmp_path)
-    assert refused.status == 2 and "--curve 30: there are 7 training images" in refused.err
+    said = refused("eval_animal.py", *fit, *run, "--curve", 30, cwd=tmp_path)
+    assert "--curve 30: there are 7 training images" in said
 
 
 def test_a_readout_is_chosen_for_own_points(own, tmp_path):
     flags = [*POINTS, *own, "--regressor", "auto", "--epochs", 1]
     flags += ["--finetune_steps", 2, "--finetune_batch", 2]
-    done = run_inside(
-        "eval_animal.py", *flags, "--model_path", "runs", "--model_name", "own", cwd=tmp_path
-    )
-    assert done.status == 0, done.err
+    succeed("eval_animal.py", *flags, "--model_path", "runs", "--model_name", "own", cwd=tmp_path)
     choice = json.loads((tmp_path / "runs/own/choice.json").read_text())
     assert choice["taken"] == min(choice["scores"], key=choice["scores"].get)
     counts = [
@@ -166,8 +149,7 @@ def test_a_readout_is_chosen_for_own_points(own, tmp_path):
 def test_folds_are_runs_of_their_own(own, tmp_path):
     fit = [*POINTS, *own, "--regressor", "ridge", "--folds", 2]
     run = ["--model_path", "runs", "--model_name", "own"]
-    done = run_inside("eval_animal.py", *fit, *run, cwd=tmp_path)
-    assert done.status == 0, done.err
+    succeed("eval_animal.py", *fit, *run, cwd=tmp_path)
     summary = json.loads((tmp_path / "runs/own/result.json").read_text())
     errors = [
         json.loads((tmp_path / f"runs/own/fold_{fold}/result.json").read_text())["scores"]["Test"]
@@ -181,8 +163,8 @@ def test_folds_are_runs_of_their_own(own, tmp_path):
     assert summary["scores"]["Test"]["error_px"] == pytest.approx(
         (errors[0]["error_px"] + errors[1]["error_px"]) / 2
     )
-    drawn = run_inside("vis_animal.py", *fit, "--vis_keypoints", cwd=tmp_path)
-    assert drawn.status == 2 and "--folds: give --fold N, too" in drawn.err
+    drawn = refused("vis_animal.py", *fit, "--vis_keypoints", cwd=tmp_path)
+    assert "--folds: give --fold N, too" in drawn
 
 
 @pytest.mark.parametrize(
@@ -190,5 +172,5 @@ def test_folds_are_runs_of_their_own(own, tmp_path):
     [("eval_animal.py", ["--model_path", "r", "--model_name", "x"]), ("vis_animal.py", [])],
 )
 def test_benchmarks_refuse_the_flags_of_own_annotations(tmp_path, script, more):
-    done = run_inside(script, "--fit", "pad", "--random_network", *more, cwd=tmp_path)
-    assert done.status == 2 and "error: --fit: only of --dataset Keypoints" in done.err
+    done = refused(script, "--fit", "pad", "--random_network", *more, cwd=tmp_path)
+    assert "error: --fit: only of --dataset Keypoints" in done

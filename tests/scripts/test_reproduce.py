@@ -17,7 +17,7 @@ from engine.reproduction.experiments import EXPERIMENTS
 from engine.run.settings import plain_options
 from tests.engine.reproduction.records import finish
 from tests.recipes import ROOT
-from tests.scripts.running import run_inside
+from tests.scripts.running import refused, run_inside
 from utils.checkpoint import save_checkpoint
 
 SMOKE = ["--random_network", "--models", "resnet18", "--data", "data", "--scale", "0.01"]
@@ -191,10 +191,9 @@ def test_other_options_are_refused_unless_they_may_overwrite(runs, tmp_path):
     succeed(tmp_path, *arguments)
     arguments[arguments.index("0.01")] = "0.02"
     for extra in ([], ["--dry_run"]):
-        done = start(tmp_path, *arguments, *extra)
-        assert done.status == 2 and len(done.err.strip().splitlines()) == 1
-        assert "out/MAFLAligned-resnet18-hypercolumn4 and 3 more" in done.err
-        assert "--epochs 2, wanted 4" in done.err
+        said = refused("reproduce.py", *arguments, *extra, cwd=tmp_path)
+        assert "out/MAFLAligned-resnet18-hypercolumn4 and 3 more" in said
+        assert "--epochs 2, wanted 4" in said
     assert len(runs.started) == 4
     succeed(tmp_path, *arguments, "--overwrite")
     assert [a.overwrite for a in runs.started[4:]] == [True] * 4
@@ -274,9 +273,7 @@ GIVEN = ["--models", "resnet18", "--checkpoint", "resnet18=x.pth"]
     ],
 )
 def test_mistakes_get_one_line_before_anything_is_written(runs, tmp_path, arguments, complaint):
-    done = start(tmp_path, *arguments)
-    assert done.status == 2 and complaint in done.err
-    assert len(done.err.strip().splitlines()) == 1
+    assert complaint in refused("reproduce.py", *arguments, cwd=tmp_path)
     assert not runs.started and {p.name for p in tmp_path.iterdir()} == {"data"}
 
 
@@ -348,9 +345,8 @@ def test_matching_is_run_once_for_both_kinds_of_pairs(runs, tmp_path):
     out = "\n".join(succeed(tmp_path, "matching", *OWN))
     assert out.count("finished before") == 7 and len(runs.started) == 9
     # Pre-trainings are held against what is wanted, too.
-    other = start(tmp_path, "matching", *OWN, "--scale", "0.6")
-    assert other.status == 2 and "pretraining-moco-resnet18 and 7 more" in other.err
-    assert "--epochs 10, wanted 5" in other.err
+    other = refused("reproduce.py", "matching", *OWN, "--scale", "0.6", cwd=tmp_path)
+    assert "pretraining-moco-resnet18 and 7 more" in other and "--epochs 10, wanted 5" in other
 
 
 def test_steps_are_checkpoints_of_one_pretraining_each(runs, tmp_path):

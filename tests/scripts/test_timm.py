@@ -9,7 +9,7 @@ import torch
 from data_loader.data_loaders_face import MAFLAligned
 from engine.features.encoder_loading import use_colours
 from models.encoders import build_random_encoder
-from tests.scripts.running import FRAME, run_inside
+from tests.scripts.running import FRAME, refused, run_inside, succeed
 from utils.checkpoint import load_checkpoint
 
 timm = pytest.importorskip("timm", reason="timm isn't installed")
@@ -23,15 +23,14 @@ FIT = ["--batch_size", "4", "--adam", "--epochs", "1", "--model_path", "runs"]
 def trained(faces, tmp_path_factory):
     """Two epochs of dense contrast; the first one's checkpoint is kept."""
     cwd = tmp_path_factory.mktemp("timm")
-    done = train(faces, cwd, "--save_freq", 1, "--model_name", "whole")
-    assert done.status == 0, done.err
+    train(faces, cwd, "--save_freq", 1, "--model_name", "whole")
     return cwd
 
 
-def train(faces, cwd, *arguments):
+def train(faces, cwd, *arguments, start=succeed):
     given = [*CONVNET, "--batch_size", "8", "--places", "16", "--epochs", "2", "--amp", "off"]
     given += ["--data_folder", faces, "--model_path", "runs"]
-    return run_inside("train_dense.py", *given, *arguments, cwd=cwd)
+    return start("train_dense.py", *given, *arguments, cwd=cwd)
 
 
 def weights(cwd, name):
@@ -40,8 +39,7 @@ def weights(cwd, name):
 
 def test_train_dense_resumes_in_the_same_bits(faces, trained):
     resume = ("--resume", "runs/whole/ckpt_epoch_1.pth", "--model_name", "resumed")
-    done = train(faces, trained, *resume)
-    assert done.status == 0, done.err
+    train(faces, trained, *resume)
     whole, resumed = weights(trained, "whole"), weights(trained, "resumed")
     assert all(torch.equal(value, resumed[key]) for key, value in whole.items())
     first = build_random_encoder("timm:test_resnet", 64, 0).state_dict()
@@ -56,8 +54,7 @@ def test_train_dense_starts_from_a_file(faces, trained):
     network = timm.create_model("test_resnet")
     torch.save(network.state_dict(), trained / "theirs.pth")
     still = ("--learning_rate", 0, "--weight_decay", 0, "--epochs", 1)
-    done = train(faces, trained, "--init", "theirs.pth", *still, "--model_name", "init")
-    assert done.status == 0, done.err
+    train(faces, trained, "--init", "theirs.pth", *still, "--model_name", "init")
     found = weights(trained, "init")
     for key, value in network.named_parameters():
         if not key.startswith("fc."):
@@ -67,8 +64,7 @@ def test_train_dense_starts_from_a_file(faces, trained):
 def test_eval_face_takes_what_train_dense_made(faces, trained):
     encoder = ("--trained_model_path", "runs/whole/current.pth", "--model_name", "eyes")
     given = [*CONVNET, "--layer", "4", "--use_hypercol", *FIT, "--data_folder", faces]
-    done = run_inside("eval_face.py", *given, *encoder, cwd=trained)
-    assert done.status == 0, done.err
+    succeed("eval_face.py", *given, *encoder, cwd=trained)
     assert (
         0
         < json.loads((trained / "runs/eyes/result.json").read_text())["last"]["Test"][
@@ -79,11 +75,9 @@ def test_eval_face_takes_what_train_dense_made(faces, trained):
 
 def test_a_transformer_is_evaluated_matched_and_drawn(faces, tmp_path):
     common = [*VIT, "--random_network", "--data_folder", faces]
-    done = run_inside("eval_face.py", *common, *FIT, "--model_name", "eyes", cwd=tmp_path)
-    assert done.status == 0, done.err
+    done = succeed("eval_face.py", *common, *FIT, "--model_name", "eyes", cwd=tmp_path)
     assert "64 px; timm:test_vit (untrained)" in done.out
-    done = run_inside("eval_matching.py", *common, "--pairs", "4", cwd=tmp_path)
-    assert done.status == 0, done.err
+    done = succeed("eval_matching.py", *common, "--pairs", "4", cwd=tmp_path)
     regressor = ("--vis_keypoints", "--vis_PCA", "--ckpt_path", "runs/eyes/current.pth")
     done = run_inside("vis_face.py", *common, *regressor, "--batch_size", "4", cwd=tmp_path)
     assert done.status == 0 and "another encoder" not in done.out, done.err
@@ -92,20 +86,17 @@ def test_a_transformer_is_evaluated_matched_and_drawn(faces, tmp_path):
 def test_a_projection_of_its_hypercolumn_is_trained_and_used(faces, trained):
     init = ("--init", "runs/whole/current.pth")
     freeze = ("--freeze", *init, "--dimensions", 8, "--epochs", 1)
-    done = train(faces, trained, *freeze, "--model_name", "projection")
-    assert done.status == 0, done.err
+    train(faces, trained, *freeze, "--model_name", "projection")
     frozen, given = weights(trained, "projection"), weights(trained, "whole")
     assert all(torch.equal(value, frozen[key]) for key, value in given.items())
     used = ("--trained_model_path", init[1], "--projection", "runs/projection/current.pth")
     common = [*CONVNET, "--layer", "4", "--use_hypercol", *used, "--data_folder", faces]
     ridge = ("--regressor", "ridge", "--model_name", "projected")
-    done = run_inside("eval_face.py", *common, *FIT, *ridge, cwd=trained)
-    assert done.status == 0, done.err
+    done = succeed("eval_face.py", *common, *FIT, *ridge, cwd=trained)
     assert "projects the hypercolumn to 8 channels" in done.out
     readout = load_checkpoint(trained / "runs/projected/current.pth", ("ridge",))["ridge"]
     assert readout["weight"].shape[1] == 8
-    done = run_inside("eval_matching.py", *common, "--pairs", "4", cwd=trained)
-    assert done.status == 0, done.err
+    succeed("eval_matching.py", *common, "--pairs", "4", cwd=trained)
 
 
 @pytest.mark.parametrize("name", ["test_resnet", "test_vit"])
@@ -113,23 +104,20 @@ def test_it_is_fine_tuned_and_drawn_with_the_same_score(faces, tmp_path, name):
     model = [*FRAME, "--model", f"timm:{name}", "--data_folder", faces, "--regressor", "finetune"]
     steps = ("--finetune_steps", "2", "--finetune_batch", "4", "--model_name", "tuned")
     tune = ("--random_network", "--batch_size", "4", "--model_path", "runs", *steps)
-    done = run_inside("eval_face.py", *model, *tune, cwd=tmp_path)
-    assert done.status == 0, done.err
+    done = succeed("eval_face.py", *model, *tune, cwd=tmp_path)
     tuned = weights(tmp_path, "tuned")
     first = build_random_encoder(f"timm:{name}", 64, 0).state_dict()
     assert tuned.keys() == first.keys()
     assert any(not torch.equal(value, tuned[key]) for key, value in first.items())
     result = json.loads((tmp_path / "runs/tuned/result.json").read_text())
     path = ("--ckpt_path", f"runs/tuned/timm_{name}.pth", "--vis_keypoints")
-    done = run_inside("vis_face.py", *model, *path, cwd=tmp_path)
-    assert done.status == 0, done.err
+    done = succeed("vis_face.py", *model, *path, cwd=tmp_path)
     assert f"error {result['last']['Test']['InterOcularError']:.2f} %" in done.out
 
 
 def test_recompute_says_that_it_is_not_for_these_networks(faces, tmp_path):
-    done = train(faces, tmp_path, "--model_name", "a", "--recompute")
-    assert done.status == 2 and len(done.err.splitlines()) == 1, done.err
-    assert "--recompute: a network of timm can't; only the ResNets here can" in done.err
+    done = train(faces, tmp_path, "--model_name", "a", "--recompute", start=refused)
+    assert "--recompute: a network of timm can't; only the ResNets here can" in done
     assert not (tmp_path / "runs").exists()
 
 
@@ -166,14 +154,12 @@ def test_mistakes_are_one_line(faces, tmp_path, options, said):
     torch.save({"unrelated.weight": torch.zeros(1)}, tmp_path / "bad.pth")
     (tmp_path / "bad.safetensors").write_bytes(b"no header")
     given = [*FRAME, "--data_folder", faces, "--layer", "3", *options]
-    done = run_inside("eval_matching.py", *given, cwd=tmp_path)
-    assert done.status == 2 and said in done.err and len(done.err.splitlines()) == 1, done.err
+    assert said in refused("eval_matching.py", *given, cwd=tmp_path)
 
 
 def test_timm_that_is_not_installed_is_one_line(faces, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "timm", None)
-    done = train(faces, tmp_path, "--model_name", "a")
-    assert done.status == 2 and "pip install -e .[timm]" in done.err, done.err
-    assert len(done.err.splitlines()) == 1 and not (tmp_path / "runs").exists()
-    done = train(faces, tmp_path, "--model_name", "a", "--model", "hourglass")
-    assert done.status == 2 and "resnet152, timm:NAME; got 'hourglass'" in done.err
+    assert "pip install -e .[timm]" in train(faces, tmp_path, "--model_name", "a", start=refused)
+    assert not (tmp_path / "runs").exists()
+    done = train(faces, tmp_path, "--model_name", "a", "--model", "hourglass", start=refused)
+    assert "resnet152, timm:NAME; got 'hourglass'" in done

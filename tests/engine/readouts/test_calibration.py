@@ -14,7 +14,7 @@ from datasets.synthetic import generate
 from engine.readouts import calibration
 from models.landmarks import Landmarks
 from tests.data_loader.own_tables import write_dots
-from tests.scripts.running import run_inside
+from tests.scripts.running import succeed
 from utils.checkpoint import load_checkpoint, save_checkpoint
 from utils.log import RunLog
 
@@ -48,11 +48,9 @@ def test_what_is_promised_on_drawn_faces_happens(tmp_path_factory, regressor):
     own += ["--regressor", regressor, "--epochs", 15, "--adam", "--learning_rate", 0.01]
     own += ["--finetune_steps", 60, "--calibrate_at", DISTANCE]
     run = ["--model_path", "runs", "--model_name", "a"]
-    done = run_inside("eval_animal.py", *FIT, *own, *run, cwd=cwd)
-    assert done.status == 0, done.err
+    done = succeed("eval_animal.py", *FIT, *own, *run, cwd=cwd)
     flags = ["--ckpt_path", "runs/a/current.pth", "--images", root / "Img/img_align_celeba_hq"]
-    done = run_inside("predict.py", *flags, "--out", "a.csv", "--num_workers", 0, cwd=cwd)
-    assert done.status == 0, done.err
+    done = succeed("predict.py", *flags, "--out", "a.csv", "--num_workers", 0, cwd=cwd)
     told, hits = reliability(cwd / "a.csv", root / "test.csv")
     print(done.out, told.mean(), hits.mean())
     # Points of an image aren't independent: as if there were as many draws as images.
