@@ -4,15 +4,15 @@ Letters: N instances, A points.
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from functools import partial
+from functools import cache, partial
 from itertools import takewhile
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from data_loader.readers.annotation_files import read_lines, replace_backslashes
+from data_loader.readers.annotation_files import Find, read_lines, replace_backslashes
 from data_loader.readers.coco_keypoints import parse_coco
 from data_loader.readers.image_names import find_images
 from data_loader.readers.images import oriented_size
@@ -33,6 +33,7 @@ from utils.files import check_is_file
 from utils.log import progress
 
 HDF5 = b"\x89HDF"  # begins DeepLabCut's .h5 and SLEAP's .slp
+Below = dict[str, list[tuple[str, str]]]
 MOST_NOTICES = 10  # of several files
 TOLERANCE = 0.01  # of an image's longer side: a click may miss the edge
 MOST_FOLDERS = 2048  # a path of more is longer than systems take
@@ -67,7 +68,9 @@ def read_keypoints(
         InputError: if a file is of no known format, doesn't fit it, its images or the others.
     """
     paths = [given] if isinstance(given, Path) else list(dict.fromkeys(given))
-    parsed = [_parse(one, folder, y_up, y_down, category) for one in paths]
+    below = cache(partial(_by_name, folder))  # a folder of tables looks through the images once
+    finds = [partial(locate, one, folder, below=below) for one in paths]
+    parsed = [_parse(*one, y_up, y_down, category) for one in zip(paths, finds, strict=True)]
     files = [one for one, table in zip(paths, parsed, strict=True) for _ in table.images]  # (N,)
     path, said = named(paths), _joined(paths, parsed, folder)
     sizes, turned = read_sizes(folder, said.images)  # (N, 2), (N,)
@@ -94,14 +97,12 @@ def read_scales(paths: Sequence[Path], folder: Path) -> dict[object, float]:
     known = dict[object, float]()
     for path in paths:
         with suppress(InputError):
-            scales = _parse(path, folder, False, False, None).scales
+            scales = _parse(path, partial(locate, path, folder), False, False, None).scales
             known |= {file_key(folder / name): scale for name, scale in scales.items()}
     return known
 
 
-def _parse(
-    path: Path, folder: Path, y_up: bool, y_down: bool, category: str | None
-) -> KeypointTable:
+def _parse(path: Path, find: Find, y_up: bool, y_down: bool, category: str | None) -> KeypointTable:
     """Read a file by the format that its content tells."""
     check_is_file(path)
     with path.open("rb") as file:
@@ -110,7 +111,7 @@ def _parse(
         raise InputError(
             f"{path}: an HDF5 file; give DeepLabCut's CSV beside it, or convert SLEAP's"
         )
-    notices, blank, find = list[str](), " \r\n", partial(locate, path, folder)
+    notices, blank = list[str](), " \r\n"
     try:
         lines = read_lines(path, blank)  # tabs may part empty cells
     except InputError:
@@ -142,13 +143,15 @@ def _joined(paths: Sequence[Path], tables: Sequence[KeypointTable], folder: Path
     first = tables[0]
     if len(tables) == 1:
         return first
-    points, ids, notices = [], list[str](), list[str]()
+    points, ids, said = [], list[str](), dict[str, list[Path]]()
     for path, table in zip(paths, tables, strict=True):
         check_same_names(path, table.names, paths[0], first.names)
         points.append(table.points[:, [table.names.index(name) for name in first.names]])
         taken = set(ids)  # of other instances, where they are numbers, as COCO's
         ids += [f"{path}: {own}" if own in taken else own for own in table.ids]
-        notices += table.notices
+        for line in table.notices:
+            said.setdefault(line.removeprefix(f"{path}: "), []).append(path)
+    notices = [f"{named(files)}: {line}" for line, files in said.items()]
     if (more := len(notices) - MOST_NOTICES) > 0:
         notices[MOST_NOTICES:] = [f"{named(paths)}: {more:,} more lines like these"]
     images = [name for table in tables for name in table.images]
@@ -249,7 +252,11 @@ def _check_inside(files: Sequence[Path], table: KeypointTable) -> None:
 
 
 def locate(
-    path: Path, folder: Path, images: list[str], guess: bool = False
+    path: Path,
+    folder: Path,
+    images: list[str],
+    guess: bool = False,
+    below: Callable[[], Below] | None = None,
 ) -> tuple[list[str], list[str]]:
     """Find named images below the data folder.
 
@@ -261,6 +268,7 @@ def locate(
         folder: the data folder.
         images: N names.
         guess: an absent image is the file that `_fitting` finds, if it is one.
+        below: in place of `_by_name` of the folder.
 
     Returns:
         N names relative to the folder, one for each file, and lines for the log.
@@ -286,7 +294,7 @@ def locate(
                 first = f"{shown(names[0])} is {shown(found[0])}"
                 images = one_name_each(folder, [moved[name] for name in images])
                 return images, [f"{path}: below {folder}, {first}"]
-    fits = _fitting(folder, absent)
+    fits = _fitting(_by_name(folder) if below is None else below(), absent)
     absent = [name for name in absent if not guess or len(fits[name]) != 1]
     if not absent:
         images = one_name_each(folder, [fits.get(name, [name])[0] for name in images])
@@ -302,19 +310,27 @@ def locate(
     raise InputError(message)
 
 
-def _fitting(folder: Path, names: Sequence[str]) -> dict[str, list[str]]:
-    """Return for each name the images' files below a folder that it may mean.
+def _by_name(folder: Path) -> Below:
+    """Return the images below a folder by their names, also without suffix, in lower case.
+
+    Each has its path so, too, and as it is.
+    """
+    below: Below = {}
+    for file in find_images(folder)[0]:
+        for whole in (file.lower(), os.path.splitext(file.lower())[0]):
+            below.setdefault(os.path.basename(whole), []).append((f"/{whole}", file))
+    return below
+
+
+def _fitting(below: Below, names: Sequence[str]) -> dict[str, list[str]]:
+    """Return for each name the files, of those that `_by_name` found, that it may mean.
 
     They have it in other case, with more folders before it or fewer, or with a suffix.
     """
-    near: dict[str, list[tuple[str, str]]] = {os.path.basename(n).lower(): [] for n in names}
-    for file in find_images(folder)[0]:
-        for whole in (file.lower(), os.path.splitext(file.lower())[0]):
-            near.get(os.path.basename(whole), []).append((f"/{whole}", file))
     found = {}
     for name in names:
         path = f"/{name.lower()}"
-        same = near[os.path.basename(path)]
+        same = below.get(os.path.basename(path), [])
         found[name] = [file for whole, file in same if whole.endswith(path) or path.endswith(whole)]
     return found
 

@@ -171,12 +171,16 @@ def test_many_files_say_little(tmp_path):
     own.write_images(tmp_path, [f"{number}.png" for number in range(15)])
     files = [tmp_path / f"{number}.csv" for number in range(15)]
     for number, file in enumerate(files):
-        write_text(file, "image,a_x,a_y,sex", f"{number}.png,1,2,f")
+        write_text(file, f"image,a_x,a_y,sex,{number}", f"{number}.png,1,2,f,")
     notices = read_keypoints(files, tmp_path).notices
-    assert notices[9:] == [
-        f"{files[9]}: columns not used: sex",
-        f"{files[0]} and 14 more: 5 more lines like these",
-    ]
+    said = f"{files[0]} and 14 more: 5 more lines like these"
+    assert notices[9:] == [f"{files[9]}: columns not used: sex, 9", said]
+    for file in files:  # of the image that it is named after
+        write_text(file, "X,Y", "1,2")
+    notices = read_keypoints(files, tmp_path).notices
+    assert notices[0].startswith(f"{files[0]}: below {tmp_path}, 0 is 0.png")
+    said = f"{files[0]} and 14 more: ImageJ's X and Y are taken as pixels, not as units of a scale"
+    assert notices[1] == said and len(notices) == 11
 
 
 # ---- bad files ----
