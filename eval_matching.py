@@ -46,7 +46,7 @@ SHEET_PAIRS = 12
 
 def build_parser() -> ArgumentParser:
     """Return the parser of all options."""
-    parser = ArgumentParser(__doc__)
+    parser = ArgumentParser(__doc__, open_folder="out")
     add_face_arguments(parser)
     add_loader_arguments(parser, batch_size=32, num_workers=32)
     add_encoder_arguments(parser, layer=4)

@@ -32,6 +32,7 @@ from data_loader.unannotated import (
 from engine.pages.page import add_page_argument, check_page, write_page
 from engine.prediction.export import export
 from engine.prediction.pictures import (
+    check_video,
     draw_least_certain,
     draw_video,
     not_annotated,
@@ -42,9 +43,9 @@ from engine.prediction.predictor import Frame, PredictionSettings, Trained, load
 from engine.prediction.run import BESIDE, SUFFIX, PredictionRun
 from engine.prediction.windows import add_window_arguments, box_notices, place_window, window_side
 from engine.readouts.kinds import add_readout_argument
-from engine.run.settings import add_shared_arguments, check_paths, choose_device, describe_device
+from engine.run.settings import add_shared_arguments, choose_device, describe_device
 from models.encoders import add_projection_argument, add_weights_arguments
-from utils.arguments import ArgumentParser, as_list, positive_int
+from utils.arguments import ArgumentParser, as_list, check_paths, positive_int
 from utils.errors import InputError
 from utils.files import check_output
 from utils.log import RunLog, Stopwatch
@@ -105,13 +106,24 @@ def build_parser() -> ArgumentParser:
     return parser
 
 
+def check_places(
+    settings: PredictionSettings, trained: Trained, source: ImageSource | None
+) -> None:
+    """Raise an `InputError` if an output is an image, or what the readout was trained with."""
+    every = trained._asdict().items()
+    noted = [(name, str(value)) for name, given in every for value in as_list(given)]
+    used = [(name, path) for name, path in noted if os.path.isfile(path)]
+    if source is not None:
+        used += [("out", f"{settings.out}{ending}") for ending in (SUFFIX, *BESIDE)]
+    if isinstance(source, ImageFiles):
+        folders = {source.path(place).parent for place in range(source.count or 0)}
+        used += [("images", str(folder)) for folder in folders if os.path.isdir(folder)]
+    check_paths([*vars(settings.options).items(), *used])
+
+
 def check_extras(settings: PredictionSettings, source: ImageSource, frame: Frame) -> None:
     """Raise an `InputError` if something can't be made beside the results, before the work."""
     is_video = isinstance(source, VideoFrames)
-    beside = [("out", f"{settings.out}{ending}") for ending in (SUFFIX, *BESIDE)]
-    files = [] if isinstance(source, VideoFrames) else map(source.path, range(source.count or 0))
-    folders = [("images", name) for name in {file.parent for file in files} if os.path.isdir(name)]
-    check_paths([*vars(settings.options).items(), *beside, *folders])
     if is_video and (settings.windows is not None or settings.suggest is not None):
         flag = "--suggest" if settings.windows is None else "--windows"
         raise InputError(f"{flag}: of image files, not of a video")
@@ -128,6 +140,8 @@ def check_extras(settings: PredictionSettings, source: ImageSource, frame: Frame
         raise InputError("--window_size: only with --windows")
     if settings.page is not None:
         check_page(settings.page, settings.overwrite)
+    if settings.out_video is not None and isinstance(source, VideoFrames):
+        check_video(settings.out_video, source)
 
 
 def make_extras(
@@ -196,14 +210,17 @@ def main() -> None:
     device = choose_device(args.device, args.gpu)
     settings = PredictionSettings.from_options(args)
     predictor, trained = load_predictor(settings, log)
+    source = None
+    if args.images is not None:
+        source = open_source(args.images, None if args.boxes is None else Path(args.boxes))
+        log.line(*source.notices, *box_notices(predictor.frame, source))
+        check_extras(settings, source, predictor.frame)
+    check_places(settings, trained, source)
     if args.export is not None:
         log.line(export(args.export, predictor, args.overwrite))
-    if args.images is None:
+    if source is None:
         log.open()
         return
-    source = open_source(args.images, None if args.boxes is None else Path(args.boxes))
-    log.line(*box_notices(predictor.frame, source))
-    check_extras(settings, source, predictor.frame)
     annotated, others = None, list[int]()
     if args.suggest is not None and isinstance(source, ImageFiles):
         annotated = annotated_before(trained)

@@ -31,6 +31,7 @@ T = TypeVar("T")
 LIST = "bad_images.txt"
 IMAGES_PER_BAD = 100  # one of so many may be bad
 PASSED = "could be read only later"
+image_side = integer(1, 10_000)  # parses --image_size
 
 
 def add_image_arguments(
@@ -46,7 +47,7 @@ def add_image_arguments(
     """
     parser.add_argument(
         "--image_size",
-        type=integer(1, 10_000),
+        type=image_side,
         default=image_size,
         metavar="PX",
         help="side of the square that an image is resized to",

@@ -10,7 +10,7 @@ from data_loader.landmark_dataset import LandmarkDataset
 from data_loader.readers.annotation_files import read_lines
 from utils.arguments import integer, positive_int
 from utils.errors import InputError
-from utils.files import write_text
+from utils.files import quoted, write_text
 from utils.process_group import is_first_rank
 
 INDEX_FILE, NAME_FILE = "datalist.txt", "namelist.txt"
@@ -53,12 +53,12 @@ def save_picks(folder: Path, picks: Picks | None) -> None:
     """Write the picks' places and names beside the checkpoints, one a line; the first rank does."""
     if picks is not None and is_first_rank():
         write_text(folder / INDEX_FILE, "".join(f"{place}\n" for place in picks.places))
-        write_text(folder / NAME_FILE, "".join(f"{name}\n" for name in picks.names))
+        write_text(folder / NAME_FILE, "".join(f"{quoted(name)}\n" for name in picks.names))
 
 
 def load_picks(folder: Path, dataset: LandmarkDataset) -> np.ndarray:
     """Return the places in the data set of the images that ``namelist.txt`` names."""
-    places = {name: place for place, name in enumerate(dataset.item_names())}
+    places = {quoted(name): place for place, name in enumerate(dataset.item_names())}
     names = read_lines(folder / NAME_FILE)
     if not names:
         raise InputError(f"{folder / NAME_FILE}: empty, expected one image a line")

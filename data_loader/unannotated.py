@@ -23,16 +23,17 @@ from data_loader.readers.annotation_files import read_lines, replace_backslashes
 from data_loader.readers.coco_keypoints import read_coco_boxes
 from data_loader.readers.image_names import find_images, resolve_listed
 from data_loader.readers.images import SUFFIXES, open_image
+from data_loader.readers.keypoint_files import outside_notice
 from data_loader.readers.videos import VIDEOS, read_frames
 from utils.errors import ImageError, InputError
-from utils.files import printable
+from utils.files import printable, quoted
 
 
 class Shown(NamedTuple):
     """One image, or a box of it.
 
     Attributes:
-        name: of the image, as predictions name it.
+        name: of the image, as predictions name it, see `quoted`.
         box: left, top, right and bottom in its pixels; None for the whole image.
         instance: which of several boxes of an image, if there are boxes.
     """
@@ -64,8 +65,13 @@ class ImageFiles:
     Args:
         folder: that the names are relative to.
         shown_images: in their order.
-        paths: of each, if its name doesn't say where it lies.
+        paths: of each, from the folder, if its name doesn't say where it lies.
+
+    Attributes:
+        notices: lines for the log.
     """
+
+    notices: Sequence[str] = ()
 
     def __init__(
         self, folder: Path, shown_images: list[Shown], paths: Sequence[str] | None = None
@@ -118,13 +124,14 @@ class VideoFrames:
     """The frames of a video, which are named after it and their number, from 0."""
 
     count: int | None = None  # not known
+    notices: Sequence[str] = ()
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
     def shown(self, index: int) -> Shown:
         """Return a frame's name."""
-        return Shown(f"{self.path.name}/{index:06d}")
+        return Shown(f"{quoted(self.path.name)}/{index:06d}")
 
     def items(self, prepare: Prepare, side: int, first: int) -> Dataset:
         """Return a data set of `InputItem` from one frame on."""
@@ -178,17 +185,22 @@ def open_source(images: Path, boxes: Path | None) -> ImageSource:
         if not images.is_dir():
             raise InputError(f"--boxes: --images must be the folder that {boxes}'s images are in")
         names, places, ids = read_coco_boxes(boxes)
-        return boxed_images(images, replace_backslashes(images, names), places, ids)
+        names = replace_backslashes(images, names)
+        source = boxed_images(images, names, places, ids)
+        source.notices = outside_notice(boxes, images, names)
+        return source
     if images.is_dir():
-        found, _ = find_images(images)
-        return ImageFiles(images, [Shown(name) for name in found])
+        found, notices = find_images(images)
+        source = ImageFiles(images, [Shown(quoted(name)) for name in found], found)
+        source.notices = notices
+        return source
     suffix = images.suffix.lower()[1:]
     if not images.is_file():
         raise InputError(f"{images}: no such folder, image, list or video")
     if suffix in VIDEOS:
         return VideoFrames(images)
     if suffix in SUFFIXES:
-        return ImageFiles(images.parent, [Shown(images.name)])
+        return ImageFiles(images.parent, [Shown(quoted(images.name))], [images.name])
     near = images.absolute().parent
     paths = resolve_listed(images, near, may_be_absent=True)
     names = [line.replace("\\", "/") for line in read_lines(images)]
@@ -199,5 +211,6 @@ def boxed_images(
     folder: Path, names: Sequence[str], boxes: np.ndarray, ids: Sequence[str]
 ) -> ImageFiles:
     """Return what boxes (N, 4) show of named images; NaN for whole ones."""
-    rows = zip(names, boxes, ids, strict=True)
-    return ImageFiles(folder, [Shown(name, box_or_none(box), number) for name, box, number in rows])
+    rows = zip(map(quoted, names), boxes, ids, strict=True)
+    shown = [Shown(name, box_or_none(box), number) for name, box, number in rows]
+    return ImageFiles(folder, shown, names)

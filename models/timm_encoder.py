@@ -148,12 +148,7 @@ def build_timm_encoder(model: str, side: int, pretrained: bool = False) -> TimmE
         InputError: if timm is absent, knows no such network or can't fetch its weights, or the
             network doesn't make maps of such inputs.
     """
-    try:
-        import timm
-    except ImportError:
-        raise InputError(f"--model {model}: timm isn't installed; {INSTALL}") from None
-    name = model.removeprefix(PREFIX)
-    check_name(timm, name)
+    timm, name = find_network(model)
     network = create_network(timm, name, side, pretrained)
     config = network.pretrained_cfg
     mean, std = ((float(r), float(g), float(b)) for r, g, b in (config["mean"], config["std"]))
@@ -163,6 +158,25 @@ def build_timm_encoder(model: str, side: int, pretrained: bool = False) -> TimmE
     except InputError as error:
         raise InputError(f"--image_size and --image_crop: {model} {error}") from None
     return TimmEncoder(maps.train(), identity, mean, std, timm.__version__)
+
+
+def find_network(model: str) -> tuple[ModuleType, str]:
+    """Return timm and what it calls a network; see `build_timm_encoder`."""
+    try:
+        import timm
+    except ImportError:
+        raise InputError(f"--model {model}: timm isn't installed; {INSTALL}") from None
+    name = model.removeprefix(PREFIX)
+    check_name(timm, name)
+    return timm, name
+
+
+def count_weights(model: str, side: int) -> int:
+    """Return how many weights a network has, without memory for them; see `build_timm_encoder`."""
+    timm, name = find_network(model)
+    with torch.device("meta"):
+        network = create_network(timm, name, side, pretrained=False)
+    return sum(weight.numel() for weight in network.parameters())
 
 
 def check_name(timm: ModuleType, name: str) -> None:

@@ -1,9 +1,14 @@
 """The command-line parser of the scripts."""
 
 import argparse
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterable
 from functools import cache
+from pathlib import Path
 from typing import Any, NoReturn, TypeVar
+
+from utils.errors import InputError
+from utils.files import UNFINISHED, fault
 
 Number = TypeVar("Number", int, float)
 
@@ -24,9 +29,15 @@ _changeable: dict[str, bool] = {}
 
 
 class ArgumentParser(argparse.ArgumentParser):
-    """argparse with defaults in the help, no abbreviated flags and errors of one line."""
+    """argparse with defaults in the help, no abbreviated flags and errors of one line.
 
-    def __init__(self, description: str) -> None:
+    Args:
+        description: of the script.
+        open_folder: flag of an output that is a folder, which may hold inputs and other outputs.
+    """
+
+    def __init__(self, description: str, open_folder: str = "") -> None:
+        self.open_folder = open_folder
         self._choices_of_defaults: dict[str, Callable[[argparse.Namespace], Any]] = {}
         super().__init__(
             description=description, formatter_class=_HelpFormatter, allow_abbrev=False
@@ -44,9 +55,40 @@ class ArgumentParser(argparse.ArgumentParser):
                 setattr(found, name, choose(found))
         return found, rest
 
+    def parse_args(self, *args: Any, **options: Any) -> Any:
+        """Parse as argparse does, and check the paths among the options by `check_paths`."""
+        found = super().parse_args(*args, **options)
+        check_paths(vars(found).items(), self.open_folder)
+        return found
+
     def error(self, message: str) -> NoReturn:
         """Print one line on stderr and exit with status 2."""
         self.exit(2, f"{self.prog}: error: {message} (see --help)\n")
+
+
+# Flags of what is written as a whole or appended to; and these with what is read, or drawn into.
+MADE = "out windows out_video page export log_path".split()
+ALL = [*MADE, *"images boxes ckpt_path trained_model_path projection init annotations".split()]
+ALL += "val_annotations test_annotations data_folder imagelist vis_path model_path".split()
+ALL += ["resume", "cache_folder"]
+
+
+def check_paths(flags: Iterable[tuple[str, Any]], open_folder: str = "") -> None:
+    """Raise an `InputError` if a path can't be, or an output is, or holds, another or an input.
+
+    Links are followed. Of the flags, names and values, those that are no such paths are ignored;
+    for ``open_folder`` see `ArgumentParser`.
+    """
+    chosen = [(name, path) for name, paths in flags if name in ALL for path in as_list(paths)]
+    given = [(n, f"--{n} {p}", p) for n, p in chosen if p and isinstance(p, str | Path)]
+    for name, shown, path in given:
+        if said := fault(path) or (fault(f"{path}.{UNFINISHED}") if name in MADE else ""):
+            raise InputError(f"{shown}: {said}")
+    told = [(name, shown, f"{os.path.realpath(path)}{os.sep}") for name, shown, path in given]
+    for name, shown, place in told:
+        for _, other, inside in told if name in MADE and name != open_folder else ():
+            if inside.startswith(place) and other != shown:
+                raise InputError(f"{shown}: is or holds {other}; give another path")
 
 
 @cache

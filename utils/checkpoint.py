@@ -69,8 +69,10 @@ def load_checkpoint(path: str | Path, keys: tuple[str, ...]) -> dict:
         _check_storages(content, Path(path).stat().st_size)
     except Exception as error:  # torch.load raises whatever the damage leads to
         # Of code, torch writes a page, in which stands what the checkpoint would call.
+        # Before, it advises to load the file without that guard.
         called = re.search(r"GLOBAL ([\w.]+)", str(error))
-        said = f"it would call {called[1]}" if called else reason(error)
+        fault = re.search(r"WeightsUnpickler error:\s*(.*)", str(error))
+        said = f"it would call {called[1]}" if called else reason(fault[1] if fault else error)
         raise InputError(f"{path}: not a readable checkpoint ({said})") from None
     check_entries(path, content, keys)
     return content

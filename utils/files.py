@@ -2,15 +2,20 @@
 
 import json
 import os
+import re
 import secrets
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
+from urllib.parse import quote, unquote
 
 from utils.errors import InputError
 
 UNFINISHED = ".unfinished"  # ends the names of files that haven't taken their place
+BEGIN = 40  # characters of a file's name that are in that of its unfinished one
+# Of a name, what a line of text, or a cell of it, can't hold; and bytes that aren't UTF-8.
+UNWRITABLE = re.compile("[\0-\x1f\x7f-\x9f\u2028\u2029\udc80-\udcff]|^\\s|\\s$")
 
 
 def fsync(file: BinaryIO) -> None:
@@ -38,7 +43,7 @@ def write_atomically(
         before: is called when all is written, just before the file takes its place.
     """
     # Not by tempfile, whose files are their owner's alone.
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}{UNFINISHED}")
+    temporary = path.with_name(f".{path.name[:BEGIN]}.{secrets.token_hex(4)}{UNFINISHED}")
     try:
         with temporary.open("xb") as file:
             write(file)
@@ -112,10 +117,21 @@ def check_is_file(
     """
     if not os.path.isfile(path):
         there = os.path.lexists(path)
-        raise kind(f"{path}: {'not a file' if there else absent}")
+        raise kind(f"{path}: {'not a file' if there else fault(path) or absent}")
 
 
-def reason(error: Exception) -> str:
+def fault(path: str | Path) -> str:
+    """Return why the system won't look for a path, such as a locked folder; nothing if it does."""
+    try:
+        os.stat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return ""
+    except (OSError, ValueError) as error:
+        return getattr(error, "strerror", None) or reason(error)
+    return ""
+
+
+def reason(error: Exception | str) -> str:
     """Return what a library's exception says, in one line of at most 200 characters."""
     words = " ".join(str(error).split())
     return words[:200] if words.isprintable() and words else type(error).__name__
@@ -129,4 +145,21 @@ def excerpt(text: str | Path) -> str:
 def printable(text: str | Path) -> str:
     """Return a text, such as a file name, with tabs, line ends and non-Unicode escaped."""
     text = str(text)
-    return text if text.isprintable() else text.encode("unicode_escape").decode()
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def quoted(name: str) -> str:
+    """Return a file's name as results and lists hold it; `unquoted` undoes it.
+
+    What a line can't hold is written as in a URL: a line's end as %0A, a byte that isn't UTF-8 as
+    %E9, whatever the locale.
+    """
+    name = name.encode("utf-8", "surrogateescape").decode("utf-8", "surrogateescape")
+    return UNWRITABLE.sub(lambda found: quote(found[0], errors="surrogateescape"), name)
+
+
+def unquoted(text: str) -> str:
+    """Return the name of which `quoted` made a text."""
+    return unquote(text, errors="surrogateescape")

@@ -11,7 +11,7 @@ from typing import IO
 from tensorboard_logger import Logger as TensorBoardLogger
 from tqdm import tqdm
 
-from utils.files import writing
+from utils.files import printable, writing
 from utils.process_group import is_first_rank
 
 
@@ -59,20 +59,22 @@ class RunLog:
         if log_path is not None:
             with writing(log_path):
                 log_path.parent.mkdir(parents=True, exist_ok=True)
-                self.file = log_path.open("a", buffering=1)
+                self.file = log_path.open(
+                    "a", buffering=1, encoding="utf-8", errors="backslashreplace"
+                )
         if scalar_path is not None:
             with writing(scalar_path):
                 self.scalars = scalar_path, _Events(str(scalar_path))
         self.line(*([] if heading is None else [heading]), *kept)
 
     def line(self, *texts: str) -> None:
-        """Print lines of text."""
+        """Print lines of text, as `printable` makes them."""
         if self.kept is not None:
             self.kept += texts
             return
         if not is_first_rank():
             return
-        for text in texts:
+        for text in map(printable, texts):
             with writing("standard output"):
                 tqdm.write(text, file=sys.stdout)
                 sys.stdout.flush()

@@ -119,7 +119,7 @@ def is_first_to_report(message: str) -> bool:
         return True
 
 
-def is_connection_lost(error: RuntimeError) -> bool:
+def is_connection_lost(error: Exception) -> bool:
     """Return whether a collective failed because another rank ended or can't be reached."""
     # Gloo, up to PyTorch 2.15, raises a plain RuntimeError: only its text tells.
     lost = (

@@ -17,7 +17,7 @@ import numpy as np
 
 from data_loader.readers.images import SUFFIXES
 from utils.errors import InputError
-from utils.files import check_is_file
+from utils.files import check_is_file, unquoted
 
 LAYOUT = "no such file; the benchmark's layout has one there"
 # What no editor leaves in a text, and a terminal may obey.
@@ -53,8 +53,6 @@ def iterate_lines(
             f"{path}: not a text file in UTF-8, nor in UTF-16 with a byte-order mark (byte "
             f"{error.start} doesn't fit); save it as UTF-8"
         ) from None
-    except OSError as error:
-        raise InputError(f"{path}: {error.strerror}") from None
     if found := CONTROL.search(text):
         guess = "; if it is UTF-16 or UTF-32, save it as UTF-8" if found[0] == "\0" else ""
         raise InputError(f"{path}: not a text file, it holds control characters{guess}")
@@ -196,11 +194,16 @@ def check_points(
 
 
 def replace_backslashes(folder: Path, filenames: list[str]) -> list[str]:
-    """Return listed names with Windows' separators replaced, but for files that have such names."""
-    return [
-        name.replace("\\", "/") if "\\" in name and not os.path.isfile(folder / name) else name
-        for name in filenames
-    ]
+    """Return listed names with Windows' separators replaced, but for files that have such names.
+
+    Names that `quoted` made are those of the files again.
+    """
+    return [_on_disk(folder, name) if "\\" in name or "%" in name else name for name in filenames]
+
+
+def _on_disk(folder: Path, name: str) -> str:
+    forms = name, name.replace("\\", "/"), unquoted(name)
+    return next((form for form in forms if os.path.isfile(folder / form)), forms[1])
 
 
 def check_images(folder: Path, filenames: list[str], source: Path) -> None:

@@ -5,6 +5,7 @@ Letters: N instances, A points.
 
 import json
 import math
+import re
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from data_loader.readers.keypoint_table import NO_BOX, KeypointTable, check_name
 from utils.errors import InputError
 from utils.files import check_is_file, reason
 
+HALF = re.compile(r"\\u[dD][89a-fA-F]")  # of a character, which the other half should follow
 Entry = dict[str, Any]
 Entries = dict[int | str, Entry]  # by their ids
 
@@ -111,6 +113,8 @@ def _read(path: Path, text: str) -> tuple[Entries, Entries, dict[str, list]]:
     """Return the images, which have names, the annotations of these, and the whole content."""
     try:
         content = json.loads(text)
+        if HALF.search(text):
+            json.dumps(content, ensure_ascii=False).encode()
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: not a JSON file ({reason(error)})") from None
     parts = ("images", "annotations", "categories")

@@ -14,6 +14,7 @@ from pathlib import Path
 from data_loader.readers.annotation_files import iterate_lines
 from data_loader.readers.images import SUFFIXES
 from utils.errors import InputError
+from utils.files import unquoted
 
 JOINED = 2**12  # names that make a block
 
@@ -46,17 +47,18 @@ class Names(Sequence[str]):
         number, place = divmod(range(self._length)[index], JOINED)  # or an IndexError
         begin, joined, ends = self._blocks[number]
         name = begin + joined[ends[place - 1] if place else 0 : ends[place]]
-        return name.decode("utf-8", "surrogateescape")
+        return os.fsdecode(name)
 
 
 def find_images(root: Path) -> tuple[Names, list[str]]:
     """Return the sorted paths of the images below a folder, and a line on other files, if any.
 
-    Links are followed, to each folder once. Folders that can't be read are passed over, and so
-    are hidden ones and macOS's.
+    Links are followed, to each folder once. Folders below it that can't be read are passed over,
+    and so are hidden ones and macOS's.
 
     Raises:
         InputError: if there is no image.
+        OSError: if the folder can't be read.
     """
     left_out, seen = Counter[str](), set[str]()
 
@@ -72,6 +74,7 @@ def find_images(root: Path) -> tuple[Names, list[str]]:
                     (path + name for name in _inside(root / path, left_out)), reverse=True
                 )
 
+    os.scandir(root).close()
     found = Names(in_order())
     if not len(found):
         raise InputError(
@@ -85,7 +88,11 @@ def find_images(root: Path) -> tuple[Names, list[str]]:
 
 def _inside(folder: Path, left_out: Counter[str]) -> Iterator[str]:
     """Yield a folder's images, and subfolders with a separator at their end; count the rest."""
-    _, subfolders, files = next(os.walk(folder), ("", [], []))
+
+    def passed_over(_: OSError) -> None:
+        left_out["folders that can't be read"] += 1
+
+    _, subfolders, files = next(os.walk(folder, onerror=passed_over), ("", [], []))
     for name in (*(name + os.sep for name in subfolders), *files):
         suffix = os.path.splitext(name)[1].lower()
         if name.startswith(".") or name == "__MACOSX" + os.sep:
@@ -115,7 +122,7 @@ def resolve_listed(imagelist: Path, root: Path, may_be_absent: bool) -> Names:
 
     def resolved() -> Iterator[str]:
         for number, line in enumerate(iterate_lines(imagelist), 1):
-            names = dict.fromkeys([line, line.replace("\\", "/")] if line else [])
+            names = dict.fromkeys([line, line.replace("\\", "/"), unquoted(line)] if line else [])
             parts = [os.path.split(name.rstrip("/")) for name in names]
             folders_in = ((is_in(place, below), name) for below, name in parts for place in places)
             tried = (os.path.join(folder, name) for folder, name in folders_in if folder)

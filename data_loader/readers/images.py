@@ -21,6 +21,7 @@ FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "PPM")
 SUFFIXES = {"jpg", "jpeg", "png", "gif", "bmp", "webp", "ppm", "pgm", "pbm"}  # theirs
 KNOWN = ", ".join(FORMATS)
 MAX_PIXELS = 2**28 // 3  # 256 MiB once decoded; from here on Pillow warns
+MAX_SIDE = 2**18  # to resize or pad a longer one takes more memory than to decode it
 ORIENTATION = 0x0112  # the tag's number
 TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -52,8 +53,9 @@ def open_image(path: Path, data: bytes | None = None, oriented: bool = False) ->
     image's edge where a benchmark's window does.
 
     Raises:
-        ImageError: if the file is absent, cut short, no image or of more than `MAX_PIXELS`, which
-            is found out before decoding; the message starts with the path and a colon.
+        ImageError: if the file is absent, cut short, no image or of more than `MAX_PIXELS`, or
+            `MAX_SIDE` along a side, which is found out before decoding; the message starts with
+            the path and a colon.
         InputError: if the machine has no memory for it.
     """
     with _opened(path, data) as image:
@@ -126,6 +128,8 @@ def _opened(path: Path, data: bytes | None = None) -> Iterator[Image.Image]:
                 pixels = image.width * image.height
                 if pixels > MAX_PIXELS:
                     raise ValueError(f"{pixels} pixels, more than {MAX_PIXELS}")
+                if max(image.size) > MAX_SIDE:
+                    raise ValueError(f"{max(image.size)} pixels along a side, more than {MAX_SIDE}")
                 yield image
     except UnidentifiedImageError:
         raise ImageError(f"{path}: not an image of an accepted format ({KNOWN})") from None

@@ -283,7 +283,7 @@ def locate(
     names = list(dict.fromkeys(images))
     absent = [name for name in names if not os.path.isfile(folder / name)]
     if not absent:
-        return one_name_each(folder, images), []
+        return one_name_each(folder, images), outside_notice(path, folder, names)
     if len(absent) == len(names):
         parts = [PurePosixPath(name).parts for name in names]
         for taken, added in _shifts(folder, names):
@@ -333,6 +333,15 @@ def _fitting(below: Below, names: Sequence[str]) -> dict[str, list[str]]:
         same = below.get(os.path.basename(path), [])
         found[name] = [file for whole, file in same if whole.endswith(path) or path.endswith(whole)]
     return found
+
+
+def outside_notice(path: Path, folder: Path, names: Sequence[str]) -> list[str]:
+    """Return a line if an annotation file names images outside the data folder."""
+    own = os.path.join(os.path.abspath(folder), "")
+    outside = [n for n in names if not os.path.abspath(os.path.join(own, n)).startswith(own)]
+    if not outside:
+        return []
+    return [f"{path}: names {len(outside):,} images outside {folder}: {shown_list(outside)}"]
 
 
 def file_key(path: Path) -> object:

@@ -15,7 +15,7 @@ import numpy as np
 
 from data_loader.framing import Box
 from utils.errors import InputError
-from utils.files import printable, write_file
+from utils.files import write_file
 
 SCORER = "contrastlandmark"  # who labelled, in DeepLabCut's tables
 # By the ending of the file's name; of those that fit, the longest one counts.
@@ -33,7 +33,7 @@ class Prediction(NamedTuple):
     """The points found in an image, or in one instance that it shows; or that it can't be read.
 
     Attributes:
-        image: its name.
+        image: its name, as `quoted` makes it.
         size: its width and height.
         points: (A, 2), x before y, in its pixels, y downwards; NaN where there is none.
         confidence: (A,) in [0, 1].
@@ -150,7 +150,7 @@ def _tps_lines(predictions: Iterable[Prediction]) -> Iterator[str]:
         yield f"LM={len(prediction.points)}"
         for x, y in prediction.points:
             yield "-1 -1" if np.isnan(x) else f"{x:.3f} {prediction.size[1] - y:.3f}"
-        yield f"IMAGE={printable(prediction.image)}"
+        yield f"IMAGE={prediction.image}"
         yield f"ID={number}"
         if prediction.scale is not None:
             yield f"SCALE={prediction.scale}"

@@ -55,10 +55,7 @@ def holds_shards(data_folder: str) -> bool:
     """
     if not os.path.isdir(data_folder):
         return data_folder.endswith((".tar", ".json"))
-    try:
-        entries = [e for e in Path(data_folder).iterdir() if not e.name.startswith(".")]
-    except OSError as error:
-        raise InputError(f"{data_folder}: {error.strerror}") from None
+    entries = [e for e in Path(data_folder).iterdir() if not e.name.startswith(".")]
     return any(e.suffix == ".tar" for e in entries) and not any(e.is_dir() for e in entries)
 
 

@@ -1,5 +1,6 @@
 """The frozen encoder of an evaluation, from a checkpoint or initialised at random."""
 
+import os
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,10 +14,10 @@ from engine.features.timm_weights import match_timm_state
 from engine.run.settings import Settings
 from models.encoders import LAST_MAP, Encoder, build_random_encoder, choose_levels, freeze
 from models.projection import STAGES, ProjectedEncoder
-from models.timm_encoder import PREFIX, TimmEncoder, timm_encoders
+from models.timm_encoder import PREFIX, TimmEncoder, count_weights, timm_encoders
 from utils.checkpoint import load_checkpoint, load_state, load_weights
 from utils.errors import InputError
-from utils.files import excerpt
+from utils.files import check_is_file, excerpt
 from utils.log import RunLog
 
 # Where checkpoints keep an encoder's weights, in the order in which they are looked for: ours and
@@ -128,6 +129,10 @@ def initialise_encoder(
 
     See `load_frozen_encoder`, and for ``pretrained`` `models.encoders.build_encoder`.
     """
+    if path is not None and name.startswith(PREFIX):
+        check_is_file(path, "no such checkpoint")
+        if (count := count_weights(name, side)) > os.path.getsize(path):  # a byte each, at least
+            raise InputError(f"{path}: too small for --model {name}, of {count:,} weights")
     encoder = build_random_encoder(name, side, seed, pretrained)
     if path is not None:
         state = read_encoder_state(path, encoder, name, log)

@@ -22,7 +22,6 @@ from engine.features.squares import AnnotatedSquares, Batch, find_distinct
 from models.encoders import Levels, encode
 from models.timm_encoder import timm_encoders
 from utils.collectives import all_gather_rows, broadcast_from_first, split_over_ranks
-from utils.errors import InputError
 from utils.log import RunLog, progress
 from utils.process_group import is_first_rank, world_size
 
@@ -206,10 +205,4 @@ def features_key(dataset: LandmarkDataset, chosen: Sequence[int], encoding: Enco
     for network in timm_encoders(encoding.encoder):
         facts["timm"] = network.version
 
-    def content(path: Path) -> bytes:
-        try:
-            return path.read_bytes()
-        except OSError as error:
-            raise InputError(f"{path}: {error.strerror}") from None
-
-    return dataset.digest(sorted(facts.items()), chosen, content)[:32]
+    return dataset.digest(sorted(facts.items()), chosen, Path.read_bytes)[:32]

@@ -133,7 +133,7 @@ def _fill(
     """Write all files of a page."""
     for path in FILES.iterdir():
         if path.is_file():
-            write_text(folder / path.name, path.read_text())
+            write_text(folder / path.name, path.read_text(encoding="utf-8"))
     count, left = 0, iter(records)
     while rows := [
         _row(folder / "images", number, record)

@@ -45,6 +45,7 @@ def draw_least_certain(run: PredictionRun, count: int, folder: Path) -> int:
     for number, image in run.source.open(sorted(ranked)):
         rank, found = ranked[number]
         stem = re.sub(r"[^\w.-]+|\.\w+$", "_", found.image).strip("_")[-60:]
+        stem = stem.encode()[-200:].decode(errors="ignore")  # names have a limit in bytes
         points = found.points
         if found.box is not None:  # what was looked at, and no more
             window = run.frame.framing.window(found.size, found.box)
@@ -65,7 +66,7 @@ def draw_video(run: PredictionRun, source: VideoFrames, path: Path) -> int:
                 image, found.points, run.frame.names, found.confidence.tolist(), longer
             )
 
-    unfinished = path.with_name(f".{path.stem}{UNFINISHED}{path.suffix}")
+    unfinished = unfinished_video(path)
     try:
         count = write_video(unfinished, frames(), frame_rate(source.path))
         with writing(path):
@@ -73,6 +74,23 @@ def draw_video(run: PredictionRun, source: VideoFrames, path: Path) -> int:
     finally:
         unfinished.unlink(missing_ok=True)
     return count
+
+
+def check_video(path: Path, source: VideoFrames) -> None:
+    """Raise an `InputError` unless a video can be written there: a frame of one is, and removed."""
+    trial = unfinished_video(path)
+    try:
+        write_video(trial, iter([Image.new("RGB", (64, 64))]), frame_rate(source.path))
+    except InputError as error:
+        said = str(error).removeprefix(f"{trial}: ")
+        raise InputError(f"--out_video {path}: {said}; expected a name such as a.mp4") from None
+    finally:
+        trial.unlink(missing_ok=True)
+
+
+def unfinished_video(path: Path) -> Path:
+    """Return where a video is written first; its ending says the format."""
+    return path.with_name(f".{path.stem}{UNFINISHED}{path.suffix}")
 
 
 def page_records(run: PredictionRun) -> Iterator[PageRecord]:

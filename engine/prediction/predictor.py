@@ -3,6 +3,7 @@
 Letters: B images, A landmarks, W the side of the network input.
 """
 
+import argparse
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
@@ -14,10 +15,12 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from data_loader.bad_images import image_side
 from data_loader.data_loaders_animal import CUB
 from data_loader.framing import FITS, Box, Framing
 from data_loader.geometry import centre_crop
 from data_loader.image_set import Colours, ImageSet, as_colours
+from data_loader.readers.images import MAX_SIDE
 from data_loader.views.random_view import channels
 from engine.features.encoder_loading import EncoderSettings, colours_of, load_frozen_encoder
 from engine.readouts.calibration import read_calibration
@@ -29,12 +32,12 @@ from engine.readouts.kinds import (
     with_own_encoder,
 )
 from engine.readouts.readout import Readout
-from engine.run.settings import Settings, check_paths
+from engine.run.settings import Settings
 from models.calibration import Calibration
-from models.encoders import encode
+from models.encoders import encode, encoder_name
 from models.resnet import PIXELS
-from utils.arguments import as_list
 from utils.errors import InputError
+from utils.files import excerpt
 from utils.log import RunLog
 
 OWN = "Keypoints"  # the data set whose readouts note how images are framed
@@ -76,6 +79,8 @@ class Trained(NamedTuple):
     projection: str | None = None
     seed: int = 0
     annotations: str | list | None = None
+    val_annotations: str | list | None = None
+    test_annotations: str | list | None = None
     data_folder: str | None = None
     y_up: bool = False
     y_down: bool = False
@@ -170,9 +175,6 @@ def load_predictor(settings: PredictionSettings, log: RunLog) -> tuple[Predictor
         raise InputError("give the checkpoint of a readout by --ckpt_path FILE")
     kind, content = read_readout(path)
     opt = read_options(path, vars(content["opt"]))
-    noted = [(name, str(v)) for name, given in vars(content["opt"]).items() for v in as_list(given)]
-    files = [(name, path) for name, path in noted if os.path.isfile(path)]
-    check_paths([*vars(settings.options).items(), *files])
     side = opt.image_size - 2 * opt.image_crop
     chosen = choose_encoder(settings, path, opt, kind, log)
     encoder = load_frozen_encoder(chosen, side, log)
@@ -214,6 +216,7 @@ def read_frame(path: str, entry: Any, side: int, crop: int, landmarks: int) -> F
         names = [str(name) for name in entry["names"]]
         if len(names) != landmarks or len(set(names)) != landmarks or not all(names):
             raise ValueError("not a name for each point")
+        "".join(names).encode()  # no halves of characters
         noted = entry["framing"]
         framing = Framing(str(noted["fit"]), side, float(noted["margin"]))
         mean, std = as_colours(entry["mean"]), as_colours(entry["std"])
@@ -225,10 +228,10 @@ def read_frame(path: str, entry: Any, side: int, crop: int, landmarks: int) -> F
                 sides = low, high
             seen = Seen(float(noted["boxed"]), sides, float(noted["span"]))
             numbers += [seen.boxed, seen.span, *(sides or ())]
-        if framing.fit not in FITS or not 0 <= framing.margin <= 1e6:
+        if framing.fit not in FITS or not 0 <= framing.margin <= 1:
             raise ValueError("no such framing")
-        if not np.isfinite(numbers).all():
-            raise ValueError("not finite")
+        if not np.isfinite(numbers).all() or max(numbers) > MAX_SIDE:
+            raise ValueError("not finite, or larger than images are")
         return Frame(names, framing, crop, mean, std, seen)
     except (KeyError, TypeError, ValueError):
         raise InputError(f"{path}: its entry landmarks is damaged") from None
@@ -238,7 +241,7 @@ def read_options(path: str, options: Mapping[str, Any]) -> Trained:
     """Return the options that a checkpoint holds.
 
     Raises:
-        InputError: if one is absent, of another kind or negative.
+        InputError: if one is absent, of another kind, or none that a flag can have.
     """
     found = {}
     for name, kind in Trained.__annotations__.items():
@@ -246,7 +249,13 @@ def read_options(path: str, options: Mapping[str, Any]) -> Trained:
         if not isinstance(value, kind) or (kind is int and value < 0):
             raise InputError(f"{path}: its options don't say which {name} it was trained with")
         found[name] = value
-    return Trained(**found)
+    opt = Trained(**found)
+    try:
+        encoder_name(opt.model, "hourglass")
+        image_side(str(opt.image_size))
+    except argparse.ArgumentTypeError as error:
+        raise InputError(f"{path}: in its options {excerpt(str(error))}") from None
+    return opt
 
 
 def choose_encoder(

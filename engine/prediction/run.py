@@ -223,10 +223,13 @@ class PartFile:
         """Count the whole lines in their order; cut off what follows."""
         end = file.tell()
         for line in file:
-            content = parse(line)
-            if not isinstance(content, list) or content[:1] != [self.count]:
+            try:
+                found = read_line(line)
+            except (TypeError, ValueError):
                 break
-            self.count, self.bad = self.count + 1, self.bad + bool(content[-1])
+            if found.number != self.count or not line.endswith(b"\n"):
+                break
+            self.count, self.bad = self.count + 1, self.bad + bool(found.bad)
             end += len(line)
         file.truncate(end)
 
@@ -264,10 +267,13 @@ def as_line(found: Prediction) -> str:
 
 
 def read_line(line: bytes) -> Prediction:
-    """Return what an image's line says."""
+    """Return what an image's line says; a TypeError or ValueError if it isn't one."""
     number, image, instance, box, size, points, confidence, bad = json.loads(line)
-    found = Prediction(image, tuple(size), np.array(points), np.array(confidence), instance)
-    return found._replace(box=None if box is None else tuple(box), number=number, bad=bad)
+    width, height = map(int, size)
+    box = None if box is None else tuple(map(float, box))
+    points = np.array(points, dtype=np.float64).reshape(len(confidence), 2)  # (A, 2)
+    sure = np.array(confidence, dtype=np.float64)  # (A,)
+    return Prediction(image, (width, height), points, sure, instance, box, number, bad)
 
 
 def digest(texts: Iterable[str]) -> str:

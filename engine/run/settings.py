@@ -2,17 +2,15 @@
 
 import argparse
 import json
-import os
 import subprocess
 import sys
-from collections.abc import Iterable
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
 
-from utils.arguments import allow_change, as_list, integer, natural, positive_int
+from utils.arguments import allow_change, integer, natural, positive_int
 from utils.errors import InputError
 from utils.files import write_text
 from utils.process_group import local_rank, world_size
@@ -150,25 +148,6 @@ def describe_device(device: torch.device, gpu: int | None) -> str:
     return f"{count} x {torch.cuda.get_device_name(device)}{over}"
 
 
-# Flags of what is written as a whole or appended to; and these with what is read, or drawn into.
-MADE = "out windows out_video page export log_path".split()
-ALL = [*MADE, *"images boxes ckpt_path trained_model_path projection init annotations".split()]
-ALL += "val_annotations test_annotations data_folder imagelist vis_path".split()
-
-
-def check_paths(flags: Iterable[tuple[str, Any]]) -> None:
-    """Raise an `InputError` if an output is, or holds, another one or an input.
-
-    Links are followed. Of the flags, names and values, those that are no such paths are ignored.
-    """
-    paths = [(n, p) for n, given in flags if n in ALL for p in as_list(given) if p]
-    told = [(n, f"--{n} {p}", f"{os.path.realpath(p)}{os.sep}") for n, p in paths]
-    for name, path, place in told:
-        for _, other, inside in told if name in MADE else ():
-            if inside.startswith(place) and other != path:
-                raise InputError(f"{path}: is or holds {other}; give another path")
-
-
 @dataclass(frozen=True)
 class Settings:
     """What a part of a script reads: the flags of these names, see ``--help``."""
@@ -177,9 +156,7 @@ class Settings:
 
     @classmethod
     def from_options(cls: type[T], options: argparse.Namespace) -> T:
-        """Return the settings that flags give; see `check_paths`."""
-        # Of eval_matching.py --out is a folder that may hold all; predict.py checks its own again.
-        check_paths(flag for flag in vars(options).items() if flag[0] != "out")
+        """Return the settings that flags give."""
         names = (field.name for field in fields(cls) if field.name != "options")
         return cls(plain_options(options), **{name: getattr(options, name) for name in names})
 

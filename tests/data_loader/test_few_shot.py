@@ -1,5 +1,8 @@
 """Training on a few annotated images: which ones, how often, and the same on resume."""
 
+import os
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import scipy.io
@@ -42,6 +45,13 @@ def test_saved_picks_can_be_read_and_come_back(root, folder):
     assert (folder / "datalist.txt").read_text() == "4\n0\n7\n"
     assert (folder / "namelist.txt").read_text() == "train_5.jpg\ntrain_9.jpg\ntrain_2.jpg\n"
     assert load_picks(folder, dataset).tolist() == [4, 0, 7]
+
+
+def test_picks_may_have_any_name(folder):
+    names = ["a\nb.png", " a.png", os.fsdecode(b"\xe9.png")]
+    save_picks(folder, Picks([2, 0, 1], [names[i] for i in (2, 0, 1)]))
+    dataset = SimpleNamespace(item_names=lambda: names)
+    assert load_picks(folder, dataset).tolist() == [2, 0, 1]
 
 
 @pytest.mark.parametrize(

@@ -43,6 +43,7 @@ SHARED = [  # paths of outputs with each other or with inputs
     ["--out", "a.csv", "--export", "ckpt.pth"],
     ["--out", "a.csv", "--page", "."],
     ["--out", "own.csv"],  # what the readout was trained with
+    ["--out", "a.csv", "--page", "a.csv"],
     ["--images", "list.csv", "--out", "list.csv"],
     ["--images", "a.csv.suggested.txt", "--out", "a.csv", "--suggest", 1],
     ["--boxes", "boxes.json", "--out", "boxes.json"],
@@ -329,6 +330,17 @@ def test_an_output_is_no_input_and_no_other_output(fitted, tmp_path, flags):
     assert {path: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()} == before
 
 
+HOSTILE = ("halved", "far", "wide")  # entries of what a readout was trained on
+
+
+def noted(content, **changes):
+    return {"landmarks": {**content["landmarks"], **changes}}
+
+
+def opted(content, **changes):
+    return {"opt": argparse.Namespace(**{**vars(content["opt"]), **changes})}
+
+
 def test_what_a_user_may_get_wrong_is_one_line(fitted, tmp_path, ridge):
     own = ["--images", fitted / "own", "--out", "a.csv"]
     encoder = tmp_path / "encoder.pth"
@@ -336,11 +348,18 @@ def test_what_a_user_may_get_wrong_is_one_line(fitted, tmp_path, ridge):
     torch.save({"model": state}, encoder)
     ckpt = ridge[1]
     damaged = load_checkpoint(ckpt, ())
+    framing = damaged["landmarks"]["framing"]
     for name, change in (
         ("named", {"landmarks": {**damaged["landmarks"], "names": ["a"]}}),
         ("calibrated", {"calibration": {"slopes": [1]}}),
         ("cropped", {"opt": argparse.Namespace(**{**vars(damaged["opt"]), "image_crop": -2})}),
         ("turned", {"ridge": {key: value + 0j for key, value in damaged["ridge"].items()}}),
+        ("halved", noted(damaged, names=["a", "b", "\ud800"][: len(NAMES)])),
+        ("far", noted(damaged, framing={**framing, "span": 1e300})),
+        ("wide", noted(damaged, framing={**framing, "margin": 1e6})),
+        ("foo", opted(damaged, model="foo")),
+        ("large", opted(damaged, image_size=20_000)),
+        ("larger", opted(damaged, image_size=10**9)),
     ):
         save_checkpoint(tmp_path / f"{name}.pth", {**damaged, **change})
     for flags, words in (
@@ -354,6 +373,10 @@ def test_what_a_user_may_get_wrong_is_one_line(fitted, tmp_path, ridge):
         (["--ckpt_path", "named.pth", *own], "its entry landmarks is damaged"),
         (["--ckpt_path", "calibrated.pth", *own], "its entry calibration is damaged"),
         (["--ckpt_path", "cropped.pth", *own], "don't say which image_crop"),
+        *((["--ckpt_path", f"{name}.pth", *own], "its entry landmarks") for name in HOSTILE),
+        (["--ckpt_path", "foo.pth", *own], "expected one of resnet50, "),
+        (["--ckpt_path", "large.pth", *own], "from 1 to 10000, got '20000'"),
+        (["--ckpt_path", "larger.pth", *own], "from 1 to 10000, got '1000000000'"),
         (["--ckpt_path", "turned.pth", *own], "holds complex numbers"),
         ([*ridge, "--images", "nowhere", "--out", "a.csv"], "no such folder, image, list or video"),
         ([*ridge, "--images", fitted / "own", "--out", "no/a.csv"], "no/a.csv: no: no such folder"),
@@ -382,6 +405,26 @@ def test_pictures_a_page_and_suggestions(fitted, tmp_path, ridge):
     assert len(set(suggested)) == 3 and set(suggested) <= set(table.images)
     again = predict(tmp_path, *ridge, "--images", "more", "--out", "b.csv", "--page", "page")
     assert again.status == 2 and "page" in again.err and not (tmp_path / "b.csv").exists()
+
+
+ODD = ["caf\udce9.png", "a\nb\x1b[2J.png", " c .png", "d\r.png", "100%25.png", "ü.png"]
+
+
+@pytest.mark.parametrize("ending", [".csv", "_long.csv", ".dlc.csv", ".json", ".tps"])
+def test_names_that_no_line_can_hold_come_back(fitted, tmp_path, ridge, ending):
+    (tmp_path / "odd").mkdir()
+    for name in ODD:
+        shutil.copy(fitted / "own/day0/0.png", tmp_path / "odd" / name)
+    (tmp_path / "odd/\x1b[2J\udce9.png").write_bytes(b"no image")
+    flags = [*ridge, "--images", "odd", "--out", f"a{ending}", "--draw", 9, "--suggest", 6]
+    done = predict(tmp_path, *flags, "--page", "page")
+    assert done.status == 0 and "\x1b" not in done.out, done.err
+    assert read_keypoints(tmp_path / f"a{ending}", tmp_path / "odd").images == sorted(ODD)
+    listed = (tmp_path / f"a{ending}.bad_images.txt").read_text()
+    assert listed.startswith("%1B[2J%E9.png\t") and listed.count("\n") == 1
+    suggested = (tmp_path / f"a{ending}.suggested.txt").read_text().splitlines()
+    assert {"caf%E9.png", "a%0Ab%1B[2J.png", "%20c .png"} <= set(suggested)
+    assert len(list((tmp_path / f"a{ending}.drawn").iterdir())) == 6
 
 
 def test_annotated_images_are_not_suggested(fitted, ridge):
@@ -435,6 +478,7 @@ def test_a_video_comes_back_labelled(fitted, tmp_path, ridge):
         ("clip.mp4", ["--suggest", 1], "--suggest: of image files, not of a video"),
         (fitted / "own", ["--out_video", "c.mp4"], "--out_video c.mp4: --images is no video"),
         ("clip.mp4", ["--out_video", "b.mp4"], "b.mp4: is there already"),
+        ("clip.mp4", ["--out_video", "b.xyz"], "--out_video b.xyz: can't write it"),
     ):
         done = predict(tmp_path, *ridge, "--images", images_flag, "--out", "c.csv", *more)
         assert done.status == 2 and words in done.err

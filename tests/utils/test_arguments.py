@@ -5,6 +5,7 @@ import pytest
 import eval_animal
 import eval_face
 import eval_matching
+import predict
 import reproduce
 import train_dense
 import train_moco
@@ -13,6 +14,7 @@ import vis_face
 from datasets import download, synthetic
 from engine.pages.visualization import training_flags
 from utils.arguments import ArgumentParser, ignored_notices
+from utils.errors import InputError
 
 RUN = ["--model_path", "m", "--model_name", "n"]
 EVALS, FITS = [eval_face, eval_animal], [train_moco, eval_face, eval_animal]
@@ -117,3 +119,32 @@ def test_the_help_names_the_defaults_that_say_something():
     said = parser.format_help()
     assert "a number [0]" in said and "a number [0.0]" in said and "words [one, two]" in said
     assert "silent [" not in said
+
+
+NEEDED = {eval_matching: [], predict: [], vis_face: [], vis_animal: []}
+
+
+@pytest.mark.parametrize(
+    ("script", "flag"),
+    [
+        *((eval_animal, n) for n in "model_path resume log_path annotations".split()),
+        *((eval_animal, n) for n in "data_folder cache_folder trained_model_path".split()),
+        *((predict, n) for n in "out images page windows out_video export boxes ckpt_path".split()),
+        *[(vis_animal, "vis_path"), (train_dense, "init"), (eval_matching, "out")],
+    ],
+)
+@pytest.mark.parametrize("length", [250, 300])
+def test_paths_that_cannot_be_are_refused_first(script, flag, length):
+    words = [*NEEDED.get(script, RUN), f"--{flag}", length * "x"]
+    if length == 300 or flag in ("out", "page", "windows", "out_video", "export", "log_path"):
+        with pytest.raises(InputError, match=f"^--{flag} x*: File name too long$"):
+            script.build_parser().parse_args(words)
+    else:
+        assert script.build_parser().parse_args(words)
+
+
+def test_a_folder_of_results_may_hold_inputs_where_it_is_not_replaced():
+    parse = eval_matching.build_parser().parse_args
+    assert parse(["--out", ".", "--data_folder", "faces", "--log_path", "log"])
+    with pytest.raises(InputError, match="--log_path a: is or holds --out a/b"):
+        parse(["--out", "a/b", "--log_path", "a"])

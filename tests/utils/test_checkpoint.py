@@ -119,3 +119,11 @@ def test_the_found_keys_stay_on_one_line(tmp_path):
     with pytest.raises(InputError, match="expected a checkpoint with model") as caught:
         load_checkpoint(tmp_path / "c.pth", ("model",))
     assert str(caught.value).isprintable() and len(str(caught.value)) < 1000
+
+
+@pytest.mark.parametrize("protocol", [0, 2, 4, 5])
+def test_nobody_is_advised_to_load_a_pickle_without_guard(tmp_path, protocol):
+    (tmp_path / "c.pth").write_bytes(pickle.dumps({"model": {}}, protocol=protocol))
+    with pytest.raises(InputError, match=r"c\.pth: not a readable checkpoint \(") as caught:
+        load_checkpoint(tmp_path / "c.pth", ())
+    assert "weights_only" not in str(caught.value) and "False" not in str(caught.value)

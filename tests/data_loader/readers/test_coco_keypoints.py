@@ -147,6 +147,9 @@ def again(part, **entries):
         (spoil("images", 0, id=[1]), "entry 1 of images has no id"),
         (spoil("images", 1, file_name="a.png"), "the image a.png is there twice"),
         (spoil("images", 1, file_name=3), "image 1 has no file_name"),
+        (spoil("images", 1, file_name="\ud800.png"), "not a JSON file"),
+        (spoil("annotations", 0, id="\udce9"), "not a JSON file"),
+        (spoil("categories", 0, keypoints=["a", "b", "\udfff"]), "not a JSON file"),
         (spoil("images", 1, width=50), "sub/b c.png has 40 x 30 pixels, annotated with 50 x 30"),
         (spoil("annotations", 0, image_id=9), "annotation 100 has the image_id 9, which isn't"),
         (spoil("annotations", 0, category_id={}), "annotation 100 has the category_id {}"),
@@ -174,3 +177,9 @@ def test_no_json(tmp_path):
     for text in ("{", '{"a": 1} x', "[" * 100_000, json.dumps([1])):
         path.write_text(text)
         assert "JSON" in complaint(read_keypoints, path, tmp_path)
+
+
+def test_both_halves_of_a_character_are_one(tmp_path):
+    content = own.coco_content()
+    content["categories"][0]["keypoints"][0] = "\U0001f426"
+    assert read(tmp_path, content).names[0] == "\U0001f426"

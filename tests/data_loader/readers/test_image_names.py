@@ -134,3 +134,22 @@ def test_they_take_a_fraction_of_a_list():
     names = Names(f"folder/{number:06d}.jpg" for number in range(10_000))
     size = sum(len(joined) + ends.itemsize * len(ends) for _, joined, ends in names._blocks)
     assert size <= 10_000 * (8 + 4) and len(names._blocks) == 3  # "folder/00", at least, is common
+
+
+def test_folders_that_cannot_be_read_are_counted_and_the_first_is_refused(tmp_path, monkeypatch):
+    write_files(tmp_path, "a/1.jpg", "b/2.jpg")
+    real = os.scandir
+
+    def scandir(path):
+        if os.path.basename(path) == locked:
+            raise PermissionError(13, "Permission denied", str(path))
+        return real(path)
+
+    monkeypatch.setattr("os.scandir", scandir)
+    locked = "b"
+    names, notices = find_images(tmp_path)
+    assert list(names) == ["a/1.jpg"] and "1 folders that can't be read" in notices[0]
+    locked = tmp_path.name
+    with pytest.raises(PermissionError) as caught:  # of which `run_script` makes a line
+        find_images(tmp_path)
+    assert caught.value.filename == str(tmp_path)

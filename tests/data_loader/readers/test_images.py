@@ -215,3 +215,13 @@ def test_the_size_of_a_png_is_told_without_decoding_it(tmp_path, monkeypatch):
     path.write_bytes(encoded(noise(), format="PNG"))
     monkeypatch.setattr(PngImageFile, "load", lambda image: 1 / 0)
     assert oriented_size(path) == ((31, 23), False)
+
+
+def test_images_that_are_too_long_to_be_resized_are_refused(tmp_path):
+    for length in (2**18, 2**18 + 1):
+        Image.new("L", (length, 1)).save(tmp_path / "a.png")
+        if length == 2**18:
+            assert open_image(tmp_path / "a.png").size == (length, 1)
+        else:
+            message = complaint(open_image, tmp_path / "a.png")
+            assert "262145 pixels along a side, more than 262144" in message

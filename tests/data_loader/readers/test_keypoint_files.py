@@ -445,3 +445,12 @@ def test_coco_files(name, instances, points, pairs):
         table.points <= table.boxes[:, None, 2:] + 1
     )
     assert (inside | np.isnan(table.points)).mean() > 0.97
+
+
+def test_images_outside_the_folder_are_said(tmp_path):
+    own.write_images(tmp_path / "in")
+    own.write_images(tmp_path)
+    names = ["a.png", str(tmp_path / "a.png"), "../sub/b c.png", str(tmp_path / "in/a.png")]
+    _, notices = locate(PATH, tmp_path / "in", names)
+    outside = f"{tmp_path}/a.png, ../sub/b c.png"
+    assert notices == [f"points.csv: names 2 images outside {tmp_path / 'in'}: {outside}"]

@@ -9,6 +9,7 @@ import torchvision
 from data_loader.image_set import ImageSet
 from engine.features.encoder_loading import (
     EncoderSettings,
+    initialise_encoder,
     load_frozen_encoder,
     load_projection,
     use_colours,
@@ -178,3 +179,11 @@ def test_noted_colours_that_are_none_name_the_file(tmp_path, colours):
     torch.save({"colours": colours}, path)
     with pytest.raises(InputError, match="its colours are no mean"):
         use_colours(build_random_encoder("resnet18", 32, 0), ImageSet(32, 0), noted_in=str(path))
+
+
+def test_a_network_that_no_file_of_this_size_holds_is_not_built(tmp_path, monkeypatch):
+    pytest.importorskip("timm")
+    torch.save({"model": {"a": torch.zeros(3)}}, tmp_path / "c.pth")
+    monkeypatch.setattr("engine.features.encoder_loading.build_random_encoder", None)
+    with pytest.raises(InputError, match="c.pth: too small for --model timm:test_vit, of 30"):
+        initialise_encoder("timm:test_vit", 64, 0, str(tmp_path / "c.pth"), RunLog())

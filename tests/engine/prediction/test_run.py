@@ -12,8 +12,8 @@ IDENTITY = {"checkpoint": "1", "images": "2"}
 
 def found(index):
     if index % 4 == 3:
-        nothing = np.empty(0)
-        return Prediction(f"{index}.png", (0, 0), nothing, nothing, "", None, index, "damaged")
+        nothing = np.empty((0, 2)), np.empty(0)
+        return Prediction(f"{index}.png", (0, 0), *nothing, "", None, index, "damaged")
     box = (0.5, 1.0, 9.0, 9.5) if index % 2 else None
     points = np.array([[index + 1 / 3, 2.0], [3.0, 4e-17]])
     return Prediction(f"é {index}.png", (10, 20), points, np.array([0.5, 0.25]), "7", box, index)
@@ -47,7 +47,11 @@ def test_a_file_cut_off_at_any_byte_is_completed(whole, tmp_path):
     assert counts == set(range(5))
 
 
-@pytest.mark.parametrize("tail", [b"\0" * 50, b"\0\n" * 5, b"[7, 1]\n", b"{}\n", b"\xff\n", b"[5,"])
+JUNK = [b"\0" * 50, b"\0\n" * 5, b"[7, 1]\n", b"[5]\n", b"{}\n", b"5\n", b"\xff\n", b"[5,"]
+JUNK += [b'[5, "a", "", null, [1, 1], %s, ""]\n' % p for p in (b'"x", "y"', b"[[1]], [1]", b"1, 1")]
+
+
+@pytest.mark.parametrize("tail", JUNK)
 def test_what_isnt_a_line_is_cut_off(whole, tail):
     content = whole.read_bytes()
     whole.write_bytes(content + tail)
