@@ -18,6 +18,7 @@ from pathlib import Path
 from data_loader.folder import add_cutout_arguments
 from data_loader.instances import with_boxes
 from data_loader.loaders import add_loader_arguments, worker_notice
+from data_loader.named_images import notices_on
 from data_loader.readers.keypoint_files import file_key, read_keypoints, read_scales
 from data_loader.readers.keypoint_table import named
 from data_loader.readers.prediction_files import prediction_format, write_predictions
@@ -214,6 +215,9 @@ def main() -> None:
     if args.images is not None:
         source = open_source(args.images, None if args.boxes is None else Path(args.boxes))
         log.line(*source.notices, *box_notices(predictor.frame, source))
+        images = source if isinstance(source, ImageFiles) else ImageFiles(Path(), [])
+        images.levels = predictor.frame.levels
+        log.line(*notices_on(images.path, images.count or 0, own=True))
         check_extras(settings, source, predictor.frame)
     check_places(settings, trained, source)
     if args.export is not None:

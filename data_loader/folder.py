@@ -2,6 +2,7 @@
 
 import argparse
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +10,10 @@ import numpy as np
 from PIL import Image
 
 from data_loader.framing import FITS, Box, Framing, box_or_none
-from data_loader.image_set import Colours, ImageSet, as_colours
-from data_loader.named_images import UnlabelledImages
+from data_loader.image_set import Colours, ImageSet, as_colours, spread
+from data_loader.named_images import HEADERS, UnlabelledImages
 from data_loader.readers.coco_keypoints import read_coco_boxes
-from data_loader.readers.images import oriented_size
+from data_loader.readers.images import Levels, oriented_size, value_range
 from data_loader.readers.keypoint_files import locate
 from data_loader.views.random_view import BIRD_MEAN, BIRD_STD
 from utils.arguments import unit_interval
@@ -20,7 +21,6 @@ from utils.errors import ImageError, InputError
 from utils.process_group import is_first_rank
 
 MEASURED_IMAGES = 500  # that colour statistics are measured on, at most
-TURNED_IMAGES = 1000  # whose headers are read when a folder is opened, at most
 
 
 class OwnImages(ImageSet):
@@ -102,7 +102,7 @@ def turned_notice(folder: Path, filenames: Sequence[str]) -> list[str]:
     Of many images, some from all over the set are looked at.
     """
     total, turned = len(filenames), 0
-    places = np.linspace(0, total - 1, min(TURNED_IMAGES, total), dtype=int).tolist()
+    places = spread(total, HEADERS)
     for place in places:
         try:
             turned += oriented_size(folder / filenames[place])[1]
@@ -146,10 +146,25 @@ def add_cutout_arguments(
     )
 
 
-def measure_colours(dataset: ImageSet) -> tuple[Colours, Colours]:
-    """Return mean and standard deviation of each colour, over the pixels of some squares."""
+def measure_colours(dataset: ImageSet) -> tuple[Colours, Colours, Levels]:
+    """Return mean and standard deviation of each colour, over the pixels of some squares.
+
+    Also the range of 16-bit values, which the data set reads its images by from now on.
+    """
+    ends: list[int] = []
+    for path, data, _ in dataset.some_files(MEASURED_IMAGES):
+        with suppress(ImageError):  # which is heeded below
+            ends += value_range(path, data, dataset.oriented) or ()
+    if ends:
+        dataset.levels = min(ends), max(ends)
+        dataset.notices.append(f"16-bit values: {min(ends):,} is black, {max(ends):,} white")
     sums, count = np.zeros((2, 3)), 0  # of the values in [0, 1], and of their squares
-    for square in dataset.some_squares(MEASURED_IMAGES):
+    for path, data, index in dataset.some_files(MEASURED_IMAGES):
+        try:
+            square = dataset.square(dataset.open_file(path, data, index), index)
+        except ImageError as error:
+            dataset.forgive(error)
+            continue
         pixels = np.asarray(square, dtype=np.float64).reshape(-1, 3) / 255
         sums += pixels.mean(axis=0), (pixels**2).mean(axis=0)
         count += 1
@@ -158,4 +173,4 @@ def measure_colours(dataset: ImageSet) -> tuple[Colours, Colours]:
     mean, square_mean = sums / count
     # Not 0 where all images have one value of a colour.
     std = np.sqrt(np.maximum(square_mean - mean**2, 1e-4))
-    return as_colours(mean), as_colours(std)
+    return as_colours(mean), as_colours(std), dataset.levels

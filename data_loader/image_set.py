@@ -6,6 +6,7 @@ input, S - 2 * crop.
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,6 +16,7 @@ from torch.utils.data import Dataset
 
 from data_loader.geometry import centre_crop, resize_square
 from data_loader.items import PairItem, SquareItem
+from data_loader.readers.images import FULL_RANGE, Levels, check_size, open_image
 from data_loader.views.random_view import FACE_MEAN, FACE_STD, RandomView, channels
 from utils.errors import ImageError, InputError
 
@@ -25,6 +27,19 @@ def as_colours(values: Iterable[float]) -> Colours:
     """Return three numbers as plain ones."""
     red, green, blue = values
     return float(red), float(green), float(blue)
+
+
+def as_levels(values: Iterable[int]) -> Levels:
+    """Return two 16-bit values as plain ones; others are a ValueError."""
+    low, high = values
+    if not 0 <= low <= high <= FULL_RANGE[1]:
+        raise ValueError("out of range")
+    return int(low), int(high)
+
+
+def spread(total: int, count: int) -> list[int]:
+    """Return up to so many places from all over ``total`` of them."""
+    return np.unique(np.linspace(0, total - 1, min(count, total), dtype=int)).tolist()
 
 
 class ImageSet(Dataset):
@@ -42,6 +57,7 @@ class ImageSet(Dataset):
 
     mean: Colours = FACE_MEAN
     std: Colours = FACE_STD
+    levels = FULL_RANGE  # what 16-bit values become black and white
     folder: Path  # of the images
     oriented = False  # whether a file's note that it was turned is heeded, see `open_image`
     file_size: tuple[int, int] | None = None  # width and height of all files, if they have one
@@ -64,6 +80,16 @@ class ImageSet(Dataset):
     def square(self, image: Image.Image, index: int) -> Image.Image:
         """Return an image, of the expected size, as a square (S, S): resized as a rule."""
         return resize_square(image, self.imwidth)
+
+    def expected_size(self, index: int) -> tuple[int, int] | None:
+        """Return the width and height that an image must have; None if any will do."""
+        return self.file_size
+
+    def open_file(self, path: Path, data: bytes | None, index: int) -> Image.Image:
+        """Return an image as it is in its file, or in the bytes of one; see `open_image`."""
+        image = open_image(path, data, self.oriented, self.levels)
+        check_size(path, image.size, self.expected_size(index))
+        return image
 
     def read_square(self, index: int) -> Image.Image:
         """Return an image's square (S, S), or raise an `ImageError` if it can't be read."""
@@ -102,30 +128,26 @@ class ImageSet(Dataset):
         frame = (self.imwidth, self.smallest_scale, self.crop)
         return RandomView(*frame, self.mean, self.std)(image)
 
-    def standardise_by(self, mean: Colours, std: Colours) -> None:
+    def standardise_by(self, mean: Colours, std: Colours, levels: Levels = FULL_RANGE) -> None:
         """Take other colour statistics than the class's, in [0, 1], for items made from now on."""
-        self.mean, self.std = mean, std
+        self.mean, self.std, self.levels = mean, std, levels
 
     def forgive(self, error: ImageError) -> None:
         """Raise the error of an image that can't be read, unless such images are skipped."""
         if not self.skip_bad:
             raise error
 
-    def noted_colours(self) -> dict[str, dict[str, Colours]]:
+    def noted_colours(self) -> dict[str, dict[str, Any]]:
         """Return a checkpoint's entry on the colours, empty if they are the class's own."""
         kind = type(self)
-        if (self.mean, self.std) == (kind.mean, kind.std):
+        if (self.mean, self.std, self.levels) == (kind.mean, kind.std, kind.levels):
             return {}
-        return {"colours": {"mean": self.mean, "std": self.std}}
+        return {"colours": {"mean": self.mean, "std": self.std, "levels": self.levels}}
 
-    def some_squares(self, count: int) -> Iterator[Image.Image]:
-        """Yield up to so many squares from all over the set; unreadable ones may be left out."""
-        places = np.linspace(0, len(self) - 1, min(count, len(self)), dtype=int)
-        for index in places.tolist():
-            try:
-                yield self.read_square(index)
-            except ImageError as error:
-                self.forgive(error)
+    def some_files(self, count: int) -> Iterator[tuple[Path, bytes | None, int]]:
+        """Yield up to so many files from all over the set, as `open_file` takes them."""
+        for index in spread(len(self), count):
+            yield self.path(index), None, index
 
     def normalize(self, image: Tensor) -> Tensor:
         """Standardise the colours of (..., 3, H, W) in [0, 1]."""

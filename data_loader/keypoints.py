@@ -219,6 +219,7 @@ class Keypoints(OwnImages, LandmarkDataset):
             "framing": framing,
             "mean": list(self.mean),
             "std": list(self.std),
+            "levels": list(self.levels),
         }
         return {"landmarks": landmarks}
 

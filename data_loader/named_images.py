@@ -5,6 +5,7 @@ Letters: N images; S the side of a square (``imwidth``), W that of the network i
 
 import hashlib
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +14,15 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from data_loader.image_set import ImageSet
+from data_loader.image_set import ImageSet, spread
 from data_loader.items import PairItem, SquareItem
 from data_loader.readers.annotation_files import check_images, replace_backslashes
 from data_loader.readers.image_names import find_images, resolve_listed
-from data_loader.readers.images import check_size, image_size, looks_dark, open_image, oriented_size
+from data_loader.readers.images import check_size, has_pages, image_size, oriented_size, value_range
 from utils.errors import ImageError, InputError
 
 INSPECTED = 8  # images, spread over a data set, that are looked at when it is opened
+HEADERS = 1000  # that are read when one's own images are opened, at most
 
 
 class NamedImages(ImageSet):
@@ -79,23 +81,11 @@ class NamedImages(ImageSet):
         return filenames
 
     def _inspect_some_files(self) -> None:
-        """Check the size of some images, and note if 16-bit values make them nearly black."""
-        for index in dict.fromkeys(np.linspace(0, len(self) - 1, INSPECTED, dtype=int).tolist()):
-            path = self.path(index)
-            try:
-                check_size(path, self.size(index), self.expected_size(index))
-                if looks_dark(path):
-                    self.notices.append(
-                        f"{path}: its 16-bit values stay below 12 bits: nearly black, as the upper "
-                        "8 bits count; scale such images to the full range"
-                    )
-                    return
-            except ImageError:
-                continue  # said when the image is needed
-
-    def expected_size(self, index: int) -> tuple[int, int] | None:
-        """Return the width and height that an image must have; None if any will do."""
-        return self.file_size
+        """Check the size of some images, and note what else is worth a line."""
+        for index in spread(len(self), INSPECTED):
+            with suppress(ImageError):  # said when the image is needed
+                check_size(self.path(index), self.size(index), self.expected_size(index))
+        self.notices += notices_on(self.path, len(self), self.oriented)
 
     def __str__(self) -> str:
         return f"{type(self).__name__} {self.split_name}"
@@ -114,9 +104,7 @@ class NamedImages(ImageSet):
 
     def open(self, index: int) -> Image.Image:
         """Return an image as it is in its file, or raise an `ImageError` if it can't be read."""
-        image = open_image(self.path(index), oriented=self.oriented)
-        check_size(self.path(index), image.size, self.expected_size(index))
-        return image
+        return self.open_file(self.path(index), None, index)
 
     def pixels(self, index: int) -> np.ndarray:
         """Return an image's square (S, S, 3), from the image cache if there is one."""
@@ -162,6 +150,8 @@ class NamedImages(ImageSet):
         """
         chosen = list(range(len(self.filenames)) if places is None else places)
         digest = hashlib.sha256(repr(self.digested(facts)).encode())
+        if self.levels != ImageSet.levels:
+            digest.update(repr(self.levels).encode())
         for name, rows in sorted(self.annotations.items()):
             digest.update(f"{name} {rows.dtype} {len(chosen)} {rows.shape[1:]}\0".encode())
             digest.update(np.ascontiguousarray(rows[chosen]).tobytes())
@@ -209,6 +199,27 @@ class UnlabelledImages(NamedImages):
         """Find the images of the list, or all below the folder."""
         if self.imagelist is not None:
             return root, resolve_listed(Path(self.imagelist), root, self.skip_bad), {}
-        filenames, notices = find_images(root)
+        filenames, notices = find_images(root, own=self.oriented)
         self.notices += notices
         return root, filenames, {}
+
+
+def notices_on(path: Callable[[int], Path], total: int, own: bool) -> list[str]:
+    """Return lines on images that are nearly black, and on one's own TIFF files of several pages.
+
+    ``path`` says where an image lies, by its number below ``total``; some are looked at.
+    """
+    lines = []
+    for place in spread(total, INSPECTED):
+        with suppress(ImageError):  # said when the image is needed
+            found = value_range(path(place), oriented=own)
+            if found is not None and 0 < found[1] < 2**12:
+                lines.append(
+                    f"{path(place)}: its 16-bit values stay below 12 bits: nearly black, as the "
+                    "upper 8 bits count, unless the encoder was trained with --colours measured"
+                )
+                break
+    paths = {path(place) for place in spread(total, HEADERS if own else 0)}
+    if several := sorted(filter(has_pages, paths)):
+        lines.append(f"of {len(several):,} TIFF files the first page is read: {several[0]}")
+    return lines

@@ -22,7 +22,7 @@ from data_loader.items import Items
 from data_loader.readers.annotation_files import read_lines, replace_backslashes
 from data_loader.readers.coco_keypoints import read_coco_boxes
 from data_loader.readers.image_names import find_images, resolve_listed
-from data_loader.readers.images import SUFFIXES, open_image
+from data_loader.readers.images import FULL_RANGE, OWN_SUFFIXES, open_image
 from data_loader.readers.keypoint_files import outside_notice
 from data_loader.readers.videos import VIDEOS, read_frames
 from utils.errors import ImageError, InputError
@@ -71,6 +71,7 @@ class ImageFiles:
         notices: lines for the log.
     """
 
+    levels = FULL_RANGE  # see `open_image`
     notices: Sequence[str] = ()
 
     def __init__(
@@ -99,7 +100,7 @@ class ImageFiles:
         size, affine = torch.ones(2).long(), torch.ones(2, 2, dtype=torch.float64)
         pixels = torch.zeros(3, side, side)
         try:
-            image = open_image(path, oriented=True)
+            image = open_image(path, oriented=True, levels=self.levels)
             pixels, affine = prepare(image, self._shown[index].box)
             size = torch.tensor(image.size)
         except ImageError as error:
@@ -110,7 +111,7 @@ class ImageFiles:
         """Yield the images of ascending numbers, those that can be read, with their numbers."""
         for index in indices:
             try:
-                yield index, open_image(self.path(index), oriented=True)
+                yield index, open_image(self.path(index), oriented=True, levels=self.levels)
             except ImageError:
                 continue
 
@@ -190,7 +191,7 @@ def open_source(images: Path, boxes: Path | None) -> ImageSource:
         source.notices = outside_notice(boxes, images, names)
         return source
     if images.is_dir():
-        found, notices = find_images(images)
+        found, notices = find_images(images, own=True)
         source = ImageFiles(images, [Shown(quoted(name)) for name in found], found)
         source.notices = notices
         return source
@@ -199,7 +200,7 @@ def open_source(images: Path, boxes: Path | None) -> ImageSource:
         raise InputError(f"{images}: no such folder, image, list or video")
     if suffix in VIDEOS:
         return VideoFrames(images)
-    if suffix in SUFFIXES:
+    if suffix in OWN_SUFFIXES:
         return ImageFiles(images.parent, [Shown(quoted(images.name))], [images.name])
     near = images.absolute().parent
     paths = resolve_listed(images, near, may_be_absent=True)

@@ -1,10 +1,11 @@
 """What a run logs: lines for people, scalars for plots, a progress bar on a terminal."""
 
 import json
+import os
 import sys
 import time
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
@@ -103,6 +104,20 @@ def progress(items: Iterable, title: str) -> Iterable:
     """Show a bar while going through items, if stderr is a terminal."""
     is_shown = is_first_rank() and sys.stderr.isatty()
     return tqdm(items, desc=title, leave=False, disable=not is_shown)
+
+
+@contextmanager
+def silenced(number: int) -> Iterator[None]:
+    """Keep off the terminal what a library's own code prints; 1 is stdout's number, 2 stderr's."""
+    sys.stdout.flush()
+    kept = os.dup(number)
+    try:
+        with open(os.devnull, "wb") as nowhere:
+            os.dup2(nowhere.fileno(), number)
+        yield
+    finally:
+        os.dup2(kept, number)
+        os.close(kept)
 
 
 class Stopwatch:

@@ -12,7 +12,7 @@ from itertools import accumulate, islice
 from pathlib import Path
 
 from data_loader.readers.annotation_files import iterate_lines
-from data_loader.readers.images import SUFFIXES
+from data_loader.readers.images import HEIC_SUFFIXES, NO_HEIC, OWN_SUFFIXES, SUFFIXES
 from utils.errors import InputError
 from utils.files import unquoted
 
@@ -50,17 +50,19 @@ class Names(Sequence[str]):
         return os.fsdecode(name)
 
 
-def find_images(root: Path) -> tuple[Names, list[str]]:
+def find_images(root: Path, own: bool = False) -> tuple[Names, list[str]]:
     """Return the sorted paths of the images below a folder, and a line on other files, if any.
 
     Links are followed, to each folder once. Folders below it that can't be read are passed over,
-    and so are hidden ones and macOS's.
+    and so are hidden ones and macOS's. Those of one's ``own`` may be of more formats than a
+    benchmark's.
 
     Raises:
         InputError: if there is no image.
         OSError: if the folder can't be read.
     """
     left_out, seen = Counter[str](), set[str]()
+    suffixes = OWN_SUFFIXES - (HEIC_SUFFIXES if NO_HEIC else set()) if own else SUFFIXES
 
     def in_order() -> Iterator[str]:
         left = [""]  # the last one comes next
@@ -71,22 +73,23 @@ def find_images(root: Path) -> tuple[Names, list[str]]:
             elif (real := os.path.realpath(root / path)) not in seen:
                 seen.add(real)
                 left += sorted(
-                    (path + name for name in _inside(root / path, left_out)), reverse=True
+                    (path + name for name in _inside(root / path, suffixes, left_out)), reverse=True
                 )
 
     os.scandir(root).close()
     found = Names(in_order())
+    how = NO_HEIC if own and any(left_out[f"*.{suffix}"] for suffix in HEIC_SUFFIXES) else ""
     if not len(found):
         raise InputError(
-            f"{root}: holds no image, at any depth, named *.{', *.'.join(sorted(SUFFIXES))}"
+            f"{root}: holds no image, at any depth, named *.{', *.'.join(sorted(suffixes))}{how}"
         )
     if not left_out:
         return found, []
     kinds = ", ".join(f"{count:,} {kind}" for kind, count in left_out.most_common(9))
-    return found, [f"{root}: {left_out.total():,} files or folders left out: {kinds}"]
+    return found, [f"{root}: {left_out.total():,} files or folders left out: {kinds}{how}"]
 
 
-def _inside(folder: Path, left_out: Counter[str]) -> Iterator[str]:
+def _inside(folder: Path, suffixes: set[str], left_out: Counter[str]) -> Iterator[str]:
     """Yield a folder's images, and subfolders with a separator at their end; count the rest."""
 
     def passed_over(_: OSError) -> None:
@@ -97,7 +100,7 @@ def _inside(folder: Path, left_out: Counter[str]) -> Iterator[str]:
         suffix = os.path.splitext(name)[1].lower()
         if name.startswith(".") or name == "__MACOSX" + os.sep:
             left_out["hidden"] += 1
-        elif name.endswith(os.sep) or suffix[1:] in SUFFIXES:
+        elif name.endswith(os.sep) or suffix[1:] in suffixes:
             yield name
         else:
             left_out[f"*{suffix}" if suffix else "without suffix"] += 1

@@ -23,7 +23,7 @@ from pathlib import Path, PurePath
 from typing import NamedTuple
 
 from data_loader.readers.annotation_files import Find, parse_coordinate, repeated
-from data_loader.readers.images import SUFFIXES
+from data_loader.readers.images import OWN_SUFFIXES
 from data_loader.readers.keypoint_table import (
     MISSING,
     NO_BOX,
@@ -289,7 +289,7 @@ def _numbered(path: Path, rows: Sequence[Row]) -> list[Row]:
                 f"{path}, line {row.line}: {shown(row.image)} is of a slice after the first, "
                 "which alone is read of a file; save the stack as an image sequence"
             )
-        is_file = len(parts) == 1 or PurePath(parts[0]).suffix[1:].lower() in SUFFIXES
+        is_file = len(parts) == 1 or PurePath(parts[0]).suffix[1:].lower() in OWN_SUFFIXES
         image = parts[0] if is_file else f"{parts[0]}/{parts[-1]}"
         counts[image] += 1
         found.append(row._replace(image=image, points={str(counts[image]): row.points[IMAGEJ]}))

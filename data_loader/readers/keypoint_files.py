@@ -109,7 +109,8 @@ def _parse(path: Path, find: Find, y_up: bool, y_down: bool, category: str | Non
         begin = file.read(100)
     if begin.startswith(HDF5):
         raise InputError(
-            f"{path}: an HDF5 file; give DeepLabCut's CSV beside it, or convert SLEAP's"
+            f"{path}: an HDF5 file; give DeepLabCut's CSV beside it, or convert SLEAP's: pip "
+            f"install sleap-io; sio convert {path} -o points.json --to coco"
         )
     notices, blank = list[str](), " \r\n"
     try:
@@ -316,7 +317,7 @@ def _by_name(folder: Path) -> Below:
     Each has its path so, too, and as it is.
     """
     below: Below = {}
-    for file in find_images(folder)[0]:
+    for file in find_images(folder, own=True)[0]:
         for whole in (file.lower(), os.path.splitext(file.lower())[0]):
             below.setdefault(os.path.basename(whole), []).append((f"/{whole}", file))
     return below

@@ -32,13 +32,12 @@ from torch.utils.data import DataLoader, IterableDataset, default_collate, get_w
 from data_loader.bad_images import first_good
 from data_loader.data_loaders_face import AlignedFaces
 from data_loader.folder import OwnImages
-from data_loader.image_set import ImageSet
+from data_loader.image_set import ImageSet, spread
 from data_loader.items import PairItem, SquareItem
 from data_loader.loaders import own_workers, persistent_loader, seeded
-from data_loader.readers.images import check_size, open_image
 from data_loader.storage.shards import Shard, ShardImage, images
 from data_loader.views.random_view import BIRD_MEAN, BIRD_STD
-from utils.errors import ImageError, InputError
+from utils.errors import InputError
 from utils.process_group import world_size
 
 LANES = 12  # of a rank; 1, 2, 3, 4, 6 or 12 workers can share them
@@ -58,12 +57,6 @@ class ShardedSet(ImageSet):
         self.shards, self.folder = shards, shards[0].path.parent
         self.starts = [0, *accumulate(shard.count for shard in shards)]
 
-    def open_square(self, found: ShardImage, index: int) -> Image.Image:
-        """Return an image's square (S, S)."""
-        image = open_image(*found, oriented=self.oriented)
-        check_size(found.path, image.size, self.file_size)
-        return self.square(image, index)
-
     def __len__(self) -> int:
         return self.starts[-1]
 
@@ -79,18 +72,15 @@ class ShardedSet(ImageSet):
 
     def read_square(self, index: int) -> Image.Image:
         """See `ImageSet.read_square`."""
-        return self.open_square(self.image(index), index)
+        return self.square(self.open_file(*self.image(index), index), index)
 
-    def some_squares(self, count: int) -> Iterator[Image.Image]:
-        """See `ImageSet.some_squares`: the first images of shards from all over the set."""
-        places = np.linspace(0, len(self.shards) - 1, min(count, len(self.shards)), dtype=int)
-        for place in places.tolist():
+    def some_files(self, count: int) -> Iterator[tuple[Path, bytes | None, int]]:
+        """See `ImageSet.some_files`: the first images of shards from all over the set."""
+        places = spread(len(self.shards), count)
+        for place in places:
             shard = self.shards[place]
             for found in images(shard, 0, min(shard.count, -(-count // len(places)))):
-                try:
-                    yield self.open_square(found, place)
-                except ImageError as error:
-                    self.forgive(error)
+                yield *found, place
 
     def digest(self) -> str:
         """Return a hash of the shards' names and counts."""
@@ -254,7 +244,7 @@ class ShardedImages(IterableDataset):
     def make(self, epoch: int, index: int, image: ShardImage) -> PairItem | SquareItem:
         """Return an image as the item of a place, whose random samples it gets."""
         with seeded(mixed(self.seed, epoch, index)):
-            square = self.dataset.open_square(image, index)
+            square = self.dataset.square(self.dataset.open_file(*image, index), index)
             if self.squares:
                 return self.dataset.make_square(np.asarray(square), index)
             return self.dataset.make_pair(square, index)

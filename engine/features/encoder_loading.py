@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from data_loader.image_set import Colours, ImageSet, as_colours
+from data_loader.image_set import Colours, ImageSet, as_colours, as_levels
+from data_loader.readers.images import FULL_RANGE, Levels
 from engine.features.timm_weights import match_timm_state
 from engine.run.settings import Settings
 from models.encoders import LAST_MAP, Encoder, build_random_encoder, choose_levels, freeze
@@ -98,8 +99,10 @@ def use_colours(encoder: nn.Module, *datasets: ImageSet, noted_in: str | None = 
                 dataset.standardise_by(*colours)
 
 
-def colours_of(encoder: nn.Module, noted_in: str | None) -> tuple[Colours, Colours] | None:
-    """Return the mean and standard deviation that an encoder is used to; see `use_colours`.
+def colours_of(encoder: nn.Module, noted_in: str | None) -> tuple[Colours, Colours, Levels] | None:
+    """Return the mean, standard deviation and levels that an encoder is used to.
+
+    See `use_colours`.
 
     Raises:
         InputError: if what the checkpoint notes are no colours.
@@ -109,17 +112,18 @@ def colours_of(encoder: nn.Module, noted_in: str | None) -> tuple[Colours, Colou
         content = load_checkpoint(noted_in, ())
         noted = content.get("colours") if isinstance(content, dict) else None
     if noted is None:
-        return next(((n.mean, n.std) for n in timm_encoders(encoder)), None)
+        return next(((n.mean, n.std, FULL_RANGE) for n in timm_encoders(encoder)), None)
     try:
         red, green, blue = zip(noted["mean"], noted["std"], strict=True)
         mean, std = np.array([red, green, blue], dtype=np.float64).T.tolist()
         if not np.isfinite(mean + std).all() or min(std) <= 0:
             raise ValueError("out of range")
+        levels = as_levels(noted.get("levels", FULL_RANGE))
     except (KeyError, TypeError, ValueError):
         raise InputError(
             f"{noted_in}: its colours are no mean and standard deviation of three"
         ) from None
-    return as_colours(mean), as_colours(std)
+    return as_colours(mean), as_colours(std), levels
 
 
 def initialise_encoder(

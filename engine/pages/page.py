@@ -18,7 +18,7 @@ import numpy as np
 from PIL import Image
 
 from data_loader.framing import Window
-from data_loader.readers.images import open_image
+from data_loader.readers.images import FULL_RANGE, Levels, open_image
 from utils.drawing import part_colours
 from utils.errors import ImageError, InputError
 from utils.files import UNFINISHED, printable, write_text, writing
@@ -55,6 +55,7 @@ class PageRecord(NamedTuple):
         size: width and height of the original image, in pixels.
         label: to show beside the name, such as a split.
         window: the part of the image to show, which may lie beyond its edges; None for all of it.
+        levels: of a file of 16 bits, see `open_image`.
     """
 
     name: str
@@ -65,6 +66,7 @@ class PageRecord(NamedTuple):
     size: tuple[int, int]
     label: str = ""
     window: Window | None = None
+    levels: Levels = FULL_RANGE
 
 
 def write_page(
@@ -161,7 +163,7 @@ def _row(folder: Path, number: int, record: PageRecord) -> dict[str, Sequence[An
     return {
         "names": [printable(record.name)],
         "labels": [printable(record.label)],
-        "images": [_save_images(folder, number, record.image, window)],
+        "images": [_save_images(folder, number, record, window)],
         "frames": (left, top, right - left, bottom - top),
         "points": _numbers(record.points, 2),
         "confidence": _numbers(record.confidence, 4),
@@ -186,15 +188,15 @@ def _call(function: str, value: object) -> str:
     return f"{function}({text});\n"
 
 
-def _save_images(folder: Path, number: int, source: Path | Image.Image, window: Window) -> int:
+def _save_images(folder: Path, number: int, record: PageRecord, window: Window) -> int:
     """Write the JPEGs of a window of a record's image; return which there are."""
+    image = record.image
     try:
-        image = (
-            open_image(source, oriented=True) if isinstance(source, Path) else source.convert("RGB")
-        )
+        if isinstance(image, Path):
+            image = open_image(image, oriented=True, levels=record.levels)
     except ImageError:
         return NO_IMAGE
-    image = image.crop(window)
+    image = image.convert("RGB").crop(window)
     place = folder / f"{number // FOLDER_SIZE:03d}"
     with writing(place):
         place.mkdir(parents=True, exist_ok=True)

@@ -52,4 +52,5 @@ def dataset_records(
             size=(width, height),
             label=str(dataset.annotations["ids"][index]) if several else "",
             window=window,
+            levels=dataset.levels,
         )

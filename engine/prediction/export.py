@@ -6,7 +6,6 @@ Letters: B images, S the side of a square.
 import importlib.util
 import io
 import json
-import os
 import sys
 import warnings
 from collections.abc import Iterator
@@ -24,9 +23,9 @@ from models.resnet import InsResNet
 from utils.checkpoint import save_checkpoint
 from utils.errors import InputError
 from utils.files import check_output, reason, write_file
+from utils.log import silenced
 
 OPSET = 17
-STDOUT = 1  # the number of its file
 INSTALL = "pip install -e .[export]"
 TOLERANCE = 1e-4  # of points, in sides of the square, and of confidence
 CHECKED = (1, 3)  # batches of so many random images
@@ -86,6 +85,7 @@ def export_network(path: Path, predictor: Predictor) -> str:
     content += metadata(
         names=json.dumps(frame.names),
         framing=json.dumps(frame.framing._asdict()),
+        levels=json.dumps(frame.levels),
         calibrated_at=str(calibration.distance) if calibration else "",
     )
     off = largest_difference(onnxruntime, content, predictor.cpu())
@@ -109,7 +109,7 @@ def to_onnx(network: ExportedNetwork, side: int) -> bytes:
     axes = {name: {0: "N"} for name in ("image", "points", "confidence")}
     options: dict[str, Any] = {"dynamo": False, "opset_version": OPSET, "dynamic_axes": axes}
     try:
-        with torch.no_grad(), warnings.catch_warnings(), _onnx_at_hand(), _silence():
+        with torch.no_grad(), warnings.catch_warnings(), _onnx_at_hand(), silenced(1):
             warnings.simplefilter("ignore")  # of sizes that are constants, as they are to be
             torch.onnx.export(
                 network,
@@ -122,20 +122,6 @@ def to_onnx(network: ExportedNetwork, side: int) -> bytes:
     except Exception as error:  # whatever an encoder does that ONNX can't
         raise InputError(f"--export: this network can't be exported ({reason(error)})") from None
     return file.getvalue()
-
-
-@contextmanager
-def _silence() -> Iterator[None]:
-    """Keep off the terminal what PyTorch's own code prints: the graph that it couldn't export."""
-    sys.stdout.flush()
-    kept = os.dup(STDOUT)
-    try:
-        with open(os.devnull, "wb") as nowhere:
-            os.dup2(nowhere.fileno(), STDOUT)
-        yield
-    finally:
-        os.dup2(kept, STDOUT)
-        os.close(kept)
 
 
 @contextmanager

@@ -108,6 +108,7 @@ def page_records(run: PredictionRun) -> Iterator[PageRecord]:
             size=found.size,
             label=found.instance,
             window=None if found.box is None else framing.window(found.size, found.box),
+            levels=run.frame.levels,
         )
 
 
@@ -174,7 +175,7 @@ def looks_of(run: PredictionRun, source: ImageFiles, indices: Sequence[int]) -> 
     An image that can't be read is blank.
     """
     predictor = run.predictor
-    device = next(predictor.parameters()).device
+    device, source.levels = next(predictor.parameters()).device, run.frame.levels
     for batch in progress(run.loader(source, indices), "comparing"):
         images = batch.image.to(device)
         maps = encode(predictor.encoder, images, predictor.readout.levels.numbers)

@@ -19,8 +19,8 @@ from data_loader.bad_images import image_side
 from data_loader.data_loaders_animal import CUB
 from data_loader.framing import FITS, Box, Framing
 from data_loader.geometry import centre_crop
-from data_loader.image_set import Colours, ImageSet, as_colours
-from data_loader.readers.images import MAX_SIDE
+from data_loader.image_set import Colours, ImageSet, as_colours, as_levels
+from data_loader.readers.images import FULL_RANGE, MAX_SIDE, Levels
 from data_loader.views.random_view import channels
 from engine.features.encoder_loading import EncoderSettings, colours_of, load_frozen_encoder
 from engine.readouts.calibration import read_calibration
@@ -111,6 +111,7 @@ class Frame(NamedTuple):
         crop: pixels cut off each side of the square.
         mean: of each colour, in [0, 1], which is taken from it.
         std: of each colour, by which it is divided.
+        levels: of 16-bit images, see `open_image`.
         seen: what its training images were like, if that is noted.
     """
 
@@ -119,6 +120,7 @@ class Frame(NamedTuple):
     crop: int
     mean: Colours
     std: Colours
+    levels: Levels = FULL_RANGE
     seen: Seen | None = None
 
     @property
@@ -220,6 +222,7 @@ def read_frame(path: str, entry: Any, side: int, crop: int, landmarks: int) -> F
         noted = entry["framing"]
         framing = Framing(str(noted["fit"]), side, float(noted["margin"]))
         mean, std = as_colours(entry["mean"]), as_colours(entry["std"])
+        levels = as_levels(entry.get("levels", FULL_RANGE))
         numbers, seen = [*mean, *std], None
         if "span" in noted:
             sides = noted["box_sides"]
@@ -232,7 +235,7 @@ def read_frame(path: str, entry: Any, side: int, crop: int, landmarks: int) -> F
             raise ValueError("no such framing")
         if not np.isfinite(numbers).all() or max(numbers) > MAX_SIDE:
             raise ValueError("not finite, or larger than images are")
-        return Frame(names, framing, crop, mean, std, seen)
+        return Frame(names, framing, crop, mean, std, levels, seen)
     except (KeyError, TypeError, ValueError):
         raise InputError(f"{path}: its entry landmarks is damaged") from None
 

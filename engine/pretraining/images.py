@@ -89,7 +89,7 @@ def add_unlabelled_arguments(parser: ArgumentParser) -> argparse._ArgumentGroup:
         default="published",
         help="standardise by the colour statistics that belong to the data set (of Folder, as of "
         f"InatAve, ImageNet's), or by those of up to {MEASURED_IMAGES} of the images, which the "
-        "checkpoint notes for the scripts that use the encoder",
+        "checkpoint notes for the scripts that use the encoder; so also the range of 16-bit values",
     )
     group.add_argument(
         "--image_cache",

@@ -173,7 +173,7 @@ def test_each_split_has_its_own_limit_and_stop_reads_nothing(root, monkeypatch):
     assert [line.split()[3] for line in leave_out(splits, 0)] == ["a"]
     splits = {"a": birds(root, count=200), "b": birds(root, count=31)}
     assert "1 of 31 b images" in complaint(leave_out, splits, 0)
-    monkeypatch.setattr("data_loader.named_images.open_image", None)
+    monkeypatch.setattr("data_loader.image_set.open_image", None)
     assert leave_out({"a": birds(root, skip_bad=False)}, 0) == {}
 
 

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import tifffile
 import torch
 from PIL import Image
 
@@ -96,22 +97,57 @@ def test_colours_are_imagenets_unless_measured(tmp_path):
     dataset = Folder(tmp_path, imwidth=8, crop=0)
     assert (dataset.mean, dataset.std) == (BIRD_MEAN, BIRD_STD)
     assert dataset.noted_colours() == {}
-    mean, std = measure_colours(dataset)
+    mean, std, _ = measure_colours(dataset)
     np.testing.assert_allclose(np.array(mean) * 255, [20, 70, 20])
     # Of 10, 10, 30, 30; and of 10, 110, 30, 130.
     np.testing.assert_allclose(np.array(std) * 255, [10, 2600**0.5, 10])
     dataset.standardise_by(mean, std)
-    assert dataset.noted_colours() == {"colours": {"mean": mean, "std": std}}
+    levels = (0, 65535)
+    assert dataset.noted_colours() == {"colours": {"mean": mean, "std": std, "levels": levels}}
     assert torch.allclose(dataset.normalize(torch.ones(3, 1, 1))[0], torch.tensor(235 / 10))
     torch.manual_seed(0)
     assert float(dataset[0][0].abs().max()) < 40  # the random views follow: not ImageNet's -2
+
+
+def save_deep(path, values):
+    """Save values of 16 bits, as grey in a PNG, in colours in a TIFF."""
+    if path.suffix == ".png":
+        Image.fromarray(values).save(path)
+    else:
+        tifffile.imwrite(path, np.repeat(values[..., None], 3, axis=2), photometric="rgb")
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+def test_the_range_of_16_bit_values_is_measured_too(tmp_path, suffix):
+    for number in range(3):
+        values = np.full((8, 8), 1000 * number + 1000, dtype=np.uint16)
+        save_deep(tmp_path / f"{number}.{suffix}", values)
+    dataset, plain = (Folder(tmp_path, imwidth=8, crop=0) for _ in range(2))
+    dark, said = dataset.count_notice()[0], "16-bit values: 1,000 is black, 3,000 white"
+    assert f"0.{suffix}: its 16-bit values stay below 12 bits: nearly black" in dark
+    mean, std, levels = measure_colours(dataset)
+    assert levels == (1000, 3000) and said in dataset.count_notice()
+    np.testing.assert_allclose(np.array(mean) * 255, (0 + 127 + 255) / 3)
+    dataset.standardise_by(mean, std, levels)
+    assert np.asarray(dataset.read_square(1)).max() == 127
+    assert np.asarray(plain.read_square(1)).max() == 2000 >> 8
+    assert dataset.noted_colours()["colours"]["levels"] == (1000, 3000)
+    assert dataset.digest() != plain.digest()  # no cache of the one is taken for the other's
+
+
+def test_the_first_page_is_read_with_a_line(tmp_path):
+    for number in range(3):
+        values = np.zeros((number + 1, 8, 8), dtype=np.uint8)
+        tifffile.imwrite(tmp_path / f"{number}.tif", values, photometric="minisblack")
+    said = f"of 2 TIFF files the first page is read: {tmp_path / '1.tif'}"
+    assert Folder(tmp_path, **PLAIN).count_notice() == [said]
 
 
 def test_unreadable_images_are_left_out_of_the_colours_if_they_may_be_bad(tmp_path):
     save_image(tmp_path / "1.png", Image.new("RGB", (8, 8), (51, 51, 51)))
     (tmp_path / "2.png").write_bytes(b"no image")
     assert "not an image" in complaint(measure_colours, Folder(tmp_path, imwidth=8, crop=0))
-    mean, _ = measure_colours(Folder(tmp_path, imwidth=8, crop=0, skip_bad=True))
+    mean, _, _ = measure_colours(Folder(tmp_path, imwidth=8, crop=0, skip_bad=True))
     np.testing.assert_allclose(mean, 0.2)
 
 
@@ -122,13 +158,13 @@ def test_shards_are_framed_and_measured_alike(tmp_path):
     square = np.asarray(dataset.read_square(1))
     assert square.shape == (24, 24, 3) and (square[:2] == 0).all()  # images of 24 x 20
     pixels = np.stack([np.asarray(dataset.read_square(i)) for i in range(5)]) / 255
-    mean, std = measure_colours(dataset)
+    mean, std, _ = measure_colours(dataset)
     np.testing.assert_allclose(mean, pixels.mean(axis=(0, 1, 2)))
     np.testing.assert_allclose(std, np.maximum(pixels.std(axis=(0, 1, 2)), 0.01))
 
 
 def test_of_many_images_some_headers_are_read(tmp_path, monkeypatch):
-    monkeypatch.setattr("data_loader.folder.TURNED_IMAGES", 3)
+    monkeypatch.setattr("data_loader.folder.HEADERS", 3)
     for number in range(2):  # of five, those at both ends and in the middle are looked at
         save_turned(tmp_path / f"{number}.jpg", dot_image((40, 30), (5, 5)), 6)
     for number in range(2, 5):

@@ -134,7 +134,7 @@ def test_what_a_checkpoint_notes(tmp_path):
     table = table_of(["a.png"], [[(10, 20), (30, 24), (20, 60)]])
     save_image(tmp_path / "a.png", dot_image(SIZE, (10, 20)))
     dataset = Keypoints(table, tmp_path, "train", **cutting, **FRAME)
-    dataset.standardise_by((0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
+    dataset.standardise_by((0.1, 0.2, 0.3), (0.4, 0.5, 0.6), (7, 4095))
     framing = {"fit": "pad", "image_size": 64, "image_crop": 4, "margin": 0.25, "box": "points"}
     framing |= {"boxed": 1.0, "box_sides": [40.0, 40.0], "span": 40.0}
     assert dataset.checkpoint_notes() == {
@@ -144,6 +144,7 @@ def test_what_a_checkpoint_notes(tmp_path):
             "framing": framing,
             "mean": [0.1, 0.2, 0.3],
             "std": [0.4, 0.5, 0.6],
+            "levels": [7, 4095],
         }
     }
 

@@ -4,9 +4,11 @@ import json
 
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 
 from data_loader.framing import Affine, Framing
+from data_loader.readers.images import FULL_RANGE
 from data_loader.unannotated import ImageFiles, Shown, open_source
 from engine.prediction.predictor import Frame
 from tests.data_loader.layouts import complaint, dot_image, save_image
@@ -61,6 +63,20 @@ def test_an_orientation_note_is_heeded(tmp_path):
     image.save(tmp_path / "a.jpg", exif=exif)
     item = open_source(tmp_path, None).items(prepare(), 60, 0)[0]
     assert item.size.tolist() == [20, 40]
+
+
+def test_levels_belong_to_all_that_is_shown(tmp_path):
+    tifffile.imwrite(tmp_path / "a.tif", np.full((20, 40), 2048, dtype=np.uint16))
+    (tmp_path / "notes.txt").touch()
+    source = open_source(tmp_path, None)
+    assert source.notices == [f"{tmp_path}: 1 files or folders left out: 1 *.txt"]
+    for levels, value in ((FULL_RANGE, 8), ((0, 4095), 128)):
+        source.levels = levels
+        [(_, image)] = source.open([0])
+        assert image.getpixel((5, 5)) == (value,) * 3
+        pixels = source.items(prepare(), 60, 0)[0].image
+        assert np.allclose(pixels, value / 255)
+    assert names(open_source(tmp_path / "a.tif", None)) == ["a.tif"]
 
 
 def coco(boxes, **more):

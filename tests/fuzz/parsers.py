@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+import tifffile
 import torch
 from PIL import Image
 
@@ -26,7 +27,13 @@ from data_loader.data_loaders_face import (
 from data_loader.few_shot import load_picks
 from data_loader.landmark_dataset import LandmarkDataset
 from data_loader.readers.coco_keypoints import read_coco_boxes
-from data_loader.readers.images import image_size, open_image, oriented_size
+from data_loader.readers.images import (
+    has_pages,
+    image_size,
+    open_image,
+    oriented_size,
+    value_range,
+)
 from data_loader.readers.keypoint_files import read_keypoints
 from data_loader.readers.keypoint_table import KeypointTable
 from data_loader.storage.shards import find_shards
@@ -123,6 +130,43 @@ def images() -> dict[str, Parser]:
         f"{n} sealed": Parser(parsers[n].write, read_image, seal=png_sealed) for n in sealed
     }
     return parsers
+
+
+def write_tiff(folder: Path, values: np.ndarray, **options) -> Path:
+    tifffile.imwrite(folder / "a.tif", values, **options)
+    return folder / "a.tif"
+
+
+def read_own_image(folder: Path) -> None:
+    path = folder / "a.tif"
+    has_pages(path)
+    assert open_image(path, oriented=True).size == oriented_size(path)[0]
+    open_image(path, oriented=True, levels=(0, 4095))
+    value_range(path, oriented=True)
+
+
+def own_images() -> dict[str, Parser]:
+    values = np.random.RandomState(0).randint(0, 2**16, (23, 31, 3)).astype(np.uint16)
+    tiles = {"tile": (16, 16), "compression": "zlib", "predictor": True}
+    kinds = {
+        "tiff": ((values >> 8).astype(np.uint8), {"extratags": [(0x0112, 3, 1, 6, True)]}),
+        "tiff packed": ((values >> 8).astype(np.uint8), tiles),
+        "tiff 16 bits": (values, {}),
+        "tiff 16 bits packed": (values, {**tiles, "byteorder": ">"}),
+        "tiff grey": (values[..., 0], {}),
+        "tiff pages": (values[..., 0].reshape(23, 31, 1, 1), {"photometric": "minisblack"}),
+    }
+    parsers = {
+        name: Parser(partial(write_tiff, values=kept, **options), read_own_image)
+        for name, (kept, options) in kinds.items()
+    }
+
+    def write_heic(folder: Path) -> Path:
+        image = Image.fromarray((values >> 8).astype(np.uint8))
+        image.save(folder / "a.tif", format="HEIF", quality=50)
+        return folder / "a.tif"
+
+    return parsers | {"heic": Parser(write_heic, read_own_image)}
 
 
 # ---- annotations ----
@@ -447,6 +491,6 @@ def shards() -> dict[str, Parser]:
 
 
 PARSERS = {
-    **{**images(), **annotations(), **own_annotations()},
+    **{**images(), **own_images(), **annotations(), **own_annotations()},
     **{**checkpoints(), **archives(), **shards()},
 }

@@ -51,6 +51,13 @@ def test_folders_without_images_name_the_accepted_suffixes(tmp_path):
     assert message.startswith(f"{tmp_path}: holds no image") and "*.jpeg, *.jpg" in message
 
 
+def test_ones_own_images_may_be_of_more_kinds(tmp_path):
+    write_files(tmp_path, "a/1.jpg", "a/2.tif", "a/3.TIFF", "a/4.heic", "a/5.HEIF", "a/6.dng")
+    names, notices = find_images(tmp_path, own=True)
+    assert [*names] == ["a/1.jpg", "a/2.tif", "a/3.TIFF", "a/4.heic", "a/5.HEIF"]
+    assert notices == [f"{tmp_path}: 1 files or folders left out: 1 *.dng"]
+
+
 def test_listed_paths_are_written_plainly(tmp_path, monkeypatch):
     write_files(tmp_path, "a/1.jpg", "a/.2.jpg", "3.jpg")
     (tmp_path / "list.txt").write_text(

@@ -1,16 +1,27 @@
 import io
 import os
 import struct
+import subprocess
+import sys
 import warnings
 import zlib
 
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image, ImageOps
 from PIL.PngImagePlugin import PngImageFile
 
-from data_loader.readers.images import image_size, open_image, oriented_size
+from data_loader.readers.images import (
+    FULL_RANGE,
+    has_pages,
+    image_size,
+    open_image,
+    oriented_size,
+    value_range,
+)
 from tests.data_loader.layouts import NO_IMAGE, complaint, huge_png, png_chunk
+from tests.recipes import ROOT
 
 
 def noise(width=31, height=23) -> Image.Image:
@@ -225,3 +236,162 @@ def test_images_that_are_too_long_to_be_resized_are_refused(tmp_path):
         else:
             message = complaint(open_image, tmp_path / "a.png")
             assert "262145 pixels along a side, more than 262144" in message
+
+
+# ---- formats of one's own images alone ----
+
+COLOURS = np.random.RandomState(1).randint(0, 2**16, (23, 31, 3)).astype(np.uint16)
+TIFFS = {
+    "plain": {},
+    "tiles": {"tile": (16, 16)},
+    "packed tiles": {"tile": (16, 16), "compression": "zlib", "predictor": True},
+    "big-endian": {"byteorder": ">", "rowsperstrip": 5},
+    "packed big-endian": {"byteorder": ">", "compression": "lzma"},
+    "long offsets": {"bigtiff": True},
+    "planes": {"planarconfig": "separate"},
+}
+
+
+def write_tiff(path, values, **options):
+    """Write values (h, w) or (h, w, 3) as a TIFF, of colours one after the other if so asked."""
+    kind = "minisblack" if values.ndim == 2 else "rgb"
+    if "planarconfig" in options:
+        values = np.moveaxis(values, 2, 0)
+    tifffile.imwrite(path, values, photometric=kind, **options)
+
+
+def spread_out(values, low, high):
+    """Return 16-bit values as 8: those from ``low`` to ``high`` in 256 equal steps."""
+    steps = [(min(max(int(v), low), high) - low) * 256 // (high - low + 1) for v in values.flat]
+    return np.array(steps).reshape(values.shape)
+
+
+@pytest.mark.parametrize("how", TIFFS)
+@pytest.mark.parametrize("depth", [8, 16])
+@pytest.mark.parametrize("shape", ["grey", "colours"])
+def test_tiffs_of_all_kinds(tmp_path, shape, depth, how):
+    if (shape, how) == ("grey", "planes"):
+        return
+    values = COLOURS if shape == "colours" else COLOURS[..., 0]
+    values = values if depth == 16 else (values >> 8).astype(np.uint8)
+    path, levels = tmp_path / "a.tif", (1000, 40_000)
+    write_tiff(path, values, **TIFFS[how])
+    rgb = values if shape == "colours" else np.repeat(values[..., None], 3, axis=2)
+    found = np.asarray(open_image(path, oriented=True))
+    assert np.array_equal(found, rgb >> (depth - 8)) and oriented_size(path) == ((31, 23), False)
+    found = np.asarray(open_image(path, oriented=True, levels=levels))
+    assert np.array_equal(found, rgb if depth == 8 else spread_out(rgb, *levels))
+    ends = None if depth == 8 else (values.min(), values.max())
+    assert value_range(path, oriented=True) == ends
+    assert open_image(path, path.read_bytes(), oriented=True).size == (31, 23)
+    assert NO_IMAGE in complaint(open_image, path)  # as a benchmark's
+
+
+@pytest.mark.parametrize("levels", [FULL_RANGE, (0, 4095), (7, 7)])
+@pytest.mark.parametrize("kind", ["PNG", "PPM"])
+def test_levels_of_other_images_of_16_bits(tmp_path, kind, levels):
+    grey = np.arange(31 * 23, dtype=np.uint16).reshape(23, 31) * 91
+    (tmp_path / "a.png").write_bytes(
+        b"P5 31 23 65535\n" + grey.astype(">u2").tobytes()
+        if kind == "PPM"
+        else encoded(Image.fromarray(grey), format="PNG")
+    )
+    found = np.asarray(open_image(tmp_path / "a.png", levels=levels))[..., 1]
+    assert np.array_equal(found, spread_out(grey, *levels))
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "heic"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_own_formats_are_turned_by_their_notes(tmp_path, mode, orientation):
+    path, note = tmp_path / "a", Image.Exif()
+    note[0x0112] = orientation
+    image = noise(32, 24) if mode == "heic" else noise().convert(mode)
+    stored = io.BytesIO(encoded(image, format="PNG", exif=note))
+    expected = ImageOps.exif_transpose(Image.open(stored)).convert("RGB")
+    for depth in (8, 16):
+        if mode == "heic":
+            image.save(path, "HEIF", quality=-1, chroma=444, exif=note.tobytes())
+        else:
+            values = np.asarray(image) if depth == 8 else np.asarray(image).astype(np.uint16) * 257
+            write_tiff(path, values, extratags=[(0x0112, 3, 1, orientation, True)])
+        # What pillow-heif reads has been turned.
+        turned = mode != "heic" and orientation > 1
+        assert oriented_size(path) == (expected.size, turned)
+        for levels in (FULL_RANGE, (0, 65534)):
+            found = open_image(path, oriented=True, levels=levels)
+            assert found.size == expected.size
+            far = np.abs(np.asarray(found).astype(int) - np.asarray(expected)).max()
+            assert far <= (3 if mode == "heic" else 0)  # whose colours aren't stored as RGB
+
+
+def test_the_first_of_several_pages_is_read(tmp_path):
+    path, pages = tmp_path / "a.tif", COLOURS[..., 0].reshape(1, 23, 31) // np.array([[[1]], [[2]]])
+    tifffile.imwrite(path, pages.astype(np.uint16), photometric="minisblack")
+    assert has_pages(path)
+    assert np.array_equal(np.asarray(open_image(path, oriented=True))[..., 0], pages[0] >> 8)
+    write_tiff(path, COLOURS)
+    assert not has_pages(path) and not has_pages(tmp_path / "b.tif")
+
+
+@pytest.mark.parametrize("how", ["plain", "packed tiles", "planes", "heic"])
+@pytest.mark.parametrize("levels", [FULL_RANGE, (0, 4095)])
+def test_own_formats_cut_short(tmp_path, capfd, how, levels):
+    path = tmp_path / "a.tif"
+    if how == "heic":
+        noise().save(path, "HEIF")
+    else:
+        write_tiff(path, COLOURS, **TIFFS[how])
+    whole = path.read_bytes()
+    for share in (0.02, 0.3, 0.7, 0.95):
+        path.write_bytes(whole[: int(len(whole) * share)])
+        assert str(path) in complaint(open_image, path, None, True, levels)
+    assert capfd.readouterr().err == ""  # of libtiff
+
+
+@pytest.mark.parametrize("kind", [np.int16, np.int32, np.float32, np.complex64])
+def test_values_of_other_kinds_are_refused(tmp_path, kind):
+    write_tiff(tmp_path / "a.tif", COLOURS[..., 0].astype(kind))
+    message = complaint(open_image, tmp_path / "a.tif", None, True)
+    words = {"i": "signed, or of 32 bits", "f": "fractions", "c": NO_IMAGE[:-1]}
+    assert words[np.dtype(kind).kind] in message
+
+
+def test_what_is_to_be_installed_is_said(tmp_path, monkeypatch):
+    path = tmp_path / "a.tif"
+    write_tiff(path, COLOURS)
+    monkeypatch.setitem(sys.modules, "tifffile", None)
+    message = complaint(open_image, path, None, True)
+    assert "tifffile isn't installed; pip install -e .[tiff]" in message
+
+
+WITHOUT_HEIC = """
+import sys
+from pathlib import Path
+sys.modules["pillow_heif"] = None
+from data_loader.readers.image_names import find_images
+from data_loader.readers.images import open_image
+folder = Path(sys.argv[1])
+for action in (
+    lambda: open_image(folder / "a.HEIC", oriented=True),
+    lambda: find_images(folder, own=True),
+    lambda: print(find_images(folder.parent, own=True)[1]),
+):
+    try:
+        action()
+    except ValueError as error:
+        print(error)
+"""
+
+
+def test_without_its_reader_heic_is_named(tmp_path):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    noise().save(folder / "a.HEIC", "HEIF")
+    noise().save(tmp_path / "b.png")
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT_HEIC, folder], cwd=ROOT, capture_output=True, text=True
+    )
+    lines, how = done.stdout.splitlines(), "; HEIC with pip install -e .[heic]"
+    assert lines[0].endswith(f"PNG, GIF, BMP, WEBP, PPM, TIFF{how})")
+    assert lines[1].startswith(f"{folder}: holds no image") and lines[1].endswith(how)
+    assert lines[2] == f"['{tmp_path}: 1 files or folders left out: 1 *.heic{how}']"

@@ -42,10 +42,10 @@ def folder(tmp_path):
 def no_decoding(monkeypatch):
     """Return a function from whose call on no image may be opened."""
 
-    def opened(path):
+    def opened(path, *_):
         raise AssertionError(f"{path} was opened")
 
-    return lambda: monkeypatch.setattr("data_loader.named_images.open_image", opened)
+    return lambda: monkeypatch.setattr("data_loader.image_set.open_image", opened)
 
 
 def celeba(root, **options):

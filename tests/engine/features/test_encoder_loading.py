@@ -7,6 +7,7 @@ import torch
 import torchvision
 
 from data_loader.image_set import ImageSet
+from data_loader.readers.images import FULL_RANGE
 from engine.features.encoder_loading import (
     EncoderSettings,
     initialise_encoder,
@@ -157,7 +158,7 @@ COLOURS = {"mean": (0.1, 0.2, 0.3), "std": (0.5, 0.6, 0.7)}
 
 def test_images_are_standardised_as_the_checkpoint_notes_unless_they_were_measured(tmp_path):
     paths = tmp_path / "noted.pth", tmp_path / "plain.pth"
-    torch.save({"colours": COLOURS}, paths[0])
+    torch.save({"colours": COLOURS | {"levels": [7, 4095]}}, paths[0])
     torch.save({}, paths[1])
     encoder, dataset, measured = torch.nn.Linear(1, 1), ImageSet(32, 0), ImageSet(32, 0)
     own = (0.5, 0.5, 0.5), (0.2, 0.2, 0.2)
@@ -166,13 +167,17 @@ def test_images_are_standardised_as_the_checkpoint_notes_unless_they_were_measur
         use_colours(encoder, dataset, noted_in=path)
         assert (dataset.mean, dataset.std) == (ImageSet.mean, ImageSet.std)
     use_colours(encoder, measured, dataset, noted_in=str(paths[0]))
-    assert dataset.noted_colours() == {"colours": COLOURS} and (measured.mean, measured.std) == own
+    assert dataset.noted_colours() == {"colours": COLOURS | {"levels": (7, 4095)}}
+    assert (measured.mean, measured.std, measured.levels) == (*own, FULL_RANGE)
 
 
 @pytest.mark.parametrize(
     "colours",
     [3, {}, {"mean": [0, 0, 0]}, {**COLOURS, "std": [1, 1]}, {**COLOURS, "std": [1, 1, 0]}]
-    + [{**COLOURS, "mean": [0, 0, float("nan")]}, {**COLOURS, "mean": "abc"}],
+    + [{**COLOURS, "mean": [0, 0, float("nan")]}, {**COLOURS, "mean": "abc"}]
+    + [
+        COLOURS | {"levels": levels} for levels in (5, [5], [9, 5], [-1, 5], [0, 65536], ["a", "b"])
+    ],
 )
 def test_noted_colours_that_are_none_name_the_file(tmp_path, colours):
     path = tmp_path / "noted.pth"

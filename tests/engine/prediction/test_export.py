@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from data_loader.framing import Framing
-from data_loader.readers.images import open_image
+from data_loader.readers.images import FULL_RANGE, open_image
 from engine.prediction.export import export, metadata, to_onnx
 from engine.prediction.predictor import Frame, Predictor
 from engine.readouts.kinds import READOUTS
@@ -81,6 +81,7 @@ def test_the_runtime_finds_what_pytorch_finds_and_is_told_what_it_is(tmp_path, k
     told = model.get_modelmeta().custom_metadata_map
     assert json.loads(told["names"]) == NAMES
     assert told["calibrated_at"] == ("0.05" if how.get("calibrated") else "")
+    assert json.loads(told["levels"]) == [0, 65535]
     assert json.loads(told["framing"]) == {"fit": "pad", "side": SIDE, "margin": 0.1}
     assert model.get_inputs()[0].shape == ["N", 3, SIDE, SIDE]
     assert [output.name for output in model.get_outputs()] == ["points", "confidence"]
@@ -140,16 +141,24 @@ def test_what_cant_be_exported_is_said(tmp_path, monkeypatch, capfd):
     assert capfd.readouterr().out == ""  # of PyTorch's graph
 
 
-@pytest.mark.parametrize("mode", ["RGB", "RGBA", "I;16"])
-def test_the_page_tells_how_to_use_a_file_with_numpy_alone(tmp_path, mode):
-    export(tmp_path / "points.onnx", predictor("finetune"), overwrite=False)
+@pytest.mark.parametrize(
+    ("mode", "name", "levels"),
+    [("RGB", "a.png", FULL_RANGE), ("RGBA", "a.png", FULL_RANGE), ("I;16", "a.png", FULL_RANGE)]
+    + [("I;16", "a.png", (5000, 20_000)), ("I;16", "a.tif", (5000, 20_000))],
+)
+def test_the_page_tells_how_to_use_a_file_with_numpy_alone(tmp_path, mode, name, levels):
+    network, path = predictor("finetune"), tmp_path / name
+    network.frame = FRAME._replace(levels=levels)
+    export(tmp_path / "points.onnx", network, overwrite=False)
     values = np.random.default_rng(0).integers(0, 256, 60 * 80 * 4, dtype=np.uint8)
-    Image.frombytes(mode, (80, 60), values.tobytes()).save(tmp_path / "a.png")
+    note = Image.Exif()
+    note[0x0112] = 6
+    Image.frombytes(mode, (80, 60), values.tobytes()).save(path, exif=note)
     page = (ROOT / "docs/own_images.md").read_text()
     code = next(part for part in re.findall(r"```python\n(.*?)```", page, re.S) if "onnx" in part)
     (tmp_path / "use.py").write_text(code)
     done = subprocess.run(
-        [sys.executable, "use.py", "a.png"],
+        [sys.executable, "use.py", name],
         cwd=tmp_path,
         capture_output=True,
         text=True,
@@ -157,7 +166,7 @@ def test_the_page_tells_how_to_use_a_file_with_numpy_alone(tmp_path, mode):
     )
     told = [line.split("  ")[0] for line in done.stdout.splitlines()]
     assert [line.split()[1] for line in told] == ["nose", "left", "é"]
-    network, image = predictor("finetune"), open_image(tmp_path / "a.png", oriented=True)
+    image = open_image(path, oriented=True, levels=levels)
     square, affine = Framing("stretch", SIDE).to_square(image)
     pixels = torch.from_numpy(np.array(square)).permute(2, 0, 1)[None] / 255
     points = affine.inverse(expected(network, pixels)[0][0])

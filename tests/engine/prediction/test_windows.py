@@ -23,7 +23,7 @@ class Boxes:
 
 
 def frame(seen):
-    return Frame(["nose"], Framing("stretch", 32), 0, (0, 0, 0), (1, 1, 1), seen)
+    return Frame(["nose"], Framing("stretch", 32), 0, (0, 0, 0), (1, 1, 1), seen=seen)
 
 
 def window(points, sure, size, side):
