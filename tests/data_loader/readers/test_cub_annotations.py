@@ -4,9 +4,8 @@ import struct
 
 import numpy as np
 import pytest
-import torchfile
 
-from data_loader.readers.cub_annotations import Torch7, read_dat, read_part_annotations
+from data_loader.readers.cub_annotations import read_dat, read_part_annotations
 from tests.data_loader.layouts import (
     CUB_NAMES,
     complaint,
@@ -75,42 +74,40 @@ def changed(value):
     return torch7(table)
 
 
-def test_parts_may_be_arrays(tmp_path):
-    """Torch7 has tensors where these files usually have tables."""
-    parts = np.array([[0.25, 0.5, 1.0]] * 15)
-    table, number = b"", 3
+def dat_of_arrays(parts, size=3, stride=1, offset=1):
+    """Return a file in which Torch7 has tensors where it usually has tables; parts (15, 3)."""
+    names = [b"V 1", b"torch.DoubleTensor", b"V 1", b"torch.DoubleStorage"]
+    names = [struct.pack("<i", len(name)) + name for name in names]
+    table = struct.pack("<iii", 3, 1, 1) + torch7(b"a.jpg") + struct.pack("<iii", 3, 2, 15)
     for a, row in enumerate(parts, 1):
-        names = [b"V 1", b"torch.DoubleTensor", b"V 1", b"torch.DoubleStorage"]
-        names = [struct.pack("<i", len(name)) + name for name in names]
-        table += struct.pack("<ii", 2, len(str(a))) + str(a).encode()
-        table += struct.pack("<ii", 4, number) + names[0] + names[1]
-        table += struct.pack("<iqqq", 1, 3, 1, 1)
-        table += struct.pack("<ii", 4, number + 1) + names[2] + names[3]
+        table += torch7(str(a).encode()) + struct.pack("<ii", 4, 2 * a + 1) + names[0] + names[1]
+        table += struct.pack("<iqqq", 1, size, stride, offset)
+        table += struct.pack("<ii", 4, 2 * a + 2) + names[2] + names[3]
         table += struct.pack("<q", 3) + row.tobytes()
-        number += 2
-    content = struct.pack("<iii", 3, 1, 1) + torch7(b"a.jpg") + struct.pack("<iii", 3, 2, 15)
-    path = tmp_path / "train.dat"
-    path.write_bytes(content + table)
-    assert np.array_equal(read_dat(path)["a.jpg"], parts)
-    assert np.array_equal(torchfile.load(str(path))[b"a.jpg"][b"15"], parts[0])
+    return table
 
 
-def test_the_reader_of_torch7_agrees_with_torchfile(tmp_path):
-    value = {b"a": {1: 2.5, 2: {b"x": -1}}, b"b": b"text", b"c": 7}
-    (tmp_path / "a.t7").write_bytes(torch7(value))
-    known = torchfile.load(str(tmp_path / "a.t7"), use_list_heuristic=False)
-    read = Torch7((tmp_path / "a.t7").read_bytes()).value()
-    assert read == value and set(known) == set(value)
-    assert known[b"a"][2][b"x"] == -1 and known[b"b"] == b"text"
+def test_parts_may_be_arrays(tmp_path):
+    parts = np.array([[0.25, 0.5, 1.0]] * 15)
+    (tmp_path / "a.dat").write_bytes(dat_of_arrays(parts))
+    assert np.array_equal(read_dat(tmp_path / "a.dat")["a.jpg"], parts)
+
+
+@pytest.mark.parametrize(
+    "shape", [{"size": 10**12}, {"stride": 2}, {"stride": -(10**9)}, {"offset": 2}, {"offset": 0}]
+)
+def test_arrays_larger_than_what_the_file_holds_are_refused(tmp_path, shape):
+    (tmp_path / "a.dat").write_bytes(dat_of_arrays(np.ones((15, 3)), **shape))
+    assert "no table or array that the file holds" in complaint(read_dat, tmp_path / "a.dat")
 
 
 def test_a_table_that_holds_itself_is_refused(tmp_path):
     content = struct.pack("<iii", 3, 1, 1) + torch7(b"a.jpg") + struct.pack("<ii", 3, 1)
     (tmp_path / "a.dat").write_bytes(content)
-    assert "holds itself" in complaint(read_dat, tmp_path / "a.dat")
+    assert "expected a Torch7 table" in complaint(read_dat, tmp_path / "a.dat")
     deep = b"".join(struct.pack("<iii", 3, n, 1) + torch7(b"a") for n in range(1, 5000))
     (tmp_path / "a.dat").write_bytes(deep)
-    assert "too deep" in complaint(read_dat, tmp_path / "a.dat")
+    assert "recursion" in complaint(read_dat, tmp_path / "a.dat")
 
 
 @pytest.mark.parametrize("native", [False, True])
