@@ -13,23 +13,18 @@ _long.csv, .dlc.csv (DeepLabCut's), .json (COCO's) or .tps. [spec 18.]
 
 import os
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from data_loader.folder import add_cutout_arguments
 from data_loader.instances import with_boxes
 from data_loader.loaders import add_loader_arguments, worker_notice
 from data_loader.named_images import notices_on
-from data_loader.readers.keypoint_files import file_key, read_keypoints, read_scales
+from data_loader.readers.keypoint_files import file_key, read_keypoints
 from data_loader.readers.keypoint_table import named
 from data_loader.readers.prediction_files import prediction_format, write_predictions
 from data_loader.readers.videos import count_missing
-from data_loader.unannotated import (
-    ImageFiles,
-    ImageSource,
-    VideoFrames,
-    boxed_images,
-    open_source,
-)
+from data_loader.unannotated import ImageFiles, ImageSource, VideoFrames, open_source
 from engine.pages.page import add_page_argument, check_page, write_page
 from engine.prediction.export import export
 from engine.prediction.pictures import (
@@ -124,16 +119,14 @@ def check_places(
 
 def check_extras(settings: PredictionSettings, source: ImageSource, frame: Frame) -> None:
     """Raise an `InputError` if something can't be made beside the results, before the work."""
-    is_video = isinstance(source, VideoFrames)
-    if is_video and (settings.windows is not None or settings.suggest is not None):
+    made = settings.windows is not None or settings.suggest is not None
+    if made and isinstance(source, VideoFrames):
         flag = "--suggest" if settings.windows is None else "--windows"
         raise InputError(f"{flag}: of image files, not of a video")
-    if settings.out_video is not None and not is_video:
+    if settings.out_video is not None and not isinstance(source, VideoFrames):
         raise InputError(f"--out_video {settings.out_video}: --images is no video")
-    for flag, path in (("--windows", settings.windows), ("--out_video", settings.out_video)):
-        if path is not None:
-            check_output(path, settings.overwrite, flag)
     if settings.windows is not None:
+        check_output(settings.windows, settings.overwrite, "--windows")
         if prediction_format(settings.windows) != "coco":
             raise InputError(f"--windows {settings.windows}: its name must end in .json")
         window_side(frame, settings.window_size)
@@ -142,6 +135,7 @@ def check_extras(settings: PredictionSettings, source: ImageSource, frame: Frame
     if settings.page is not None:
         check_page(settings.page, settings.overwrite)
     if settings.out_video is not None and isinstance(source, VideoFrames):
+        check_output(settings.out_video, settings.overwrite, "--out_video")
         check_video(settings.out_video, source)
 
 
@@ -173,7 +167,7 @@ def make_extras(
         count = run.part.count - run.part.bad
         yield f"{count:,} windows of {side} x {side} pixels: {settings.windows}"
     if settings.suggest is not None and isinstance(source, ImageFiles):
-        suggested = suggest_images(run, source, others, annotated, run.suggested)
+        suggested = suggest_images(run, source, others, annotated)
         yield f"{len(suggested)} images to annotate next: {run.suggested}"
 
 
@@ -188,7 +182,7 @@ def annotated_before(trained: Trained) -> ImageFiles | None:
     )
     if trained.boxes and Path(trained.boxes).is_file():
         table = with_boxes(table, Path(trained.boxes), folder)
-    return boxed_images(folder, table.images, table.boxes, table.ids)
+    return ImageFiles(folder, table.images, table.boxes, table.ids)
 
 
 def scales_before(trained: Trained, source: ImageSource) -> dict[int, float]:
@@ -196,7 +190,11 @@ def scales_before(trained: Trained, source: ImageSource) -> dict[int, float]:
     if trained.annotations is None or not isinstance(source, ImageFiles):
         return {}
     files = [Path(str(file)) for file in as_list(trained.annotations)]
-    known = read_scales(files, Path(trained.data_folder or files[0].parent))
+    folder, known = Path(trained.data_folder or files[0].parent), dict[object, float]()
+    for file in files:
+        with suppress(InputError):  # it isn't needed
+            scales = read_keypoints(file, folder).scales
+            known |= {file_key(folder / name): scale for name, scale in scales.items()}
     keys = (file_key(source.path(number)) for number in range(source.count or 0))
     return {number: known[key] for number, key in enumerate(keys) if key in known}
 

@@ -13,8 +13,8 @@ from data_loader.framing import FITS, Box, Framing, box_or_none
 from data_loader.image_set import Colours, ImageSet, as_colours, spread
 from data_loader.named_images import HEADERS, UnlabelledImages
 from data_loader.readers.coco_keypoints import read_coco_boxes
-from data_loader.readers.images import Levels, oriented_size, value_range
-from data_loader.readers.keypoint_files import locate
+from data_loader.readers.images import Levels, value_range
+from data_loader.readers.keypoint_files import locate, read_sizes
 from data_loader.views.random_view import BIRD_MEAN, BIRD_STD
 from utils.arguments import unit_interval
 from utils.errors import ImageError, InputError
@@ -88,28 +88,15 @@ class Folder(OwnImages, UnlabelledImages):
             distinct, annotations = list(dict.fromkeys(filenames)), {"boxes": boxes}
             self.notices += moved
         if is_first_rank():
-            self.notices += turned_notice(root, distinct)
+            # Of many images, some from all over the set are looked at.
+            total, chosen = len(distinct), [distinct[i] for i in spread(len(distinct), HEADERS)]
+            looked_at = "" if len(chosen) == total else f" looked at, of {total:,},"
+            self.notices += count_turned(read_sizes(root, chosen)[1].sum(), len(chosen), looked_at)
         return root, filenames, annotations
 
     def digested(self, facts: object) -> object:
         """Return what `digest` hashes beside names and boxes: the framing, too."""
         return [self.framing, facts]
-
-
-def turned_notice(folder: Path, filenames: Sequence[str]) -> list[str]:
-    """Return a line on how many images are turned by a note in their file, if any are.
-
-    Of many images, some from all over the set are looked at.
-    """
-    total, turned = len(filenames), 0
-    places = spread(total, HEADERS)
-    for place in places:
-        try:
-            turned += oriented_size(folder / filenames[place])[1]
-        except ImageError:  # said when the image is needed
-            continue
-    looked_at = "" if len(places) == total else f" looked at, of {total:,},"
-    return count_turned(turned, len(places), looked_at)
 
 
 def count_turned(turned: int, total: int, looked_at: str = "") -> list[str]:

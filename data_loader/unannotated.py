@@ -63,36 +63,43 @@ class ImageFiles:
     """Image files.
 
     Args:
-        folder: that the names are relative to.
-        shown_images: in their order.
-        paths: of each, from the folder, if its name doesn't say where it lies.
-
-    Attributes:
+        folder: that the paths are relative to.
+        paths: in their order.
+        boxes: what is shown of each image (N, 4), NaN for all of it; whole images without it.
+        ids: of the boxes.
+        names: of the images, if they aren't the paths.
         notices: lines for the log.
     """
 
     levels = FULL_RANGE  # see `open_image`
-    notices: Sequence[str] = ()
 
     def __init__(
-        self, folder: Path, shown_images: list[Shown], paths: Sequence[str] | None = None
+        self,
+        folder: Path,
+        paths: Sequence[str],
+        boxes: np.ndarray | None = None,
+        ids: Sequence[str] = (),
+        names: Sequence[str] = (),
+        notices: Sequence[str] = (),
     ) -> None:
-        self.folder, self._shown, self._paths = folder, shown_images, paths
-        self.count: int | None = len(shown_images)
+        self.folder, self._paths, self._boxes, self._ids = folder, paths, boxes, ids
+        self._names, self.notices = names, notices
+        self.count: int | None = len(paths)
 
     def shown(self, index: int) -> Shown:
         """Return which image, and what of it."""
-        return self._shown[index]
+        name = self._names[index] if self._names else quoted(self._paths[index])
+        if self._boxes is None:
+            return Shown(name)
+        return Shown(name, box_or_none(self._boxes[index]), self._ids[index])
 
     def path(self, index: int) -> Path:
         """Return where an image lies."""
-        return self.folder / (
-            self._shown[index].name if self._paths is None else self._paths[index]
-        )
+        return self.folder / self._paths[index]
 
     def items(self, prepare: Prepare, side: int, first: int) -> Dataset:
         """Return a data set of `InputItem` from one image on."""
-        items = Items(self._shown, partial(self._item, prepare, side))
+        items = Items(self._paths, partial(self._item, prepare, side))
         return Subset(items, range(first, len(items)))
 
     def _item(self, prepare: Prepare, side: int, index: int) -> InputItem:
@@ -101,7 +108,7 @@ class ImageFiles:
         pixels = torch.zeros(3, side, side)
         try:
             image = open_image(path, oriented=True, levels=self.levels)
-            pixels, affine = prepare(image, self._shown[index].box)
+            pixels, affine = prepare(image, self.shown(index).box)
             size = torch.tensor(image.size)
         except ImageError as error:
             reason = printable(str(error).removeprefix(f"{path}: "))
@@ -117,8 +124,8 @@ class ImageFiles:
 
     def identity(self) -> Iterator[str]:
         """Yield what tells these images from others, and from themselves before a change."""
-        for index, entry in enumerate(self._shown):
-            yield f"{tuple(entry)} {_stamp(self.path(index))}"
+        for index in range(len(self._paths)):
+            yield f"{tuple(self.shown(index))} {_stamp(self.path(index))}"
 
 
 class VideoFrames:
@@ -187,31 +194,18 @@ def open_source(images: Path, boxes: Path | None) -> ImageSource:
             raise InputError(f"--boxes: --images must be the folder that {boxes}'s images are in")
         names, places, ids = read_coco_boxes(boxes)
         names = replace_backslashes(images, names)
-        source = boxed_images(images, names, places, ids)
-        source.notices = outside_notice(boxes, images, names)
-        return source
+        return ImageFiles(images, names, places, ids, notices=outside_notice(boxes, images, names))
     if images.is_dir():
         found, notices = find_images(images, own=True)
-        source = ImageFiles(images, [Shown(quoted(name)) for name in found], found)
-        source.notices = notices
-        return source
+        return ImageFiles(images, found, notices=notices)
     suffix = images.suffix.lower()[1:]
     if not images.is_file():
         raise InputError(f"{images}: no such folder, image, list or video")
     if suffix in VIDEOS:
         return VideoFrames(images)
     if suffix in OWN_SUFFIXES:
-        return ImageFiles(images.parent, [Shown(quoted(images.name))], [images.name])
+        return ImageFiles(images.parent, [images.name])
     near = images.absolute().parent
     paths = resolve_listed(images, near, may_be_absent=True)
     names = [line.replace("\\", "/") for line in read_lines(images)]
-    return ImageFiles(near, [Shown(name) for name in names], paths)
-
-
-def boxed_images(
-    folder: Path, names: Sequence[str], boxes: np.ndarray, ids: Sequence[str]
-) -> ImageFiles:
-    """Return what boxes (N, 4) show of named images; NaN for whole ones."""
-    rows = zip(map(quoted, names), boxes, ids, strict=True)
-    shown = [Shown(name, box_or_none(box), number) for name, box, number in rows]
-    return ImageFiles(folder, shown, names)
+    return ImageFiles(near, paths, names=names)

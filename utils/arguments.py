@@ -48,18 +48,13 @@ class ArgumentParser(argparse.ArgumentParser):
         self._choices_of_defaults[name] = choose
 
     def parse_known_args(self, *args: Any, **options: Any) -> Any:
-        """Parse as argparse does, and choose the defaults that other options decide."""
+        """Parse as argparse does; choose the defaults that other options decide, check paths."""
         found, rest = super().parse_known_args(*args, **options)
         for name, choose in self._choices_of_defaults.items():
             if getattr(found, name) is None:
                 setattr(found, name, choose(found))
-        return found, rest
-
-    def parse_args(self, *args: Any, **options: Any) -> Any:
-        """Parse as argparse does, and check the paths among the options by `check_paths`."""
-        found = super().parse_args(*args, **options)
         check_paths(vars(found).items(), self.open_folder)
-        return found
+        return found, rest
 
     def error(self, message: str) -> NoReturn:
         """Print one line on stderr and exit with status 2."""

@@ -91,11 +91,8 @@ def find_images(root: Path, own: bool = False) -> tuple[Names, list[str]]:
 
 def _inside(folder: Path, suffixes: set[str], left_out: Counter[str]) -> Iterator[str]:
     """Yield a folder's images, and subfolders with a separator at their end; count the rest."""
-
-    def passed_over(_: OSError) -> None:
-        left_out["folders that can't be read"] += 1
-
-    _, subfolders, files = next(os.walk(folder, onerror=passed_over), ("", [], []))
+    walk = os.walk(folder, onerror=lambda _: left_out.update(["folders that can't be read"]))
+    _, subfolders, files = next(walk, ("", [], []))
     for name in (*(name + os.sep for name in subfolders), *files):
         suffix = os.path.splitext(name)[1].lower()
         if name.startswith(".") or name == "__MACOSX" + os.sep:

@@ -5,10 +5,10 @@ Letters: N instances, A points.
 
 import os
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from functools import cache, partial
 from itertools import takewhile
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import numpy as np
 
@@ -69,8 +69,10 @@ def read_keypoints(
     """
     paths = [given] if isinstance(given, Path) else list(dict.fromkeys(given))
     below = cache(partial(_by_name, folder))  # a folder of tables looks through the images once
-    finds = [partial(locate, one, folder, below=below) for one in paths]
-    parsed = [_parse(*one, y_up, y_down, category) for one in zip(paths, finds, strict=True)]
+    parsed = []
+    for one in paths:
+        find = partial(locate, one, folder, below=below)
+        parsed.append(_parse(one, find, y_up, y_down, category))
     files = [one for one, table in zip(paths, parsed, strict=True) for _ in table.images]  # (N,)
     path, said = named(paths), _joined(paths, parsed, folder)
     sizes, turned = read_sizes(folder, said.images)  # (N, 2), (N,)
@@ -90,16 +92,6 @@ def read_keypoints(
     of_person = sorted(table.names) == sorted(COCO_SIGMAS)
     sigmas = np.array([COCO_SIGMAS[name] for name in table.names]) if of_person else None
     return table._replace(flip_pairs=pairs, sigmas=sigmas)
-
-
-def read_scales(paths: Sequence[Path], folder: Path) -> dict[object, float]:
-    """Return units per pixel by the `file_key` of images; none of a file that can't be read."""
-    known = dict[object, float]()
-    for path in paths:
-        with suppress(InputError):
-            scales = _parse(path, partial(locate, path, folder), False, False, None).scales
-            known |= {file_key(folder / name): scale for name, scale in scales.items()}
-    return known
 
 
 def _parse(path: Path, find: Find, y_up: bool, y_down: bool, category: str | None) -> KeypointTable:
@@ -131,8 +123,8 @@ def _parse(path: Path, find: Find, y_up: bool, y_down: bool, category: str | Non
         parsed = parse_csv(path, lines, find)
     if y_up and parsed.y_up is False:
         raise InputError(f"{path}: y runs downwards in this format; --y_up is for plain CSV")
-    y_up = bool(parsed.y_up or y_up) and not y_down
-    return parsed._replace(y_up=y_up, notices=[*notices, *parsed.notices])
+    upwards = np.full(len(parsed.ids), bool(parsed.y_up or y_up) and not y_down)
+    return parsed._replace(y_up=upwards, notices=[*notices, *parsed.notices])
 
 
 def _joined(paths: Sequence[Path], tables: Sequence[KeypointTable], folder: Path) -> KeypointTable:
@@ -141,10 +133,7 @@ def _joined(paths: Sequence[Path], tables: Sequence[KeypointTable], folder: Path
     Raises:
         InputError: if they haven't the same points.
     """
-    first = tables[0]
-    if len(tables) == 1:
-        return first
-    points, ids, said = [], list[str](), dict[str, list[Path]]()
+    first, points, ids, said = tables[0], [], list[str](), dict[str, list[Path]]()
     for path, table in zip(paths, tables, strict=True):
         check_same_names(path, table.names, paths[0], first.names)
         points.append(table.points[:, [table.names.index(name) for name in first.names]])
@@ -156,20 +145,18 @@ def _joined(paths: Sequence[Path], tables: Sequence[KeypointTable], folder: Path
     if (more := len(notices) - MOST_NOTICES) > 0:
         notices[MOST_NOTICES:] = [f"{named(paths)}: {more:,} more lines like these"]
     images = [name for table in tables for name in table.images]
-    once, scales = one_name_each(folder, images), dict[str, float]()
-    for table in tables:
-        scales |= table.scales
+    once = dict(zip(images, one_name_each(folder, images), strict=True))
+    arrays = ("boxes", "areas", "sizes", "turned", "y_up")
+    joined: dict[str, Any] = {
+        name: np.concatenate([getattr(table, name) for table in tables]) for name in arrays
+    }
     return first._replace(
-        images=once,
+        images=[once[name] for name in images],
         points=np.concatenate(points),
-        scales={new: scales[old] for old, new in zip(images, once, strict=True) if old in scales},
-        boxes=np.concatenate([table.boxes for table in tables]),
-        areas=np.concatenate([table.areas for table in tables]),
+        scales={once[name]: scale for table in tables for name, scale in table.scales.items()},
         ids=ids,
         notices=notices,
-        sizes=np.concatenate([table.sizes for table in tables]),
-        turned=np.concatenate([table.turned for table in tables]),
-        y_up=np.concatenate([np.full(len(table.ids), table.y_up) for table in tables]),
+        **joined,
     )
 
 
@@ -283,24 +270,24 @@ def locate(
     images = replace_backslashes(folder, images)
     names = list(dict.fromkeys(images))
     absent = [name for name in names if not os.path.isfile(folder / name)]
-    if not absent:
-        return one_name_each(folder, images), outside_notice(path, folder, names)
-    if len(absent) == len(names):
+    notices, moved = [] if absent else outside_notice(path, folder, names), dict[str, str]()
+    if 0 < len(absent) == len(names):
         parts = [PurePosixPath(name).parts for name in names]
         for taken, added in _shifts(folder, names):
             tried = (os.path.join(added, *own[taken:]) for own in parts)
             found = list(takewhile(lambda name: os.path.isfile(os.path.join(folder, name)), tried))
             if len(found) == len(names):
-                moved = dict(zip(names, found, strict=True))
-                first = f"{shown(names[0])} is {shown(found[0])}"
-                images = one_name_each(folder, [moved[name] for name in images])
-                return images, [f"{path}: below {folder}, {first}"]
-    fits = _fitting(_by_name(folder) if below is None else below(), absent)
-    absent = [name for name in absent if not guess or len(fits[name]) != 1]
+                moved, absent = dict(zip(names, found, strict=True)), []
+                notices = [f"{path}: below {folder}, {shown(names[0])} is {shown(found[0])}"]
+                break
+    if absent:
+        fits = _fitting(_by_name(folder) if below is None else below(), absent)
+        moved = {name: files[0] for name, files in fits.items() if guess and len(files) == 1}
+        said = [f"{name} is {file}" for name, file in moved.items()]
+        notices = [f"{path}: below {folder}, {shown_list(said)} ({len(said):,} in all)"]
+        absent = [name for name in absent if name not in moved]
     if not absent:
-        images = one_name_each(folder, [fits.get(name, [name])[0] for name in images])
-        said = [f"{name} is {files[0]}" for name, files in fits.items()]
-        return images, [f"{path}: below {folder}, {shown_list(said)} ({len(said):,} in all)"]
+        return one_name_each(folder, [moved.get(name, name) for name in images]), notices
     message = (
         f"{path}: {len(absent):,} of the {len(names):,} images it names aren't below {folder}: "
         f"{shown_list(absent)}"

@@ -8,6 +8,7 @@ one. Letters: N records, A landmarks.
 
 import re
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -55,7 +56,10 @@ def parse_tps(path: Path, lines: Sequence[str], find: Find) -> KeypointTable:
         name = entries.get("IMAGE") or entries.get("ID")
         if not name:
             raise InputError(f"{path}, line {line}: the record has no line IMAGE= and no ID=")
-        rows.append(Row(line, name, "", points, scale=_scale(entries)))
+        scale = 0.0
+        with suppress(ValueError):  # an odd one is counted below
+            scale = parse_number(entries.get("SCALE", "").replace(",", "."))
+        rows.append(Row(line, name, "", points, scale=scale if scale > 0 else None))
     table = table_of_rows(path, rows, find)
     if unnamed := sum(not record.entries.get("IMAGE") for record in records):
         table.notices.append(f"{path}: {unnamed:,} records without IMAGE=, found by their ID=")
@@ -69,15 +73,6 @@ def parse_tps(path: Path, lines: Sequence[str], find: Find) -> KeypointTable:
     if curves := sum(any(key in record.entries for key in CURVES) for record in records):
         table.notices.append(f"{path}: curves of {curves:,} records left out")
     return table._replace(y_up=True)
-
-
-def _scale(entries: dict[str, str]) -> float | None:
-    """Return a record's units per pixel, if it says them."""
-    try:
-        scale = parse_number(entries.get("SCALE", "").replace(",", "."))
-    except ValueError:
-        return None
-    return scale if scale > 0 else None
 
 
 def _records(path: Path, lines: Sequence[str]) -> list[Record]:

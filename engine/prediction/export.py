@@ -33,7 +33,7 @@ METADATA, KEY, VALUE = 14, 1, 2  # fields of ONNX's ModelProto and StringStringE
 
 
 def export(path: Path, predictor: Predictor, overwrite: bool) -> str:
-    """Write what the ending asks for: the network, or its encoder alone; return a line on it.
+    """Write what the ending asks for, the network or a ResNet's weights; return a line on it.
 
     Raises:
         InputError: if it can't be written, or the encoder isn't torchvision's.
@@ -41,20 +41,15 @@ def export(path: Path, predictor: Predictor, overwrite: bool) -> str:
     if path.suffix not in (".onnx", ".pth"):
         raise InputError(f"--export {path}: expected model.onnx or encoder.pth, by the ending")
     check_output(path, overwrite, "--export")
-    if path.suffix == ".pth":
-        return export_encoder(path, predictor)
-    return export_network(path, predictor)
-
-
-def export_encoder(path: Path, predictor: Predictor) -> str:
-    """Write the weights of a ResNet under torchvision's names, without its vector head."""
+    if path.suffix == ".onnx":
+        return export_network(path, predictor)
     encoder = predictor.encoder
     if not isinstance(encoder, InsResNet):
         raise InputError(f"--export {path}: only of a ResNet, without --projection")
     state = {
         name: value.cpu()
         for name, value in encoder.encoder.module.state_dict().items()
-        if not name.startswith("fc.")
+        if not name.startswith("fc.")  # the vector head
     }
     save_checkpoint(path, state)
     return f"{path}: {len(state)} tensors of the encoder, in torchvision's names, without fc"

@@ -129,11 +129,7 @@ def not_annotated(source: ImageFiles, annotated: ImageFiles | None) -> list[int]
 
 
 def suggest_images(
-    run: PredictionRun,
-    source: ImageFiles,
-    numbers: Iterable[int],
-    annotated: ImageFiles | None,
-    path: Path,
+    run: PredictionRun, source: ImageFiles, numbers: Iterable[int], annotated: ImageFiles | None
 ) -> list[str]:
     """Write a list of images to annotate next, the most wanted first; return their names.
 
@@ -150,7 +146,7 @@ def suggest_images(
         before = looks_of(run, annotated, list(range(annotated.count or 0)))
     picked = suggest(looks, count, before)
     names = list(dict.fromkeys(source.shown(candidates[place]).name for place in picked))
-    write_text(path, "".join(f"{name}\n" for name in names))
+    write_text(run.suggested, "".join(f"{name}\n" for name in names))
     return names
 
 

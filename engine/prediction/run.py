@@ -6,8 +6,9 @@ Letters: B images of a batch, A landmarks, N images.
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import numpy as np
 import torch
@@ -204,7 +205,9 @@ class PartFile:
         with writing(path), path.open("a+b") as file:
             file.seek(0)
             line = file.readline(2**16)
-            header, is_own = parse(line), line.startswith(begin) or begin.startswith(line)
+            header, is_own = None, line.startswith(begin) or begin.startswith(line)
+            with suppress(ValueError):
+                header = json.loads(line) if line.endswith(b"\n") else None
             if header == identity:
                 self._count_lines(file)
                 return
@@ -236,7 +239,10 @@ class PartFile:
     def append(self, found: Sequence[Prediction]) -> None:
         """Add the next images."""
         with writing(self.path), self.path.open("ab") as file:
-            file.write("".join(f"{as_line(entry)}\n" for entry in found).encode())
+            for entry in found:
+                head = [entry.number, entry.image, entry.instance, entry.box, entry.size]
+                line = [*head, entry.points.tolist(), entry.confidence.tolist(), entry.bad]
+                file.write(f"{json.dumps(line)}\n".encode())
         self.count += len(found)
         self.bad += sum(bool(entry.bad) for entry in found)
 
@@ -250,20 +256,6 @@ class PartFile:
     def readable(self) -> Iterator[Prediction]:
         """Yield what was found in the images that can be read."""
         return (entry for entry in self.entries() if not entry.bad)
-
-
-def parse(line: bytes) -> Any:
-    """Return what a whole line says, else None."""
-    try:
-        return json.loads(line) if line.endswith(b"\n") else None
-    except ValueError:
-        return None
-
-
-def as_line(found: Prediction) -> str:
-    """Return an image's line, without its end."""
-    head = [found.number, found.image, found.instance, found.box, found.size]
-    return json.dumps([*head, found.points.tolist(), found.confidence.tolist(), found.bad])
 
 
 def read_line(line: bytes) -> Prediction:

@@ -48,7 +48,7 @@ def test_a_folder_an_image_and_a_list(folder):
 @pytest.mark.parametrize("fit", ["stretch", "pad", "crop"])
 @pytest.mark.parametrize("box", [None, (10.0, 5.0, 70.0, 60.0)])
 def test_the_dot_is_where_the_map_says(folder, fit, box):
-    source = ImageFiles(folder, [Shown("b.png", box)])
+    source = ImageFiles(folder, ["b.png"], np.array([box or [np.nan] * 4]), [""])
     item = source.items(prepare(fit, crop=2), 56, 0)[0]
     assert item.image.shape == (3, 56, 56) and item.size.tolist() == [120, 80]
     x, y = Affine(*item.affine.numpy())(np.array([30.0, 25.0])) - 2
@@ -108,7 +108,7 @@ def test_boxes_that_dont_fit_are_refused(folder, text, words):
 
 
 def test_a_box_beside_the_image_is_a_bad_image(folder):
-    source = ImageFiles(folder, [Shown("b.png", (500.0, 500.0, 510.0, 510.0))])
+    source = ImageFiles(folder, ["b.png"], np.array([[500.0, 500.0, 510.0, 510.0]]), [""])
     assert "shows nothing" in source.items(prepare(), 60, 0)[0].reason
 
 

@@ -10,7 +10,7 @@ from torch.nn.functional import adaptive_avg_pool2d
 
 from data_loader.framing import Framing
 from data_loader.readers.prediction_files import Prediction
-from data_loader.unannotated import ImageFiles, Shown
+from data_loader.unannotated import ImageFiles
 from engine.prediction import pictures
 from engine.prediction.predictor import Frame, Predictor
 from engine.prediction.run import PredictionRun
@@ -32,7 +32,7 @@ def images(folder, count) -> ImageFiles:
     for number in range(count):
         pixels = chance.integers(0, 256, (8, 8, 3), dtype=np.uint8)
         Image.fromarray(pixels).save(folder / f"{number}.png")
-    return ImageFiles(folder, [Shown(f"{number}.png") for number in range(count)])
+    return ImageFiles(folder, [f"{number}.png" for number in range(count)])
 
 
 def run_of(source, entries):
@@ -70,8 +70,8 @@ def test_the_less_certain_half_of_some_images(monkeypatch):
 
 def test_annotated_images_are_found_by_where_they_lie(tmp_path):
     (tmp_path / "a").mkdir()
-    source = ImageFiles(tmp_path / "a", [Shown(f"{number}.png") for number in range(3)])
-    annotated = ImageFiles(tmp_path, [Shown("a/../a/1.png"), Shown("2.png")])
+    source = ImageFiles(tmp_path / "a", [f"{number}.png" for number in range(3)])
+    annotated = ImageFiles(tmp_path, ["a/../a/1.png", "2.png"])
     assert pictures.not_annotated(source, annotated) == [0, 2]
     assert pictures.not_annotated(source, None) == [0, 1, 2]
     assert "all images are annotated" in complaint(pictures.not_annotated, source, source)
@@ -81,15 +81,15 @@ def test_annotated_images_are_found_by_where_they_lie(tmp_path):
 def test_what_most_others_look_like_is_suggested_first(tmp_path, monkeypatch, is_begun):
     """Of the less certain half, 5 lies between 6 and 7, and 4 far from them."""
     looks = torch.tensor([9.0, 9, 9, 9, 20, 0, 0.3, -0.3])[:, None]
-    source, known = images(tmp_path, 8), ImageFiles(tmp_path / "annotated", [Shown("like 5.png")])
+    source, known = images(tmp_path, 8), ImageFiles(tmp_path / "annotated", ["like 5.png"])
     seen = {source: looks, known: looks[5:6]}
     monkeypatch.setattr(pictures, "looks_of", lambda _, files, places: [seen[files][places]])
     entries = [entry(number, 0.9 if number < 4 else number / 10) for number in range(8)]
-    path = tmp_path / "suggested.txt"
-    annotated = known if is_begun else None
-    found = pictures.suggest_images(run_of(source, entries), source, range(8), annotated, path)
+    run, annotated = run_of(source, entries), known if is_begun else None
+    run.suggested = tmp_path / "suggested.txt"
+    found = pictures.suggest_images(run, source, range(8), annotated)
     assert found == (["4.png", "6.png"] if is_begun else ["5.png", "4.png"])
-    assert path.read_text().splitlines() == found
+    assert run.suggested.read_text().splitlines() == found
 
 
 def test_an_image_looks_like_the_deepest_map(tmp_path):
