@@ -6,6 +6,7 @@ the network input, S - 2 * crop.
 
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -120,12 +121,11 @@ class Keypoints(OwnImages, LandmarkDataset):
         """Mask points of training images that the network doesn't see; count those of others."""
         visible, shown = self.annotations["visible"], np.ones_like(self.annotations["visible"])
         for row, (width, height) in enumerate(self.annotations["sizes"].tolist()):
-            try:
-                if width:  # 0 of a bad image
-                    points_px = self.square_points((width, height), row) - self.crop  # (A, 2)
-                    shown[row] = np.all((points_px > -1) & (points_px < self.side), axis=-1)
-            except ImageError:  # a box beside its image: said, with the file, when it is needed
+            if not width:  # of a bad image
                 continue
+            with suppress(ImageError):  # a box beside its image: said when it is needed
+                points_px = self.square_points((width, height), row) - self.crop  # (A, 2)
+                shown[row] = np.all((points_px > -1) & (points_px < self.side), axis=-1)
         if not (cut_off := int((visible & ~shown).sum())):
             return
         how = f"{cut_off:,} of {visible.sum():,} points lie beyond what the network sees"

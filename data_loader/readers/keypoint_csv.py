@@ -28,7 +28,6 @@ from data_loader.readers.keypoint_table import (
     MISSING,
     NO_BOX,
     KeypointTable,
-    Point,
     Row,
     check_names,
     point_of,
@@ -107,10 +106,6 @@ class Csv:
                 message = f"expected a number in column {column + 1}, found '{shown(word)}'"
                 raise self.error(row, message) from None
         return numbers
-
-    def point(self, row: Line, columns: Sequence[int], name: str) -> Point:
-        """Return the x and y of a point."""
-        return point_of(self.path, row.number, name, *self.numbers(row, columns))
 
     def below(self, header: int) -> Iterator[Line]:
         """Yield the rows below so many of the header, which have as many cells as that."""
@@ -199,7 +194,10 @@ def _rows(table: Csv, columns: Columns) -> Iterator[Row]:
                 if columns.named is not None and not name:
                     raise table.error(line, "names no point")
                 seen = pair.visible is None or line.cells[pair.visible].lower() not in INVISIBLE
-                points[name] = table.point(line, pair.places, name) if seen else MISSING
+                points[name] = MISSING
+                if seen:
+                    x, y = table.numbers(line, pair.places)
+                    points[name] = point_of(table.path, line.number, name, x, y)
             if individual and all(math.isnan(x) for x, _ in points.values()):
                 continue  # an animal that isn't in this frame
             key = individual if columns.instance is None else line.cells[columns.instance]
@@ -223,8 +221,12 @@ def _plain_columns(table: Csv) -> Columns:
 
     if twice := repeated(filter(None, titles)):
         raise table.error(table.rows[0], f"the column {shown(twice)} is there twice")
-    if (imagej := _imagej_columns(table)) is not None:
-        return imagej
+    if {"x", "y"} <= set(titles) and not set(titles) & {*IMAGE, *POINT}:
+        numbered = not titles[0] and all(row.cells[0].isdecimal() for row in table.rows[1:])
+        if LABEL in header or numbered or titles[0] in MEASURES:  # ImageJ's Results
+            point = Pair(IMAGEJ, (titles.index("x"), titles.index("y")))
+            label = [header.index(LABEL)] if LABEL in header else []
+            return Columns(1, label, {"": [point]}, ordered=True)
     pairs, named, corners = find_pairs(header), column(POINT), list[int]()
     if named is not None and {"x", "y"} <= set(titles):
         if len(pairs) > 1:
@@ -255,20 +257,6 @@ def _plain_columns(table: Csv) -> Columns:
     ]
     sized = bool(corners) and titles[corners[0]] not in BOX
     return Columns(1, [image], {"": pairs}, instance, named, corners, sized, unused=unused)
-
-
-def _imagej_columns(table: Csv) -> Columns | None:
-    """Return what the header of ImageJ's Results says, None if it isn't theirs."""
-    header = table.rows[0].cells
-    titles = [cell.lower() for cell in header]
-    if not {"x", "y"} <= set(titles) or set(titles) & {*IMAGE, *POINT}:
-        return None
-    numbered = not titles[0] and all(row.cells[0].isdecimal() for row in table.rows[1:])
-    if LABEL not in header and not numbered and titles[0] not in MEASURES:
-        return None
-    label = [header.index(LABEL)] if LABEL in header else []
-    point = Pair(IMAGEJ, (titles.index("x"), titles.index("y")))
-    return Columns(1, label, {"": [point]}, ordered=True)
 
 
 def _numbered(path: Path, rows: Sequence[Row]) -> list[Row]:

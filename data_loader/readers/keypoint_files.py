@@ -5,6 +5,7 @@ Letters: N instances, A points.
 
 import os
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import cache, partial
 from itertools import takewhile
 from pathlib import Path, PurePosixPath
@@ -128,11 +129,7 @@ def _parse(path: Path, find: Find, y_up: bool, y_down: bool, category: str | Non
 
 
 def _joined(paths: Sequence[Path], tables: Sequence[KeypointTable], folder: Path) -> KeypointTable:
-    """Return what several files say as one table, with one name for each image.
-
-    Raises:
-        InputError: if they haven't the same points.
-    """
+    """Return what files of the same points say as one table, with one name for each image."""
     first, points, ids, said = tables[0], [], list[str](), dict[str, list[Path]]()
     for path, table in zip(paths, tables, strict=True):
         check_same_names(path, table.names, paths[0], first.names)
@@ -378,9 +375,8 @@ def read_sizes(folder: Path, images: list[str]) -> tuple[np.ndarray, np.ndarray]
     """
     read: dict[str, tuple[tuple[float, float], bool]] = {}
     for name in progress(list(dict.fromkeys(images)), "reading headers"):
-        try:
+        read[name] = (np.nan, np.nan), False
+        with suppress(ImageError):
             read[name] = oriented_size(folder / name)
-        except ImageError:
-            read[name] = (np.nan, np.nan), False
     sizes, turned = zip(*(read[name] for name in images), strict=True)
     return np.array(sizes, dtype=np.float64), np.array(turned, dtype=bool)
