@@ -225,11 +225,7 @@ def _number(value: object) -> float:
 
 
 def _pairs_of_indices(path: Path, names: list[str], indices: object) -> list[tuple[str, str]]:
-    """Return the pairs that a file's ``flip_indices`` say: of each point the mirrored one's place.
-
-    Raises:
-        InputError: if they aren't a swap of the A points.
-    """
+    """Return the pairs that ``flip_indices`` say: of each point the place of the mirrored one."""
     fits = isinstance(indices, list) and all(type(i) is int for i in indices)
     if not fits or sorted(indices) != list(range(len(names))):  # type: ignore[call-overload]
         raise InputError(

@@ -80,7 +80,11 @@ def read_keypoints(
     table = said._replace(sizes=sizes, turned=turned)
     _check_sizes(files, table, said.sizes)
     _check_places(path, table)
-    table = _turn_over(table)
+    # Where the height isn't known, the image can't be read, and is none of those that are used.
+    upwards = table.y_up & ~np.isnan(sizes[:, 1])
+    heights = sizes[upwards, 1, None]  # (N, 1)
+    table.points[upwards, :, 1] = heights - table.points[upwards, :, 1]
+    table.boxes[upwards, 1::2] = heights - table.boxes[upwards, 3::-2]  # top was bottom
     if not np.isfinite(table.points).any():
         raise InputError(f"{path}: none of its {len(sizes):,} lines or records has a point")
     _check_inside(files, table)
@@ -92,7 +96,7 @@ def read_keypoints(
     pairs = table.flip_pairs or find_flip_pairs(table.names)
     of_person = sorted(table.names) == sorted(COCO_SIGMAS)
     sigmas = np.array([COCO_SIGMAS[name] for name in table.names]) if of_person else None
-    return table._replace(flip_pairs=pairs, sigmas=sigmas)
+    return table._replace(flip_pairs=pairs, sigmas=sigmas, y_up=False)
 
 
 def _parse(path: Path, find: Find, y_up: bool, y_down: bool, category: str | None) -> KeypointTable:
@@ -173,19 +177,6 @@ def _each_once(files: Sequence[Path], table: KeypointTable) -> KeypointTable:
         path = named(list(dict.fromkeys(files)))
         table.notices.append(f"{path}: {count:,} instances that are in two files taken once")
     return select(table, kept)
-
-
-def _turn_over(table: KeypointTable) -> KeypointTable:
-    """Return points and boxes whose y ran upwards from the lower edge of their image.
-
-    Those of an image whose height isn't known stay: it can't be read, so none is used.
-    """
-    points, boxes = table.points.copy(), table.boxes.copy()
-    known = table.y_up & ~np.isnan(table.sizes[:, 1])
-    heights = table.sizes[known, 1, None]  # (N, 1)
-    points[known, :, 1] = heights - points[known, :, 1]
-    boxes[known, 1::2] = heights - boxes[known, 3::-2]  # the top was the bottom
-    return table._replace(points=points, boxes=boxes, y_up=False)
 
 
 def _check_sizes(files: Sequence[Path], table: KeypointTable, said: np.ndarray) -> None:
