@@ -112,7 +112,7 @@ def check_places(
     if source is not None:
         used += [("out", f"{settings.out}{ending}") for ending in (SUFFIX, *BESIDE)]
     if isinstance(source, ImageFiles):
-        folders = {source.path(place).parent for place in range(source.count or 0)}
+        folders = {source.path(place).parent for place in range(source.count)}
         used += [("images", str(folder)) for folder in folders if os.path.isdir(folder)]
     check_paths([*vars(settings.options).items(), *used])
 
@@ -195,7 +195,7 @@ def scales_before(trained: Trained, source: ImageSource) -> dict[int, float]:
         with suppress(InputError):  # it isn't needed
             scales = read_keypoints(file, folder).scales
             known |= {file_key(folder / name): scale for name, scale in scales.items()}
-    keys = (file_key(source.path(number)) for number in range(source.count or 0))
+    keys = (file_key(source.path(number)) for number in range(source.count))
     return {number: known[key] for number, key in enumerate(keys) if key in known}
 
 
@@ -215,7 +215,7 @@ def main() -> None:
         log.line(*source.notices, *box_notices(predictor.frame, source))
         images = source if isinstance(source, ImageFiles) else ImageFiles(Path(), [])
         images.levels = predictor.frame.levels
-        log.line(*notices_on(images.path, images.count or 0, own=True))
+        log.line(*notices_on(images.path, images.count, own=True))
         check_extras(settings, source, predictor.frame)
     check_places(settings, trained, source)
     if args.export is not None:

@@ -84,7 +84,7 @@ class ImageFiles:
     ) -> None:
         self.folder, self._paths, self._boxes, self._ids = folder, paths, boxes, ids
         self._names, self.notices = names, notices
-        self.count: int | None = len(paths)
+        self.count = len(paths)
 
     def shown(self, index: int) -> Shown:
         """Return which image, and what of it."""

@@ -120,8 +120,8 @@ def not_annotated(source: ImageFiles, annotated: ImageFiles | None) -> list[int]
     """
     known: set[Path] = set()
     if annotated is not None:
-        known = {annotated.path(place).resolve() for place in range(annotated.count or 0)}
-    numbers = range(source.count or 0)
+        known = {annotated.path(place).resolve() for place in range(annotated.count)}
+    numbers = range(source.count)
     left = [number for number in numbers if source.path(number).resolve() not in known]
     if not left:
         raise InputError("--suggest: all images are annotated already")
@@ -143,7 +143,7 @@ def suggest_images(
     looks = torch.cat(list(looks_of(run, source, candidates)))
     before: Iterator[Tensor] = iter(())
     if annotated is not None:
-        before = looks_of(run, annotated, list(range(annotated.count or 0)))
+        before = looks_of(run, annotated, list(range(annotated.count)))
     picked = suggest(looks, count, before)
     names = list(dict.fromkeys(source.shown(candidates[place]).name for place in picked))
     write_text(run.suggested, "".join(f"{name}\n" for name in names))
