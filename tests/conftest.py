@@ -6,6 +6,8 @@ import signal
 import pytest
 import torch
 
+from datasets.synthetic import generate
+
 
 def pytest_addoption(parser):
     parser.addoption("--slow", action="store_true", help="run the tests that take minutes too")
@@ -48,3 +50,19 @@ def pytest_collection_modifyitems(config, items):
 def fixed_seed():
     """Start every test from the same random state."""
     torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def faces(tmp_path_factory):
+    """The root of a drawn CelebA layout with 20 unlabelled, 10 training and 6 test images."""
+    out = tmp_path_factory.mktemp("faces")
+    return generate(out, images=20, mafl_train=10, mafl_test=6, workers=1)[0]
+
+
+@pytest.fixture
+def one_thread():
+    """Keep torch's threads from waiting for each other on a busy machine."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

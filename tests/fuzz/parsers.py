@@ -306,11 +306,14 @@ def read_checkpoint(folder: Path) -> None:
         load_weights(torch.nn.Linear(2, 3), content[key], folder / "c.pth", "--model x")
 
 
-def write_regressor(folder: Path) -> Path:
-    state = IntermediateKeypointPredictor(4, 2, 3).state_dict()
-    content = {"opt": argparse.Namespace(), "epoch": 1, "regressor": state, "optimizer": {}}
+def write_readout(folder: Path, name: str, module: torch.nn.Module, **more) -> Path:
+    content = {"opt": argparse.Namespace(), "epoch": 1, name: module.state_dict(), **more}
     torch.save(content, folder / "c.pth")
     return folder / "c.pth"
+
+
+def write_regressor(folder: Path) -> Path:
+    return write_readout(folder, "regressor", IntermediateKeypointPredictor(4, 2, 3), optimizer={})
 
 
 def read_regressor(folder: Path) -> None:
@@ -320,10 +323,7 @@ def read_regressor(folder: Path) -> None:
 
 
 def write_ridge(folder: Path) -> Path:
-    state = RidgeReadout(4, 2, 32, None).state_dict()
-    content = {"opt": argparse.Namespace(), "epoch": 1, "ridge": state, "encoder_digest": "0a"}
-    torch.save(content, folder / "c.pth")
-    return folder / "c.pth"
+    return write_readout(folder, "ridge", RidgeReadout(4, 2, 32, None), encoder_digest="0a")
 
 
 def read_ridge(folder: Path) -> None:

@@ -3,11 +3,14 @@
 import contextlib
 import importlib
 import io
+import json
 import os
 import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+
+import torch
 
 from tests.recipes import ROOT
 from utils.script import run_script
@@ -62,3 +65,26 @@ def refused(script: str, *arguments, cwd: Path) -> str:
     done = run_inside(script, *arguments, cwd=cwd)
     assert done.status == 2 and done.err.count("\n") == 1, done.err
     return done.err
+
+
+def result_of(run: Path) -> dict:
+    """Return what a run's folder says that it found."""
+    return json.loads((run / "result.json").read_text())
+
+
+def last_error(run: Path) -> float:
+    """Return the error of the last epoch of a run's readout of faces."""
+    return result_of(run)["last"]["Test"]["InterOcularError"]
+
+
+def logged(run: Path) -> list[dict]:
+    """Return the records of a run's epochs."""
+    return [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+
+
+def assert_same_weights(one: dict, other: dict, parts=("model", "model_ema", "contrast")) -> None:
+    """Compare parts of two checkpoints to the bit."""
+    for part in parts:
+        assert list(one[part]) == list(other[part])
+        for key, value in one[part].items():
+            assert torch.equal(value, other[part][key]), (part, key)

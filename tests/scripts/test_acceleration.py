@@ -6,7 +6,7 @@ import torch
 from engine.run.acceleration import accelerate, autocast
 from models.encoders import build_random_encoder
 from tests.recipes import arr
-from tests.scripts.running import FRAME, refused, succeed
+from tests.scripts.running import FRAME, assert_same_weights, refused, succeed
 from utils.checkpoint import load_checkpoint
 
 MOCO = [*FRAME, "--batch_size", "8", "--nce_k", "20", "--cosine", "--model_path", "runs"]
@@ -26,13 +26,6 @@ def weights(content):
     return {(p, k): v for p in CHECKPOINT for k, v in content[p].items()}
 
 
-def assert_same(a, b):
-    a, b = weights(a), weights(b)
-    assert list(a) == list(b)
-    for key, value in a.items():
-        assert torch.equal(value, b[key]), key
-
-
 @pytest.fixture(scope="module")
 def plain(faces, tmp_path_factory):
     cwd = tmp_path_factory.mktemp("plain")
@@ -44,12 +37,12 @@ def test_the_image_cache_changes_no_bit(faces, tmp_path, plain):
     second, found = train(faces, tmp_path, "b", "--image_cache", "--num_workers", 2)
     assert "image cache: built 20 images" in built.out
     assert "image cache: found 20 images" in found.out and "runs_cache" in found.out
-    assert_same(first, plain)
-    assert_same(second, plain)
+    assert_same_weights(first, plain)
+    assert_same_weights(second, plain)
 
 
 def test_recomputing_changes_no_bit(faces, tmp_path, plain):
-    assert_same(train(faces, tmp_path, "a", "--recompute")[0], plain)
+    assert_same_weights(train(faces, tmp_path, "a", "--recompute")[0], plain)
 
 
 def test_device_views_do_not_depend_on_the_workers_and_resume_exactly(faces, tmp_path, plain):
@@ -58,7 +51,7 @@ def test_device_views_do_not_depend_on_the_workers_and_resume_exactly(faces, tmp
     resumed, _ = train(
         faces, tmp_path, "b", *options, "--num_workers", 2, "--resume", "runs/a/ckpt_epoch_1.pth"
     )
-    assert_same(whole, resumed)
+    assert_same_weights(whole, resumed)
     key = ("model", "encoder.module.conv1.weight")
     assert not torch.equal(weights(whole)[key], weights(plain)[key])  # other draws
     assert [p.name[:7] for p in (tmp_path / "cache").iterdir() if p.is_dir()] == ["images-"]
@@ -105,20 +98,20 @@ def test_float16_keeps_them_too_and_resumes_with_its_scale(faces, tmp_path, plai
     assert_kept_in_float32(whole, plain)
     resumed, _ = train(faces, tmp_path, "b", "--amp", "fp16", "--resume", "runs/a/ckpt_epoch_1.pth")
     assert whole["scaler"] == resumed["scaler"] != {}
-    assert_same(whole, resumed)
+    assert_same_weights(whole, resumed)
 
 
-def test_compiling_and_recomputing_exclude_each_other(faces, tmp_path):
-    arguments = ["--data_folder", faces, "--model_name", "x", "--compile", "--recompute"]
-    done = refused("train_moco.py", *MOCO, *arguments, cwd=tmp_path)
-    assert "--compile and --recompute exclude each other" in done
-
-
-def test_compiling_without_a_compiler_is_one_line(faces, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--compile", "--recompute"], "--compile and --recompute exclude each other"),
+        (["--compile"], "no C++ compiler found (no-such-compiler)"),
+    ],
+)
+def test_what_cannot_be_compiled_is_one_line(faces, tmp_path, monkeypatch, flags, said):
     monkeypatch.setenv("CXX", "no-such-compiler")
-    arguments = ["--data_folder", faces, "--model_name", "x", "--compile"]
-    done = refused("train_moco.py", *MOCO, *arguments, cwd=tmp_path)
-    assert "no C++ compiler found (no-such-compiler)" in done
+    arguments = ["--data_folder", faces, "--model_name", "x", *flags]
+    assert said in refused("train_moco.py", *MOCO, *arguments, cwd=tmp_path)
 
 
 @pytest.mark.slow

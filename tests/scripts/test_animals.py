@@ -1,13 +1,11 @@
 """The bird scripts on a CUB that the tests write: 3 training images, 1 for validation, 1 test."""
 
-import json
-
 import pytest
 from PIL import Image
 
 from tests.data_loader.layouts import write_cub
 from tests.recipes import FACES, needs_faces
-from tests.scripts.running import refused, run_inside, succeed
+from tests.scripts.running import logged, refused, result_of, succeed
 from utils.checkpoint import load_checkpoint
 
 FRAME = ["--image_size", "64", "--model", "resnet18", "--num_workers", "0", "--random_network"]
@@ -30,7 +28,7 @@ def test_birds_are_scored_by_pck_and_picked_on_the_validation_set(evaluated):
     cwd, done = evaluated
     keys = ("opt", "epoch", "regressor", "best_val_pck", "best_test_pck", "optimizer")
     best = load_checkpoint(cwd / "runs/cub/resnet18.pth", keys)
-    epochs = [json.loads(line) for line in (cwd / "runs/cub/log.jsonl").read_text().splitlines()]
+    epochs = logged(cwd / "runs/cub")
     assert {"PCK", "Val_PCK", "Test_PCK", "Test_PCK_exact", "train_loss"} <= set(epochs[0])
     picked = max(epochs, key=lambda e: e["Val_PCK"])
     assert best["best_val_pck"] == picked["Val_PCK"]
@@ -51,7 +49,7 @@ def test_vis_animal_draws_parts_and_components(evaluated):
     folders = {"0"}
     assert names == drawn | folders | {"contact_sheet.png", "pca_sheet.png"}
     assert Image.open(cwd / "images/0_pred.png").size == (256, 256)
-    last = json.loads((cwd / "runs/cub/result.json").read_text())["last"]["Test"]
+    last = result_of(cwd / "runs/cub")["last"]["Test"]
     found = f"PCK {last['PCK']:.2f} % (as published), {last['PCK_exact']:.2f} % (exact)"
     assert f"1 test images: {found}" in done.out
 
@@ -74,12 +72,10 @@ def test_a_split_without_a_visible_part_is_refused_before_the_fit(tmp_path):
     lines = [line.split() for line in parts.read_text().splitlines()]
     lines = [[*words[:4], "0"] if words[0] == bird else words for words in lines]
     parts.write_text("".join(" ".join(words) + "\n" for words in lines))
-    done = run_inside(
-        *("eval_animal.py", *FRAME, "--epochs", 1, "--model_path", "runs", "--model_name", "a"),
-        cwd=tmp_path,
-    )
-    assert done.status == 2 and "epoch 1" not in done.out
-    assert "Val: none of its 1 images can be judged" in done.err and done.err.count("\n") == 1
+    fit = [*FRAME, "--epochs", 1, "--model_path", "runs", "--model_name", "a"]
+    said = refused("eval_animal.py", *fit, cwd=tmp_path)
+    assert "Val: none of its 1 images can be judged" in said
+    assert not list(tmp_path.glob("runs/a/*.pth"))
 
 
 @needs_faces

@@ -1,7 +1,6 @@
 """What the scripts do on a GPU: the same as on the CPU, within the rounding of its kernels."""
 
 import csv
-import json
 
 import numpy as np
 import pytest
@@ -13,7 +12,7 @@ from engine.run.acceleration import autocast
 from models.momentum import shuffled_keys
 from tests.data_loader.own_tables import write_dots, write_long_csv
 from tests.recipes import arr
-from tests.scripts.running import FRAME, succeed
+from tests.scripts.running import FRAME, last_error, logged, succeed
 from train_moco import build_encoders
 from utils.checkpoint import load_checkpoint
 from utils.collectives import copy_indices, split_over_ranks
@@ -48,9 +47,7 @@ def pretrain(script, faces, cwd, name, device, *more):
     """Pre-train for an epoch or more; return the log's epochs."""
     flags = [*RUN, *PRETRAIN[script], "--data_folder", faces, "--model_name", name, *on(device)]
     succeed(script, *flags, *([] if "--epochs" in more else ["--epochs", 1]), *more, cwd=cwd)
-    return [
-        json.loads(line) for line in (cwd / "runs" / name / "log.jsonl").read_text().splitlines()
-    ]
+    return logged(cwd / "runs" / name)
 
 
 def loss_of(epoch):
@@ -165,8 +162,7 @@ def test_readouts_err_as_on_the_cpu(faces, tmp_path, regressor):
             *("eval_face.py", *RUN, "--data_folder", faces, *fit, "--model_name", name),
             cwd=tmp_path,
         )
-        result = json.loads((tmp_path / "runs" / name / "result.json").read_text())
-        errors.append(result["last"]["Test"]["InterOcularError"])
+        errors.append(last_error(tmp_path / "runs" / name))
     assert errors[1] == pytest.approx(errors[0], rel=0.03)
 
 

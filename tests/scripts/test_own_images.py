@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from tests.data_loader.own_tables import write_dots, write_long_csv
-from tests.scripts.running import FRAME, refused, succeed
+from tests.scripts.running import FRAME, refused, result_of, succeed
 from utils.checkpoint import load_checkpoint
 from utils.drawing import GAP, HEADER, part_colours
 
@@ -98,7 +98,7 @@ def test_a_curve_is_made_of_runs_that_are_judged_alike(own, tmp_path):
     for count, seed in [(3, 0), (3, 1), (5, 0), (5, 1)]:
         folder = tmp_path / f"runs/own/annotated_{count}_seed_{seed}"
         assert len((folder / "namelist.txt").read_text().splitlines()) == count
-        test = json.loads((folder / "result.json").read_text())["scores"]["Test"]
+        test = result_of(folder)["scores"]["Test"]
         assert test["error_px_low"] <= test["error_px"] <= test["error_px_high"]
         assert "PCK_0.05_of_distance" in test
         lines = (folder / "per_image.csv").read_text().splitlines()[1:]
@@ -115,14 +115,12 @@ def test_a_readout_is_chosen_for_own_points(own, tmp_path):
     succeed("eval_animal.py", *flags, "--model_path", "runs", "--model_name", "own", cwd=tmp_path)
     choice = json.loads((tmp_path / "runs/own/choice.json").read_text())
     assert choice["taken"] == min(choice["scores"], key=choice["scores"].get)
-    counts = [
-        json.loads(path.read_text())["images"]
-        for path in (tmp_path / "runs/own/candidates").glob("ridge-untrained-fold*/result.json")
-    ]
+    runs = (tmp_path / "runs/own/candidates").glob("ridge-untrained-fold*")
+    counts = [result_of(run)["images"] for run in runs]
     # Of 10 images 3 are for tests: a fold has 2 or 3 of the others.
     assert sorted(count["Test"] for count in counts) == [2, 2, 3]
     assert all(count["Test"] + count["training"] == 7 for count in counts)
-    result = json.loads((tmp_path / "runs/own/result.json").read_text())
+    result = result_of(tmp_path / "runs/own")
     assert result["images"]["Test"] == 3 and "error_px" in result["scores"]["Test"]
 
     # Fine-tuning alone learns from mirrored images, then the best one is tried the other way.
@@ -135,9 +133,8 @@ def test_a_readout_is_chosen_for_own_points(own, tmp_path):
     assert choice["taken"] == taken
 
     def mirror(run):
-        return json.loads((tmp_path / "runs/own" / run / "options.json").read_text())["options"][
-            "mirror"
-        ]
+        record = json.loads((tmp_path / "runs/own" / run / "options.json").read_text())
+        return record["options"]["mirror"]
 
     said = [mirror(f"candidates/{name}-fold1") for name in (*usual, other)]
     assert said == ["off", "off", "on", "off" if best.startswith("finetune") else "on"]
@@ -150,11 +147,9 @@ def test_folds_are_runs_of_their_own(own, tmp_path):
     fit = [*POINTS, *own, "--regressor", "ridge", "--folds", 2]
     run = ["--model_path", "runs", "--model_name", "own"]
     succeed("eval_animal.py", *fit, *run, cwd=tmp_path)
-    summary = json.loads((tmp_path / "runs/own/result.json").read_text())
-    errors = [
-        json.loads((tmp_path / f"runs/own/fold_{fold}/result.json").read_text())["scores"]["Test"]
-        for fold in (1, 2)
-    ]
+    summary = result_of(tmp_path / "runs/own")
+    folds = [tmp_path / f"runs/own/fold_{fold}" for fold in (1, 2)]
+    errors = [result_of(fold)["scores"]["Test"] for fold in folds]
     assert [part["Test"] for part in summary["folds"]] == errors
     for fold in (1, 2):
         record = json.loads((tmp_path / f"runs/own/fold_{fold}/options.json").read_text())

@@ -9,21 +9,19 @@ from PIL import Image
 
 import train_dense
 from models.encoders import build_random_encoder
-from tests.scripts.running import FRAME, refused, succeed
+from tests.scripts.running import (
+    FRAME,
+    assert_same_weights,
+    last_error,
+    logged,
+    refused,
+    succeed,
+)
 from utils.checkpoint import load_checkpoint, save_checkpoint
 
 DENSE = [*FRAME, "--batch_size", "8", "--places", "32", "--model_path", "runs"]
-DENSE += [
-    "--freeze",
-    "--init",
-    "encoder.pth",
-    "--dimensions",
-    "16",
-    "--epochs",
-    "3",
-    "--amp",
-    "off",
-]
+DENSE += ["--freeze", "--init", "encoder.pth", "--dimensions", "16", "--epochs", "3"]
+DENSE += ["--amp", "off"]
 WHOLE = ("--projection", "runs/whole/current.pth")
 FEATURES = [*FRAME, "--layer", "4", "--use_hypercol", "--trained_model_path", "encoder.pth"]
 FIT = ["--batch_size", "4", "--epochs", "1", "--model_path", "runs"]
@@ -58,16 +56,13 @@ def trained(faces, tmp_path_factory):
 
 def test_the_head_learns_and_the_encoder_stays(trained):
     content = end_of(trained, "whole")
-    given = load_checkpoint(trained / "encoder.pth", ("model",))["model"]
-    assert list(content["model"]) == list(given)
-    for key, value in given.items():  # BatchNorm's statistics and counts, too
-        assert torch.equal(content["model"][key], value), key
+    given = load_checkpoint(trained / "encoder.pth", ("model",))
+    assert_same_weights(content, given, ["model"])  # BatchNorm's statistics and counts, too
     assert {k: tuple(v.shape) for k, v in content["head"].items()} == {
         "weight": (16, 960),
         "bias": (16,),
     }
-    lines = (trained / "runs/whole/log.jsonl").read_text().splitlines()
-    losses = [json.loads(line)["dense_loss"] for line in lines]
+    losses = [epoch["dense_loss"] for epoch in logged(trained / "runs/whole")]
     assert losses[2] < losses[0]
     # The optimizer has a state for what is trained alone: the head's weight and bias.
     assert len(content["optimizer"]["state"]) == 2
@@ -77,9 +72,7 @@ def test_a_resumed_run_ends_in_the_same_bits(faces, trained):
     resume = ("--resume", "runs/whole/ckpt_epoch_2.pth", "--model_name", "resumed")
     train(faces, trained, *resume)
     whole, resumed = end_of(trained, "whole"), end_of(trained, "resumed")
-    for part in ("model", "head"):
-        for key, value in whole[part].items():
-            assert torch.equal(value, resumed[part][key]), (part, key)
+    assert_same_weights(whole, resumed, ["model", "head"])
     states = (run["optimizer"]["state"].values() for run in (whole, resumed))
     for state, other in zip(*states, strict=True):
         assert all(torch.equal(value, other[key]) for key, value in state.items())
@@ -101,8 +94,7 @@ def test_landmarks_are_found_in_the_projected_map(faces, trained, kind):
     readout = ("--regressor", kind)
     done = evaluate(faces, trained, kind, *WHOLE, *readout)
     assert "projects the hypercolumn to 16 channels" in done.out
-    result = json.loads((trained / f"runs/{kind}/result.json").read_text())
-    error = result["last"]["Test"]["InterOcularError"]
+    error = last_error(trained / "runs" / kind)
 
     path = ("--ckpt_path", f"runs/{kind}/current.pth", "--vis_path", kind)
     done = draw(faces, trained, *path, *readout, *WHOLE)

@@ -9,7 +9,7 @@ import torch
 
 from models.encoders import build_encoder
 from tests.recipes import GOLDEN, fill
-from tests.scripts.running import FRAME, succeed
+from tests.scripts.running import FRAME, result_of, succeed
 from utils.checkpoint import load_checkpoint
 
 KEYS = json.loads((GOLDEN / "state_keys.json").read_text())
@@ -103,8 +103,8 @@ def test_a_regressor_is_drawn_and_goes_on(faces, moco, best):
         cwd=moco,
     )
     assert "epoch 2/2" in done.out and "epoch 1/2" not in done.out
-    result = json.loads((moco / "runs/on/result.json").read_text())
     # At a rate of zero the weights stay the published ones, so both scripts find one error.
+    result = result_of(moco / "runs/on")
     error = result["last"]["Test"]["InterOcularError"]
     assert f"error {error:.2f} %" in drawn.out
     assert result["best"]["best_error"] == min(7.5, error)

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from tests.scripts.running import FRAME, refused, succeed
+from tests.scripts.running import FRAME, last_error, refused, result_of, succeed
 
 MAPS = [*FRAME, "--layer", "2", "--use_hypercol", "--batch_size", "4"]
 UNTRAINED = [*MAPS, "--random_network"]
@@ -26,12 +26,8 @@ def draw(faces, cwd, *flags, maps=UNTRAINED, start=succeed):
     return start("vis_face.py", *maps, "--data_folder", faces, "--vis_keypoints", *flags, cwd=cwd)
 
 
-def result_of(run):
-    return json.loads((run / "result.json").read_text())
-
-
 def assert_drawn(done, run):
-    error = result_of(run)["last"]["Test"]["InterOcularError"]
+    error = last_error(run)
     assert f"6 test images: error {error:.2f} % of" in done.out and "warning" not in done.out
 
 
@@ -68,7 +64,7 @@ def test_an_untrained_encoder_is_tuned_on_a_few_images(readouts):
     cwd, done = readouts
     assert "4 training, 6 Test images of 64 px; resnet18 (untrained)" in done.out
     assert len((cwd / "runs/finetune/namelist.txt").read_text().split()) == 4
-    error = result_of(cwd / "runs/finetune")["last"]["Test"]["InterOcularError"]
+    error = last_error(cwd / "runs/finetune")
     assert f"round 1, the last: Test InterOcularError {error:.2f}" in done.out
 
 
@@ -144,8 +140,7 @@ def test_the_best_in_cross_validation_is_taken(faces, chosen, tmp_path):
         runs = [cwd / f"runs/auto/candidates/{name}-fold{fold}" for fold in (1, 2, 3)]
         results = [result_of(run) for run in runs]
         assert [result["images"]["training"] for result in results] == [4, 4, 4]
-        errors = [result["last"]["Test"]["InterOcularError"] for result in results]
-        assert score == pytest.approx(sum(errors) / 3)
+        assert score == pytest.approx(sum(map(last_error, runs)) / 3)
     # The run is that of the readout that was taken, and drawn as such.
     kind = choice["taken"].split("-")[0]
     own = ["--regressor", kind, *AUTO[2:-1], "own"]

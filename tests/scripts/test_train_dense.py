@@ -8,7 +8,7 @@ import torch
 
 import train_dense
 from models.encoders import build_encoder
-from tests.scripts.running import FRAME, refused, run_inside, succeed
+from tests.scripts.running import FRAME, assert_same_weights, logged, refused, succeed
 from utils.checkpoint import load_checkpoint, save_checkpoint
 
 DENSE = [*FRAME, "--image_size", "40", "--batch_size", "8", "--places", "32"]  # 32 pixels
@@ -41,12 +41,12 @@ def test_a_run_leaves_its_files_and_learns(trained):
     content = end_of(cwd, "whole")
     assert content["epoch"] == 3 and set(content["head"]) == {"weight", "bias"}
     assert all(key.startswith("encoder.module.") for key in content["model"])
-    logged = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
-    losses = [epoch["dense_loss"] for epoch in logged]
-    assert losses[2] < losses[0] and logged[2]["places_found"] > 1 / 64  # 8x8 cells
+    epochs = logged(folder)
+    losses = [epoch["dense_loss"] for epoch in epochs]
+    assert losses[2] < losses[0] and epochs[2]["places_found"] > 1 / 64  # 8x8 cells
     # 9 steps within the warm-up of 50: the line times the cosine.
     rate = 0.016 * 9 / 50 * 0.5 * (1 + torch.tensor(8 * torch.pi / 9).cos())
-    assert logged[2]["learning_rate"] == pytest.approx(float(rate), rel=1e-5)
+    assert epochs[2]["learning_rate"] == pytest.approx(float(rate), rel=1e-5)
     assert f"loss {losses[2]:.4f}" in done.out
 
 
@@ -55,12 +55,9 @@ def test_a_resumed_run_ends_in_the_same_bits(faces, trained):
     resume = ("--resume", "runs/whole/ckpt_epoch_2.pth", "--model_name", "resumed")
     train(faces, cwd, "--epochs", 3, *resume)
     whole, resumed = end_of(cwd, "whole"), end_of(cwd, "resumed")
-    for part in ("model", "head"):
-        for key, value in whole[part].items():
-            assert torch.equal(value, resumed[part][key]), (part, key)
-    for state, other in zip(
-        whole["optimizer"]["state"].values(), resumed["optimizer"]["state"].values(), strict=True
-    ):
+    assert_same_weights(whole, resumed, ["model", "head"])
+    states = (run["optimizer"]["state"].values() for run in (whole, resumed))
+    for state, other in zip(*states, strict=True):
         assert all(torch.equal(value, other[key]) for key, value in state.items())
 
 
@@ -84,8 +81,8 @@ def test_a_resumed_run_stays_with_the_precision_that_was_timed(
         resume = ("--resume", "runs/whole/ckpt_epoch_1.pth", "--amp", amp)
         done = train(faces, tmp_path, *auto, f"from_{amp}", *resume)
         assert (f"--amp auto: {chosen}, in which the run began" in done.out) == (amp == "auto")
-        ends = [end_of(tmp_path, name)["model"] for name in ("whole", f"from_{amp}")]
-        assert all(torch.equal(value, ends[1][key]) for key, value in ends[0].items())
+        ends = [end_of(tmp_path, name) for name in ("whole", f"from_{amp}")]
+        assert_same_weights(*ends, parts=["model"])
     # What was timed is what was computed with, and no other precision resumes it.
     assert end_of(tmp_path, "whole")["opt"].amp == chosen
     other = {"off": "bf16", "bf16": "off"}[chosen]
@@ -96,9 +93,8 @@ def test_a_resumed_run_stays_with_the_precision_that_was_timed(
 def test_queries_where_there_is_detail(faces, trained):
     """Other cells are drawn."""
     cwd, _ = trained
-    assert train(faces, cwd, "--detail", 0.9, "--epochs", 3, "--model_name", "detail").status == 0
-    logs = [(cwd / f"runs/{name}/log.jsonl").read_text() for name in ("detail", "whole")]
-    first, plain = (json.loads(log.splitlines()[0])["dense_loss"] for log in logs)
+    train(faces, cwd, "--detail", 0.9, "--epochs", 3, "--model_name", "detail")
+    first, plain = (logged(cwd / "runs" / n)[0]["dense_loss"] for n in ("detail", "whole"))
     assert first != plain and first == pytest.approx(plain, rel=0.5)
 
 
@@ -125,7 +121,7 @@ def test_ways_to_save_time_or_memory(faces, trained):
     losses = []
     for name, option in (("plain", ()), ("bf16", ("--amp", "bf16")), ("less", ("--recompute",))):
         train(faces, cwd, "--epochs", 1, "--batch_size", 20, "--model_name", name, *option)
-        losses.append(json.loads((cwd / f"runs/{name}/log.jsonl").read_text())["dense_loss"])
+        losses.append(logged(cwd / "runs" / name)[0]["dense_loss"])
     # bf16 has 8 bits: unit vectors are off by 2 ** -9, logits by 10 times as much, a few of them.
     assert losses[1] == pytest.approx(losses[0], abs=0.1)
     assert losses[2] == pytest.approx(losses[0], abs=1e-4)
@@ -163,7 +159,7 @@ def others(faces, trained):
     cwd, _ = trained
     moco = [*FRAME, "--data_folder", faces, "--nce_k", "8", "--model_path", "runs"]
     moco += ["--epochs", "1", "--batch_size", "8", "--model_name", "moco"]
-    assert run_inside("train_moco.py", *moco, cwd=cwd).status == 0
+    succeed("train_moco.py", *moco, cwd=cwd)
     whole = (cwd / "runs/whole/current.pth").read_bytes()
     (cwd / "cut.pth").write_bytes(whole[: len(whole) // 2])
     save_checkpoint(cwd / "larger.pth", {"model": build_encoder("resnet34", 64).state_dict()})

@@ -6,7 +6,7 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import train_moco
-from tests.scripts.running import FRAME, refused, succeed
+from tests.scripts.running import FRAME, logged, refused, succeed
 from utils.checkpoint import load_checkpoint, save_checkpoint
 
 MOCO = [*FRAME, "--batch_size", "8", "--nce_k", "20", "--cosine", "--model_path", "runs"]
@@ -48,14 +48,14 @@ def test_scalars_are_read_back_by_tensorboard(trained):
     cwd, done = trained
     events = EventAccumulator(str(cwd / "runs_tensorboard" / "whole")).Reload()
     assert set(events.Tags()["scalars"]) == {"ins_loss", "ins_prob", "learning_rate"}
-    logged = [json.loads(line) for line in (cwd / "runs/whole/log.jsonl").read_text().splitlines()]
+    epochs = logged(cwd / "runs/whole")
     for name in ("ins_loss", "ins_prob", "learning_rate"):
         scalars = events.Scalars(name)
         assert [s.step for s in scalars] == [1, 2, 3]
-        assert [s.value for s in scalars] == pytest.approx([e[name] for e in logged], rel=1e-6)
-    assert f"loss {logged[-1]['ins_loss']:.4f}" in done.out
+        assert [s.value for s in scalars] == pytest.approx([e[name] for e in epochs], rel=1e-6)
+    assert f"loss {epochs[-1]['ins_loss']:.4f}" in done.out
     # A half cosine over three epochs, of which the last one reaches 0.
-    assert [e["learning_rate"] for e in logged] == pytest.approx([0.0225, 0.0075, 0], abs=1e-9)
+    assert [e["learning_rate"] for e in epochs] == pytest.approx([0.0225, 0.0075, 0], abs=1e-9)
 
 
 def test_the_learning_rate_falls_after_the_epochs_that_were_named(faces, tmp_path):
@@ -63,8 +63,7 @@ def test_the_learning_rate_falls_after_the_epochs_that_were_named(faces, tmp_pat
     given = [*small, "--data_folder", faces, "--model_path", "runs", "--model_name", "x"]
     decay = ["--epochs", 3, "--lr_decay_epochs", "1,2", "--lr_decay_rate", 0.5]
     succeed("train_moco.py", *given, *decay, cwd=tmp_path)
-    logged = [json.loads(x) for x in (tmp_path / "runs/x/log.jsonl").read_text().splitlines()]
-    assert [e["learning_rate"] for e in logged] == [0.03, 0.015, 0.0075]
+    assert [e["learning_rate"] for e in logged(tmp_path / "runs/x")] == [0.03, 0.015, 0.0075]
     current = load_checkpoint(tmp_path / "runs/x/current.pth", ("optimizer",))
     assert current["optimizer"]["param_groups"][0]["lr"] == 0.0075
 
@@ -84,7 +83,6 @@ def test_another_seed_gives_other_numbers(faces, trained):
         (["--data_folder", "nowhere"], "nowhere: no such folder"),
         (["--resume", "none.pth"], "none.pth: no such checkpoint"),
         (["--model", "resnet19"], "argument --model: invalid choice: 'resnet19'"),
-        (["--epochs", "0"], "argument --epochs: expected an integer from 1 to"),
         (["--image_crop", "1"], "leave 70 pixels: the embedding needs a multiple of 32"),
         (["--image_crop", "36"], "nothing left after cropping 36 px"),
         (["--device", "cuda"], "--device cuda: no GPU is visible"),
@@ -124,7 +122,7 @@ def test_notices_name_negatives_that_are_none_and_shuffling_without_effect(faces
     assert f"warning: --nce_k 21 is more than the 20 images: {own_keys}" in done.out
     assert shuffling in done.out
     done = train(faces, tmp_path, *common, "--virtual_gpus", 2, "--model_name", "y")
-    assert done.status == 0 and own_keys not in done.out and shuffling not in done.out
+    assert own_keys not in done.out and shuffling not in done.out
 
 
 def test_a_batch_that_cannot_be_normalised_is_refused_at_the_start(faces, tmp_path):

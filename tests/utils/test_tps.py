@@ -10,6 +10,7 @@ from tests.recipes import golden, relative, sub
 from utils import tps
 from utils.tps import WarperSingle, control_points, design_rows, inverse_warp, random_tps_weights
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 H, W = 44, 60  # no square
 
 
@@ -26,15 +27,6 @@ def drawn(seed, bend=0.0005) -> torch.Tensor:
     """Return weights with the defaults' spreads."""
     torch.manual_seed(seed)
     return random_tps_weights(100, bend, 0.0, 0.02, 0.02, 2)
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Keep torch's threads from waiting for each other on a busy machine."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture
