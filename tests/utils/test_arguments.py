@@ -49,10 +49,35 @@ RANGES = [
 ]
 
 
+draw, fetch = synthetic.parse_arguments, download.build_parser().parse_args
+repeat = reproduce.build_parser().parse_args
+OTHER_RANGES = [
+    (draw, ["images", "mafl_train", "mafl_test", "workers"], ["1"], ["0", "-1", "1.5"]),
+    (draw, ["identities"], ["2"], ["1", "-1"]),
+    (draw, ["seed"], ["0"], ["-1"]),
+    (fetch, ["timeout"], ["0.5"], ["0", "-1", "1e30"]),
+    (fetch, ["retries"], ["0"], ["-1", "1.5"]),
+    (fetch, ["backoff"], ["0"], ["-1", "1e31"]),
+    (repeat, ["num_workers"], ["0"], ["-1"]),
+    (repeat, ["scale"], ["0.01"], ["0", "-1", "1.5"]),
+    (repeat, ["seeds", "num_per_epoch"], ["1"], ["0", "-1"]),
+]
+
+
+def assert_range(parse, flag, legal, refused, capsys):
+    for value in legal:
+        assert hasattr(parse([f"--{flag}={value}"]), flag)
+    for value in [*refused, "", "a", "inf", "nan", HUGE]:
+        with pytest.raises(SystemExit) as stop:
+            parse([f"--{flag}={value}"])
+        said = capsys.readouterr().err
+        assert stop.value.code == 2 and f"--{flag}: expected" in said and said.count("\n") == 1
+
+
 @pytest.mark.parametrize(
     ("script", "flag", "legal", "refused"),
     [
-        (script, flag, legal, [*refused, "", "a", "inf", "nan", HUGE])
+        (script, flag, legal, refused)
         for scripts, flags, legal, refused in RANGES
         for script in scripts
         for flag in flags
@@ -63,40 +88,13 @@ RANGES = [
 def test_numbers_have_the_range_of_what_they_mean(script, flag, legal, refused, capsys):
     parser = script.build_parser()
     run = [] if script is eval_matching else RUN  # which takes neither
-    for value in legal:
-        assert hasattr(parser.parse_args([*run, f"--{flag}={value}"]), flag)
-    for value in refused:
-        with pytest.raises(SystemExit) as stop:
-            parser.parse_args([*run, f"--{flag}={value}"])
-        said = capsys.readouterr().err
-        assert stop.value.code == 2 and f"--{flag}: expected" in said and said.count("\n") == 1
+    assert_range(lambda words: parser.parse_args([*run, *words]), flag, legal, refused, capsys)
 
 
-@pytest.mark.parametrize(
-    ("parse", "flag", "legal", "refused"),
-    [
-        (synthetic.parse_arguments, "images", "3000", ["0", "-1", HUGE]),
-        (synthetic.parse_arguments, "mafl_train", "1", ["0", "-1", HUGE]),
-        (synthetic.parse_arguments, "mafl_test", "1", ["0", "-1", HUGE]),
-        (synthetic.parse_arguments, "identities", "2", ["1", "-1", HUGE]),
-        (synthetic.parse_arguments, "seed", "0", ["-1", HUGE]),
-        (synthetic.parse_arguments, "workers", "1", ["0", "-1", HUGE]),
-        (download.build_parser().parse_args, "timeout", "0.5", ["0", "-1", "1e30"]),
-        (download.build_parser().parse_args, "retries", "0", ["-1", "1.5", HUGE]),
-        (download.build_parser().parse_args, "backoff", "0", ["-1", "1e31"]),
-        (reproduce.build_parser().parse_args, "num_workers", "0", ["-1", HUGE]),
-        (reproduce.build_parser().parse_args, "scale", "0.01", ["0", "-1", "1.5"]),
-        (reproduce.build_parser().parse_args, "seeds", "2", ["0", "-1", HUGE]),
-        (reproduce.build_parser().parse_args, "num_per_epoch", "1", ["0", "-1", HUGE]),
-    ],
-)
-def test_other_scripts_have_ranges_too(parse, flag, legal, refused, capsys):
-    assert hasattr(parse([f"--{flag}={legal}"]), flag)
-    for value in [*refused, "a", "", "nan", "inf"]:
-        with pytest.raises(SystemExit) as stop:
-            parse([f"--{flag}={value}"])
-        said = capsys.readouterr().err
-        assert stop.value.code == 2 and f"--{flag}: expected" in said and said.count("\n") == 1
+@pytest.mark.parametrize(("parse", "flags", "legal", "refused"), OTHER_RANGES)
+def test_other_scripts_have_ranges_too(parse, flags, legal, refused, capsys):
+    for flag in flags:
+        assert_range(parse, flag, legal, refused, capsys)
 
 
 @pytest.mark.parametrize("script", [vis_face, vis_animal])
