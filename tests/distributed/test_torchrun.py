@@ -20,12 +20,15 @@ import torch
 from datasets.synthetic import generate
 from tests.data_loader.shard_files import image, write_shards, write_tar
 from tests.recipes import ROOT
+from tests.scripts.running import succeed
 from utils.checkpoint import load_checkpoint
 
 KILLS = int(os.environ.get("KILLS", "1"))
 EPOCHS = 1 + 2 * KILLS  # enough for a run to outlive them
 LONG = pytest.mark.slow
+pytestmark = pytest.mark.usefixtures("one_thread")
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run"]
+KEEP_RANKS = "tests/distributed/keep_ranks.py"
 ENVIRONMENT = {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
 if sys.platform == "linux":
     ENVIRONMENT["GLOO_SOCKET_IFNAME"] = "lo"  # whatever the machine's name stands for
@@ -59,6 +62,11 @@ def start(launcher, script, options, faces, cwd, **variables):
         stderr=subprocess.STDOUT,
         text=True,
     )
+
+
+def inside(script, options, faces, cwd):
+    """Run a script without torchrun, in this process; return what it prints."""
+    return succeed(script, "--data_folder", faces, *options.split(), cwd=cwd).out
 
 
 def finish(run, status=0):
@@ -106,8 +114,8 @@ def test_collectives_are_those_of_one_process(count, tmp_path, faces):
 def two_ranks(faces, tmp_path_factory):
     """Return the folder of a run by two processes, and what it printed."""
     cwd = tmp_path_factory.mktemp("two")
-    script = "tests/distributed/keep_ranks.py"
-    return cwd, finish(start(torchrun(2), script, MOCO + SLOWLY + "--model_name two", faces, cwd))
+    options = MOCO + SLOWLY + "--model_name two"
+    return cwd, finish(start(torchrun(2), KEEP_RANKS, options, faces, cwd))
 
 
 def test_both_ranks_hold_the_same(two_ranks):
@@ -124,7 +132,7 @@ def test_two_processes_compute_what_one_does_on_two_gpus(two_ranks, faces, tmp_p
     """Of the virtual kind, whose split and ShuffleBN are DataParallel's."""
     cwd, out = two_ranks
     options = MOCO + SLOWLY + "--model_name one --virtual_gpus 2"
-    alone = finish(start([sys.executable], "train_moco.py", options, faces, tmp_path))
+    alone = inside("train_moco.py", options, faces, tmp_path)
     found, wanted = states(cwd / "runs/two/current.pth"), states(tmp_path / "runs/one/current.pth")
     for (part, key), tensor in wanted.items():
         # BatchNorm's own averages, of no use in training, are of both shares there.
@@ -139,8 +147,8 @@ def test_two_processes_compute_what_one_does_on_two_gpus(two_ranks, faces, tmp_p
 def dense_ranks(faces, tmp_path_factory):
     """Return the folder of a run of train_dense.py by two processes."""
     cwd = tmp_path_factory.mktemp("dense")
-    script, options = "tests/distributed/keep_ranks.py", DENSE + SLOWLY + "--model_name two"
-    finish(start(torchrun(2), script, options, faces, cwd, SCRIPT="train_dense"))
+    options = DENSE + SLOWLY + "--model_name two"
+    finish(start(torchrun(2), KEEP_RANKS, options, faces, cwd, SCRIPT="train_dense"))
     return cwd
 
 
@@ -242,9 +250,12 @@ def test_a_signal_to_torchrun_saves_the_step(number, faces, tmp_path):
 
 
 def test_the_encoding_pass_is_shared(faces, tmp_path):
-    for name, launcher in (("alone", [sys.executable]), ("shared", torchrun(2))):
-        options = EYES + f"--model_name {name} --cache_folder {name}_cache"
-        out = finish(start(launcher, "eval_face.py", options, faces, tmp_path))
+    named = {
+        name: f"{EYES} --model_name {name} --cache_folder {name}_cache"
+        for name in ("alone", "shared")
+    }
+    shared = start(torchrun(2), "eval_face.py", named["shared"], faces, tmp_path)
+    for out in (inside("eval_face.py", named["alone"], faces, tmp_path), finish(shared)):
         assert out.count("after the last epoch (2)") == 1
         assert out.count("encoded in") == 2
     for found, wanted in zip(
@@ -255,8 +266,8 @@ def test_the_encoding_pass_is_shared(faces, tmp_path):
             tmp_path / "alone_cache"
         )
         assert np.allclose(np.load(found), np.load(wanted), rtol=1e-4, atol=1e-5), found
-    again = start([sys.executable], "eval_face.py", options + " --overwrite", faces, tmp_path)
-    assert finish(again).count("found in shared_cache") == 2
+    again = inside("eval_face.py", named["shared"] + " --overwrite", faces, tmp_path)
+    assert again.count("found in shared_cache") == 2
 
 
 @pytest.mark.parametrize("more", ["", pytest.param("--amp bf16 --augment device", marks=LONG)])
@@ -264,8 +275,8 @@ def test_bad_images_are_replaced_alike_in_all_ranks(more, tmp_path):
     files = [(f"{i:03}.jpg", b"text" if i in (70, 90) else image(i)) for i in range(200)]
     shards = write_tar(tmp_path / "birds.tar", files)
     options = f"{MOCO} --dataset InatAve --batch_size 100 --epochs 1 --on_bad_image skip {more}"
-    script = "tests/distributed/keep_ranks.py"
-    out = finish(start(torchrun(2), script, options + " --model_name bad", shards, tmp_path))
+    options += " --model_name bad --image_size 40"
+    out = finish(start(torchrun(2), KEEP_RANKS, options, shards, tmp_path))
     assert_same(*(states(tmp_path / f"runs/bad_rank{r}.pth") for r in (0, 1)))
     listed = (tmp_path / "runs/bad/bad_images.txt").read_text().splitlines()
     names = sorted(line.split("\t")[0] for line in listed)
@@ -342,7 +353,7 @@ def test_two_machines_start_again_together(faces, tmp_path):
             MOCO + "--model_name x --resume none.pth",
             "none.pth: no such checkpoint",
         ),
-        ("eval_face.py", EYES + "--model_name x --layer 9", "--layer"),
+        pytest.param("eval_face.py", EYES + "--model_name x --layer 9", "--layer", marks=LONG),
         pytest.param(
             *("eval_face.py", EYES + "--model_name x --data_folder nowhere"),
             "nowhere: no such folder",
