@@ -1,7 +1,4 @@
-"""The shared check of all golden numbers, where it is at hand.
-
-The tests beside the modules hold the same numbers one by one.
-"""
+"""The shared check of all golden numbers, where it is at hand."""
 
 import subprocess
 import sys
@@ -13,7 +10,6 @@ from tests.recipes import ROOT, SHARED
 CHECK = SHARED / "golden" / "check_golden.py"
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(not CHECK.is_file(), reason=f"{CHECK} isn't here")
 def test_all_golden_checks_hold():
     done = subprocess.run(
