@@ -67,22 +67,6 @@ def head_levels(encoder: Encoder, weights: Mapping[str, object] | None = None) -
     return next(fits, encoder.levels)
 
 
-class HeatmapNetwork(nn.Module):
-    """An encoder and a `HeatmapHead` on its maps of these numbers, to be trained as one."""
-
-    def __init__(self, encoder: Encoder, head: HeatmapHead, levels: Sequence[int]) -> None:
-        super().__init__()
-        self.encoder, self.head, self.levels = encoder, head, levels
-
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Return landmarks and confidence for images (B, 3, H, W); see `HeatmapHead.forward`."""
-        return self.head(self.encoder(images, levels=self.levels))
-
-    def heatmaps(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Return log probabilities (B, A, P) and the places (P, 2) of their cells."""
-        return self.head.heatmaps(self.encoder(images, levels=self.levels))
-
-
 def read_peak(probability: Tensor, places: Tensor) -> tuple[Tensor, Tensor]:
     """Return points (B, A, 2) and their confidence (B, A).
 

@@ -161,14 +161,22 @@ def build_timm_encoder(model: str, side: int, pretrained: bool = False) -> TimmE
 
 
 def find_network(model: str) -> tuple[ModuleType, str]:
-    """Return timm and what it calls a network; see `build_timm_encoder`."""
+    """Return timm and what it calls a network, which may have a weights' tag.
+
+    See `build_timm_encoder`.
+    """
     try:
         import timm
     except ImportError:
         raise InputError(f"--model {model}: timm isn't installed; {INSTALL}") from None
-    name = model.removeprefix(PREFIX)
-    check_name(timm, name)
-    return timm, name
+    name, known = model.removeprefix(PREFIX), timm.list_models() + timm.list_pretrained()
+    if timm.is_model(stem := name.partition(".")[0]):
+        known = [stem, *(tagged for tagged in known if tagged.startswith(f"{stem}."))]
+    if name in known:
+        return timm, name
+    close = difflib.get_close_matches(name, known, 3, 0.5)
+    hint = f"; close ones: {', '.join(close)}" if close else ""
+    raise InputError(f"--model {model}: timm {timm.__version__} has no such network{hint}")
 
 
 def count_weights(model: str, side: int) -> int:
@@ -177,18 +185,6 @@ def count_weights(model: str, side: int) -> int:
     with torch.device("meta"):
         network = create_network(timm, name, side, pretrained=False)
     return sum(weight.numel() for weight in network.parameters())
-
-
-def check_name(timm: ModuleType, name: str) -> None:
-    """Raise an `InputError` unless timm has a network of this name, maybe with a weights' tag."""
-    known = timm.list_models() + timm.list_pretrained()
-    if timm.is_model(stem := name.partition(".")[0]):
-        known = [stem, *(tagged for tagged in known if tagged.startswith(f"{stem}."))]
-    if name in known:
-        return
-    close = difflib.get_close_matches(name, known, 3, 0.5)
-    hint = f"; close ones: {', '.join(close)}" if close else ""
-    raise InputError(f"--model {PREFIX}{name}: timm {timm.__version__} has no such network{hint}")
 
 
 def create_network(timm: ModuleType, name: str, side: int, pretrained: bool) -> Any:

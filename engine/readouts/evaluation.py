@@ -142,7 +142,9 @@ def run_evaluation(
     start_run(settings, {"encoder_digest": digest}, readout.done, log, settings.log_path, heading)
     save_picks(settings.folder, picks)
     log.line(*list_left_out(left_out, settings.folder))
-    encode = partial(encode_split, settings, readout, open_cache(settings, device), log)
+    cache_folder = settings.cache_folder or Path(f"{settings.model_path}_cache")
+    cache = FeatureCache(settings.feature_cache, cache_folder, settings.cache_gb, device)
+    encode = partial(encode_split, settings, readout, cache, log)
     encoded = {split: encode(images) for split, images in held_out_sets.items()}
     train = None if kind.trains_encoder else encode(train_set, shuffle=True)
     if not leave_process_group():
@@ -155,13 +157,8 @@ def run_evaluation(
         fitted |= score(predicted, settings.folder, log)
     if calibrate is not None:
         calibrate(readout, held_out, log)
-    result = {
-        "dataset": settings.dataset,
-        "unit": task.unit,
-        "images": counts,
-        **fitted,
-        "encoder_digest": digest,
-    }
+    result = {"dataset": settings.dataset, "unit": task.unit, "images": counts, **fitted}
+    result["encoder_digest"] = digest
     write_text(settings.folder / "result.json", json.dumps(result, indent=1) + "\n")
     return result
 
@@ -185,7 +182,7 @@ def open_readout(
     try:
         found = open_checkpoint(settings, kind.keys, log)
     except InputError:
-        any_kind = find_checkpoint(settings.resume, settings.folder, ("opt", "epoch"), log)
+        any_kind = find_checkpoint(settings, ("opt", "epoch"), log)
         if any_kind is not None:
             refuse_other_kind(*any_kind, kind)
         raise
@@ -213,12 +210,6 @@ def check_images(
     left_out = leave_out({"training": train_set, **held_out_sets}, settings.num_workers)
     log.line(*check_judged(task, held_out_sets))
     return left_out
-
-
-def open_cache(settings: EvaluationSettings, device: torch.device) -> FeatureCache:
-    """Return where the features of all splits are kept."""
-    folder = settings.cache_folder or Path(f"{settings.model_path}_cache")
-    return FeatureCache(settings.feature_cache, folder, settings.cache_gb, device)
 
 
 def encode_split(

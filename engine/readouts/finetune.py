@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from data_loader.splits import split_off
 from data_loader.views.dense_views import DenseViews, points_in_views, swap_pairs
@@ -21,7 +21,7 @@ from engine.features.squares import AnnotatedSquares
 from engine.readouts.published import OPTIMIZATION, load_optimizer
 from engine.readouts.readout import Readout
 from models.encoders import Encoder, Levels
-from models.heatmap_head import HeatmapHead, HeatmapNetwork, head_levels
+from models.heatmap_head import HeatmapHead, head_levels
 from models.landmarks import Landmarks
 from models.loss import heatmap_loss
 from models.resnet import PIXELS
@@ -58,7 +58,7 @@ class Finetune(Readout):
 
     def __init__(self, encoder: Encoder, levels: Levels, landmarks: int, side: int) -> None:
         super().__init__(encoder, levels, landmarks, side)
-        self.network: HeatmapNetwork = HeatmapNetwork(encoder, self.module, levels.numbers)
+        self.network = nn.ModuleList([encoder, self.module])
         self.sees = (PIXELS,)
         self.best_round, self.best_px, self.best = 0, math.inf, Weights()
 
@@ -111,7 +111,7 @@ class Finetune(Readout):
     def __call__(self, features: Sequence[Tensor]) -> Landmarks:
         """Return the landmarks in the pixels of images (B, 3, W, W)."""
         (images,) = features
-        return Landmarks(*self.network(images))
+        return Landmarks(*self.module(self.encoder(images, levels=self.levels.numbers)))
 
     def state(self) -> Weights:
         """Return a copy of the network's weights on the CPU."""
@@ -221,7 +221,8 @@ class Finetune(Readout):
             lr = warm_up_cosine_lr(settings.finetune_rate, WARM_UP, settings.finetune_steps, step)
             set_learning_rate(self.optimizer, lr)
             images = images.contiguous(memory_format=torch.channels_last)
-            log_probability, places = self.network.heatmaps(images)
+            seen = self.encoder(images, levels=self.levels.numbers)
+            log_probability, places = self.module.heatmaps(seen)
             loss = heatmap_loss(log_probability, places, points, visible, 2 * CELL / views.width)
             self.optimizer.zero_grad()
             loss.backward()

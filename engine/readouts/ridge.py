@@ -1,15 +1,12 @@
 """The ridge readout: heatmaps and a prior of shape in closed form [spec 12]."""
 
-from collections.abc import Sequence
-
-from torch import Tensor, nn
+from torch import nn
 
 from engine.features.images import EncodedImages
 from engine.readouts.published import OPTIMIZATION
 from engine.readouts.readout import Readout
 from engine.readouts.ridge_fit import assign_folds, fit_ridge
 from models.exported import ExportedRidge
-from models.landmarks import Landmarks
 from models.ridge import RidgeReadout
 from utils.log import RunLog, Stopwatch
 
@@ -29,10 +26,6 @@ class Ridge(Readout):
     ) -> RidgeReadout:
         """Return a readout that isn't fitted; see `Readout.build`."""
         return RidgeReadout(channels, landmarks, side, shape)
-
-    def __call__(self, features: Sequence[Tensor]) -> Landmarks:
-        """Return the landmarks in maps, and how peaked their heatmaps are."""
-        return Landmarks(*self.module(features))
 
     def exportable(self) -> nn.Module:
         """Return the readout with its prior's constants worked out."""

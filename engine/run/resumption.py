@@ -35,7 +35,7 @@ def open_checkpoint(
     def find() -> tuple[Path, dict] | None:
         if run.resume == AUTO and run.folder.is_dir():
             lock_folder(run.folder)  # before looking: another run may still be writing
-        found = find_checkpoint(run.resume, run.folder, keys, log)
+        found = find_checkpoint(run, keys, log)
         if found is not None:
             path, content = found
             # A published checkpoint can't be resumed exactly: whoever takes one may change more.
@@ -56,26 +56,25 @@ def steps_begun(content: dict) -> int:
 
 
 def find_checkpoint(
-    resume: str, folder: Path, keys: tuple[str, ...], log: RunLog
+    run: RunSettings, keys: tuple[str, ...], log: RunLog
 ) -> tuple[Path, dict] | None:
     """Return the checkpoint to resume and its path; None to start from the beginning.
 
     Args:
-        resume: of ``--resume``: a file, ``auto`` for the newest whole one of the run, or nothing.
-        folder: the run's.
+        run: whose ``--resume`` is a file, ``auto`` for its newest whole one, or nothing.
         keys: entries that the checkpoint must have.
         log: receives a line for each damaged one.
 
     Raises:
         InputError: if the file can't be loaded, or none of the run's can.
     """
-    if not resume:
+    if not run.resume:
         return None
-    if resume != AUTO:
-        return Path(resume), load_checkpoint(resume, keys)
+    if run.resume != AUTO:
+        return Path(run.resume), load_checkpoint(run.resume, keys)
     # Of the same time, as a coarse clock gives: the one that is rewritten most often.
     patterns = (CURRENT, "previous_*.pth", "ckpt_epoch_*.pth")
-    paths = [path for pattern in patterns for path in folder.glob(pattern)]
+    paths = [path for pattern in patterns for path in run.folder.glob(pattern)]
     paths.sort(key=lambda path: path.stat().st_mtime_ns, reverse=True)
     for path in paths:
         try:
@@ -83,8 +82,8 @@ def find_checkpoint(
         except InputError as error:
             log.line(f"{error}; trying the one before")
     if paths:
-        raise InputError(f"{folder}: none of its {len(paths)} checkpoints can be read")
-    log.line(f"--resume auto: no checkpoint in {folder} yet, starting from the beginning")
+        raise InputError(f"{run.folder}: none of its {len(paths)} checkpoints can be read")
+    log.line(f"--resume auto: no checkpoint in {run.folder} yet, starting from the beginning")
     return None
 
 

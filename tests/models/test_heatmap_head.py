@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 
 from models.encoders import build_random_encoder
-from models.heatmap_head import HeatmapHead, HeatmapNetwork, head_levels, read_peak
+from models.heatmap_head import HeatmapHead, head_levels, read_peak
 from models.hypercolumn import hypercolumn
 
 SIDE = 64
@@ -32,28 +32,29 @@ def test_a_peak_is_read_without_what_is_far_from_it():
     assert torch.allclose(confidence, torch.tensor([[0.7]]))
 
 
-def network_of(encoder):
-    levels = head_levels(encoder)
-    head = HeatmapHead(encoder.feature_channels(levels), 3, SIDE)
-    return HeatmapNetwork(encoder, head, levels)
+def head_of(encoder):
+    return HeatmapHead(encoder.feature_channels(head_levels(encoder)), 3, SIDE)
 
 
 def test_a_head_sees_the_stem_unless_its_weights_say_otherwise():
     encoder = build_random_encoder("resnet18", SIDE, seed=0)
-    network = network_of(encoder).eval()
-    _, places = network.heatmaps(torch.randn(1, 3, SIDE, SIDE))
+    head, maps = head_of(encoder), encoder(torch.randn(2, 3, SIDE, SIDE), levels=encoder.levels)
+    _, places = head.heatmaps(maps)
     assert len(places) == (SIDE // 2) ** 2  # its stride is 2
-    assert head_levels(encoder, network.head.state_dict()) == head_levels(encoder) == encoder.levels
+    assert head_levels(encoder, head.state_dict()) == head_levels(encoder) == encoder.levels
     stages = HeatmapHead(encoder.feature_channels((5, 4, 3, 2)), 3, SIDE)  # the first version's
     assert head_levels(encoder, stages.state_dict()) == (5, 4, 3, 2)
 
 
-def test_a_network_trains_its_encoder_too():
-    network = network_of(build_random_encoder("resnet18", SIDE, seed=0)).train()
-    points, confidence = network(torch.randn(4, 3, SIDE, SIDE))
+def test_a_head_trains_its_encoder_too():
+    encoder = build_random_encoder("resnet18", SIDE, seed=0).train()
+    head = head_of(encoder).train()
+    maps = encoder(torch.randn(4, 3, SIDE, SIDE), levels=encoder.levels)
+    points, confidence = head(maps)
     assert points.shape == (4, 3, 2) and confidence.shape == (4, 3)
     assert (confidence > 0).all() and (confidence <= 1 + 1e-6).all()
-    log_probability, _ = network.heatmaps(torch.randn(4, 3, SIDE, SIDE))
+    log_probability, _ = head.heatmaps(maps)
     log_probability[:, :, 0].sum().backward()
-    untouched = [name for name, p in network.named_parameters() if p.grad is None]
-    assert untouched == ["encoder.encoder.module.fc.weight", "encoder.encoder.module.fc.bias"]
+    untouched = [name for name, p in encoder.named_parameters() if p.grad is None]
+    assert untouched == ["encoder.module.fc.weight", "encoder.module.fc.bias"]
+    assert all(p.grad is not None for p in head.parameters())
