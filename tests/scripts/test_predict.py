@@ -30,6 +30,7 @@ from tests.scripts.running import FRAME, refused, result_of, run_inside, succeed
 from utils.checkpoint import load_checkpoint, save_checkpoint
 
 KILLS = int(os.environ.get("KILLS", "2"))
+LIKE_THE_LIST = () if "KILLS" in os.environ else pytest.mark.slow
 FIT = ["--model", "resnet18", "--image_size", "36", "--image_crop", "2", "--layer", "4"]
 FIT += ["--use_hypercol", "--num_workers", "0", "--batch_size", "4", "--random_network"]
 FIT += ["--dataset", "Keypoints", "--model_path", "runs", "--log_path", "log", "--y_up"]
@@ -547,14 +548,22 @@ def start(cwd, flags):
 
 
 @pytest.mark.usefixtures("one_thread")
-def test_killed_runs_lose_no_line_and_repeat_none(fitted, tmp_path, ridge):
+@pytest.mark.parametrize("source", ["list.txt", pytest.param("clip.mp4", marks=LIKE_THE_LIST)])
+def test_killed_runs_lose_no_line_and_repeat_none(fitted, tmp_path, ridge, source):
     """``KILLS=20`` kills that often; two images of a list can't be read."""
     images = [str(path) for path in sorted((fitted / "own").rglob("*.png"))]
     chance = random.Random(5)
     lines = [chance.choice(images) for _ in range(60 + 40 * KILLS)]
-    lines[7], lines[70] = "absent.png", "gone.png"
-    (tmp_path / "list.txt").write_text("\n".join(lines) + "\n")
-    flags = [*ridge, "--images", "list.txt", "--batch_size", 2, "--num_workers", 1]
+    if source == "clip.mp4":
+        pytest.importorskip("av", reason="pip install -e .[video]")
+        frames = (open_image(Path(line)) for line in lines)
+        write_video(tmp_path / source, frames, Fraction(10))
+        names = [f"{source}/{number:06d}" for number in range(len(lines))]
+    else:
+        lines[7], lines[70] = "absent.png", "gone.png"
+        names = [line for line in lines if "/" in line]
+        (tmp_path / source).write_text("\n".join(lines) + "\n")
+    flags = [*ridge, "--images", source, "--batch_size", 2, "--num_workers", 1]
     predict(tmp_path, *flags, "--out", "whole.csv")
     part, kills, resumed = tmp_path / "killed.csv.part", 0, 0
     while True:
@@ -574,11 +583,9 @@ def test_killed_runs_lose_no_line_and_repeat_none(fitted, tmp_path, ridge):
         out, _ = run.communicate(timeout=600)
         break
     assert run.returncode == 0, out
-    assert "2 images can't be read" in out and resumed >= KILLS - 1
+    assert ("2 images can't be read" in out) == (source == "list.txt") and resumed >= KILLS - 1
     assert (tmp_path / "killed.csv").read_bytes() == (tmp_path / "whole.csv").read_bytes()
-    assert [row["image"] for row in rows(tmp_path / "killed.csv")] == [
-        line for line in lines if ".png" in line and "/" in line
-    ]
+    assert [row["image"] for row in rows(tmp_path / "killed.csv")] == names
     assert not part.exists()
 
 

@@ -191,10 +191,10 @@ def test_bad_tables(tmp_path, lines, said):
 @pytest.mark.parametrize("ends", ["", ":0003-0004", ":0001-0003-0004:1", ":left eye"])
 def test_labels_of_imagej(tmp_path, ends, between):
     """A title, and maybe the selection's name and a stack's slice."""
-    own.write_images(tmp_path, ["a.png", "b c.png", "d.gif"])
-    labels = [f"{name}{ends}" for name in ("a.png", "b c.png", "d.gif")]
+    own.write_images(tmp_path, ["a.png", "b c.png", "d.tif"])
+    labels = [f"{name}{ends}" for name in ("a.png", "b c.png", "d.tif")]
     table = read(tmp_path, *own.imagej_lines(labels=labels, between=between))
-    assert table.images == ["a.png", "b c.png", "d.gif"] and table.names == ["1", "2", "3"]
+    assert table.images == ["a.png", "b c.png", "d.tif"] and table.names == ["1", "2", "3"]
     said = (
         f"{tmp_path / 'points.csv'}: ImageJ's X and Y are taken as pixels, not as units of a scale"
     )
@@ -207,10 +207,10 @@ def test_labels_of_imagej(tmp_path, ends, between):
 
 def test_labels_of_a_sequence_of_imagej(tmp_path):
     """A folder that was opened at once: its name, and the files' without suffix."""
-    own.write_images(tmp_path, ["day/a.1.png", "day/b c.png", "day/d.jpeg"])  # beside sub/b c.png
+    own.write_images(tmp_path, ["day/a.1.tif", "day/b c.png", "day/d.jpeg"])  # beside sub/b c.png
     labels = ["day:a.1", "day:0001-0002:b c", "day:0001-0002-0003:d.jpeg"]
     table = read(tmp_path, *own.imagej_lines(labels=labels))
-    assert table.images == ["day/a.1.png", "day/b c.png", "day/d.jpeg"]
+    assert table.images == ["day/a.1.tif", "day/b c.png", "day/d.jpeg"]
     assert same(table.points, own.POINTS)
 
 
@@ -233,9 +233,9 @@ def test_imagejs_file_of_an_image_has_its_name(tmp_path):
     assert "images it names aren't below" in complaint(read_keypoints, folder / "e.csv", tmp_path)
 
 
-@pytest.mark.parametrize("label", ["d.gif:2", "d.gif:0012-0003-0004", "d.gif:eye:12"])
+@pytest.mark.parametrize("label", ["d.gif:2", "d.gif:0012-0003-0004", "d.gif:eye:12", "d.tif:2"])
 def test_later_slices_of_a_file_of_imagej_are_refused(tmp_path, label):
-    own.write_images(tmp_path, ["d.gif"])
+    own.write_images(tmp_path, ["d.gif", "d.tif"])
     said = complaint(read, tmp_path, "Label,X,Y", "d.gif:1,1,2", f"{label},3,4")
     assert f"line 3: {label} is of a slice after the first" in said
 
