@@ -68,7 +68,7 @@ def build_parser(description: str, **defaults: Any) -> ArgumentParser:
     A flag whose default is ``...`` must be given; one with a list takes several values, of words
     some of these; one with a tuple takes one of its words, the first by default.
     """
-    parser = ArgumentParser(description)
+    parser = ArgumentParser(description, open_folder="out")
     for name, default in defaults.items():
         kind, about = FLAGS[f"--{name}"]
         how: dict[str, Any] = {"choices": kind} if isinstance(kind, list) else {"type": kind}

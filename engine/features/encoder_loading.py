@@ -25,6 +25,7 @@ from utils.log import RunLog
 # the published ones, ours without DataParallel, MoCo v1 and v2, DVE, torchvision.
 PREFIXES = ("encoder.module.", "encoder.", "module.encoder_q.", "encoder_q.", "module.", "")
 MOST_DIMENSIONS = 4096  # of a projection: a file that claims more isn't believed
+LARGE = 100_000_000  # weights of a network that is built only for a file that can hold them
 
 
 @dataclass(frozen=True)
@@ -135,7 +136,8 @@ def initialise_encoder(
     """
     if path is not None and name.startswith(PREFIX):
         check_is_file(path, "no such checkpoint")
-        if (count := count_weights(name, side)) > os.path.getsize(path):  # a byte each, at least
+        count = count_weights(name, side)
+        if count > max(LARGE, os.path.getsize(path)):  # a byte each, at least
             raise InputError(f"{path}: too small for --model {name}, of {count:,} weights")
     encoder = build_random_encoder(name, side, seed, pretrained)
     if path is not None:
