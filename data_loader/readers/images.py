@@ -192,7 +192,8 @@ def _values_of_16_bits(image: Image.Image) -> np.ndarray | None:
     if image.mode not in SIXTEEN_BIT:
         return None
     grey = np.array(image)
-    grey[grey == image.info.get("transparency", -1)] = 0
+    if (transparent := image.info.get("transparency")) is not None:
+        grey[grey == transparent] = 0  # NumPy 2.0 crashes on -1 where bytes are swapped
     return grey
 
 
