@@ -19,7 +19,7 @@ from data_loader.geometry import denormalize_points
 from data_loader.instances import boxes_of, extent_of, flip_order
 from data_loader.landmark_dataset import LandmarkDataset
 from data_loader.readers.images import oriented_size
-from data_loader.readers.keypoint_table import KeypointTable, shown_list
+from data_loader.readers.keypoint_table import KeypointTable, places_of, shown_list
 from utils.errors import ImageError, InputError
 
 
@@ -231,7 +231,7 @@ class Keypoints(OwnImages, LandmarkDataset):
         if Counter(found) != Counter(self.point_names):
             said, own = (shown_list(each, 20) for each in (found, self.point_names))
             raise InputError(f"{path}: finds the points {said}; annotated are {own}")
-        order = [self.point_names.index(name) for name in found]  # (A,)
+        order = places_of(found, self.point_names)  # (A,)
         self.point_names = found
         for entry in ("keypoints", "visible"):
             self.annotations[entry] = self.annotations[entry][:, order]

@@ -15,10 +15,11 @@ from torch import Tensor
 from utils.files import write_file, writing
 
 ZOOM = 4  # of an image with points, so that a dot is smaller than what it marks
-TRUTH, PREDICTION = (40, 200, 60), (50, 90, 255)
+TRUTH, PREDICTION, WHITE = (40, 200, 60), (50, 90, 255), (255, 255, 255)
 GAP = 4  # pixels between the images of a sheet
 HEADER = 24  # pixels above a sheet for its title
 LONGEST = 50  # characters of a name that are drawn
+MOST_NAMES = 1000  # that are drawn
 
 
 def to_pil(image: Tensor, zoom: int = 1) -> Image.Image:
@@ -77,10 +78,13 @@ def draw_names(names: Sequence[str]) -> Image.Image:
     """Return the names of parts, each beside a dot of the colour that `draw_parts` gives it."""
     font = ImageFont.load_default(15)
     names = [name if len(name) <= LONGEST else f"{name[:LONGEST]}..." for name in names]
+    colours = part_colours(len(names))
+    if (more := len(names) - MOST_NAMES) > 0:
+        names, colours = [*names[:MOST_NAMES], f"and {more:,} more"], [*colours[:MOST_NAMES], WHITE]
     width = max(math.ceil(font.getlength(name)) for name in names)
     page = Image.new("RGB", (width + HEADER + GAP, HEADER * len(names)), "white")
     draw = ImageDraw.Draw(page)
-    for row, (name, colour) in enumerate(zip(names, part_colours(len(names)), strict=True)):
+    for row, (name, colour) in enumerate(zip(names, colours, strict=True)):
         top = row * HEADER
         draw.ellipse((6, top + 6, HEADER - 6, top + HEADER - 6), fill=colour)
         draw.text((HEADER, top + 3), name, fill="black", font=font)

@@ -24,6 +24,7 @@ from data_loader.readers.keypoint_table import (
     check_same_names,
     find_flip_pairs,
     named,
+    places_of,
     select,
     shown,
     shown_list,
@@ -137,7 +138,7 @@ def _joined(paths: Sequence[Path], tables: Sequence[KeypointTable], folder: Path
     first, points, ids, said = tables[0], [], list[str](), dict[str, list[Path]]()
     for path, table in zip(paths, tables, strict=True):
         check_same_names(path, table.names, paths[0], first.names)
-        points.append(table.points[:, [table.names.index(name) for name in first.names]])
+        points.append(table.points[:, places_of(first.names, table.names)])
         taken = set(ids)  # of other instances, where they are numbers, as COCO's
         ids += [f"{path}: {own}" if own in taken else own for own in table.ids]
         for line in table.notices:

@@ -194,6 +194,12 @@ def check_same_names(
         )
 
 
+def places_of(wanted: Sequence[str], names: Sequence[str]) -> list[int]:
+    """Return where each of some names stands among all, which differ."""
+    places = {name: place for place, name in enumerate(names)}
+    return [places[name] for name in wanted]
+
+
 def shown(name: str) -> str:
     """Return a name as an error's one line may hold it."""
     name = printable(name)

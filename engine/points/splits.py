@@ -15,7 +15,13 @@ from data_loader.folder import add_cutout_arguments
 from data_loader.instances import BOXES, with_boxes
 from data_loader.keypoints import Keypoints
 from data_loader.readers.keypoint_files import file_key, read_keypoints
-from data_loader.readers.keypoint_table import KeypointTable, check_same_names, named, select
+from data_loader.readers.keypoint_table import (
+    KeypointTable,
+    check_same_names,
+    named,
+    places_of,
+    select,
+)
 from data_loader.splits import check_share, folds, group_names, split_off
 from engine.run.settings import Settings
 from utils.arguments import ArgumentParser, Gather, as_list, fraction, integer, unit_interval
@@ -318,16 +324,16 @@ def learnable_points(settings: KeypointSettings, training: KeypointTable) -> lis
             f"training instances has {', '.join(missing[:3])} ({len(missing)} of {len(has)} "
             "points); --on_missing_point skip leaves such points out"
         )
-    return [name for name in training.names if name not in missing]
+    return [name for name, is_there in zip(training.names, has, strict=True) if is_there]
 
 
 def of_points(table: KeypointTable, names: list[str]) -> KeypointTable:
     """Return a table of some of its points alone, in their order."""
-    places = [table.names.index(name) for name in names]
+    places, own = places_of(names, table.names), set(names)
     return table._replace(
         names=names,
         points=table.points[:, places],
-        flip_pairs=[pair for pair in table.flip_pairs if set(pair) <= set(names)],
+        flip_pairs=[pair for pair in table.flip_pairs if set(pair) <= own],
         sigmas=None if table.sigmas is None else table.sigmas[places],
     )
 

@@ -49,6 +49,13 @@ def test_a_long_name_is_cut():
     assert page.crop((0, 0, short.width, HEADER)) == short.crop((0, 0, short.width, HEADER))
 
 
+def test_of_very_many_names_the_first_are_drawn():
+    many, first = draw_names([str(n) for n in range(3000)]), draw_names([str(n) for n in range(2)])
+    assert many.height == 1001 * HEADER
+    row = (HEADER, HEADER, first.width, 2 * HEADER)  # beside the dot, whose colour is of 3,000
+    assert many.crop(row) == first.crop(row)
+
+
 def test_only_visible_parts_are_drawn():
     points = np.array([[5.0, 5.0], [15.0, 15.0]])
     drawn = np.asarray(draw_parts(torch.zeros(3, 20, 20), points, np.array([False, True])))
