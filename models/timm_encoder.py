@@ -7,6 +7,7 @@ map. Whoever asks for such an encoder needs timm; nothing else imports it.
 
 import difflib
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from types import ModuleType
 from typing import Any
 
@@ -180,11 +181,15 @@ def find_network(model: str) -> tuple[ModuleType, str]:
 
 
 def count_weights(model: str, side: int) -> int:
-    """Return how many weights a network has, without memory for them; see `build_timm_encoder`."""
+    """Return how many weights a network has, without memory for them; see `build_timm_encoder`.
+
+    0 where timm can't build it so: older releases compute with numbers of a ViT's tensors.
+    """
     timm, name = find_network(model)
-    with torch.device("meta"):
+    with suppress(InputError), torch.device("meta"):
         network = create_network(timm, name, side, pretrained=False)
-    return sum(weight.numel() for weight in network.parameters())
+        return sum(weight.numel() for weight in network.parameters())
+    return 0
 
 
 def create_network(timm: ModuleType, name: str, side: int, pretrained: bool) -> Any:

@@ -190,6 +190,6 @@ def test_a_network_that_no_file_of_this_size_holds_is_not_built(tmp_path, monkey
     pytest.importorskip("timm")
     torch.save({"model": {"a": torch.zeros(3)}}, tmp_path / "c.pth")
     monkeypatch.setattr("engine.features.encoder_loading.build_random_encoder", None)
-    model = "timm:vit_large_patch16_224"
-    with pytest.raises(InputError, match=f"c.pth: too small for --model {model}, of 303,3"):
+    model = "timm:wide_resnet101_2"
+    with pytest.raises(InputError, match=f"c.pth: too small for --model {model}, of 124,8"):
         initialise_encoder(model, 64, 0, str(tmp_path / "c.pth"), RunLog())
