@@ -113,12 +113,6 @@ def render_heatmap(values: np.ndarray, low: float, high: float, side: int) -> Im
     return drawing.resize((side, side), Image.Resampling.BILINEAR)
 
 
-def render_rgb(values: np.ndarray, low: np.ndarray, high: np.ndarray, side: int) -> Image.Image:
-    """Return maps (3, h, w) as the channels of a colour image; see `render_heatmap`."""
-    channels = [render_heatmap(v, a, b, side) for v, a, b in zip(values, low, high, strict=True)]
-    return Image.merge("RGB", channels)
-
-
 def save_png(drawing: Image.Image, path: Path) -> None:
     """Write an image as PNG, making its folder."""
     with writing(path):

@@ -6,10 +6,11 @@ Letters: B images, C channels, h and w rows and columns of a map, P principal co
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 from sklearn.decomposition import PCA
 from torch import Tensor
 
-from utils.drawing import render_heatmap, render_rgb, save_png, sheet, to_pil
+from utils.drawing import render_heatmap, save_png, sheet, to_pil
 
 COMPONENTS = 25  # [spec 7]
 CONTRAST = (1, 99)  # percentiles of a component that become black and white
@@ -55,8 +56,7 @@ def draw_components(images: Tensor, maps: np.ndarray, folder: Path) -> Path:
         greys = [
             render_heatmap(m, a, b, side) for m, a, b in zip(components, low, high, strict=True)
         ]
-        three = [min(c, len(components) - 1) for c in range(3)]
-        rgb = render_rgb(components[three], low[three], high[three], side)
+        rgb = Image.merge("RGB", [greys[min(c, len(greys) - 1)] for c in range(3)])
         save_png(original, folder / str(i) / "orig.png")
         save_png(rgb, folder / str(i) / "rgb.png")
         for p, grey in enumerate(greys):
