@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from torch import Tensor
 
 from data_loader.bad_images import PASSED, add_image_arguments
 from data_loader.landmark_dataset import LandmarkDataset
@@ -29,7 +28,7 @@ class InatAve(UnlabelledImages):
 
 
 class CUB(LandmarkDataset):
-    """CUB-200-2011 with 15 parts, some of them invisible.
+    """CUB-200-2011 with 15 parts, some invisible: (data, visible, keypoints_normalized, index).
 
     Args:
         root: holds ``images``, ``split`` and the annotations.
@@ -43,6 +42,7 @@ class CUB(LandmarkDataset):
     mean, std = BIRD_MEAN, BIRD_STD
     num_landmarks = PARTS
     points_frame = (1, 1)  # of fractions
+    second_field = "visible"
     published_counts: dict[str, int] | None = {"train": 1_241, "val": 382, "test": 383}
 
     def __init__(
@@ -88,13 +88,6 @@ class CUB(LandmarkDataset):
         if np.isnan(points).any():
             raise ImageError(f"{self.path(index)}: {PASSED}")
         return points
-
-    def __getitem__(self, index: int) -> tuple[Tensor, Tensor, Tensor, int]:
-        """Return (data, visible, keypoints_normalized, index), or a pair as all data sets do."""
-        if self.pair_image:
-            return super().__getitem__(index)
-        item = self.annotated_item(index)
-        return item.image, item.visible, item.points_norm, item.index
 
     def check_landmarks(self) -> None:
         """Accept lists whose images show only some of the parts."""

@@ -47,6 +47,7 @@ class LandmarkDataset(NamedImages):
     points_frame: tuple[float, float] | None = None
     published_counts: dict[str, int] | None = None  # by split
     flip_order: np.ndarray | None = None  # (A,), which point of a mirror image each point is
+    second_field = "points_px"  # of `AnnotatedItem`: what an image's tuple has in second place
     mirror = "off"  # what of training images is mirrored, see `Keypoints`
 
     def __init__(
@@ -80,11 +81,6 @@ class LandmarkDataset(NamedImages):
     def _mask_missing(self, skip: bool) -> None:
         """Find the points that aren't annotated; ``skip`` images without any, or refuse them."""
         visible = find_annotated(self.annotations["keypoints"])  # (N, A)
-        if visible.all():
-            return
-        points = self.annotations["keypoints"]
-        self.annotations["keypoints"] = np.where(visible[..., None], points, 0)
-        self.annotations["visible"] = visible
         empty = np.logical_not(visible.any(axis=1))  # (N,)
         if empty.any():
             count = f"{empty.sum():,} of {len(empty):,} images have no annotated point"
@@ -95,10 +91,11 @@ class LandmarkDataset(NamedImages):
                 )
             self.notices.append(f"{self}: {count}, left out")
             self.select(np.flatnonzero(~empty).tolist())
-        visible = self.annotations["visible"]
+            visible = visible[~empty]
         if visible.all():
-            del self.annotations["visible"]
             return
+        points = np.where(visible[..., None], self.annotations["keypoints"], 0)
+        self.annotations |= {"keypoints": points, "visible": visible}
         if self.split_name == "train":
             self.check_landmarks()
         self.notices.append(
@@ -157,7 +154,7 @@ class LandmarkDataset(NamedImages):
         if self.pair_image:
             return super().__getitem__(index)
         item = self.annotated_item(index)
-        return item.image, item.points_px, item.points_norm, item.index
+        return item.image, getattr(item, self.second_field), item.points_norm, item.index
 
     def annotated_item(self, index: int) -> AnnotatedItem:
         """Return an image with its points, warped if asked for."""
