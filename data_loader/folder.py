@@ -28,12 +28,22 @@ class OwnImages(ImageSet):
 
     Each image is turned as a note in its file says (EXIF), as annotation tools show it. Colour
     statistics are ImageNet's unless others are set.
+
+    Args:
+        fit: see `Framing`.
+        margin: around a box, see `Framing`.
+        options: the arguments of what the images are read by.
     """
 
     mean, std = BIRD_MEAN, BIRD_STD
     oriented = True
-    fit, margin = "stretch", 0.0  # see `Framing`
     annotations: dict[str, np.ndarray] = {}  # with ``boxes`` (N, 4), NaN for a whole image, if any
+
+    def __init__(
+        self, *images: Any, fit: str = "stretch", margin: float = 0.0, **options: Any
+    ) -> None:
+        self.fit, self.margin = fit, margin
+        super().__init__(*images, **options)
 
     @property
     def framing(self) -> Framing:
@@ -58,21 +68,12 @@ class Folder(OwnImages, UnlabelledImages):
 
     Args:
         root: see `UnlabelledImages`.
-        fit: see `Framing`.
         boxes: a COCO file; each of its boxes is an image of its own.
-        margin: around a box, see `Framing`.
-        options: the other arguments of `UnlabelledImages`.
+        options: the other arguments of `UnlabelledImages` and `OwnImages`.
     """
 
-    def __init__(
-        self,
-        root: str | Path,
-        fit: str = "stretch",
-        boxes: str | Path | None = None,
-        margin: float = 0.0,
-        **options: Any,
-    ) -> None:
-        self.fit, self.boxes, self.margin = fit, boxes, margin
+    def __init__(self, root: str | Path, boxes: str | Path | None = None, **options: Any) -> None:
+        self.boxes = boxes
         super().__init__(root, **options)
 
     def read(self, root: Path, train: bool) -> tuple[Path, Sequence[str], dict[str, np.ndarray]]:

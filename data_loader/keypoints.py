@@ -30,7 +30,6 @@ class Keypoints(OwnImages, LandmarkDataset):
         table: the instances.
         folder: of the images.
         split: ``train``, ``val``, ``test`` or ``all``.
-        fit: see `Framing`.
         box: ``annotated`` boxes, and whole images where there is none; boxes around the annotated
             ``points``; or always the whole ``image``.
         margin: see `Framing`.
@@ -40,7 +39,7 @@ class Keypoints(OwnImages, LandmarkDataset):
             fine-tuning makes, or ``copies`` that are images of their own, see `add_copies`.
         imwidth: S.
         crop: pixels cut off each side of the square.
-        options: `TPS_aug` and `skip_bad` of `LandmarkDataset`.
+        options: `TPS_aug` and `skip_bad` of `LandmarkDataset`, `fit` of `OwnImages`.
 
     Attributes:
         annotations: beside those of `LandmarkDataset`, ``boxes`` (N, 4), NaN for whole images;
@@ -57,7 +56,6 @@ class Keypoints(OwnImages, LandmarkDataset):
         folder: Path,
         split: str,
         *,
-        fit: str = "stretch",
         box: str = "annotated",
         margin: float = 0.1,
         flip_pairs: Sequence[tuple[str, str]] | None = None,
@@ -68,7 +66,7 @@ class Keypoints(OwnImages, LandmarkDataset):
         **options: Any,
     ) -> None:
         self.table, self.box_kind, self.mirror = table, box, mirror
-        self.fit, self.margin, self.split_name = fit, margin, split
+        self.split_name = split
         self.point_names, self.num_landmarks = table.names, len(table.names)
         self.sigmas, self.groups = table.sigmas, table.images if groups is None else groups
         self.flip_pairs = list(table.flip_pairs if flip_pairs is None else flip_pairs)
@@ -80,6 +78,7 @@ class Keypoints(OwnImages, LandmarkDataset):
             imwidth=imwidth,
             crop=crop,
             do_augmentations=False,
+            margin=margin,
             **options,
         )
         self._mask_cut_off()

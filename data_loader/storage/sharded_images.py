@@ -102,17 +102,7 @@ class ShardedInatAve(ShardedSet):
 
 
 class ShardedFolder(OwnImages, ShardedSet):
-    """Images of one's own.
-
-    Args:
-        shards: see `ShardedSet`.
-        fit: see `Framing`.
-        frame: the arguments of `ImageSet`.
-    """
-
-    def __init__(self, shards: list[Shard], fit: str = "stretch", **frame: Any) -> None:
-        self.fit = fit
-        super().__init__(shards, **frame)
+    """Images of one's own."""
 
 
 class ShardedCelebA(AlignedFaces, ShardedSet):
