@@ -85,7 +85,6 @@ def parse_coco(path: Path, text: str, category: str | None, find: Find) -> Keypo
         sizes=np.array(
             [[_number(image.get(side)) for side in ("width", "height")] for image in shown_images]
         ),
-        turned=np.zeros(len(chosen), dtype=bool),
     )
 
 

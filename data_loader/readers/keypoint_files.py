@@ -35,7 +35,7 @@ from utils.files import check_is_file
 from utils.log import progress
 
 HDF5 = b"\x89HDF"  # begins DeepLabCut's .h5 and SLEAP's .slp
-Below = dict[str, list[tuple[str, str]]]
+Fitting = Callable[[str], list[str]]
 MOST_NOTICES = 10  # of several files
 TOLERANCE = 0.01  # of an image's longer side: a click may miss the edge
 MOST_FOLDERS = 2048  # a path of more is longer than systems take
@@ -70,11 +70,11 @@ def read_keypoints(
         InputError: if a file is of no known format, doesn't fit it, its images or the others.
     """
     paths = [given] if isinstance(given, Path) else list(dict.fromkeys(given))
-    below = cache(partial(_by_name, folder))  # a folder of tables looks through the images once
-    parsed = []
-    for one in paths:
-        find = partial(locate, one, folder, below=below)
-        parsed.append(_parse(one, find, y_up, y_down, category))
+    look = cache(look_through)  # a folder of tables looks through the images once
+    parsed = [
+        _parse(one, partial(locate, one, folder, look=look), y_up, y_down, category)
+        for one in paths
+    ]
     files = [one for one, table in zip(paths, parsed, strict=True) for _ in table.images]  # (N,)
     path, said = named(paths), _joined(paths, parsed, folder)
     sizes, turned = read_sizes(folder, said.images)  # (N, 2), (N,)
@@ -148,7 +148,7 @@ def _joined(paths: Sequence[Path], tables: Sequence[KeypointTable], folder: Path
         notices[MOST_NOTICES:] = [f"{named(paths)}: {more:,} more lines like these"]
     images = [name for table in tables for name in table.images]
     once = dict(zip(images, one_name_each(folder, images), strict=True))
-    arrays = ("boxes", "areas", "sizes", "turned", "y_up")
+    arrays = ("boxes", "areas", "sizes", "y_up")
     joined: dict[str, Any] = {
         name: np.concatenate([getattr(table, name) for table in tables]) for name in arrays
     }
@@ -228,12 +228,31 @@ def _check_inside(files: Sequence[Path], table: KeypointTable) -> None:
         )
 
 
+def look_through(folder: Path) -> Fitting:
+    """Return what says which images below a folder a name may mean.
+
+    They have it in other case, with more folders before it or fewer, or with a suffix.
+    """
+    # By name, also without suffix, in lower case: the path, so and as it is.
+    below: dict[str, list[tuple[str, str]]] = {}
+    for file in find_images(folder, own=True)[0]:
+        for whole in (file.lower(), os.path.splitext(file.lower())[0]):
+            below.setdefault(os.path.basename(whole), []).append((f"/{whole}", file))
+
+    def fitting(name: str) -> list[str]:
+        path = f"/{name.lower()}"
+        same = below.get(os.path.basename(path), [])
+        return [file for whole, file in same if whole.endswith(path) or path.endswith(whole)]
+
+    return fitting
+
+
 def locate(
     path: Path,
     folder: Path,
     images: list[str],
     guess: bool = False,
-    below: Callable[[], Below] | None = None,
+    look: Callable[[Path], Fitting] = look_through,
 ) -> tuple[list[str], list[str]]:
     """Find named images below the data folder.
 
@@ -244,8 +263,8 @@ def locate(
         path: the annotation file, for errors.
         folder: the data folder.
         images: N names.
-        guess: an absent image is the file that `_fitting` finds, if it is one.
-        below: in place of `_by_name` of the folder.
+        guess: an absent image is the file that `look_through` finds, if it is one.
+        look: `look_through`, or what calls it.
 
     Returns:
         N names relative to the folder, one for each file, and lines for the log.
@@ -270,7 +289,7 @@ def locate(
                 notices = [f"{path}: below {folder}, {shown(names[0])} is {shown(found[0])}"]
                 break
     if absent:
-        fits = _fitting(_by_name(folder) if below is None else below(), absent)
+        fits = dict(zip(absent, map(look(folder), absent), strict=True))
         moved = {name: files[0] for name, files in fits.items() if guess and len(files) == 1}
         said = [f"{name} is {file}" for name, file in moved.items()]
         notices = [f"{path}: below {folder}, {shown_list(said)} ({len(said):,} in all)"]
@@ -285,31 +304,6 @@ def locate(
         by_case = ": only the case differs" if fits[name][0].lower() == name.lower() else ""
         message += f"; {shown(name)} may be {shown_list(fits[name])}{by_case}"
     raise InputError(message)
-
-
-def _by_name(folder: Path) -> Below:
-    """Return the images below a folder by their names, also without suffix, in lower case.
-
-    Each has its path so, too, and as it is.
-    """
-    below: Below = {}
-    for file in find_images(folder, own=True)[0]:
-        for whole in (file.lower(), os.path.splitext(file.lower())[0]):
-            below.setdefault(os.path.basename(whole), []).append((f"/{whole}", file))
-    return below
-
-
-def _fitting(below: Below, names: Sequence[str]) -> dict[str, list[str]]:
-    """Return for each name the files, of those that `_by_name` found, that it may mean.
-
-    They have it in other case, with more folders before it or fewer, or with a suffix.
-    """
-    found = {}
-    for name in names:
-        path = f"/{name.lower()}"
-        same = below.get(os.path.basename(path), [])
-        found[name] = [file for whole, file in same if whole.endswith(path) or path.endswith(whole)]
-    return found
 
 
 def outside_notice(path: Path, folder: Path, names: Sequence[str]) -> list[str]:

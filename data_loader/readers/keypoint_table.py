@@ -56,7 +56,7 @@ class KeypointTable(NamedTuple):
         ids: N names of the instances, each once, none empty.
         notices: lines for the log: what was left out.
         sizes: (N, 2) float64, width and height of the images, NaN of those that can't be read.
-        turned: (N,), bool, which images a note of their orientation turns.
+        turned: (N,), bool, which images a note of their orientation turns; empty in a reader's.
         flip_pairs: names that a mirror swaps, where the file or the names tell.
         sigmas: (A,) float64, COCO's for OKS, where they apply.
         y_up: y runs upwards from the images' lower edge: row = height - y; of all, or of each (N,).
@@ -72,7 +72,7 @@ class KeypointTable(NamedTuple):
     ids: list[str]
     notices: list[str]
     sizes: np.ndarray
-    turned: np.ndarray
+    turned: np.ndarray = np.zeros(0, dtype=bool)
     flip_pairs: Sequence[tuple[str, str]] = ()
     sigmas: np.ndarray | None = None
     y_up: bool | np.ndarray | None = False
@@ -169,7 +169,6 @@ def table_of_rows(
         ids=list(found),
         notices=notices,
         sizes=nothing[:, :2],
-        turned=np.zeros(len(kept), dtype=bool),
         scales={row.image: row.scale for row in kept if row.scale is not None},
     )
 
