@@ -101,14 +101,14 @@ def reason_of(error: ImageError, dataset: ImageSet, index: int) -> str:
     return str(error).removeprefix(f"{dataset.path(index)}: ")
 
 
-def write_list(path: Path, reasons: dict[str, str]) -> None:
-    """Write a list of path to reason; without any, there is no file. The first rank does."""
+def write_list(path: Path, reasons: Collection[tuple[str, str]]) -> None:
+    """Write a list of paths and reasons; without any, there is no file. The first rank does."""
     if not is_first_rank():
         return
     with writing(path):
         if reasons:
             path.parent.mkdir(parents=True, exist_ok=True)
-            write_text(path, "".join(f"{name}\t{reason}\n" for name, reason in reasons.items()))
+            write_text(path, "".join(f"{name}\t{reason}\n" for name, reason in reasons))
         else:
             path.unlink(missing_ok=True)
 
@@ -160,7 +160,8 @@ def leave_out(splits: Mapping[str, LandmarkDataset], num_workers: int) -> dict[s
 
 def list_left_out(left_out: Mapping[str, dict[str, str]], folder: Path) -> list[str]:
     """List the images that were left out, in place of an earlier list; return lines for the log."""
-    write_list(folder / LIST, {k: v for listed in left_out.values() for k, v in listed.items()})
+    reasons = {k: v for listed in left_out.values() for k, v in listed.items()}
+    write_list(folder / LIST, reasons.items())
     return [f"{line}: listed in {folder / LIST}" for line in left_out]
 
 
@@ -224,7 +225,7 @@ class BadImages:
         self.list, self.dataset, self.log_line = folder / LIST, dataset, log_line
         self.met: dict[int, str] = {}  # place to complaint, since the run was started
         self.reasons = read_list(self.list) if resumed else {}  # by path
-        write_list(self.list, self.reasons)
+        write_list(self.list, self.reasons.items())
         self.report()
 
     def note(self, found: Tensor) -> None:
@@ -257,7 +258,7 @@ class BadImages:
                 "will list"
             )
         self.reasons[path] = reason
-        write_list(self.list, self.reasons)
+        write_list(self.list, self.reasons.items())
         self.met[index] = f"{path}: {reason}"
         # An image that is there several times, as for boxes, counts once.
         check_few(dict.fromkeys(self.met.values()), len(self.dataset))

@@ -42,6 +42,12 @@ def spread(total: int, count: int) -> list[int]:
     return np.unique(np.linspace(0, total - 1, min(count, total), dtype=int)).tolist()
 
 
+def standardise(images: Tensor, *colours: Colours) -> Tensor:
+    """Return images (..., 3, H, W) in [0, 1] less a mean of each colour, divided by a deviation."""
+    mean, std = (torch.tensor(values).to(images)[:, None, None] for values in colours)
+    return (images - mean) / std
+
+
 class ImageSet(Dataset):
     """Images that become squares, and views of these.
 
@@ -151,15 +157,9 @@ class ImageSet(Dataset):
 
     def normalize(self, image: Tensor) -> Tensor:
         """Standardise the colours of (..., 3, H, W) in [0, 1]."""
-        mean, std = self._colours(image)
-        return (image - mean) / std
+        return standardise(image, self.mean, self.std)
 
     def denormalize(self, images: Tensor) -> Tensor:
         """Undo `normalize` for (..., 3, H, W); returns values in [0, 1]."""
-        mean, std = self._colours(images)
-        return (images * std + mean).clamp(0, 1)
-
-    def _colours(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Return mean and standard deviation of each colour, (3, 1, 1), for images."""
         mean, std = (torch.tensor(v).to(images)[:, None, None] for v in (self.mean, self.std))
-        return mean, std
+        return (images * std + mean).clamp(0, 1)

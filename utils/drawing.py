@@ -5,7 +5,7 @@ Images are (3, H, W) tensors in [0, 1]; points (A, 2) in pixels of the image, x 
 
 import colorsys
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -124,7 +124,7 @@ def draw_named(
     image: Image.Image,
     points: np.ndarray,
     names: Sequence[str],
-    confidence: Sequence[float],
+    confidence: Iterable[float],
     longer: tuple[int, int] = (480, 960),
 ) -> Image.Image:
     """Return an image with points, each beside its name and confidence, a colour a point.

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from data_loader.image_set import standardise
 from engine.prediction.predictor import Predictor
 from models.exported import ExportedNetwork
 from models.resnet import InsResNet
@@ -173,7 +174,7 @@ def largest_difference(
         images = torch.rand(count, 3, side, side, generator=generator)
         found = session.run(None, {"image": images.numpy()})
         inside = images[:, :, crop : side - crop, crop : side - crop]
-        points, sure = predictor(frame.normalize(inside))
+        points, sure = predictor(standardise(inside, frame.mean, frame.std))
         expected = (points + 1) * ((frame.side - 1) / 2) + crop, sure
         both = zip(found, expected, strict=True)
         off = np.maximum(off, [np.abs(one - other.numpy()).max() for one, other in both])

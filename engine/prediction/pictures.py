@@ -50,7 +50,7 @@ def draw_least_certain(run: PredictionRun, count: int, folder: Path) -> int:
         if found.box is not None:  # what was looked at, and no more
             window = run.frame.framing.window(found.size, found.box)
             image, points = image.crop(window), points - window[:2]
-        drawing = draw_named(image, points, run.frame.names, found.confidence.tolist())
+        drawing = draw_named(image, points, run.frame.names, found.confidence)
         save_png(drawing, folder / f"{rank:04d}_{stem}.png")
     return len(chosen)
 
@@ -62,9 +62,7 @@ def draw_video(run: PredictionRun, source: VideoFrames, path: Path) -> int:
         shown = source.open(list(range(run.part.count)))
         for (_, image), found in zip(shown, progress(run.part.readable(), "drawing"), strict=False):
             longer = 1, max(image.size)
-            yield draw_named(
-                image, found.points, run.frame.names, found.confidence.tolist(), longer
-            )
+            yield draw_named(image, found.points, run.frame.names, found.confidence, longer)
 
     unfinished = unfinished_video(path)
     try:

@@ -19,7 +19,7 @@ from data_loader.bad_images import image_side
 from data_loader.data_loaders_animal import CUB
 from data_loader.framing import FITS, Box, Framing
 from data_loader.geometry import centre_crop
-from data_loader.image_set import Colours, ImageSet, as_colours, as_levels
+from data_loader.image_set import Colours, ImageSet, as_colours, as_levels, standardise
 from data_loader.readers.images import FULL_RANGE, MAX_SIDE, Levels
 from data_loader.views.random_view import channels
 from engine.features.encoder_loading import EncoderSettings, colours_of, load_frozen_encoder
@@ -128,16 +128,12 @@ class Frame(NamedTuple):
         """W."""
         return self.framing.side - 2 * self.crop
 
-    def normalize(self, images: Tensor) -> Tensor:
-        """Return images (..., 3, h, w) in [0, 1] with standardised colours."""
-        mean, std = (torch.tensor(colours)[:, None, None] for colours in (self.mean, self.std))
-        return (images - mean) / std
-
     def prepare(self, image: Image.Image, box: Box | None) -> tuple[Tensor, Tensor]:
         """Return the input (3, W, W) and the map (2, 2) of `InputItem`."""
         square, affine = self.framing.to_square(image, box)
         pixels = centre_crop(channels(square).float() / 255, self.crop)
-        return self.normalize(pixels), torch.tensor(affine, dtype=torch.float64)
+        affine_map = torch.tensor(affine, dtype=torch.float64)
+        return standardise(pixels, self.mean, self.std), affine_map
 
 
 class Predictor(nn.Module):

@@ -15,6 +15,7 @@ import torch
 from filelock import FileLock, Timeout
 from torch.utils.data import DataLoader, IterableDataset, Subset
 
+from data_loader.bad_images import write_list
 from data_loader.framing import Affine
 from data_loader.geometry import denormalize_points
 from data_loader.readers.prediction_files import Prediction, prediction_format, write_predictions
@@ -22,7 +23,7 @@ from data_loader.unannotated import ImageSource, InputItem
 from engine.prediction.predictor import PredictionSettings, Predictor
 from models.encoders import weights_digest
 from utils.errors import InputError
-from utils.files import check_output, write_text, writing
+from utils.files import check_output, writing
 from utils.interruption import Interruption, ignore_signals
 from utils.locks import LOCK_SECONDS
 from utils.log import RunLog, progress
@@ -166,12 +167,8 @@ class PredictionRun:
 
     def finish(self, scales: Mapping[int, float]) -> None:
         """Write results, units per pixel by image number, and bad images; remove the part file."""
-        bad = [f"{entry.image}\t{entry.bad}\n" for entry in self.part.entries() if entry.bad]
-        if bad:
-            write_text(self.bad_list, "".join(bad))
-        else:
-            with writing(self.bad_list):
-                self.bad_list.unlink(missing_ok=True)  # of a run before
+        bad = [(entry.image, entry.bad) for entry in self.part.entries() if entry.bad]
+        write_list(self.bad_list, bad)
         rows = self.part.entries() if self.source.count is None else self.part.readable()
         rows = (row._replace(scale=scales.get(row.number)) for row in rows)
         write_predictions(self.settings.out, self.frame.names, rows, self.has_instances)
