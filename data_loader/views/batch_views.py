@@ -15,7 +15,8 @@ from data_loader.views.resampling import most_taps, resize, triangle_reach, tria
 from data_loader.views.view_parameters import CONTRAST, SATURATION, ViewParameters, sample_views
 
 MARGIN = 1  # pixels around those wanted, whose chroma mixes with theirs
-# Pixels worked on at once [ours]: what stays in a processor's cache, or keeps a GPU busy.
+# About how many compressed pixels are worked on at once [ours]: what stays in a processor's cache,
+# or keeps a GPU busy. Results don't depend on it.
 CACHE_PIXELS, GPU_PIXELS = 1 << 18, 1 << 22
 
 
@@ -113,8 +114,6 @@ class BatchViews:
 
     Args:
         side: S; as for the next four, see `RandomView`.
-        pixels_at_once: about how many compressed pixels are worked on together; by default what
-            suits the device. The result doesn't depend on it.
     """
 
     def __init__(
@@ -124,11 +123,9 @@ class BatchViews:
         smallest_scale: float,
         mean: tuple[float, float, float],
         std: tuple[float, float, float],
-        pixels_at_once: int | None = None,
     ) -> None:
         self.side, self.crop, self.smallest_scale = side, crop, smallest_scale
         self.mean, self.std = torch.tensor(mean), torch.tensor(std)
-        self.pixels_at_once = pixels_at_once
 
     def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
         """Return one random view (B, 3, W, W), float32, of each image (B, 3, S, S), uint8.
@@ -159,7 +156,7 @@ class BatchViews:
 
     def groups(self, parameters: ViewParameters, gpu: bool) -> tuple[Tensor, list[int]]:
         """Sort the views by the shape of their compressed parts; return how many go together."""
-        limit = self.pixels_at_once or (GPU_PIXELS if gpu else CACHE_PIXELS)
+        limit = GPU_PIXELS if gpu else CACHE_PIXELS
         lengths = compressed_windows(parameters.sides, parameters.boxes, self.side)[1]
         blocks = -(-lengths // jpeg.MCU)
         order = (blocks.amax(dim=1) * (1 << 16) + blocks[:, 0]).argsort(stable=True)

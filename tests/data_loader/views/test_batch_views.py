@@ -122,8 +122,8 @@ def literal_view(image: Image.Image, parameters: ViewParameters, row: int) -> to
     return tensor[:, CROP:-CROP, CROP:-CROP]
 
 
-def views(**options) -> BatchViews:
-    return BatchViews(SIDE, CROP, SMALLEST, FACE_MEAN, FACE_STD, **options)
+def views() -> BatchViews:
+    return BatchViews(SIDE, CROP, SMALLEST, FACE_MEAN, FACE_STD)
 
 
 def sampled(count: int, seed: int = 0, smallest: float = SMALLEST) -> ViewParameters:
@@ -343,11 +343,12 @@ def test_the_same_seed_draws_the_same_views_and_goes_on():
     assert first.is_contiguous()
 
 
-def test_grouping_does_not_matter(some):
+def test_grouping_does_not_matter(some, monkeypatch):
     images, parameters, expected = some
-    for pixels in (1, 60_000, 10**9):
-        assert torch.equal(views(pixels_at_once=pixels).render(images, parameters), expected)
-    places, counts = views(pixels_at_once=60_000).groups(parameters, gpu=False)
+    for pixels in (1, 10**9, 60_000):
+        monkeypatch.setattr("data_loader.views.batch_views.CACHE_PIXELS", pixels)
+        assert torch.equal(views().render(images, parameters), expected)
+    places, counts = views().groups(parameters, gpu=False)
     assert 1 < len(counts) < len(images) == sum(counts)
     assert sorted(places.tolist()) == list(range(len(images)))
 
