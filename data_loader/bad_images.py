@@ -177,13 +177,12 @@ def first_good(dataset: ImageSet, tries: Iterable[Callable[[], T]]) -> tuple[T, 
         ImageError: at the first bad image, unless the data set skips them; or if all are bad.
         InputError: if more than are allowed are bad.
     """
-    if not dataset.skip_bad:
-        return next(iter(tries))(), 0
     state, messages = torch.get_rng_state(), list[str]()
     for make in tries:
         try:
             return make(), len(messages)
         except ImageError as error:
+            dataset.forgive(error)
             messages.append(str(error))
             check_few(messages, len(dataset))
             torch.set_rng_state(state)

@@ -4,6 +4,7 @@ Letters: N instances, A named points.
 """
 
 from collections.abc import Sequence
+from itertools import compress
 from pathlib import Path
 
 import numpy as np
@@ -71,9 +72,7 @@ def with_boxes(table: KeypointTable, path: Path, folder: Path) -> KeypointTable:
     for row, name in enumerate(names):
         rows_of.setdefault(name, []).append(row)
     visible = ~np.isnan(table.points).any(axis=-1)  # (N, A)
-    needed = {
-        name: None for name, some in zip(table.images, visible.any(axis=1), strict=True) if some
-    }
+    needed = dict.fromkeys(compress(table.images, visible.any(axis=1)))
     absent = [name for name in needed if name not in rows_of]
     if absent:
         raise InputError(

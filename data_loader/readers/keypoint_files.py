@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import cache, partial
-from itertools import takewhile
+from itertools import compress, takewhile
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -90,9 +90,7 @@ def read_keypoints(
         raise InputError(f"{path}: none of its {len(sizes):,} lines or records has a point")
     _check_inside(files, table)
     table = _each_once(files, table)
-    absent = np.isnan(table.points).all(axis=(0, 2))  # (A,)
-    if absent.any():
-        missing = [name for name, gone in zip(table.names, absent, strict=True) if gone]
+    if missing := [*compress(table.names, np.isnan(table.points).all(axis=(0, 2)))]:
         table.notices.append(f"{path}: no instance has {shown_list(missing, 10)}")
     pairs = table.flip_pairs or find_flip_pairs(table.names)
     of_person = sorted(table.names) == sorted(COCO_SIGMAS)

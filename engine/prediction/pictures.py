@@ -94,8 +94,7 @@ def unfinished_video(path: Path) -> Path:
 def page_records(run: PredictionRun) -> Iterator[PageRecord]:
     """Yield each image that could be read as the page takes it."""
     source, framing = run.source, run.frame.framing
-    if not isinstance(source, ImageFiles):
-        frames = source.open(list(range(run.part.count)))
+    frames = source.open(list(range(run.part.count)))  # taken of a video alone
     for found in progress(run.part.readable(), "writing the page"):
         yield PageRecord(
             name=found.image,
