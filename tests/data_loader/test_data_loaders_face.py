@@ -120,20 +120,13 @@ def test_mtfl_trains_on_the_rows_of_set_1_and_tests_on_the_list(tmp_path):
 
 
 def test_mtfl_refuses_a_training_image_that_is_tested_on(tmp_path):
-    write_mtfl(tmp_path, tests=2)
-    testing = tmp_path / "MTFL/testing.txt"
-    # image88.jpg is the third training original.
-    moved = testing.read_text().replace("9-image20.jpg", "some-thing-image88.jpg")
-    testing.write_text(moved)
-    message = complaint(AFLW_MTFL, tmp_path, **SINGLE)
-    assert "image88.jpg" in message and str(testing) in message and "facedata_cropped" in message
-
-
-def test_mtfl_overlap_counts_only_the_rows_of_set_1(tmp_path):
     write_mtfl(tmp_path, sets=(1, 2, 1), tests=2)
     testing = tmp_path / "MTFL/testing.txt"
-    testing.write_text(testing.read_text().replace("image20.jpg", "image89.jpg"))  # row of set 2
+    change(testing, "image20.jpg", "image89.jpg")  # the row of set 2
     assert len(AFLW_MTFL(tmp_path, **SINGLE)) == 2
+    change(testing, "9-image89.jpg", "some-thing-image88.jpg")
+    message = complaint(AFLW_MTFL, tmp_path, **SINGLE)
+    assert "image88.jpg" in message and str(testing) in message and "facedata_cropped" in message
 
 
 def test_300w_joins_its_parts_in_the_boxes_order_and_takes_only_image_of_ibug(tmp_path):
@@ -223,8 +216,6 @@ def change(path, old, new):
 
 
 ANNO, EVAL = "Anno/list_landmarks_align_celeba.txt", "Eval/list_eval_partition.txt"
-
-
 CROPS = "aflw_cropped/facedata_cropped.csv"
 
 
@@ -247,6 +238,10 @@ def test_an_absent_file_is_named(tmp_path, benchmark, gone):
     assert f"{tmp_path / gone}: no such" in complaint(cls, tmp_path, **SINGLE)
 
 
+MAFL_TRAIN, MTFL_TEST = "MAFL/training.txt", "MTFL/testing.txt"
+CLASSES = {ANNO: MAFLAligned, EVAL: CelebAPrunedAligned_MAFLVal, MAFL_TRAIN: MAFLAligned}
+
+
 @pytest.mark.parametrize(
     ("file", "old", "new", "said"),
     [
@@ -262,17 +257,33 @@ def test_an_absent_file_is_named(tmp_path, benchmark, gone):
         (ANNO, "000002.jpg", "", "line 4"),
         (ANNO, "000002.jpg", "000007.jpg", "000007.jpg appears twice"),
         (ANNO, "000001.jpg   64", "000001.jpg 6464", "point 1 of 000001.jpg is at (6464, 100)"),
-        ("MAFL/training.txt", "000009.jpg", "000001.jpg", "000001.jpg appears twice"),
+        (MAFL_TRAIN, "000009.jpg", "000001.jpg", "000001.jpg appears twice"),
         (EVAL, "000006.jpg 2\n", "", "000006.jpg of " + ANNO),
         (EVAL, "000002.jpg 0", "000002.jpg", "line 2"),
         (EVAL, "000002.jpg 0", "000002.jpg zero", "line 2"),
         (EVAL, "000002.jpg 0", "000001.jpg 0", "000001.jpg appears twice"),
+        (CROPS, CSV_HEADER, CSV_HEADER.replace("crop_file", "file"), "expected a header"),
+        (CROPS, CSV_HEADER + "\n", "", "expected a header"),
+        (CROPS, ",x5,y5", "", "expected a header"),
+        (CROPS, ",1,", ",one,", "line 2"),
+        (CROPS, ",1,", ",", "line 2"),
+        (CROPS, "55.2500", "nan", "one coordinate alone"),
+        (CROPS, "55.2500", "x", "line 2"),
+        (CROPS, "70.5000", "70500", "further outside"),
+        (CROPS, "0,image90", '0,"image90', "unexpected end of data"),
+        (CROPS, "1,image89", "1," + "x" * 200_000, "line 3"),  # beyond the csv reader's limit
+        (CROPS, CSV_HEADER, "x" * 200_000, "line 1"),
+        (CROPS, "crops/00002.jpg", "crops/00000.jpg", "crops/00000.jpg appears twice"),
+        (MTFL_TEST, "55.2500 ", "70500 ", "point 1 of AFLW/9-image20.jpg"),
     ],
 )
-def test_celeba_files_that_do_not_fit(celeba, file, old, new, said):
-    change(celeba / file, old, new)
-    message = complaint(CelebAPrunedAligned_MAFLVal if file == EVAL else MAFLAligned, celeba)
-    assert str(celeba / file) in message and said in message
+def test_texts_that_do_not_fit(tmp_path, file, old, new, said):
+    write_mtfl(tmp_path)
+    write_celeba(tmp_path, CELEBA_PARTS, **CELEBA_MAFL)
+    change(tmp_path / file, old, new)
+    how = {"train": False, "skip_bad": True} if file == MTFL_TEST else {}
+    message = complaint(CLASSES.get(file, AFLW_MTFL), tmp_path, **how)
+    assert str(tmp_path / file) in message and said in message
 
 
 def test_celebas_count_may_begin_with_zeros(celeba):
@@ -324,47 +335,18 @@ def test_aflw_points_that_do_not_fit(tmp_path, values, said):
     assert str(path) in message and said in message
 
 
-@pytest.mark.parametrize(
-    ("old", "new", "said"),
-    [
-        (CSV_HEADER, CSV_HEADER.replace("crop_file", "file"), "expected a header"),
-        (CSV_HEADER + "\n", "", "expected a header"),
-        (",x5,y5", "", "expected a header"),
-        (",1,", ",one,", "line 2"),
-        (",1,", ",", "line 2"),
-        ("55.2500", "nan", "one coordinate alone"),
-        ("55.2500", "x", "line 2"),
-        ("70.5000", "70500", "further outside"),
-        ("0,image90", '0,"image90', "unexpected end of data"),
-        ("1,image89", "1," + "x" * 200_000, "line 3"),  # a field beyond the csv reader's limit
-        (CSV_HEADER, "x" * 200_000, "line 1"),
-        ("crops/00002.jpg", "crops/00000.jpg", "crops/00000.jpg appears twice"),
-    ],
-)
-def test_mtfl_csv_that_does_not_fit(tmp_path, old, new, said):
-    write_mtfl(tmp_path)
-    path = tmp_path / CROPS
-    change(path, old, new)
-    message = complaint(AFLW_MTFL, tmp_path, **SINGLE)
-    assert str(path) in message and said in message
-
-
 def test_mtfl_test_lists_that_do_not_fit(tmp_path):
-    write_mtfl(tmp_path)
-    testing = tmp_path / "MTFL/testing.txt"
-    change(testing, "55.2500 ", "")
-    change(testing, " 1 1 2 3", "")
+    write_mtfl(tmp_path, tests=0)
+    assert str(tmp_path) in complaint(AFLW_MTFL, tmp_path, train=False, **SINGLE)
+    write_text(tmp_path / MTFL_TEST, "a.jpg" + 9 * " 70.5")
     for train in (True, False):
         message = complaint(AFLW_MTFL, tmp_path, train=train, **SINGLE)
-        assert f"{testing}, line 1" in message
-    testing.write_text("a.jpg" + 10 * " 70500")
-    message = complaint(AFLW_MTFL, tmp_path, train=False, skip_bad=True, **SINGLE)
-    assert f"{testing}: point 1 of a.jpg" in message
-    testing.write_text("")
-    assert str(tmp_path) in complaint(AFLW_MTFL, tmp_path, train=False, **SINGLE)
+        assert f"{tmp_path / MTFL_TEST}, line 1" in message
 
 
 def test_300w_files_that_do_not_fit(tmp_path):
+    write_300w(tmp_path / "none", {})
+    assert str(tmp_path / "none") in complaint(ThreeHundredW, tmp_path / "none", **SINGLE)
     points = write_300w(tmp_path, {"afw": ["image_0.jpg"]})
     pts = tmp_path / "afw/image_0.pts"
     write_text(pts, *pts_lines(points["afw/image_0.jpg"][:67]))
@@ -372,11 +354,6 @@ def test_300w_files_that_do_not_fit(tmp_path):
     boxes = tmp_path / "Bounding Boxes/bounding_boxes_afw.mat"
     scipy.io.savemat(boxes, {"bounding_boxes": box_cells({"image_0.jpg": (5, 5, 5, 90)})})
     assert str(boxes) in complaint(ThreeHundredW, tmp_path, **SINGLE)
-
-
-def test_300w_without_any_box(tmp_path):
-    write_300w(tmp_path, {})
-    assert str(tmp_path) in complaint(ThreeHundredW, tmp_path, **SINGLE)
 
 
 # ---- from the command line ----

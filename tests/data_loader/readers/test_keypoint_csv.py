@@ -44,9 +44,33 @@ def test_headers(header, names):
     assert [pair.name for pair in find_pairs(header.split(","))] == names
 
 
-def test_coordinates_follow_their_headers(tmp_path):
-    table = read(tmp_path, "y_eye,beak_x,image,x_eye,beak_y", "4,5,a.png,3,6")
-    assert table.names == ["beak", "eye"] and same(table.points, [[[5, 6], [3, 4]]])
+@pytest.mark.parametrize(
+    "lines, names, points",
+    [
+        (["y_eye,beak_x,image,x_eye,beak_y", "4,5,a.png,3,6"], "beak eye", [[5, 6], [3, 4]]),
+        (["image;a_x;a_y", "a.png;1,5;2"], "a", [[1.5, 2]]),
+        (["image;a_x;a_y", "a.png;1.5;2"], "a", [[1.5, 2]]),
+        # What a first line names goes before what it has.
+        (["sep=,", "image,a;_x,a;_y", "a.png,1,2"], "a;", [[1, 2]]),
+        (["sep=\t", "image\ta,_x\ta,_y", "a.png\t1\t2"], "a,", [[1, 2]]),
+        # DeepLabCut's, of which likelihoods are no points.
+        (
+            [
+                *("scorer,net,net,net", "bodyparts,nose,nose,nose", "coords,x,y,likelihood"),
+                "a.png,1,2,0.9",
+            ],
+            "nose",
+            [[1, 2]],
+        ),
+        # Not ImageJ's.
+        *(([f"{image},x,y", "a.png,1,2"], "point", [[1, 2]]) for image in ("name", "", "label")),
+        (["image,x,y", "a.png,1,2"], "point", [[1, 2]]),
+        (["x,image,y", "1,a.png,2"], "point", [[1, 2]]),
+    ],
+)
+def test_tables_of_an_image(tmp_path, lines, names, points):
+    table = read(tmp_path, *lines)
+    assert table.names == names.split() and same(table.points, [points])
 
 
 def test_missing_and_invisible_points(tmp_path):
@@ -65,11 +89,6 @@ def test_other_columns_are_noted(tmp_path):
     assert table.notices == [f"{tmp_path / 'points.csv'}: columns not used: number 1, sex, age"]
 
 
-def test_semicolons_and_decimal_commas(tmp_path):
-    assert same(read(tmp_path, "image;a_x;a_y", "a.png;1,5;2").points, [[[1.5, 2]]])
-    assert same(read(tmp_path, "image;a_x;a_y", "a.png;1.5;2").points, [[[1.5, 2]]])
-
-
 def test_quoted_cells(tmp_path):
     own.write_images(tmp_path, ['a, "b".png'])
     table = read(tmp_path, 'image,"a x","a y"', '"a, ""b"".png","1","2"', "")
@@ -82,11 +101,6 @@ def test_excels_first_line(tmp_path, first):
     assert same(read(tmp_path, *lines).points, [[[1.5, 2]]])
     said = f"line {len(lines) + 1}: expected a number in column 3, found 'q'"
     assert said in complaint(read, tmp_path, *lines, "sub/d.jpg;3;q")
-
-
-def test_what_a_first_line_names_goes_before_what_it_has(tmp_path):
-    assert same(read(tmp_path, "sep=,", "image,a;_x,a;_y", "a.png,1,2").points, [[[1, 2]]])
-    assert same(read(tmp_path, "sep=\t", "image\ta,_x\ta,_y", "a.png\t1\t2").points, [[[1, 2]]])
 
 
 @pytest.mark.parametrize("quoted", [False, True])
@@ -140,19 +154,16 @@ def test_long_lines_in_any_order(tmp_path):
     assert same(table.points, [[[1, 2], [3, 4]], [[NAN, NAN], [5, 6]]])
 
 
-def test_repeated_lines(tmp_path):
+@pytest.mark.parametrize(
+    "header, line", [("image,a_x,a_y", "a.png,1,2"), ("image,point,x,y", "a.png,a,1,2")]
+)
+def test_repeated_lines(tmp_path, header, line):
+    table = read(tmp_path, header, line, line)
+    assert table.images == ["a.png"] and same(table.points, [[[1, 2]]])
     path = tmp_path / "points.csv"
-    lines = ["image,a_x,a_y", "a.png,1,2", "a.png,1,2"]
-    table = read(tmp_path, *lines)
-    assert table.images == ["a.png"]
     assert table.notices == [f"{path}: 1 lines that repeat another one left out"]
     said = "line 3: point a of a.png is there twice, at other places; a.png is first on line 2"
-    assert said in complaint(read, tmp_path, *lines[:2], "a.png,1,3")
-    long = ["image,point,x,y", "a.png,a,1,2", "a.png,a,1,2"]
-    table = read(tmp_path, *long)
-    assert same(table.points, [[[1, 2]]])
-    assert table.notices == [f"{path}: 1 lines that repeat another one left out"]
-    assert said in complaint(read, tmp_path, *long[:2], "a.png,a,1,3")
+    assert said in complaint(read, tmp_path, header, line, line.replace("2", "3"))
 
 
 @pytest.mark.parametrize(
@@ -250,13 +261,6 @@ def test_images_of_imagej_have_as_many_points(tmp_path):
     assert "line 2: names no image" in complaint(read, tmp_path, lines[0], "1,,0,1,2")
 
 
-def test_other_tables_of_one_point_stay_what_they_were(tmp_path):
-    for header in ("image,x,y", "name,x,y", ",x,y", "label,x,y", "x,image,y"):
-        line = "1,a.png,2" if header[0] == "x" else "a.png,1,2"
-        table = read(tmp_path, header, line)
-        assert table.names == ["point"] and same(table.points, [[[1, 2]]]), header
-
-
 # ---- small files of large tables ----
 
 
@@ -303,8 +307,8 @@ def test_each_animal_is_an_instance(tmp_path):
     assert table.names == ["nose", "tail"]
     assert table.images == ["a.png", "a.png", "sub/b c.png"]
     assert table.ids == ["a.png#one", "a.png#two", "sub/b c.png#two"]
-    expected = [[[1, 2], [3, 4]], [[11, 12], [13, 14]], [[5, 6], [np.nan, np.nan]]]
-    assert np.array_equal(table.points, expected, equal_nan=True)
+    expected = [[[1, 2], [3, 4]], [[11, 12], [13, 14]], [[5, 6], [NAN, NAN]]]
+    assert same(table.points, expected)
     assert table.notices == [f"{path}: 1 of 3 frames have no point, left out"]
 
 
@@ -331,17 +335,6 @@ def test_a_frame_without_points_is_kept_of_one_animal(tmp_path):
     write_text(path, *lines)
     table = read_keypoints(path, tmp_path)
     assert len(table.images) == 3 and np.isnan(table.points[2]).all()
-
-
-def test_likelihoods_are_no_points(tmp_path):
-    own.write_images(tmp_path)
-    path = tmp_path / "a.csv"
-    write_text(
-        *[path, "scorer,net,net,net", "bodyparts,nose,nose,nose", "coords,x,y,likelihood"],
-        "a.png,1,2,0.9",
-    )
-    table = read_keypoints(path, tmp_path)
-    assert table.names == ["nose"] and table.points.tolist() == [[[1, 2]]]
 
 
 def test_repeated_frames(tmp_path):

@@ -114,38 +114,29 @@ def test_boxes_are_the_ground_truth_in_the_files_order(mat):
         assert read[name].tolist() == list(box)
 
 
-@pytest.mark.parametrize(
-    "box",
-    [(5, 1, 5, 9), (5, 1, 4, 9), (1, 9, 5, 9), (1, 9, 5, 2), (1, 1, np.nan, 4), (1, 1, np.inf, 4)],
-)
-def test_empty_boxes_name_their_image(mat, box):
-    scipy.io.savemat(mat, {"bounding_boxes": box_cells({"a.jpg": (1, 2, 3, 4), "b.jpg": box})})
-    message = complaint(read_face_boxes, mat)
-    assert str(mat) in message and "b.jpg" in message
+GOOD = box_cells({"a.jpg": (1, 2, 3, 4)})
+EMPTY = [(5, 1, 5, 9), (5, 1, 4, 9), (1, 9, 5, 9), (1, 9, 5, 2), (1, 1, np.nan, 4)]
 
 
 @pytest.mark.parametrize(
-    "values",
+    ("boxes", "said"),
     [
-        {"boxes": box_cells({"a.jpg": (1, 2, 3, 4)})},
-        {"bounding_boxes": np.ones((3, 4))},
-        {"bounding_boxes": "text"},
-        {"bounding_boxes": np.array([[{"imgName": "a", "bb_detector": np.ones((1, 4))}]])},
-        {"bounding_boxes": np.array([[{"imgName": "a", "bb_ground_truth": np.ones((1, 3))}]])},
-        {"bounding_boxes": np.array([[{"imgName": "a", "bb_ground_truth": "text"}]])},
+        *((box_cells({"a.jpg": (1, 2, 3, 4), "b.jpg": box}), "b.jpg") for box in EMPTY),
+        (box_cells({"a.jpg": (1, 2, 3, 4), "b.jpg": (1, 1, np.inf, 4)}), "b.jpg"),
+        (np.ones((3, 4)), "bb_ground_truth"),
+        ("text", "bb_ground_truth"),
+        (np.array([[{"imgName": "a", "bb_detector": np.ones((1, 4))}]]), "bb_ground_truth"),
+        (np.array([[{"imgName": "a", "bb_ground_truth": np.ones((1, 3))}]]), "bb_ground_truth"),
+        (np.array([[{"imgName": "a", "bb_ground_truth": "text"}]]), "bb_ground_truth"),
+        (np.concatenate([GOOD, GOOD], axis=1), "a.jpg appears twice"),
     ],
-    ids=["other name", "numbers", "text", "no truth", "3 numbers", "words"],
 )
-def test_variables_that_are_no_boxes(mat, values):
-    scipy.io.savemat(mat, values)
+def test_boxes_that_do_not_fit(mat, boxes, said):
+    scipy.io.savemat(mat, {"bounding_boxes": boxes})
     message = complaint(read_face_boxes, mat)
-    assert str(mat) in message and "bb_ground_truth" in message
-
-
-def test_names_that_stand_there_twice(mat):
-    cells = np.concatenate([box_cells({"a.jpg": (1, 2, 3, 4)})] * 2, axis=1)
-    scipy.io.savemat(mat, {"bounding_boxes": cells})
-    assert f"{mat}: a.jpg appears twice" in complaint(read_face_boxes, mat)
+    assert str(mat) in message and said in message
+    scipy.io.savemat(mat, {"boxes": GOOD})
+    assert "bb_ground_truth" in complaint(read_face_boxes, mat)
 
 
 def test_boxes_may_be_partly_outside(tmp_path):
