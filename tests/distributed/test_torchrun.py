@@ -20,7 +20,7 @@ import torch
 from datasets.synthetic import generate
 from tests.data_loader.shard_files import image, write_shards, write_tar
 from tests.recipes import ROOT
-from tests.scripts.running import succeed
+from tests.scripts.running import assert_same_tensors, start_process, succeed, tensors_of
 from utils.checkpoint import load_checkpoint
 
 KILLS = int(os.environ.get("KILLS", "1"))
@@ -54,14 +54,9 @@ def faces(tmp_path_factory):
 
 
 def start(launcher, script, options, faces, cwd, **variables):
-    return subprocess.Popen(
-        [*launcher, str(ROOT / script), *f"--data_folder {faces} {options}".split()],
-        cwd=cwd,
-        env={**os.environ, **ENVIRONMENT, **variables},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
+    given = f"--data_folder {faces} {options}".split()
+    variables = {**ENVIRONMENT, **variables}
+    return start_process(script, *given, cwd=cwd, launcher=launcher, variables=variables)
 
 
 def inside(script, options, faces, cwd):
@@ -77,24 +72,6 @@ def finish(run, status=0):
 
 def torchrun(count, *options):
     return [*TORCHRUN, "--nproc_per_node", str(count), *options]
-
-
-def states(path):
-    content = torch.load(path, weights_only=False)
-    tensors = {
-        (part, key): tensor
-        for part in ("model", "model_ema", "contrast", "head")
-        for key, tensor in content.get(part, {}).items()
-    }
-    for place, state in content["optimizer"]["state"].items():
-        tensors |= {(place, key): torch.as_tensor(value) for key, value in state.items()}
-    return tensors
-
-
-def assert_same(a, b):
-    assert list(a) == list(b)
-    for key in a:
-        assert torch.equal(a[key], b[key]), key
 
 
 @pytest.mark.parametrize("count", [pytest.param(2, marks=LONG), 3])
@@ -121,8 +98,8 @@ def two_ranks(faces, tmp_path_factory):
 def test_both_ranks_hold_the_same(two_ranks):
     cwd, _ = two_ranks
     first, second = (cwd / f"runs/two_rank{r}.pth" for r in (0, 1))
-    assert_same(states(first), states(second))
-    assert_same(states(first), states(cwd / "runs/two/current.pth"))
+    assert_same_tensors(tensors_of(first), tensors_of(second))
+    assert_same_tensors(tensors_of(first), tensors_of(cwd / "runs/two/current.pth"))
     a, b = (torch.load(path, weights_only=False) for path in (first, second))
     assert a["queue_index"] == b["queue_index"] == EPOCHS * 17 % 20
     assert torch.equal(a["torch"], b["torch"])
@@ -133,7 +110,10 @@ def test_two_processes_compute_what_one_does_on_two_gpus(two_ranks, faces, tmp_p
     cwd, out = two_ranks
     options = MOCO + SLOWLY + "--model_name one --virtual_gpus 2"
     alone = inside("train_moco.py", options, faces, tmp_path)
-    found, wanted = states(cwd / "runs/two/current.pth"), states(tmp_path / "runs/one/current.pth")
+    found, wanted = (
+        tensors_of(cwd / "runs/two/current.pth"),
+        tensors_of(tmp_path / "runs/one/current.pth"),
+    )
     for (part, key), tensor in wanted.items():
         # BatchNorm's own averages, of no use in training, are of both shares there.
         if "running_" not in str(key) and "num_batches_tracked" not in str(key):
@@ -153,27 +133,10 @@ def dense_ranks(faces, tmp_path_factory):
 
 
 def test_both_ranks_of_dense_contrast_hold_the_same(dense_ranks):
-    first, second = (states(dense_ranks / f"runs/two_rank{r}.pth") for r in (0, 1))
+    first, second = (tensors_of(dense_ranks / f"runs/two_rank{r}.pth") for r in (0, 1))
     assert {part for part, _ in first} >= {"model", "head"}
-    assert_same(first, second)
-    assert_same(first, states(dense_ranks / "runs/two/current.pth"))
-
-
-@pytest.mark.slow
-def test_killed_ranks_of_dense_contrast_change_nothing(faces, tmp_path):
-    whole = start(torchrun(2), "train_dense.py", DENSE + "--model_name whole", faces, tmp_path)
-    finish(whole)
-    killed = DENSE + "--model_name killed --resume auto --save_minutes 0.0001"
-    run = start(torchrun(2, "--max-restarts", "1"), "train_dense.py", killed, faces, tmp_path)
-    out = ""
-    while "epoch 1  step 2" not in out:
-        line = run.stdout.readline()
-        assert line, out
-        out += line
-    os.kill(worker_of(run, 1), signal.SIGKILL)
-    out += finish(run)
-    assert out.count("resumed from runs/killed/") == 1 and "Traceback" not in out, out
-    assert_same(*(states(tmp_path / f"runs/{name}/current.pth") for name in ("whole", "killed")))
+    assert_same_tensors(first, second)
+    assert_same_tensors(first, tensors_of(dense_ranks / "runs/two/current.pth"))
 
 
 @pytest.mark.parametrize(
@@ -214,7 +177,7 @@ def test_killed_ranks_change_nothing(count, sharded, two_ranks, faces, tmp_path)
     print(f"{count} processes, shards: {sharded}: {KILLS} kills, {resumed} resumptions")
     assert resumed == KILLS and "Traceback" not in out, out
     killed = tmp_path / "runs/killed"
-    assert_same(states(whole / "current.pth"), states(killed / "current.pth"))
+    assert_same_tensors(tensors_of(whole / "current.pth"), tensors_of(killed / "current.pth"))
     assert (whole / "log.jsonl").read_text() == (killed / "log.jsonl").read_text()
 
 
@@ -277,7 +240,7 @@ def test_bad_images_are_replaced_alike_in_all_ranks(more, tmp_path):
     options = f"{MOCO} --dataset InatAve --batch_size 100 --epochs 1 --on_bad_image skip {more}"
     options += " --model_name bad --image_size 40"
     out = finish(start(torchrun(2), KEEP_RANKS, options, shards, tmp_path))
-    assert_same(*(states(tmp_path / f"runs/bad_rank{r}.pth") for r in (0, 1)))
+    assert_same_tensors(*(tensors_of(tmp_path / f"runs/bad_rank{r}.pth") for r in (0, 1)))
     listed = (tmp_path / "runs/bad/bad_images.txt").read_text().splitlines()
     names = sorted(line.split("\t")[0] for line in listed)
     assert names == [f"{shards}/{i:03}.jpg" for i in (70, 90)]
@@ -336,7 +299,9 @@ def test_two_machines_start_again_together(faces, tmp_path):
     assert "resumed from runs/two/current.pth" in out and f"epoch {EPOCHS}/{EPOCHS}" in out
     whole = MOCO + "--model_name whole"
     finish(start(torchrun(2), "train_moco.py", whole, faces, tmp_path))
-    assert_same(*(states(tmp_path / f"runs/{name}/current.pth") for name in ("two", "whole")))
+    assert_same_tensors(
+        *(tensors_of(tmp_path / f"runs/{name}/current.pth") for name in ("two", "whole"))
+    )
 
 
 @pytest.mark.parametrize(

@@ -22,9 +22,9 @@ import torch
 from data_loader.few_shot import Picks, save_picks
 from engine.run.resumption import forget_later_epochs, save_current, start_run
 from engine.run.settings import RunSettings
-from tests.kill.running import FRAME, assert_same_end, start
+from tests.kill.running import assert_same_end, inside, start
 from tests.recipes import ROOT
-from tests.scripts.running import run_inside, succeed
+from tests.scripts.running import succeed
 from utils.errors import InputError
 from utils.log import RunLog
 
@@ -38,12 +38,6 @@ RUNS = {
 SCRIPTS = ["train_moco.py", pytest.param("train_dense.py", marks=pytest.mark.slow), "eval_face.py"]
 FULL, LARGE = "No space left on device", "File too large"
 PAGE = 4096
-
-
-def inside(script, faces, cwd, *options, start=run_inside):
-    """Run a script in this process, as a subprocess with one thread would."""
-    given = [*FRAME.split(), "--data_folder", faces, "--model_path", "runs", *options]
-    return start(script, *given, "--num_workers", "0", cwd=cwd)
 
 
 def resumed(script, faces, cwd, *options):

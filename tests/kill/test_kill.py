@@ -12,7 +12,8 @@ from threading import Timer
 
 import pytest
 
-from tests.kill.running import assert_same_end, start
+from tests.kill.running import assert_same_end, inside, start
+from tests.scripts.running import succeed
 
 KILLS = int(os.environ.get("KILLS", "1"))
 RUNS = {
@@ -34,9 +35,9 @@ EPOCHS = {
 RESUMED = "resumed from runs/killed/"
 
 
-def start_named(script, faces, cwd, name):
-    options = f"{RUNS[script]} --epochs {EPOCHS[script]} --model_name {name} --resume auto"
-    if name == "killed" and script.startswith("train_"):
+def start_to_kill(script, faces, cwd):
+    options = f"{RUNS[script]} --epochs {EPOCHS[script]} --model_name killed --resume auto"
+    if script.startswith("train_"):
         # After every step, so that most kills come within an epoch or in the middle of a save.
         options += " --save_minutes 0.0001"
     return start(script, faces, cwd, options)
@@ -65,6 +66,7 @@ def until_work(run, lines, current):
 LIKE_ANOTHER = () if "KILLS" in os.environ else pytest.mark.slow
 
 
+@pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize(
     "script",
     [
@@ -74,16 +76,14 @@ LIKE_ANOTHER = () if "KILLS" in os.environ else pytest.mark.slow
     ],
 )
 def test_killed_runs_end_in_the_same_bits(faces, tmp_path, script):
-    whole = start_named(script, faces, tmp_path, "whole")
-    out, _ = whole.communicate(timeout=1200)
-    assert whole.returncode == 0, out
-
+    whole = [*RUNS[script].split(), "--epochs", EPOCHS[script], "--model_name", "whole"]
+    inside(script, faces, tmp_path, *whole, start=succeed)
     chance = random.Random(script)
     folder = tmp_path / "runs" / "killed"
     kills = resumed = saving = early = 0
     early_ones = {chance.randrange(KILLS) for _ in range(1 + KILLS // 5)}  # before which kills
     while True:
-        run = start_named(script, faces, tmp_path, "killed")
+        run = start_to_kill(script, faces, tmp_path)
         if kills in early_ones:  # one within the seconds that Python takes to import PyTorch
             early_ones.remove(kills)
             time.sleep(chance.uniform(0.2, 3))

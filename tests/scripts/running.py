@@ -15,6 +15,7 @@ import torch
 from tests.recipes import ROOT
 from utils.script import run_script
 
+PARTS = ("model", "model_ema", "contrast", "head", "regressor")
 FRAME = ["--image_size", "72", "--image_crop", "4", "--model", "resnet18", "--num_workers", "0"]
 
 
@@ -33,6 +34,24 @@ def run(script: str, *arguments, cwd: Path) -> Done:
         command, cwd=cwd, env=environment, capture_output=True, text=True, check=False
     )
     return Done(done.returncode, done.stdout, done.stderr)
+
+
+def start_process(
+    script: str | Path, *arguments, cwd: Path, launcher=(sys.executable,), variables=None, **how
+) -> subprocess.Popen:
+    """Start a script of one thread as its own process group, its two outputs in one pipe.
+
+    ``how`` says more, ``variables`` are added to the environment.
+    """
+    how = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, **how}
+    return subprocess.Popen(
+        [*launcher, str(ROOT / script), *map(str, arguments)],
+        cwd=cwd,
+        env={**os.environ, "OMP_NUM_THREADS": "1", **(variables or {})},
+        text=True,
+        start_new_session=True,
+        **how,
+    )
 
 
 def run_inside(script: str, *arguments, cwd: Path) -> Done:
@@ -80,6 +99,20 @@ def last_error(run: Path) -> float:
 def logged(run: Path) -> list[dict]:
     """Return the records of a run's epochs."""
     return [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+
+
+def tensors_of(path: Path) -> dict:
+    """Return all tensors of a pre-training's or regressor's checkpoint by part and key."""
+    content = torch.load(path, weights_only=False)
+    parts = {part: content.get(part, {}) for part in PARTS} | content["optimizer"]["state"]
+    return {(part, k): torch.as_tensor(v) for part in parts for k, v in parts[part].items()}
+
+
+def assert_same_tensors(one: dict, other: dict) -> None:
+    """Compare two checkpoints' tensors to the bit."""
+    assert list(one) == list(other)
+    for key, value in one.items():
+        assert torch.equal(value, other[key]), key
 
 
 def assert_same_weights(one: dict, other: dict, parts=("model", "model_ema", "contrast")) -> None:

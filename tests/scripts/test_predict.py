@@ -7,11 +7,8 @@ import os
 import random
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from fractions import Fraction
-from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -25,8 +22,14 @@ from data_loader.readers.prediction_files import Prediction, write_predictions
 from data_loader.readers.videos import read_frames, write_video
 from engine.prediction.run import PredictionRun
 from tests.data_loader.own_tables import NAMES, SIZE, write_dots
-from tests.recipes import ROOT
-from tests.scripts.running import FRAME, refused, result_of, run_inside, succeed
+from tests.scripts.running import (
+    FRAME,
+    refused,
+    result_of,
+    run_inside,
+    start_process,
+    succeed,
+)
 from utils.checkpoint import load_checkpoint, save_checkpoint
 
 KILLS = int(os.environ.get("KILLS", "2"))
@@ -87,6 +90,24 @@ def rows(path):
         return list(csv.DictReader(file))
 
 
+def own_points(fitted):
+    return read_keypoints(fitted / "own.csv", fitted / "own", y_up=True)
+
+
+def assert_as_tested(found, run, table):
+    """Compare the errors of found points with those that a run notes of the tested images."""
+    tested = [row for row in rows(run / "per_image.csv") if row["split"] == "Test"]
+    errors = {row["image"]: float(row["mean_px"]) for row in tested}
+    test = result_of(run)
+    assert test["images"]["Test"] == len(errors) > 1
+    assert np.mean([*errors.values()]) == pytest.approx(test["scores"]["Test"]["error_px"], 1e-3)
+    found = {row["image"]: row for row in found}
+    for image, error in errors.items():
+        points = np.array([[float(found[image][f"{n}_{a}"]) for a in "xy"] for n in NAMES])
+        truth = table.points[table.images.index(image)]
+        assert abs(np.linalg.norm(points - truth, axis=1).mean() - error) < 2e-3
+
+
 @pytest.mark.parametrize("kind", list(KINDS))
 def test_points_are_those_of_the_evaluation(fitted, tmp_path, kind):
     ckpt = fitted / f"runs/{kind}/resnet18.pth"
@@ -97,20 +118,7 @@ def test_points_are_those_of_the_evaluation(fitted, tmp_path, kind):
     assert "confidence: the probability of at most 5 % of the diagonal" in done.out
     found = rows(tmp_path / "a.csv")
     assert list(found[0])[:4] == ["image", "nose_x", "nose_y", "nose_confidence"]
-    table = read_keypoints(fitted / "own.csv", fitted / "own", y_up=True)
-    result = result_of(fitted / "runs" / kind)
-    tested = len(table.images) * [0.0]
-    by_name = {row["image"]: row for row in found}
-    for place, image in enumerate(table.images):
-        points = np.array([[float(by_name[image][f"{n}_{a}"]) for a in "xy"] for n in NAMES])
-        tested[place] = np.linalg.norm(points - table.points[place], axis=1).mean()
-    # Which images were tested isn't in the result, but so many of them have that mean error.
-    count = result["images"]["Test"]
-    error = result["scores"]["Test"]["error_px"]
-    assert any(
-        abs(np.mean([tested[i] for i in chosen]) - error) < 2e-3
-        for chosen in combinations(range(len(tested)), count)
-    )
+    assert_as_tested(found, fitted / "runs" / kind, own_points(fitted))
     assert not list(tmp_path.glob("*.part")) and not list(tmp_path.glob(".*"))
 
 
@@ -153,7 +161,7 @@ def test_own_points_are_scored_noted_and_drawn_with_the_same_confidence(fitted, 
 @pytest.mark.parametrize("kind", list(KINDS))
 def test_points_are_matched_by_their_names(fitted, tmp_path, kind):
     cwd = shutil.copytree(fitted, tmp_path / "w")
-    table = read_keypoints(fitted / "own.csv", fitted / "own", y_up=True)
+    table = own_points(fitted)
     error = result_of(fitted / "runs" / kind)["scores"]["Test"]
     write_csv(cwd / "own.csv", table._replace(points=table.points[:, ::-1]), 80, NAMES[::-1])
     flags = ["--data_folder", "own", "--annotations", "own.csv", "--regressor", kind]
@@ -191,20 +199,9 @@ def ridge(fitted):
     return ["--ckpt_path", fitted / "runs/ridge/resnet18.pth", "--random_network"]
 
 
-def test_every_format_says_the_same(fitted, tmp_path, ridge):
-    tables = []
-    for ending in (".csv", "_long.csv", ".dlc.csv", ".json", ".tps"):
-        path = tmp_path / f"found{ending}"
-        predict(tmp_path, *ridge, "--images", fitted / "own", "--out", path)
-        tables.append(read_keypoints(path, fitted / "own"))
-    for table in tables:
-        assert table.images == tables[0].images and len(table.images) == 12
-        assert np.abs(table.points - tables[0].points).max() < 2e-3
-
-
 def test_a_scale_is_written_again(fitted, tmp_path):
     cwd = shutil.copytree(fitted / "own", tmp_path / "own")
-    table = read_keypoints(fitted / "own.csv", fitted / "own", y_up=True)
+    table = own_points(fitted)
     found = zip(table.images[:9], table.points[:9], strict=True)
     records = [Prediction(n, SIZE, p, np.ones(3), scale=0.25) for n, p in found]
     write_predictions(tmp_path / "own.tps", NAMES, records)
@@ -412,12 +409,6 @@ def test_names_that_no_line_can_hold_come_back(fitted, tmp_path, ridge, ending):
     assert len(list((tmp_path / f"a{ending}.drawn").iterdir())) == 6
 
 
-def test_annotated_images_are_not_suggested(fitted, ridge):
-    said = complaint(fitted, *ridge, "--images", "own", "--out", "s.csv", "--suggest", 3)
-    assert "--suggest: all images are annotated already" in said
-    assert not (fitted / "s.csv.part").exists()  # said before the work, not after
-
-
 def test_a_readout_of_several_annotation_files(fitted, tmp_path):
     """The same as of one; predict.py replaces none of them, nor suggests their images."""
     header, *lines = (fitted / "own.csv").read_text().splitlines()
@@ -437,6 +428,7 @@ def test_a_readout_of_several_annotation_files(fitted, tmp_path):
     own = ["--ckpt_path", several / "resnet18.pth", "--random_network", "--images", "own"]
     said = complaint(tmp_path, *own, "--out", "s.csv", "--suggest", 3)
     assert "--suggest: all images are annotated already" in said
+    assert not (tmp_path / "s.csv.part").exists()  # said before the work, not after
     said = complaint(tmp_path, *own, "--out", "parts/2.csv", "--overwrite")
     assert "parts/2.csv: is or holds --annotations parts/2.csv" in said
 
@@ -535,18 +527,6 @@ def test_a_network_is_exported_without_images(fitted, tmp_path, ridge):
     assert "model.onnx: is there already" in said
 
 
-def start(cwd, flags):
-    return subprocess.Popen(
-        [sys.executable, str(ROOT / "predict.py"), *map(str, flags)],
-        cwd=cwd,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    )
-
-
 @pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize("source", ["list.txt", pytest.param("clip.mp4", marks=LIKE_THE_LIST)])
 def test_killed_runs_lose_no_line_and_repeat_none(fitted, tmp_path, ridge, source):
@@ -567,7 +547,7 @@ def test_killed_runs_lose_no_line_and_repeat_none(fitted, tmp_path, ridge, sourc
     predict(tmp_path, *flags, "--out", "whole.csv")
     part, kills, resumed = tmp_path / "killed.csv.part", 0, 0
     while True:
-        run = start(tmp_path, [*flags, "--out", "killed.csv"])
+        run = start_process("predict.py", *flags, "--out", "killed.csv", cwd=tmp_path)
         before = part.stat().st_size if part.exists() else 0
         if kills < KILLS:
             while run.poll() is None and not (part.exists() and part.stat().st_size > before + 900):
@@ -599,7 +579,8 @@ def test_memory_does_not_grow_with_the_number_of_images(fitted, tmp_path, ridge)
     for number in range(count):
         (tmp_path / f"links/{number:05d}.png").symlink_to(target)
     flags = [*ridge, "--images", "links", "--num_workers", 0, "--out", "a.csv"]
-    run, part, sizes = start(tmp_path, flags), tmp_path / "a.csv.part", {}
+    run = start_process("predict.py", *flags, cwd=tmp_path)
+    part, sizes = tmp_path / "a.csv.part", {}
     while run.poll() is None:
         done = part.read_bytes().count(b"\n") if part.exists() else 0
         pages = Path(f"/proc/{run.pid}/statm").read_text().split()
@@ -618,7 +599,7 @@ def test_an_interrupted_run_can_be_resumed_by_the_same_command_alone(fitted, tmp
     (tmp_path / "list.txt").write_text("".join(f"{path}\n" for path in images * 6))
     flags = [*ridge, "--images", "list.txt", "--batch_size", 1, "--num_workers", 0]
     flags += ["--out", "a.csv"]
-    run, part = start(tmp_path, flags), tmp_path / "a.csv.part"
+    run, part = start_process("predict.py", *flags, cwd=tmp_path), tmp_path / "a.csv.part"
     while run.poll() is None and not (part.exists() and part.stat().st_size > 2000):
         time.sleep(0.01)
     run.send_signal(signal.SIGINT)
@@ -638,7 +619,7 @@ def test_a_second_pass_looks_at_windows_of_the_first(fitted, tmp_path, ridge):
     images = ["--images", fitted / "own"]
     windows = ["--windows", "windows.json"]
     done = predict(tmp_path, *ridge, *images, "--out", "a.csv", *windows)
-    table = read_keypoints(fitted / "own.csv", fitted / "own", y_up=True)
+    table = own_points(fitted)
     spans = np.ptp(table.points, axis=1).max(axis=1)
     side = json.loads((tmp_path / "windows.json").read_text())["annotations"][0]["bbox"][2:]
     # Those that were trained on are nine of the twelve.
@@ -654,16 +635,7 @@ def test_a_second_pass_looks_at_windows_of_the_first(fitted, tmp_path, ridge):
     fine = ["--ckpt_path", "runs/fine/resnet18.pth", *images, "--out"]
     done = predict(tmp_path, *fine, "fine.csv", "--boxes", "windows.json")
     assert "another scale" not in done.out, done.out
-    result = result_of(tmp_path / "runs/fine")
-    errors = {
-        row["image"]: float(row["mean_px"]) for row in rows(tmp_path / "runs/fine/per_image.csv")
-    }
-    assert result["images"]["Test"] == len(errors) > 1
-    for row in rows(tmp_path / "fine.csv"):
-        if row["image"] in errors:
-            points = np.array([[float(row[f"{n}_{a}"]) for a in "xy"] for n in NAMES])
-            truth = table.points[table.images.index(row["image"])]
-            assert abs(np.linalg.norm(points - truth, axis=1).mean() - errors[row["image"]]) < 2e-3
+    assert_as_tested(rows(tmp_path / "fine.csv"), tmp_path / "runs/fine", table)
     done = predict(tmp_path, *fine, "whole.csv")
     assert "trained on boxes" in done.out
     done = predict(tmp_path, *ridge, *images, "--boxes", "windows.json", "--out", "c.csv")

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from tests.recipes import ROOT
-from tests.scripts.running import FRAME, assert_same_weights, refused, succeed
+from tests.scripts.running import FRAME, assert_same_weights, refused, start_process, succeed
 from utils.checkpoint import load_checkpoint
 
 MOCO = [*FRAME, "--batch_size", "4", "--nce_k", "20", "--cosine", "--model_path", "runs"]
@@ -42,18 +42,11 @@ def whole(faces, tmp_path_factory):
 def test_a_signal_ends_the_run_after_its_step_and_nothing_is_lost(
     faces, whole, tmp_path, name, status
 ):
-    command = [sys.executable, str(ROOT / "train_moco.py"), *MOCO, "--print_freq", "1"]
-    command += ["--data_folder", str(faces), "--model_name", "a", "--epochs", "3"]
-    command += ["--num_workers", "2"]
-    run = subprocess.Popen(
-        command,
-        cwd=tmp_path,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-        env={**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())},
-    )
+    given = [*MOCO, "--data_folder", faces, "--model_name", "a", "--epochs", "3"]
+    given += ["--print_freq", "1", "--num_workers", "2"]
+    how = {"variables": {"OMP_NUM_THREADS": str(torch.get_num_threads())}}
+    how["stderr"] = subprocess.PIPE
+    run = start_process("train_moco.py", *given, cwd=tmp_path, **how)
     for line in run.stdout:
         if "epoch 2  step 2/5" in line:
             os.killpg(run.pid, getattr(signal, name))  # as a terminal does: to the readers too
