@@ -10,6 +10,7 @@ from tests.recipes import ROOT, SHARED
 CHECK = SHARED / "golden" / "check_golden.py"
 
 
+@pytest.mark.slow  # other tests hold the same numbers, one by one
 @pytest.mark.skipif(not CHECK.is_file(), reason=f"{CHECK} isn't here")
 def test_all_golden_checks_hold():
     done = subprocess.run(

@@ -175,17 +175,6 @@ def test_a_image_that_cannot_be_read_is_named_when_it_is_needed(root, options):
 # ---- choosing ----
 
 
-def test_select_keeps_names_points_and_sizes_together(root):
-    dataset, whole = AFLW(root, **SINGLE), AFLW(root, **SINGLE)
-    dataset.select([3, 0, 3, 4])
-    assert dataset.filenames == [whole.filenames[i] for i in (3, 0, 3, 4)]
-    assert len(dataset) == 4
-    for place, i in enumerate((3, 0, 3, 4)):
-        data, points, _, index = dataset[place]
-        assert index == place
-        assert torch.equal(data, whole[i][0]) and torch.equal(points, whole[i][1])
-
-
 def test_a_count_unlike_the_published_one_is_noted(root):
     train = AFLW(root, train=True, **SINGLE)
     notice = f"AFLW train: {len(train)} images here, 10,122 in the published benchmark"

@@ -47,7 +47,6 @@ from engine.readouts.kinds import read_readout
 from engine.readouts.ridge import Ridge
 from engine.run.resumption import open_checkpoint
 from engine.run.settings import RunSettings
-from models.keypoint_prediction import IntermediateKeypointPredictor
 from models.ridge import RidgeReadout
 from tests.data_loader import own_files as own
 from tests.data_loader.layouts import (
@@ -306,24 +305,11 @@ def read_checkpoint(folder: Path) -> None:
         load_weights(torch.nn.Linear(2, 3), content[key], folder / "c.pth", "--model x")
 
 
-def write_readout(folder: Path, name: str, module: torch.nn.Module, **more) -> Path:
-    content = {"opt": argparse.Namespace(), "epoch": 1, name: module.state_dict(), **more}
+def write_ridge(folder: Path) -> Path:
+    ridge = RidgeReadout(4, 2, 32, None).state_dict()
+    content = {"opt": argparse.Namespace(), "epoch": 1, "ridge": ridge, "encoder_digest": "0a"}
     torch.save(content, folder / "c.pth")
     return folder / "c.pth"
-
-
-def write_regressor(folder: Path) -> Path:
-    return write_readout(folder, "regressor", IntermediateKeypointPredictor(4, 2, 3), optimizer={})
-
-
-def read_regressor(folder: Path) -> None:
-    content = load_checkpoint(folder / "c.pth", ("opt", "epoch", "regressor", "optimizer"))
-    regressor = IntermediateKeypointPredictor(4, 2, 3)
-    load_weights(regressor, content["regressor"], folder / "c.pth", "--layer 3")
-
-
-def write_ridge(folder: Path) -> Path:
-    return write_readout(folder, "ridge", RidgeReadout(4, 2, 32, None), encoder_digest="0a")
 
 
 def read_ridge(folder: Path) -> None:
@@ -376,18 +362,6 @@ def read_dense(folder: Path) -> None:
     load_weights(tiny.encoder, state, path, "--model x")
 
 
-def write_dve(folder: Path) -> Path:
-    state = {f"module.{k}": v for k, v in torch.nn.Linear(2, 3).state_dict().items()}
-    torch.save({"state_dict": state, "epoch": 1}, folder / "c.pth")
-    return folder / "c.pth"
-
-
-def read_dve(folder: Path) -> None:
-    state = load_checkpoint(folder / "c.pth", ("state_dict",))["state_dict"]
-    state = {str(k).removeprefix("module."): v for k, v in state.items()}
-    load_weights(torch.nn.Linear(2, 3), state, folder / "c.pth", "--model hourglass")
-
-
 class TinyEncoder(torch.nn.Linear):
     levels = (5, 4, 3, 2)
 
@@ -414,16 +388,12 @@ def checkpoints() -> dict[str, Parser]:
         "checkpoint": Parser(new, read_checkpoint),
         "checkpoint's pickle": Parser(new, read_checkpoint, **inner),
         "checkpoint of old": Parser(old, read_checkpoint),
-        "regressor": Parser(write_regressor, read_regressor),
-        "regressor's pickle": Parser(write_regressor, read_regressor, **inner),
         "ridge": Parser(write_ridge, read_ridge),
         "ridge's pickle": Parser(write_ridge, read_ridge, **inner),
         "dense checkpoint": Parser(write_dense, read_dense),
         "dense checkpoint's pickle": Parser(write_dense, read_dense, **inner),
         "projection": Parser(write_projection, read_projection),
         "projection's pickle": Parser(write_projection, read_projection, **inner),
-        "dve": Parser(write_dve, read_dve),
-        "dve's pickle": Parser(write_dve, read_dve, **inner),
     }
 
 

@@ -4,7 +4,6 @@ import pytest
 from PIL import Image
 
 from tests.data_loader.layouts import write_cub
-from tests.recipes import FACES, needs_faces
 from tests.scripts.running import logged, refused, result_of, succeed
 from utils.checkpoint import load_checkpoint
 
@@ -76,16 +75,3 @@ def test_a_split_without_a_visible_part_is_refused_before_the_fit(tmp_path):
     said = refused("eval_animal.py", *fit, cwd=tmp_path)
     assert "Val: none of its 1 images can be judged" in said
     assert not list(tmp_path.glob("runs/a/*.pth"))
-
-
-@needs_faces
-def test_moco_trains_on_a_list_of_birds(tmp_path):
-    names = (FACES / "inat/inat_train.txt").read_text().split()[:8]
-    (tmp_path / "list.txt").write_text("".join(f"{FACES / name}\n" for name in names))
-    done = succeed(
-        *("train_moco.py", "--dataset", "InatAve", "--imagelist", "list.txt", "--epochs", 1),
-        *("--model", "resnet18", "--image_size", 64, "--image_crop", 0, "--batch_size", 4),
-        *("--nce_k", 8, "--num_workers", 0, "--model_path", "runs", "--model_name", "inat"),
-        cwd=tmp_path,
-    )
-    assert "8 images of InatAve" in done.out

@@ -108,15 +108,3 @@ def test_a_regressor_is_drawn_and_goes_on(faces, moco, best):
     error = result["last"]["Test"]["InterOcularError"]
     assert f"error {error:.2f} %" in drawn.out
     assert result["best"]["best_error"] == min(7.5, error)
-
-
-def test_dves_hourglass_is_evaluated(faces, tmp_path):
-    state = {f"module.{k}": v for k, v in published_state("hourglass").items()}
-    content = {"arch": "HourglassNet", "epoch": 80, "state_dict": state, "config": {"x": [1]}}
-    write(tmp_path / "dve.pth", content)
-    frame = [a if a != "resnet18" else "hourglass" for a in FRAME]
-    succeed(
-        *("eval_face.py", *frame, "--data_folder", faces, "--trained_model_path", "dve.pth"),
-        *("--epochs", 1, "--use_hypercol", "--model_path", "runs", "--model_name", "dve"),
-        cwd=tmp_path,
-    )

@@ -108,16 +108,10 @@ def test_flags_that_it_ignores_are_told(faces, tmp_path, kind):
     assert told == expected | ({"--TPS_aug"} if kind == "finetune" else set())
 
 
-@pytest.mark.parametrize(
-    ("count", "start"), [(0, refused), (1, succeed), (2, succeed), (11, refused)]
-)
-def test_how_few_images_it_can_be_fitted_to(faces, tmp_path, count, start):
+@pytest.mark.parametrize("count", [1, 2])
+def test_how_few_images_it_can_be_fitted_to(faces, tmp_path, count):
     flags = ["--regressor", "ridge", "--model_name", "few", "--restrict_annos", count]
-    done = evaluate(faces, tmp_path, *flags, start=start)
-    if start is refused:
-        assert f"--restrict_annos {count}: there are 10 annotated images" in done
-    else:
-        assert f"fitted to {count} images" in done.out
+    assert f"fitted to {count} images" in evaluate(faces, tmp_path, *flags).out
 
 
 # ---- the choice of one ----

@@ -1,5 +1,4 @@
 import argparse
-import os
 import pickle
 
 import pytest
@@ -26,38 +25,20 @@ def test_what_is_saved_is_loaded(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["c.pth"]  # nothing left beside it
 
 
-class Evil:
-    """Makes a file when unpickled."""
-
-    def __init__(self, path):
-        self.path = path
-
-    def __reduce__(self):
-        return (os.mkdir, (str(self.path),))
-
-
-def test_code_in_a_checkpoint_is_named_and_not_run(tmp_path):
-    torch.save({"model": Evil(tmp_path / "ran")}, tmp_path / "evil.pth")
-    (tmp_path / "plain.pth").write_bytes(pickle.dumps({"model": Evil(tmp_path / "ran")}))
-    named = r" \(it would call (posix|nt|os)\.mkdir\)$"
-    for name, said in (("evil.pth", named), ("plain.pth", "")):
-        with pytest.raises(InputError, match=f"{name}: not a readable checkpoint{said}"):
-            load_checkpoint(tmp_path / name, ("model",))
-    assert not (tmp_path / "ran").exists()
-
-
-@pytest.mark.parametrize("damage", ["absent", "empty", "cut", "text", "folder"])
+@pytest.mark.parametrize("damage", ["absent", "empty", "cut", "text", "flipped", "folder"])
 def test_damaged_files_are_named(tmp_path, damage):
     path = tmp_path / "c.pth"
-    save_checkpoint(path, content())
+    save_checkpoint(path, {**content(), "queue": torch.zeros(1000)})
     whole = path.read_bytes()
     path.unlink()
     if damage == "folder":
         path.mkdir()
     elif damage != "absent":
         text = {"empty": b"", "cut": whole[: len(whole) // 2], "text": b"hello\nthere\n"}
+        text["flipped"] = whole.replace(bytes(4000), bytes(2000) + b"\4" + bytes(1999))
         path.write_bytes(text[damage])
-    with pytest.raises(InputError, match=r"c\.pth: ") as caught:
+    said = "checksum of .* differs" if damage == "flipped" else ""
+    with pytest.raises(InputError, match=rf"c\.pth: .*{said}") as caught:
         load_checkpoint(path, ("model",))
     assert "\n" not in str(caught.value)
 
@@ -91,16 +72,6 @@ def test_weights_that_do_not_fit_are_named_in_one_line(changes, said):
     with pytest.raises(InputError, match=f"^file: .*{said}") as caught:
         load_weights(torch.nn.Linear(2, 3), state, "file", "--model x")
     assert "\n" not in str(caught.value)
-
-
-def test_a_flipped_bit_is_found(tmp_path):
-    path = tmp_path / "c.pth"
-    save_checkpoint(path, {"model": {"w": torch.zeros(1000)}})
-    damaged = bytearray(path.read_bytes())
-    damaged[damaged.index(bytes(4000)) + 2000] ^= 4
-    path.write_bytes(damaged)
-    with pytest.raises(InputError, match="checksum of .* differs"):
-        load_checkpoint(path, ("model",))
 
 
 @pytest.mark.parametrize(
