@@ -33,7 +33,7 @@ from benchmarks.measure import (
     images_of,
 )
 from benchmarks.peer_points import compare_points
-from benchmarks.pretrain import our_epoch
+from benchmarks.pretrain import on_threads, our_epoch
 from benchmarks.steps import ALPHA, DIM, QUEUE, SIDE, TEMPERATURE, build_moco, build_sgd, take_steps
 from data_loader.items import Items, PairItem
 from data_loader.landmark_dataset import LandmarkDataset
@@ -216,8 +216,6 @@ def augment(transform: nn.Module, images: Tensor) -> Tensor:
 
 def compare_single_views(args: argparse.Namespace) -> None:
     """Time views of images that are decoded, one by one on one core."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
     print(
         "v2: JPEG noise, RandomResizedCrop, ColorJitter, ToDtype, Normalize, CenterCrop; on "
         "tensors JPEG without resizing,\non Pillow images the published JPEG noise, which ours has"
@@ -238,8 +236,8 @@ def compare_single_views(args: argparse.Namespace) -> None:
         "torchvision v2, tensors": lambda: [of_tensors(tensor) for tensor in tensors],
         "ours": lambda: [dataset.view(square) for square in squares],
     }
-    compare(f"{SIZE} px to {SIDE}", ways, args.rounds, "views/s", len(squares))
-    torch.set_num_threads(threads)
+    given = (f"{SIZE} px to {SIDE}", ways, args.rounds, "views/s", len(squares))
+    on_threads(1, partial(compare, *given))
 
 
 if __name__ == "__main__":

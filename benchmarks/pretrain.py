@@ -66,11 +66,11 @@ def main() -> None:
         compare(f"{title}, end to end", ways, args.rounds, "images/s", len(plain))
 
 
-def on_threads(threads: int, epoch: Epoch) -> None:
-    """Train for an epoch on so many threads."""
+def on_threads(threads: int, work: Epoch) -> None:
+    """Train for an epoch, or do other work, on so many threads."""
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
-    epoch()
+    work()
     torch.set_num_threads(before)
 
 
