@@ -18,7 +18,6 @@ class Page:
     body: bytes = BODY
     etag: str | None = '"one"'
     ranges: bool = True
-    length: bool = True
     kind: str = "application/octet-stream"
     redirect: str | None = None
     cuts: list[int] = field(default_factory=list)  # bytes after which each request is cut
@@ -50,8 +49,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.send_header("Content-Type", page.kind)
         if page.etag:
             self.send_header("ETag", page.etag)
-        if page.length:
-            self.send_header("Content-Length", str(len(body)))
+        self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         if page.cuts:
             body = body[: page.cuts.pop(0)]

@@ -133,31 +133,32 @@ def test_what_is_wrong_with_an_archive_leaves_nothing_half_made(site, tmp_path, 
     assert sorted(left) == ["300w.tar", "celeba.tar"]
 
 
+def begin(item, site, folder, **options):
+    """Start to fetch an item from the site; both streams may be read."""
+    command = [sys.executable, ROOT / SCRIPT, item, "--to", folder, "--mirror", site.url]
+    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, **options)
+
+
 def test_of_two_runs_one_fetches(site, tmp_path, packed):
     page = site.pages["/celeba.tar"] = site.page(packed("tar", *CELEBA), stall=threading.Event())
-    command = [sys.executable, str(ROOT / SCRIPT), "celeba", "--to", str(tmp_path)]
-    command += ["--mirror", site.url]
-    options = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-    first = subprocess.Popen(command, **options)
+    first = begin("celeba", site, tmp_path, stdout=subprocess.PIPE)
     while not site.asked:
         threading.Event().wait(0.01)
-    second = subprocess.Popen(command, **options)
+    second = begin("celeba", site, tmp_path, stdout=subprocess.PIPE)
     said = second.stdout.readline()
     page.stall.set()
     assert "waiting for another run" in said
     for process in (first, second):
-        out, _ = process.communicate(timeout=60)
-        assert process.returncode == 0 and "now in" in out, out
+        out, err = process.communicate(timeout=60)
+        assert process.returncode == 0 and "now in" in out, err
     assert len(site.asked) == 1
 
 
 def test_interruption_keeps_the_part(site, tmp_path):
     page = site.pages["/inat_aves_100K.txt"] = site.page(stall=threading.Event())
-    command = [sys.executable, str(ROOT / SCRIPT), "inat-aves-list", "--to", tmp_path]
     # A suite that runs in the background has SIGINT ignored, and hands that on.
     with_sigint = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
-    options = {"stderr": subprocess.PIPE, "text": True, "preexec_fn": with_sigint}
-    process = subprocess.Popen([*command, "--mirror", site.url], **options)
+    process = begin("inat-aves-list", site, tmp_path, preexec_fn=with_sigint)
     part = tmp_path / "datasets/inat/inat_aves_100K.txt.part"
     for _ in range(6000):
         if part.exists() and part.stat().st_size >= 100_000:

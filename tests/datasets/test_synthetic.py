@@ -75,9 +75,8 @@ def test_celeba(made):
     )
     train, test = ((root / f"MAFL/{n}.txt").read_text().split() for n in ("training", "testing"))
     assert len(partition) == 17 and len(train) == 3 and len(test) == 3
-    assert all(partition[name] == "0" for name in train)
-    assert all(partition[name] == "2" for name in test)
-    assert sum(value == "0" for value in partition.values()) == 14
+    assert partition == {Path(path).name: "02"[Path(path).name in test] for path in drawn}
+    assert {*train} <= partition.keys() - {*test}
     people = {name: drawn[f"Img/img_align_celeba_hq/{name}"][0].person for name in partition}
     shown = {people[name] for name in test}
     assert not shown & {people[name] for name in partition if name not in test}
@@ -118,21 +117,17 @@ def test_aflw_mtfl(made):
         rows = list(csv.reader(file))
     assert rows[0][:6] == ["face_id", "image_file", "crop_file", "set", "x1", "y1"]
     assert len(rows) == 4
-    for row in rows[1:]:
-        _, pixels, points = drawn[f"aflw_cropped/{row[2]}"]
-        assert pixels.shape == (150, 150, 3) and row[3] == "1"
-        assert_same_image(root / "aflw_cropped" / row[2], pixels)
-        written = np.array(row[4:14], dtype=float).reshape(5, 2)
-        np.testing.assert_allclose(written - 1, five_points(points), atol=1e-4)
-    tests = (root / "MTFL/testing.txt").read_text().splitlines()
-    assert len(tests) == 3
-    for line in tests:
-        name, *values = line.split()
-        _, pixels, points = drawn[f"MTFL/{name}"]
-        assert_same_image(root / "MTFL" / name, pixels)
-        written = np.array(values[:10], dtype=float).reshape(2, 5).T
-        np.testing.assert_allclose(written - 1, five_points(points), atol=1e-4)
-        assert name.split("-")[-1] not in {row[1] for row in rows[1:]}
+    assert {row[3] for row in rows[1:]} == {"1"}
+    tests = [line.split() for line in (root / "MTFL/testing.txt").read_text().splitlines()]
+    assert not {row[1] for row in rows[1:]} & {name.split("-")[-1] for name, *_ in tests}
+    written = {f"aflw_cropped/{row[2]}": np.reshape(row[4:14], (5, 2)) for row in rows[1:]}
+    written |= {f"MTFL/{name}": np.reshape(values[:10], (2, 5)).T for name, *values in tests}
+    assert len(tests) == 3 and written.keys() == drawn.keys()
+    for path, shape in written.items():
+        _, pixels, points = drawn[path]
+        assert pixels.shape == (150, 150, 3)
+        assert_same_image(root / path, pixels)
+        np.testing.assert_allclose(shape.astype(float) - 1, five_points(points), atol=1e-4)
 
 
 def test_300w(made):

@@ -17,6 +17,7 @@ from engine.reproduction.experiments import EXPERIMENTS
 from engine.run.settings import plain_options
 from tests.engine.reproduction.records import finish
 from tests.recipes import ROOT
+from tests.scripts import running
 from tests.scripts.running import refused, run_inside
 from utils.checkpoint import save_checkpoint
 
@@ -83,9 +84,7 @@ def start(cwd, *arguments):
 
 def succeed(cwd, *arguments):
     """Run it, and return what it prints, line by line."""
-    done = start(cwd, *arguments)
-    assert done.status == 0, done.err
-    return done.out.splitlines()
+    return running.succeed("reproduce.py", *arguments, cwd=cwd).out.splitlines()
 
 
 def commands(lines):
