@@ -157,12 +157,6 @@ def test_augmenting_a_single_image_is_refused(root):
         AFLW(root, pair_image=False, do_augmentations=True)
 
 
-@pytest.mark.parametrize("crop", [32, 33, 100])
-def test_a_crop_that_leaves_nothing_is_refused(root, crop):
-    message = complaint(AFLW, root, **SINGLE | {"crop": crop})
-    assert "64" in message and str(crop) in message
-
-
 @pytest.mark.parametrize("options", [SINGLE, PAIR], ids=["single", "pair"])
 def test_a_image_that_cannot_be_read_is_named_when_it_is_needed(root, options):
     path = root / "output/train_8.jpg"

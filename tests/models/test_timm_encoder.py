@@ -1,7 +1,5 @@
 """timm's networks as encoders, against the outputs of their own blocks and stages."""
 
-import sys
-
 import pytest
 import torch
 from torch import nn
@@ -162,12 +160,6 @@ def test_layers_that_a_network_lacks_are_named():
         choose_levels(encoder, 1, use_hypercol=False)
     with pytest.raises(InputError, match="--layer 5 --use_hypercol: .* has 4 maps"):
         choose_levels(encoder, 5, use_hypercol=True)
-
-
-def test_without_timm_the_command_that_installs_it_is_named(monkeypatch):
-    monkeypatch.setitem(sys.modules, "timm", None)
-    with pytest.raises(InputError, match=r"timm isn't installed; pip install -e \.\[timm\]"):
-        build_encoder("timm:test_vit", SIDE)
 
 
 def test_weights_that_cannot_be_fetched_are_one_line(monkeypatch):

@@ -112,14 +112,6 @@ def test_eval_face_takes_its_encoder(faces, trained):
     assert "taken as" not in done.out  # no prefix had to be mapped
 
 
-def test_it_starts_from_an_encoder(faces, trained):
-    cwd, _ = trained
-    still = ("--learning_rate", 0, "--weight_decay", 0, "--epochs", 1)
-    train(faces, cwd, "--init", "runs/whole/current.pth", *still, "--model_name", "init")
-    before, after = end_of(cwd, "whole")["model"], end_of(cwd, "init")["model"]
-    assert all(torch.equal(before[k], v) for k, v in after.items() if k.endswith("conv1.weight"))
-
-
 def test_ways_to_save_time_or_memory(faces, trained):
     """The first step's loss is the same, up to the precision of what was asked for."""
     cwd, _ = trained

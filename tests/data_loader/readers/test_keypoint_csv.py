@@ -155,18 +155,6 @@ def test_long_lines_in_any_order(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "header, line", [("image,a_x,a_y", "a.png,1,2"), ("image,point,x,y", "a.png,a,1,2")]
-)
-def test_repeated_lines(tmp_path, header, line):
-    table = read(tmp_path, header, line, line)
-    assert table.images == ["a.png"] and same(table.points, [[[1, 2]]])
-    path = tmp_path / "points.csv"
-    assert table.notices == [f"{path}: 1 lines that repeat another one left out"]
-    said = "line 3: point a of a.png is there twice, at other places; a.png is first on line 2"
-    assert said in complaint(read, tmp_path, header, line, line.replace("2", "3"))
-
-
-@pytest.mark.parametrize(
     "lines, said",
     [
         (["image,a_x,a_y,a_x,a_y", "a.png,1,2,3,4"], "line 1: the column a_x is there twice"),

@@ -137,8 +137,3 @@ def test_a_scale_that_is_none(tmp_path, scale):
 def test_bad_records(tmp_path, lines, said):
     message = complaint(read, tmp_path, *lines)
     assert said in message and message.startswith(str(tmp_path / "points.tps")), message
-
-
-def test_a_repeated_record(tmp_path):
-    table = read(tmp_path, *RECORD, *RECORD)
-    assert table.images == ["a.png"] and "1 lines that repeat another one" in table.notices[0]
