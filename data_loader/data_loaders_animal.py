@@ -17,14 +17,14 @@ from data_loader.named_images import UnlabelledImages
 from data_loader.readers.annotation_files import read_names
 from data_loader.readers.cub_annotations import PARTS, read_part_annotations
 from data_loader.readers.images import image_size
-from data_loader.views.random_view import BIRD_MEAN, BIRD_STD
+from data_loader.views.random_view import IMAGENET_MEAN, IMAGENET_STD
 from utils.errors import ImageError
 
 
 class InatAve(UnlabelledImages):
     """Images of birds without annotation."""
 
-    mean, std = BIRD_MEAN, BIRD_STD
+    mean, std = IMAGENET_MEAN, IMAGENET_STD
 
 
 class CUB(LandmarkDataset):
@@ -39,7 +39,7 @@ class CUB(LandmarkDataset):
         pair_image: see `LandmarkDataset`, also for the rest.
     """
 
-    mean, std = BIRD_MEAN, BIRD_STD
+    mean, std = IMAGENET_MEAN, IMAGENET_STD
     num_landmarks = PARTS
     points_frame = (1, 1)  # of fractions
     second_field = "visible"

@@ -15,7 +15,7 @@ from data_loader.named_images import HEADERS, UnlabelledImages
 from data_loader.readers.coco_keypoints import read_coco_boxes
 from data_loader.readers.images import Levels, value_range
 from data_loader.readers.keypoint_files import locate, read_sizes
-from data_loader.views.random_view import BIRD_MEAN, BIRD_STD
+from data_loader.views.random_view import IMAGENET_MEAN, IMAGENET_STD
 from utils.arguments import unit_interval
 from utils.errors import ImageError, InputError
 from utils.process_group import is_first_rank
@@ -35,7 +35,7 @@ class OwnImages(ImageSet):
         options: the arguments of what the images are read by.
     """
 
-    mean, std = BIRD_MEAN, BIRD_STD
+    mean, std = IMAGENET_MEAN, IMAGENET_STD
     oriented = True
     annotations: dict[str, np.ndarray] = {}  # with ``boxes`` (N, 4), NaN for a whole image, if any
 

@@ -75,10 +75,16 @@ def add_weights_arguments(group: argparse._ActionsContainer) -> None:
         "--trained_model_path",
         metavar="FILE",
         help="checkpoint of train_moco.py, train_dense.py, DVE, or MoCo v1 or v2, or torchvision's "
-        "or timm's state dict (.pth or .safetensors); a network of timm without it, and without "
-        "--random_network, takes timm's own weights, fetched where they aren't here yet",
+        "or timm's state dict (.pth or .safetensors); or imagenet, torchvision's weights of a "
+        "ResNet or timm's of its network, fetched where they aren't here yet, which a network of "
+        "timm takes without --random_network, too",
     )
     allow_change("trained_model_path", keeps_results=False)  # its weights are compared instead
+    add_random_argument(group)
+
+
+def add_random_argument(group: argparse._ActionsContainer) -> None:
+    """Declare that the encoder has no weights."""
     group.add_argument(
         "--random_network",
         action="store_true",
@@ -106,10 +112,8 @@ def encoder_name(text: str, *others: str) -> str:
     raise argparse.ArgumentTypeError(f"expected one of {expected}; got {text!r}")
 
 
-def build_encoder(name: str, side: int, pretrained: bool = False) -> Encoder:
+def build_encoder(name: str, side: int) -> Encoder:
     """Return a freshly initialised encoder for square inputs of ``side`` pixels.
-
-    ``pretrained`` fetches the weights of a network of timm; others have none to fetch.
 
     Raises:
         InputError: if the network can't take such an input, or can't be had from timm.
@@ -122,18 +126,15 @@ def build_encoder(name: str, side: int, pretrained: bool = False) -> Encoder:
             raise InputError(f"{asked} a multiple of {DEEPEST_STRIDE} pixels, got {side}")
         return HourglassNet()
     if name.startswith(PREFIX):
-        return build_timm_encoder(name, side, pretrained)
+        return build_timm_encoder(name, side)
     return RESNETS[name](pool_size=side // DEEPEST_STRIDE)
 
 
-def build_random_encoder(name: str, side: int, seed: int, pretrained: bool = False) -> Encoder:
-    """Return the untrained encoder that belongs to a seed, without moving the global generator.
-
-    For ``pretrained`` see `build_encoder`.
-    """
+def build_random_encoder(name: str, side: int, seed: int) -> Encoder:
+    """Return the untrained encoder that belongs to a seed, without moving the global generator."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return build_encoder(name, side, pretrained)
+        return build_encoder(name, side)
 
 
 def freeze(encoder: Encoder) -> Encoder:

@@ -137,20 +137,19 @@ def timm_encoders(module: nn.Module) -> Iterator[TimmEncoder]:
     return (part for part in module.modules() if isinstance(part, TimmEncoder))
 
 
-def build_timm_encoder(model: str, side: int, pretrained: bool = False) -> TimmEncoder:
-    """Return an encoder for square inputs of ``side`` pixels.
+def build_timm_encoder(model: str, side: int) -> TimmEncoder:
+    """Return a freshly initialised encoder for square inputs of ``side`` pixels.
 
     Args:
         model: a name of timm's after ``timm:``.
         side: a multiple of the patch's side where there are patches.
-        pretrained: fetch timm's weights, or find them where they were kept; else initialise.
 
     Raises:
-        InputError: if timm is absent, knows no such network or can't fetch its weights, or the
-            network doesn't make maps of such inputs.
+        InputError: if timm is absent or knows no such network, or the network doesn't make maps
+            of such inputs.
     """
     timm, name = find_network(model)
-    network = create_network(timm, name, side, pretrained)
+    network = create_network(timm, name, side)
     config = network.pretrained_cfg
     mean, std = ((float(r), float(g), float(b)) for r, g, b in (config["mean"], config["std"]))
     identity = f"{PREFIX}{name.partition('.')[0]} {mean} {std}"
@@ -187,17 +186,13 @@ def count_weights(model: str, side: int) -> int:
     """
     timm, name = find_network(model)
     with suppress(InputError), torch.device("meta"):
-        network = create_network(timm, name, side, pretrained=False)
+        network = create_network(timm, name, side)
         return sum(weight.numel() for weight in network.parameters())
     return 0
 
 
-def create_network(timm: ModuleType, name: str, side: int, pretrained: bool) -> Any:
-    """Return a network without classifier that takes inputs of ``side`` pixels, where it can.
-
-    Raises:
-        InputError: if its weights can't be fetched.
-    """
+def create_network(timm: ModuleType, name: str, side: int) -> Any:
+    """Return a network without classifier that takes inputs of ``side`` pixels, where it can."""
     # Position embeddings resampled at each forward pass, so that the weights fit inputs of any
     # side; a network that is made for one side; one that takes any.
     ways: list[dict[str, Any]] = [{"dynamic_img_size": True}, {"img_size": side}, {}]
@@ -205,17 +200,11 @@ def create_network(timm: ModuleType, name: str, side: int, pretrained: bool) -> 
         del ways[1]
     for options in ways:
         try:
-            return timm.create_model(name, pretrained=pretrained, num_classes=0, **options)
+            return timm.create_model(name, num_classes=0, **options)
         except TypeError as error:
             if not options:
                 raise InputError(f"--model {PREFIX}{name}: {reason(error)}") from None
-        except Exception as error:
-            if pretrained:  # timm, its downloader and the network raise whatever they like
-                raise InputError(
-                    f"--model {PREFIX}{name}: its weights can't be fetched ({reason(error)}); give "
-                    "them as a file, --trained_model_path FILE, or --random_network for an "
-                    "untrained network"
-                ) from None
+        except Exception as error:  # timm and the network raise whatever they like
             asked = f"--image_size and --image_crop: {PREFIX}{name}"
             raise InputError(f"{asked} can't take {side} pixels ({reason(error)})") from None
     raise AssertionError("the last way returns or raises")

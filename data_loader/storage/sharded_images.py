@@ -36,7 +36,7 @@ from data_loader.image_set import ImageSet, spread
 from data_loader.items import PairItem, SquareItem
 from data_loader.loaders import own_workers, persistent_loader, seeded
 from data_loader.storage.shards import Shard, ShardImage, images
-from data_loader.views.random_view import BIRD_MEAN, BIRD_STD
+from data_loader.views.random_view import IMAGENET_MEAN, IMAGENET_STD
 from utils.errors import InputError
 from utils.process_group import world_size
 
@@ -98,7 +98,7 @@ class ShardedSet(ImageSet):
 class ShardedInatAve(ShardedSet):
     """Images of birds."""
 
-    mean, std = BIRD_MEAN, BIRD_STD
+    mean, std = IMAGENET_MEAN, IMAGENET_STD
 
 
 class ShardedFolder(OwnImages, ShardedSet):

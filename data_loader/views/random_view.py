@@ -24,7 +24,7 @@ from data_loader.views.jpeg import MCU
 from data_loader.views.view_parameters import BRIGHTNESS, CONTRAST, SATURATION, sample_view
 
 FACE_MEAN, FACE_STD = (0.5084, 0.4224, 0.3769), (0.2599, 0.2371, 0.2323)
-BIRD_MEAN, BIRD_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 class RandomView:

@@ -11,6 +11,8 @@ from torch import Tensor, nn
 
 from data_loader.image_set import Colours, ImageSet, as_colours, as_levels
 from data_loader.readers.images import FULL_RANGE, Levels
+from data_loader.views.random_view import IMAGENET_MEAN, IMAGENET_STD
+from engine.features.imagenet import IMAGENET, imagenet_file
 from engine.features.timm_weights import match_timm_state
 from engine.run.settings import Settings
 from models.encoders import LAST_MAP, Encoder, build_random_encoder, choose_levels, freeze
@@ -55,8 +57,8 @@ class EncoderSettings(Settings):
 def load_frozen_encoder(settings: EncoderSettings, side: int, log: RunLog) -> Encoder:
     """Return an encoder in eval mode, without gradients, for square inputs of ``side`` pixels.
 
-    Its weights are those of a file that `read_encoder_state` understands, or belong to a seed;
-    without either, a network of timm takes timm's own.
+    Its weights are those of a file that `read_encoder_state` understands, or published ones, see
+    `imagenet_file`, or belong to a seed; without any, a network of timm takes timm's own.
 
     Raises:
         InputError: if the flags don't fit together or the checkpoint doesn't fit the model.
@@ -67,12 +69,14 @@ def load_frozen_encoder(settings: EncoderSettings, side: int, log: RunLog) -> En
             f"--layer {settings.layer}: layers 0 to {LAST_MAP} have maps to find landmarks in, "
             "deeper ones are vectors"
         )
-    fetched = path is None and not settings.random_network
-    if fetched and not name.startswith(PREFIX):
-        raise InputError("give --trained_model_path FILE, or --random_network for an untrained one")
+    if path is None and not settings.random_network:
+        if not name.startswith(PREFIX):
+            said = "give --trained_model_path FILE or imagenet, or --random_network for an"
+            raise InputError(f"{said} untrained one")
+        path = IMAGENET
     if path is not None and settings.random_network:
         raise InputError("--trained_model_path and --random_network exclude each other")
-    encoder = initialise_encoder(name, side, settings.seed, path, log, pretrained=fetched)
+    encoder = initialise_encoder(name, side, settings.seed, path, log)
     choose_levels(encoder, settings.layer, settings.use_hypercol)  # raises if there is no map
     if settings.projection is not None:
         if not (settings.use_hypercol and settings.layer == STAGES):
@@ -90,8 +94,8 @@ def load_frozen_encoder(settings: EncoderSettings, side: int, log: RunLog) -> En
 def use_colours(encoder: nn.Module, *datasets: ImageSet, noted_in: str | None = None) -> None:
     """Have data sets standardise images as the encoder is used to.
 
-    That is by what its checkpoint ``noted_in`` says, else as its network of timm wants, if it is
-    one. Statistics that were measured on a data set stay.
+    That is by what its checkpoint ``noted_in`` says, or as `IMAGENET`'s weights want it, else as
+    its network of timm wants, if it is one. Statistics that were measured on a data set stay.
     """
     colours = colours_of(encoder, noted_in)
     if colours is not None:
@@ -109,7 +113,9 @@ def colours_of(encoder: nn.Module, noted_in: str | None) -> tuple[Colours, Colou
         InputError: if what the checkpoint notes are no colours.
     """
     noted = None
-    if noted_in is not None and Path(noted_in).suffix != ".safetensors":
+    if noted_in == IMAGENET and not any(timm_encoders(encoder)):
+        return IMAGENET_MEAN, IMAGENET_STD, FULL_RANGE
+    if noted_in not in (None, IMAGENET) and Path(noted_in).suffix != ".safetensors":
         content = load_checkpoint(noted_in, ())
         noted = content.get("colours") if isinstance(content, dict) else None
     if noted is None:
@@ -127,19 +133,19 @@ def colours_of(encoder: nn.Module, noted_in: str | None) -> tuple[Colours, Colou
     return as_colours(mean), as_colours(std), levels
 
 
-def initialise_encoder(
-    name: str, side: int, seed: int, path: str | None, log: RunLog, pretrained: bool = False
-) -> Encoder:
+def initialise_encoder(name: str, side: int, seed: int, path: str | None, log: RunLog) -> Encoder:
     """Return an encoder with the weights of a file, or, without one, those that belong to a seed.
 
-    See `load_frozen_encoder`, and for ``pretrained`` `models.encoders.build_encoder`.
+    `IMAGENET` stands for the file of published ones; see `load_frozen_encoder`.
     """
+    if path == IMAGENET:
+        path = imagenet_file(name, log)
     if path is not None and name.startswith(PREFIX):
         check_is_file(path, "no such checkpoint")
         count = count_weights(name, side)
         if count > max(LARGE, os.path.getsize(path)):  # a byte each, at least
             raise InputError(f"{path}: too small for --model {name}, of {count:,} weights")
-    encoder = build_random_encoder(name, side, seed, pretrained)
+    encoder = build_random_encoder(name, side, seed)
     if path is not None:
         state = read_encoder_state(path, encoder, name, log)
         load_weights(encoder, state, path, f"--model {name}")

@@ -23,6 +23,7 @@ from data_loader.image_set import Colours, ImageSet, as_colours, as_levels, stan
 from data_loader.readers.images import FULL_RANGE, MAX_SIDE, Levels
 from data_loader.views.random_view import channels
 from engine.features.encoder_loading import EncoderSettings, colours_of, load_frozen_encoder
+from engine.features.imagenet import IMAGENET
 from engine.readouts.calibration import read_calibration
 from engine.readouts.kinds import (
     build_readout,
@@ -276,7 +277,7 @@ def choose_encoder(
     if settings.trained_model_path is not None or settings.random_network:
         return chosen
     weights = opt.trained_model_path or None
-    if weights is not None and not os.path.isfile(weights):
+    if weights not in (None, IMAGENET) and not os.path.isfile(str(weights)):
         raise InputError(f"give the encoder of {path} by --trained_model_path; it was {weights}")
     log.line(f"the encoder is what {path} names: {weights or 'an untrained one'}")
     return replace(chosen, trained_model_path=weights, random_network=opt.random_network)

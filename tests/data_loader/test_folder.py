@@ -11,7 +11,7 @@ from data_loader.framing import FITS, Framing
 from data_loader.storage.image_cache import cache_images
 from data_loader.storage.sharded_images import ShardedFolder
 from data_loader.storage.shards import find_shards
-from data_loader.views.random_view import BIRD_MEAN, BIRD_STD
+from data_loader.views.random_view import IMAGENET_MEAN, IMAGENET_STD
 from tests.data_loader import shard_files
 from tests.data_loader.layouts import bright_spot, complaint, dot_image, save_image
 from tests.data_loader.own_files import write_boxes
@@ -95,7 +95,7 @@ def test_colours_are_imagenets_unless_measured(tmp_path):
         pixels[:, :4, 1] += 100
         save_image(tmp_path / f"{number}.png", Image.fromarray(pixels))
     dataset = Folder(tmp_path, imwidth=8, crop=0)
-    assert (dataset.mean, dataset.std) == (BIRD_MEAN, BIRD_STD)
+    assert (dataset.mean, dataset.std) == (IMAGENET_MEAN, IMAGENET_STD)
     assert dataset.noted_colours() == {}
     mean, std, _ = measure_colours(dataset)
     np.testing.assert_allclose(np.array(mean) * 255, [20, 70, 20])

@@ -160,16 +160,3 @@ def test_layers_that_a_network_lacks_are_named():
         choose_levels(encoder, 1, use_hypercol=False)
     with pytest.raises(InputError, match="--layer 5 --use_hypercol: .* has 4 maps"):
         choose_levels(encoder, 5, use_hypercol=True)
-
-
-def test_weights_that_cannot_be_fetched_are_one_line(monkeypatch):
-    real = timm.create_model
-
-    def without_network(name, pretrained, **options):
-        if pretrained and "dynamic_img_size" not in options:
-            raise OSError("no route\nto host")
-        return real(name, **options)
-
-    monkeypatch.setattr(timm, "create_model", without_network)
-    with pytest.raises(InputError, match="can't be fetched .no route to host.; give them as a"):
-        build_encoder("timm:test_resnet", SIDE, pretrained=True)

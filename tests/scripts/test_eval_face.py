@@ -82,7 +82,7 @@ def test_every_layer_and_an_hourglass_fit(faces, tmp_path, layer, use_hypercol):
     ("arguments", "complaint"),
     [
         (["--random_network", "--layer", "6"], "--layer 6: layers 0 to 5"),
-        ([], "give --trained_model_path FILE, or --random_network"),
+        ([], "give --trained_model_path FILE or imagenet, or --random_network"),
         (["--trained_model_path", "none.pth"], "none.pth: no such checkpoint"),
         (["--trained_model_path", "r34.pth"], "r34.pth: holds another architecture"),
         (
@@ -142,7 +142,7 @@ def test_vis_face_needs_no_checkpoint_for_a_random_network(faces, tmp_path):
     [
         (["--random_network"], "nothing to draw"),
         (["--vis_keypoints", "--trained_model_path", "x.pth"], "give --ckpt_path FILE"),
-        (["--vis_PCA"], "give --trained_model_path FILE, or --random_network"),
+        (["--vis_PCA"], "give --trained_model_path FILE or imagenet, or --random_network"),
         (["--vis_keypoints", "--random_network", "--ckpt_path", "x"], "x: no such checkpoint"),
     ],
 )

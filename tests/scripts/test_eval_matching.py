@@ -31,7 +31,7 @@ def test_a_run_scores_and_draws(faces, tmp_path):
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ((), "give --trained_model_path FILE, or --random_network"),
+        ((), "give --trained_model_path FILE or imagenet, or --random_network"),
         (("--random_network", "--pairs", "0"), "--pairs: expected an integer from 1"),
         (("--random_network", "--layer", "6"), "--layer 6: layers 0 to 5 have maps"),
         (("--trained_model_path", "none.pth"), "none.pth: no such checkpoint"),

@@ -119,7 +119,10 @@ def test_images_are_standardised_as_the_network_wants(faces):
         (("--model", "timm:../x"), "hourglass, timm:NAME; got 'timm:../x'"),
         (("--model", "timm:test_vitt", "--random_network"), "close ones: test_vit"),
         (("--model", "timm:test_vit", "--random_network", "--layer", "1"), "--layer 1: this"),
-        (("--model", "resnet18"), "give --trained_model_path FILE, or --random_network"),
+        (
+            ("--model", "resnet18"),
+            "give --trained_model_path FILE or imagenet, or --random_network",
+        ),
         (("--model", "timm:test_vit", "--trained_model_path", "bad.pth"), "cls_token is missing"),
         (("--model", "timm:test_vit", "--trained_model_path", "no.safetensors"), "no such"),
         (("--model", "timm:test_vit", "--trained_model_path", "bad.safetensors"), "not a readable"),

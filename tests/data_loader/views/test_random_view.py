@@ -10,10 +10,10 @@ from PIL import Image
 from benchmarks.literal import published_view
 from data_loader.views import view_parameters
 from data_loader.views.random_view import (
-    BIRD_MEAN,
-    BIRD_STD,
     FACE_MEAN,
     FACE_STD,
+    IMAGENET_MEAN,
+    IMAGENET_STD,
     RandomView,
 )
 from data_loader.views.view_parameters import sample_view
@@ -57,7 +57,7 @@ def assert_same_views(image, seeds, side, smallest_scale, crop, mean, std):
     [(136, 20, 0.2), (96, 0, 0.2), (100, 15, 0.2), (48, 7, 0.6), (33, 0, 0.05), (7, 2, 0.2)],
 )
 @pytest.mark.parametrize(
-    ("mean", "std"), [(FACE_MEAN, FACE_STD), (BIRD_MEAN, BIRD_STD)], ids=["faces", "birds"]
+    ("mean", "std"), [(FACE_MEAN, FACE_STD), (IMAGENET_MEAN, IMAGENET_STD)], ids=["faces", "birds"]
 )
 def test_views_are_the_published_ones_to_the_bit(side, crop, smallest_scale, mean, std):
     for image in (photograph(side), noise(side)):
