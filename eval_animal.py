@@ -1,4 +1,4 @@
-r"""Find parts of birds: fit a small regressor on the features of a frozen encoder.
+r"""Find parts of birds, or named points in images of one's own: fit a readout, and judge it.
 
 The published run on CUB, whose lists of training images give its number of annotations:
 
@@ -10,9 +10,8 @@ The published run on CUB, whose lists of training images give its number of anno
 
 [spec 5; Cheng et al. 2020, Sec. 4, table 3.] Images of one's own, with any named points:
 
-  python eval_animal.py --dataset Keypoints --data_folder DIR --annotations FILE --test_share 0.3 \
-    --model resnet18 --image_size 160 --trained_model_path runs/dense/current.pth \
-    --regressor finetune --model_path runs --model_name own
+  python eval_animal.py --annotations FILE --data_folder DIR \
+    --trained_model_path runs/dense/current.pth --model_path runs --model_name own
 """
 
 from collections.abc import Iterator
@@ -25,8 +24,17 @@ from torch import Tensor
 from data_loader.bad_images import image_options
 from data_loader.data_loaders_animal import add_animal_arguments, build_animal_dataset
 from data_loader.splits import group_names
+from engine.features.images import EncodedImages
 from engine.points.curve import CurveSettings, add_curve_arguments, run_curve
-from engine.points.scores import ScoreSettings, add_score_arguments, score_splits, sum_up_folds
+from engine.points.defaults import choose_own_defaults, is_own
+from engine.points.scores import (
+    Judged,
+    ScoreSettings,
+    add_score_arguments,
+    judge,
+    pool,
+    score_splits,
+)
 from engine.points.splits import (
     KeypointSettings,
     Splits,
@@ -35,15 +43,17 @@ from engine.points.splits import (
     refuse_keypoint_flags,
 )
 from engine.readouts.automatic import choose_readout
-from engine.readouts.calibration import calibrate_run
-from engine.readouts.evaluation import add_evaluation_arguments, run_evaluation
-from engine.readouts.readout import EvaluationSettings
-from engine.readouts.task import Task
-from engine.run.settings import choose_device
+from engine.readouts.calibration import calibrate_by_folds, calibrate_run
+from engine.readouts.evaluation import Calibrate, add_evaluation_arguments, run_evaluation
+from engine.readouts.finetune import plan_fit
+from engine.readouts.readout import EvaluationSettings, Readout
+from engine.readouts.task import Task, find_landmarks
+from engine.run.settings import choose_device, find_held
 from models.loss import selected_regression_loss
 from models.metric import calc_pck, pck_points, side_error
 from utils.arguments import ArgumentParser
 from utils.errors import InputError
+from utils.log import RunLog
 from utils.process_group import join_process_group, world_size
 from utils.script import run_script
 
@@ -59,6 +69,7 @@ def build_parser() -> ArgumentParser:
     add_score_arguments(group)
     add_curve_arguments(group)
     add_evaluation_arguments(parser, batch_size=32, num_workers=32, save_freq=5)
+    choose_own_defaults(parser, "trained_model_path")
     return parser
 
 
@@ -107,37 +118,79 @@ class OwnRun(NamedTuple):
         """Yield the splits anew: a run takes images out of its data sets."""
         return keypoint_splits(self.own, TPS_aug=self.warped)
 
-    def evaluate(self, settings: EvaluationSettings, splits: Splits) -> dict[str, object] | None:
-        """Fit a regressor to a split's training images and score it on the others."""
+    def evaluate(
+        self,
+        settings: EvaluationSettings,
+        splits: Splits,
+        folds: Judged | None = None,
+        calibrate: Calibrate | None = None,
+    ) -> dict[str, object] | None:
+        """Fit a regressor to a split's training images and score it on the others.
+
+        Args:
+            settings: of the fit.
+            splits: the images.
+            folds: what the folds' readouts were worth, if this one has seen all images.
+            calibrate: in place of `calibrate_run`.
+        """
         train, held_out, _ = splits
+        held_out = {split: images for split, images in held_out.items() if split != "All"}
         self.scoring.check(train.point_names)
         task = keypoint_task("Val" in held_out)
-        score = partial(score_splits, held_out, self.scoring)
+        score = partial(score_splits, held_out, folds, self.scoring)
         groups = group_names(train.filenames, self.own.group_by)
         settings = choose_readout(settings, self.device, task, train, groups)
-        calibrate = partial(calibrate_run, held_out, self.own.calibrate_at)
+        calibrate = calibrate or partial(calibrate_run, held_out, self.own.calibrate_at)
         return run_evaluation(settings, self.device, task, train, held_out, score, calibrate)
 
 
 def evaluate_keypoints(settings: EvaluationSettings, run: OwnRun, curve: CurveSettings) -> None:
-    """Fit and evaluate a regressor on images of one's own: once, for each fold or for a curve."""
-    several_folds = run.own.folds is not None and run.own.fold is None
-    if world_size() > 1 and (several_folds or curve.curve is not None):
+    """Fit and evaluate a regressor on images of one's own: for each fold, for all, or a curve."""
+    if world_size() > 1 and (run.own.folds or curve.curve) and run.own.fold is None:
         wish = "--folds under torchrun: give --fold N, too"
-        raise InputError(wish if several_folds else "--curve: not under torchrun")
+        raise InputError(wish if run.own.folds else "--curve: not under torchrun")
+    if world_size() > 1 or curve.curve is not None:
+        run = run._replace(own=run.own.without_folds())
     if curve.curve is not None:
         curve.check(len(next(run.splits()).train))
         run_curve(settings, curve, lambda one: run.evaluate(one, next(run.splits())))
         return
-    results = []
+    find_held(settings)  # refused before the folds, not after them
+    judged = list[Judged]()
     for splits in run.splits():
-        one = settings
-        if splits.fold is not None:
-            name = f"{settings.model_name}/fold_{splits.fold}"
-            one = settings.recording(fold=splits.fold).with_options(model_name=name)
-        results.append(run.evaluate(one, splits))
-    if several_folds:
-        sum_up_folds(settings.folder, results)
+        if splits.fold is None:
+            fit_to_all(settings, run, splits, judged)
+        else:
+            judge_fold(settings, run, splits, judged)
+
+
+def fit_to_all(
+    settings: EvaluationSettings, run: OwnRun, splits: Splits, judged: list[Judged]
+) -> None:
+    """Fit a regressor to all images that aren't test images, which folds may have judged."""
+    if not judged:
+        run.evaluate(settings, splits)
+        return
+    folds = pool(splits.train, judged)
+    run.evaluate(settings, splits, folds, partial(calibrate_by_folds, folds, run.own.calibrate_at))
+
+
+def judge_fold(
+    settings: EvaluationSettings, run: OwnRun, splits: Splits, judged: list[Judged]
+) -> None:
+    """Fit a regressor to all images but a fold's; note how far off it is in those."""
+
+    def note(readout: Readout, held_out: dict[str, EncodedImages], log: RunLog) -> dict:
+        found = find_landmarks(readout.with_confidence, held_out["Test"])
+        judged.append(judge(splits.held_out["Test"], found))
+        return {}
+
+    one = settings.recording(fold=splits.fold).with_options(
+        model_name=f"{settings.model_name}/fold_{splits.fold}"
+    )
+    if run.own.folds is None:  # shorter, as they are fitted for their error alone
+        one = one.with_options(finetune_steps=-(-plan_fit(one, splits.train).steps // 2))
+    run.evaluate(one, splits, calibrate=note if run.own.fold is None else None)
 
 
 def main() -> None:
@@ -146,7 +199,7 @@ def main() -> None:
     device = choose_device(args.device, args.gpu)
     join_process_group(device)
     settings = EvaluationSettings.from_options(args)
-    if args.dataset == "Keypoints":
+    if is_own(args):
         own, scoring = KeypointSettings.from_options(args), ScoreSettings.from_options(args)
         run = OwnRun(own, scoring, device, args.TPS_aug)
         evaluate_keypoints(settings, run, CurveSettings.from_options(args))

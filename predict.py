@@ -11,6 +11,7 @@ killed goes on where it was when it is started again. The ending of --out says t
 _long.csv, .dlc.csv (DeepLabCut's), .json (COCO's) or .tps. [spec 18.]
 """
 
+import argparse
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
@@ -39,6 +40,7 @@ from engine.prediction.predictor import Frame, PredictionSettings, Trained, load
 from engine.prediction.run import BESIDE, SUFFIX, PredictionRun
 from engine.prediction.windows import add_window_arguments, box_notices, place_window, window_side
 from engine.readouts.kinds import add_readout_argument
+from engine.run.acceleration import add_precision_argument, choose_precision
 from engine.run.settings import add_shared_arguments, choose_device, describe_device
 from models.encoders import add_projection_argument, add_weights_arguments
 from utils.arguments import ArgumentParser, as_list, check_paths, positive_int
@@ -68,7 +70,11 @@ def build_parser() -> ArgumentParser:
     add_cutout_arguments(group, fit=None, margin=None)
     group = parser.add_argument_group("output")
     group.add_argument(
-        "--out", type=Path, metavar="FILE", help="the results; the ending says the format"
+        "--out",
+        type=Path,
+        nargs="+",
+        metavar="FILE",
+        help="the results; the ending says the format; several files are the same in several",
     )
     add_shared_arguments(group, "overwrite")
     group.add_argument(
@@ -99,6 +105,7 @@ def build_parser() -> ArgumentParser:
     add_loader_arguments(parser, batch_size=32, num_workers=8)
     group = parser.add_argument_group("machine")
     add_shared_arguments(group, "device", "gpu")
+    add_precision_argument(group, "the encoder")
     return parser
 
 
@@ -199,14 +206,28 @@ def scales_before(trained: Trained, source: ImageSource) -> dict[int, float]:
     return {number: known[key] for number, key in enumerate(keys) if key in known}
 
 
-def main() -> None:
-    """Predict, and write what was found."""
+def parse_options() -> argparse.Namespace:
+    """Return the options, of which ``also_out`` are the outputs after the first.
+
+    Raises:
+        InputError: if images or outputs are absent, or one is there twice.
+    """
     args = build_parser().parse_args()
+    outputs = args.out or [None]
+    if len(set(outputs)) < len(outputs):
+        raise InputError("--out: one of its files is there twice")
     if (args.images is None) != (args.out is None) or not (args.images or args.export):
         raise InputError("give the images by --images PATH and the results' file by --out FILE")
+    return argparse.Namespace(**{**vars(args), "out": outputs[0], "also_out": outputs[1:]})
+
+
+def main() -> None:
+    """Predict, and write what was found."""
+    args = parse_options()
     log, watch = RunLog(), Stopwatch()
     log.line(*worker_notice(args.num_workers))
     device = choose_device(args.device, args.gpu)
+    amp = choose_precision(args.amp, device, None, log)
     settings = PredictionSettings.from_options(args)
     predictor, trained = load_predictor(settings, log)
     source = None
@@ -227,8 +248,10 @@ def main() -> None:
     if args.suggest is not None and isinstance(source, ImageFiles):
         annotated = annotated_before(trained)
         others = not_annotated(source, annotated)
+    predictor.amp = amp
     run = PredictionRun(predictor.to(device), source, settings, log)
-    scales = scales_before(trained, source) if prediction_format(args.out) == "tps" else {}
+    is_tps = "tps" in map(prediction_format, run.outputs)
+    scales = scales_before(trained, source) if is_tps else {}
     if scales:
         files = named(as_list(trained.annotations))
         log.line(f"{files}: has the SCALE= of {len(scales):,} of the images")
@@ -241,7 +264,8 @@ def main() -> None:
             log.line(line)
         run.finish(scales)
     total, bad = run.part.count, run.part.bad
-    log.line(f"{total - bad:,} of {total:,} {run.shown}: {args.out}; {watch.seconds():.1f} s")
+    outputs = ", ".join(map(str, run.outputs))
+    log.line(f"{total - bad:,} of {total:,} {run.shown}: {outputs}; {watch.seconds():.1f} s")
     if isinstance(source, VideoFrames) and (missing := count_missing(source.path, total)):
         log.line(f"{args.images}: cut short: its header promises {missing:,} frames more")
     if bad:

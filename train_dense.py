@@ -17,6 +17,7 @@ trained, for --projection of the other scripts:
 process's; h and w rows and columns of the embedding's map, of D dimensions; N queries of a view.
 """
 
+import argparse
 import math
 from typing import cast
 
@@ -34,6 +35,7 @@ from data_loader.views.similarity import (
     to_view,
 )
 from engine.features.encoder_loading import initialise_encoder, use_colours
+from engine.features.imagenet import IMAGENET
 from engine.pretraining.images import add_unlabelled_arguments
 from engine.pretraining.objective import Descent, Images, Objective, as_channels_last, squares
 from engine.pretraining.run import Pretraining, PretrainingSettings, add_run_arguments
@@ -45,7 +47,13 @@ from models.dense_contrast import (
     dense_contrast,
     draw_cells,
 )
-from models.encoders import RESNETS, encoder_name
+from models.encoders import (
+    OWN_MODEL,
+    PUBLISHED_MODEL,
+    RESNETS,
+    add_random_argument,
+    encoder_name,
+)
 from models.nce import add_temperature_argument
 from utils.arguments import (
     ArgumentParser,
@@ -53,6 +61,7 @@ from utils.arguments import (
     ignored_notices,
     integer,
     natural,
+    positive_int,
     unit_interval,
 )
 from utils.collectives import BatchSplit
@@ -61,6 +70,7 @@ from utils.schedule import add_rate_arguments, warm_up_cosine_lr
 from utils.script import run_script
 
 RESNET_RATE, TIMM_RATE = 0.016, 0.001
+OWN_STEPS, OWN_RATE, PUBLISHED_EPOCHS = 300, 0.004, 100
 WHY_IGNORED = "since views and schedule aren't those of train_moco.py"
 IGNORED = {"crop": 0.2, "augment": "device", "cosine": False, "momentum": 0.9, "tb_freq": 500}
 
@@ -75,16 +85,19 @@ def build_parser() -> ArgumentParser:
         "--model",
         type=encoder_name,
         metavar="NAME",
-        default="resnet50",
+        default=PUBLISHED_MODEL,
         help=f"the encoder's architecture: {', '.join(RESNETS)}, or timm:NAME, a network of timm, "
-        "such as timm:convnext_tiny (needs pip install -e .[timm])",
+        "such as timm:convnext_tiny (needs pip install -e .[timm]); of Folder, if none is named, "
+        f"{OWN_MODEL} from ImageNet's weights",
     )
     group.add_argument(
         "--init",
         metavar="FILE",
         help="start from this checkpoint's encoder: of train_moco.py, or any other that "
-        "--trained_model_path of eval_*.py takes",
+        "--trained_model_path of eval_*.py takes; or from imagenet, the weights of torchvision's "
+        "ResNet or of timm's network, fetched where they aren't here yet",
     )
+    add_random_argument(group)
     group.add_argument(
         "--freeze",
         action="store_true",
@@ -112,24 +125,54 @@ def build_parser() -> ArgumentParser:
         help="a place nearer than this to the right one is no negative; in half sides of a view",
     )
     add_spread_arguments(parser)
-    group = add_rate_arguments(parser, epochs=100, weight_decay=1e-4)
+    group = add_rate_arguments(parser, epochs=PUBLISHED_EPOCHS, weight_decay=1e-4)
+    group.add_argument(
+        "--steps",
+        type=positive_int,
+        metavar="N",
+        help="take so many steps, in place of --epochs "
+        f"[{PUBLISHED_EPOCHS} epochs; of Folder {OWN_STEPS} steps]",
+    )
     group.add_argument(
         "--warmup_steps",
         type=natural,
         default=50,
         help="steps in which the learning rate rises linearly, without --learning_rate up to "
-        f"{RESNET_RATE} for ResNets and {TIMM_RATE} for networks of timm; over all steps a half "
-        "cosine lowers it to 0",
+        f"{RESNET_RATE} for ResNets and {TIMM_RATE} for networks of timm, or {OWN_RATE} for "
+        "Folder's; over all steps a half cosine lowers it to 0",
     )
     add_run_arguments(parser, amp="auto")
     add_ignored_arguments(parser, WHY_IGNORED, **IGNORED)
+    choose_own_defaults(parser)
     return parser
+
+
+def choose_own_defaults(parser: ArgumentParser) -> None:
+    """Choose what isn't given for images of one's own, unless a network is named."""
+
+    def is_own(options: argparse.Namespace) -> bool:
+        return options.dataset == "Folder" and options.model is None
+
+    def steps(options: argparse.Namespace) -> int | None:
+        return OWN_STEPS if is_own(options) and options.epochs is None else None
+
+    def init(options: argparse.Namespace) -> str | None:
+        return IMAGENET if is_own(options) and not options.random_network else None
+
+    parser.choose_own_defaults(is_own, image_size=160, batch_size=16)
+    parser.choose_default("epochs", lambda _: None)  # late, so that steps know if they are given
+    parser.choose_default("steps", steps)
+    parser.choose_default("learning_rate", lambda o: OWN_RATE if is_own(o) else None)
+    parser.choose_default("init", init)
+    parser.choose_default("model", lambda o: OWN_MODEL if is_own(o) else None)
 
 
 def main() -> None:
     """Run the pre-training."""
     args = build_parser().parse_args()
     run = Pretraining(PretrainingSettings.from_options(args))
+    if args.init is not None and args.random_network:
+        raise InputError("--init and --random_network exclude each other")
     if args.freeze and args.init is None:
         raise InputError("--freeze: give the encoder that is frozen: --init FILE")
     dataset = run.open_images()
@@ -161,9 +204,11 @@ def main() -> None:
     )
 
     # ---- steps over the epochs ----
-    steps = args.epochs * math.ceil(len(dataset) / args.batch_size)
+    steps = args.steps or args.epochs * math.ceil(len(dataset) / args.batch_size)
     run.train(
-        objective, lambda _, step: warm_up_cosine_lr(learning_rate, args.warmup_steps, steps, step)
+        objective,
+        lambda _, step: warm_up_cosine_lr(learning_rate, args.warmup_steps, steps, step),
+        args.steps,
     )
 
 

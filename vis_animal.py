@@ -1,4 +1,4 @@
-r"""Draw what an encoder and a regressor see in birds: parts, and principal components.
+r"""Draw what is found in birds, or in images of one's own: points, and principal components.
 
   python vis_animal.py --model resnet50 --layer 4 --use_hypercol --image_size 96 --image_crop 0 \
     --dataset CUB --trained_model_path moco.pth --ckpt_path regressor.pth \
@@ -8,7 +8,7 @@ r"""Draw what an encoder and a regressor see in birds: parts, and principal comp
 
 Before anything else, look whether annotations of your own lie where they should:
 
-  python vis_animal.py --dataset Keypoints --data_folder DIR --annotations FILE --vis_annotations
+  python vis_animal.py --annotations FILE --data_folder DIR --vis_annotations
 
 Parts go to {vis_path}/{index}_pred.png and {index}_gt.png, a colour a part, visible ones only,
 with the first of them in contact_sheet.png; components to {vis_path}/{i}/, with an overview in
@@ -39,6 +39,7 @@ from engine.pages.visualization import (
     add_visualization_arguments,
     run_visualization,
 )
+from engine.points.defaults import choose_own_defaults, is_own
 from engine.points.scores import in_words, point_distances, score_split
 from engine.points.splits import (
     KeypointSettings,
@@ -46,6 +47,7 @@ from engine.points.splits import (
     keypoint_splits,
     refuse_keypoint_flags,
 )
+from engine.readouts.kinds import AUTO
 from engine.readouts.task import WeightedMean, judged_split
 from eval_animal import animal_task
 from utils.arguments import ArgumentParser
@@ -53,6 +55,7 @@ from utils.drawing import draw_names, draw_parts, save_png, sheet
 from utils.errors import InputError
 from utils.script import run_script
 
+FITTED = ("image_size", "image_crop", "layer", "trained_model_path")
 LOOKED_AT, LOOK_COLUMNS = 24, 6  # images of --vis_annotations
 
 
@@ -63,6 +66,7 @@ def build_parser() -> ArgumentParser:
     add_keypoint_arguments(parser)
     add_visualization_arguments(parser)
     add_look_argument(parser)
+    choose_own_defaults(parser, "ckpt_path", *FITTED, regressor=AUTO)
     return parser
 
 
@@ -82,7 +86,7 @@ def draw_annotations(dataset: Keypoints, folder: Path) -> Path:
     for item in map(dataset.annotated_item, places.tolist()):
         points_px = denormalize_points(item.points_norm, dataset.side).numpy()
         image = dataset.denormalize(item.image[None])[0]
-        drawings.append(draw_parts(image, points_px, item.visible.numpy()))
+        drawings.append(draw_parts(image, points_px, item.visible.numpy(), numbers=True))
     path = folder / "annotations.png"
     title = f"{len(drawings)} of {len(dataset)} training images as the network sees them"
     save_png(sheet(drawings, LOOK_COLUMNS, title), path)
@@ -112,7 +116,9 @@ def score_own(dataset: Keypoints, batches: Compared, confidence: Tensor) -> str:
     predicted = torch.cat([pred for pred, _, _ in batches])
     distances = point_distances(dataset, predicted)
     scores = score_split(dataset, distances, dataset.filenames, confidence.numpy())
-    return in_words({"test": scores})
+    if dataset.split_name != "all":
+        return in_words({"test": scores})
+    return f"{in_words({'training': scores})}; of new images it is larger"
 
 
 def draw_own(settings: VisualizationSettings, own: KeypointSettings, look: bool) -> None:
@@ -121,7 +127,7 @@ def draw_own(settings: VisualizationSettings, own: KeypointSettings, look: bool)
         raise InputError("--folds: give --fold N, too, whose test images are drawn")
     if look and not settings.needs_network:
         own = replace(own, on_missing_point="skip")
-    train, held_out, _ = next(keypoint_splits(own))
+    *_, (train, held_out, _) = keypoint_splits(own)
     _, dataset = judged_split(held_out)
     if settings.needs_network or not look:
         run_visualization(
@@ -140,7 +146,7 @@ def main() -> None:
     """Draw parts, components or both."""
     args = build_parser().parse_args()
     settings = VisualizationSettings.from_options(args)
-    if args.dataset == "Keypoints":
+    if is_own(args):
         draw_own(settings, KeypointSettings.from_options(args), args.vis_annotations)
         return
     refuse_keypoint_flags(vars(args), add_look_argument)

@@ -104,7 +104,7 @@ def add_animal_arguments(parser: argparse.ArgumentParser) -> None:
         "--dataset",
         choices=["CUB", "Keypoints"],
         default="CUB",
-        help="the benchmark, or images of one's own with named points",
+        help="the benchmark, or images of one's own with named points, as --annotations says, too",
     )
     group.add_argument(
         "--data_folder",

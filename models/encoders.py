@@ -20,6 +20,9 @@ from utils.errors import InputError
 DEEPEST_STRIDE = 32  # of a ResNet's last stage; the hourglass halves its input as often
 LAST_MAP = MAPS[0]  # deeper layers are vectors
 
+PUBLISHED_MODEL = "resnet50"
+OWN_MODEL = "timm:mobilenetv2_100"  # for images of one's own: see docs/results.md
+
 Encoder = InsResNet | HourglassNet | TimmEncoder | ProjectedEncoder
 
 
@@ -45,7 +48,7 @@ def add_encoder_arguments(
         "--model",
         type=lambda text: encoder_name(text, "hourglass"),
         metavar="NAME",
-        default="resnet50",
+        default=PUBLISHED_MODEL,
         help=f"architecture: {', '.join(RESNETS)}; hourglass, DVE's, which has one layer only; or "
         "timm:NAME, a network of timm, such as timm:vit_small_patch16_dinov3 (needs "
         "pip install -e .[timm])",

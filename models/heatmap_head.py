@@ -27,11 +27,16 @@ class HeatmapHead(nn.Module):
         channels: C.
         landmarks: A.
         side: of the images, in pixels.
+
+    Attributes:
+        expects_distance: whether the confidence is 1 minus the distance from the point that its
+            heatmap lets expect, in half sides; else it is the probability around the point, as
+            heads of earlier versions have it.
     """
 
     def __init__(self, channels: int, landmarks: int, side: int) -> None:
         super().__init__()
-        self.side = side
+        self.side, self.expects_distance = side, True
         self.lateral = nn.Linear(channels, HIDDEN)  # of each place: a 1x1 convolution
         self.norm = nn.BatchNorm2d(HIDDEN)
         self.output = nn.Conv2d(HIDDEN, landmarks, 3, padding=1)
@@ -43,15 +48,20 @@ class HeatmapHead(nn.Module):
             maps: (B, C of each, h of each, w of each), deepest first.
         """
         log_probability, places = self.heatmaps(maps)
-        return read_peak(log_probability.exp(), places)
+        probability = log_probability.exp()
+        points, confidence = read_peak(probability, places)
+        if self.expects_distance:
+            off = (places - points[:, :, None]).norm(dim=3)  # (B, A, P)
+            confidence = 1 - (probability * off).sum(dim=2).clamp(max=1)
+        return points, confidence
 
     def heatmaps(self, maps: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """Return log probabilities (B, A, P) and the places (P, 2) of their cells."""
         height, width = maps[-1].shape[2:]
         hidden = F.relu(self.norm(project(maps, self.lateral, (height, width))))
-        scores = self.output(hidden).flatten(2)  # (B, A, P)
+        scores = self.output(hidden).flatten(2).float()  # (B, A, P)
         places = cell_places((height, width), self.side, scores)
-        return scores.float().log_softmax(dim=2), places
+        return scores.log_softmax(dim=2), places
 
 
 def head_levels(encoder: Encoder, weights: Mapping[str, object] | None = None) -> tuple[int, ...]:

@@ -83,6 +83,7 @@ def test_preparing_data_doesnt_import_torch():
 def test_options_stop_at_main():
     """Only the parser's own helpers, the settings and the comparison with checkpoints take it."""
     takers = ("utils/arguments.py", "engine/run/settings.py", "engine/run/resumption.py")
+    takers += ("engine/points/defaults.py",)
     takes = [
         f"{path.relative_to(ROOT)}:{node.lineno}"
         for path in SOURCES

@@ -3,7 +3,8 @@
 import argparse
 import os
 from collections.abc import Callable, Iterable
-from functools import cache
+from functools import cache, partial
+from itertools import chain
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
@@ -14,10 +15,19 @@ Number = TypeVar("Number", int, float)
 
 
 class _HelpFormatter(argparse.RawDescriptionHelpFormatter):
-    """Keep the script's own line breaks; print the defaults that say something."""
+    """Keep the script's own line breaks; print the defaults that say something.
+
+    ``words`` are what to say of some options.
+    """
+
+    def __init__(self, *positional: Any, words: dict[str, str], **options: Any) -> None:
+        super().__init__(*positional, **options)
+        self.words = words
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
         default = action.default
+        if action.dest in self.words:
+            return f"{action.help} [{self.words[action.dest]}]"
         if default in (None, "", [], argparse.SUPPRESS) or default is False or action.required:
             return action.help
         words = ", ".join(map(str, default)) if isinstance(default, list) else "%(default)s"
@@ -38,19 +48,59 @@ class ArgumentParser(argparse.ArgumentParser):
 
     def __init__(self, description: str, open_folder: str = "") -> None:
         self.open_folder = open_folder
-        self._choices_of_defaults: dict[str, Callable[[argparse.Namespace], Any]] = {}
+        choices = list[tuple[str, Callable[[argparse.Namespace], Any]]]
+        self._choices_of_defaults = choices(), choices(), choices()
+        self._words = dict[str, str]()  # on defaults that other options may replace
         super().__init__(
-            description=description, formatter_class=_HelpFormatter, allow_abbrev=False
+            description=description,
+            formatter_class=partial(_HelpFormatter, words=self._words),
+            allow_abbrev=False,
         )
 
-    def choose_default(self, name: str, choose: Callable[[argparse.Namespace], Any]) -> None:
-        """Let the other options say what an option is that isn't given, and has no default."""
-        self._choices_of_defaults[name] = choose
+    def choose_default(
+        self, name: str, choose: Callable[[argparse.Namespace], Any], last: bool = False
+    ) -> None:
+        """Let other options say what an option is that isn't given, where they have a say.
+
+        They are asked in turn, then its default is what is left; the ``last`` ones when all others
+        have their values.
+        """
+        first, defaults, late = self._choices_of_defaults
+        (late if last else first).append((name, choose))
+        action = self._action(name)
+        if (default := action.default) is not None:
+            self._words[name], action.default = str(default), None
+            (late if last else defaults).append((name, lambda _: default))
+
+    def choose_own_defaults(
+        self, is_own: Callable[[argparse.Namespace], bool], **values: Any
+    ) -> None:
+        """Give options, if there are such, another default for images of one's own."""
+
+        def choose(own: Any, options: argparse.Namespace) -> Any:
+            return own if is_own(options) else None
+
+        for name in {action.dest for action in self._actions} & set(values):
+            self.choose_default(name, partial(choose, values[name]))
+            self._words[name] += f"; of images of one's own {values[name]}"
+
+    def _action(self, name: str) -> argparse.Action:
+        return next(action for action in self._actions if action.dest == name)
+
+    def read_value(self, name: str, noted: Any) -> Any:
+        """Return a value that a file notes of an option; None if it is none that its flag takes."""
+        action = self._action(name)
+        try:
+            value = None if noted is None else self._get_value(action, str(noted))
+            self._check_value(action, value)
+        except argparse.ArgumentError:
+            return None
+        return value
 
     def parse_known_args(self, *args: Any, **options: Any) -> Any:
         """Parse as argparse does; choose the defaults that other options decide, check paths."""
         found, rest = super().parse_known_args(*args, **options)
-        for name, choose in self._choices_of_defaults.items():
+        for name, choose in chain(*self._choices_of_defaults):
             if getattr(found, name) is None:
                 setattr(found, name, choose(found))
         check_paths(vars(found).items(), self.open_folder)
@@ -114,6 +164,16 @@ fraction = _parser(float, lambda value: 0 < value <= 1, "a number above 0 and at
 unit_interval = _parser(float, lambda value: 0 <= value <= 1, "a number from 0 to 1")
 # Adam divides by 1 - beta.
 adam_beta = _parser(float, lambda value: 0 <= value < 1, "a number of at least 0 and below 1")
+
+
+@cache
+def or_auto(read: Callable[[str], Any]) -> Callable[[str], Any]:
+    """Return the parser of what another one reads, or of ``auto``, always the same one."""
+
+    def parse(text: str) -> Any:
+        return text if text == "auto" else read(text)
+
+    return parse
 
 
 def epoch_list(text: str) -> tuple[int, ...]:

@@ -5,6 +5,7 @@ import re
 import warnings
 import zipfile
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,13 @@ def save_checkpoint(path: Path, content: dict, before: Callable[[], None] | None
         cause = error.__context__ if isinstance(error.__context__, OSError) else error
         said = getattr(cause, "strerror", None) or reason(cause)
         raise InputError(f"{path}: can't write the checkpoint ({said})") from None
+
+
+def noted_options(path: str | Path) -> dict[str, Any]:
+    """Return the options that a checkpoint notes; none if it can't be read, which is said later."""
+    with suppress(InputError):
+        return vars(load_checkpoint(path, ("opt",))["opt"])
+    return {}
 
 
 def load_checkpoint(path: str | Path, keys: tuple[str, ...]) -> dict:

@@ -65,12 +65,20 @@ def part_colours(count: int) -> list[tuple[int, int, int]]:
     return [(round(255 * r), round(255 * g), round(255 * b)) for r, g, b in hues]
 
 
-def draw_parts(image: Tensor, points: np.ndarray, visible: np.ndarray) -> Image.Image:
-    """Return an image with the visible parts as dots, a colour a part."""
+def draw_parts(
+    image: Tensor, points: np.ndarray, visible: np.ndarray, numbers: bool = False
+) -> Image.Image:
+    """Return an image with the visible parts as dots, a colour a part, and their ``numbers``."""
     drawing = to_pil(image, ZOOM)
     colours = part_colours(len(points))
     shown = np.flatnonzero(visible)
     draw_points(drawing, points[shown], [colours[i] for i in shown])
+    if numbers:
+        draw, size = ImageDraw.Draw(drawing), drawing.width // 25
+        font = ImageFont.load_default(size)
+        for place, (x, y) in zip(shown.tolist(), enlarged(points[shown], ZOOM), strict=True):
+            where, name, edge = (x + size, y - 1.4 * size), str(place + 1), max(1, size // 12)
+            draw.text(where, name, "white", font, stroke_width=edge, stroke_fill="black")
     return drawing
 
 

@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from operator import length_hint
 from pathlib import Path
 from typing import IO
 
@@ -14,6 +15,8 @@ from tqdm import tqdm
 
 from utils.files import printable, writing
 from utils.process_group import is_first_rank
+
+LINE_SECONDS = 10  # between two lines of `progress`
 
 
 class _Events(TensorBoardLogger):
@@ -100,10 +103,34 @@ class RunLog:
                 print(json.dumps({"epoch": epoch, **scalars}), file=file)
 
 
-def progress(items: Iterable, title: str) -> Iterable:
-    """Show a bar while going through items, if stderr is a terminal."""
-    is_shown = is_first_rank() and sys.stderr.isatty()
-    return tqdm(items, desc=title, leave=False, disable=not is_shown)
+def progress(items: Iterable, title: str, total: int | None = None) -> Iterable:
+    """Show how far going through items is, and the time left: a bar if stderr is a terminal.
+
+    Elsewhere it is a line from time to time. ``total`` says how many they are if they don't.
+    """
+    if not is_first_rank() or sys.stderr.isatty():
+        return tqdm(items, title, total, leave=False, disable=not is_first_rank())
+    return _with_lines(items, title, length_hint(items, 0) if total is None else total)
+
+
+def _with_lines(items: Iterable, title: str, total: int) -> Iterator:
+    """Yield items; write a line to stderr whenever some seconds have passed, as `progress` says."""
+    watch, said = Stopwatch(), 0.0
+    for done, item in enumerate(items):
+        taken = watch.seconds()
+        if done and taken - said >= LINE_SECONDS:
+            said, words = taken, f"{title}: {done:,}"
+            if total:
+                words += f" of {total:,}, {in_minutes(taken / done * (total - done))} left"
+            print(words, file=sys.stderr, flush=True)
+        yield item
+
+
+def in_minutes(seconds: float) -> str:
+    """Return a time in words."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
 
 
 @contextmanager

@@ -43,7 +43,7 @@ POINT = ("point", "landmark", "keypoint", "bodypart")
 VISIBLE = ("visible", "visibility")
 BOX = ("xmin", "ymin", "xmax", "ymax")
 SIZED = [tuple(f"bbox_{end}" for end in ("x", "y", *ends)) for ends in ("wh", ("width", "height"))]
-CONFIDENCE = ("confidence", "likelihood", "score")  # of predictions
+PREDICTED = ("confidence", "likelihood", "score", "error_px")
 SEPARATORS = " _-.:/(["
 CLOSING = " )]"  # of "beak (x)"
 SEP_LINE = re.compile(r' *"?sep=[,;\t]"? *', re.IGNORECASE)  # Excel's first line
@@ -253,7 +253,7 @@ def _plain_columns(table: Csv) -> Columns:
     unused = [
         title or f"number {place + 1}"
         for place, title in enumerate(titles)
-        if place not in {*used, image, instance} and not title.endswith(CONFIDENCE)
+        if place not in {*used, image, instance} and not title.endswith(PREDICTED)
     ]
     sized = bool(corners) and titles[corners[0]] not in BOX
     return Columns(1, [image], {"": pairs}, instance, named, corners, sized, unused=unused)

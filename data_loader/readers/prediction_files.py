@@ -7,7 +7,7 @@ all are written. Letters: A points.
 import csv
 import io
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
@@ -42,6 +42,8 @@ class Prediction(NamedTuple):
         number: of the image in its source.
         bad: why it can't be read, and has neither size nor points; empty if it can.
         scale: units of length per pixel, if they are known.
+        errors: (A,), how many pixels from the truth its points are expected to be; NaN where there
+            is none, empty if that isn't known.
     """
 
     image: str
@@ -53,6 +55,7 @@ class Prediction(NamedTuple):
     number: int = 0
     bad: str = ""
     scale: float | None = None
+    errors: np.ndarray | Sequence[float] = ()
 
     @property
     def certainty(self) -> float:
@@ -83,19 +86,25 @@ def prediction_format(path: Path, instances: bool = False) -> str:
 
 
 def write_predictions(
-    path: Path, names: list[str], predictions: Iterable[Prediction], instances: bool = False
+    path: Path,
+    names: list[str],
+    predictions: Iterable[Prediction],
+    instances: bool = False,
+    errors: bool = False,
 ) -> None:
     """Write points in the format of the file's ending.
 
     ``.csv`` has one line an image, ``_long.csv`` one line a point, ``.dlc.csv`` is DeepLabCut's
     table with likelihoods, ``.json`` COCO's and ``.tps`` tpsDig's, y upwards. All give places and
-    confidences but for ``.tps``, which has the latter as a comment and numbers for names.
+    confidences but for ``.tps``, which has the latter as a comment and numbers for names; the two
+    first and COCO's the expected errors, too.
 
     Args:
         path: is replaced if it is there.
         names: of the A points.
         predictions: each one's points and confidences; taken one by one.
         instances: images may show several, each a prediction that names its ``instance``.
+        errors: each prediction has expected errors.
 
     Raises:
         InputError: if there is no such format (`prediction_format`), or it can't be written.
@@ -109,7 +118,7 @@ def write_predictions(
         elif form == "tps":
             text.writelines(f"{line}\n" for line in _tps_lines(predictions))
         else:
-            rows = _rows(form, names, predictions, instances)
+            rows = _rows(form, names, predictions, instances, errors)
             csv.writer(text, lineterminator="\n").writerows(rows)
         text.detach()  # the file stays open
 
@@ -122,7 +131,11 @@ def _place(number: float) -> str:
 
 
 def _rows(
-    form: str, names: list[str], predictions: Iterable[Prediction], instances: bool
+    form: str,
+    names: list[str],
+    predictions: Iterable[Prediction],
+    instances: bool,
+    errors: bool,
 ) -> Iterator[list[str]]:
     """Yield the rows of a table: wide, long or DeepLabCut's."""
     if form == "deeplabcut":
@@ -130,7 +143,7 @@ def _rows(
         yield ["bodyparts", *(name for name in names for _ in range(3))]
         yield ["coords", *["x", "y", "likelihood"] * len(names)]
     else:
-        columns = ["point", "x", "y", "confidence"]
+        columns = ["point", "x", "y", "confidence", *(["error_px"] if errors else [])]
         if form == "wide":
             columns = [f"{name}_{column}" for name in names for column in columns[1:]]
         yield ["image", *(["instance"] if instances else []), *columns]
@@ -138,6 +151,9 @@ def _rows(
         begin = [prediction.image, *([prediction.instance] if instances else [])]
         found = zip(prediction.points, prediction.confidence, strict=True)
         cells = [[_place(x), _place(y), f"{sure:.4f}"] for (x, y), sure in found]
+        if errors and form != "deeplabcut":
+            off = map(_place, prediction.errors)
+            cells = [[*cell, error] for cell, error in zip(cells, off, strict=True)]
         if form == "long":
             yield from ([*begin, name, *row] for name, row in zip(names, cells, strict=True))
         else:
@@ -176,6 +192,7 @@ def _coco_instance(prediction: Prediction) -> dict:
     """Return what COCO's JSON says of an instance, its ids aside."""
     points, sure = prediction.points, np.asarray(prediction.confidence, dtype=np.float64)
     found = ~np.isnan(points).any(axis=1)  # (A,)
+    off = [None if np.isnan(number) else _rounded(number) for number in prediction.errors]
     triples = np.where(found[:, None], np.column_stack([points, np.full(len(points), 2)]), 0)
     left, top, right, bottom = prediction.box or (
         *np.nanmin(points, axis=0, initial=np.inf),
@@ -188,6 +205,7 @@ def _coco_instance(prediction: Prediction) -> dict:
         "num_keypoints": int(found.sum()),
         "keypoints": [_rounded(number) for number in triples.flatten()],
         "keypoint_scores": [round(float(number), 4) for number in sure],
+        **({"keypoint_errors_px": off} if off else {}),
         "score": round(float(sure.mean()), 4),
         "bbox": [_rounded(number) for number in box],
         "area": _rounded(box[2] * box[3]),

@@ -49,6 +49,7 @@ from utils.log import RunLog, progress
 from utils.randomness import seed_everything
 
 DRAWN_BATCHES = 4  # [spec 7]
+SAVE_FREQ = 5
 
 
 def training_flags() -> dict[str, Any]:
@@ -59,8 +60,9 @@ def training_flags() -> dict[str, Any]:
         "resume TPS_aug bn cosine multistep adam amsgrad"
     )
     parser = ArgumentParser("")
-    add_evaluation_arguments(parser, batch_size=32, num_workers=32, save_freq=5)
+    add_evaluation_arguments(parser, batch_size=32, num_workers=32, save_freq=SAVE_FREQ)
     defaults = {name: parser.get_default(name) for name in names.split()}
+    defaults["save_freq"] = SAVE_FREQ  # as the published readout has it
     return {name: "" if default is None else default for name, default in defaults.items()}
 
 
@@ -179,7 +181,8 @@ def run_visualization(
             readout, loader, dataset, calibration, draw, folder
         )
         words = score(batches, own)
-        log.line(f"{len(dataset)} test images: {words}")
+        what = "training" if dataset.split_name == "all" else "test"
+        log.line(f"{len(dataset)} {what} images: {words}")
         if settings.vis_keypoints:
             path = settings.vis_path / "contact_sheet.png"
             save_png(sheet(drawings, SHEET_COLUMNS, f"{legend}; {words}"), path)

@@ -6,16 +6,17 @@ Letters: N instances, A named points.
 import argparse
 import csv
 import io
-import json
 from collections.abc import Iterator, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 from torch import Tensor
 
 from data_loader.keypoints import Keypoints
+from data_loader.readers.keypoint_table import places_of
 from data_loader.splits import group_names
 from engine.points.errors import (
     OKS_LEVELS,
@@ -34,6 +35,7 @@ from utils.log import RunLog
 
 # Of the diagonal, or another length, within which a point is right.
 PCK_FRACTIONS = (0.05, 0.1, 0.2)
+FOLDS = "Folds"  # in place of a split: all images, each by the fold that hadn't seen it
 PER_POINT, PER_IMAGE = "per_point.csv", "per_image.csv"
 
 
@@ -163,29 +165,84 @@ def oks_scores(
     return {"OKS_AP": float(np.mean(precisions)), **by_level}
 
 
+class Judged(NamedTuple):
+    """How far a readout was off in N instances.
+
+    Args:
+        dataset: the instances.
+        distances: (N, A), see `point_distances`.
+        confidence: (N, A), the readout's own.
+    """
+
+    dataset: Keypoints
+    distances: np.ndarray
+    confidence: np.ndarray
+
+    @property
+    def relative(self) -> np.ndarray:
+        """The distances as fractions of the `diagonals`, (N, A)."""
+        return self.distances / diagonals(self.dataset)[:, None]
+
+
+def judge(dataset: Keypoints, predicted: Landmarks) -> Judged:
+    """Compare what was found in a data set with the truth."""
+    distances = point_distances(dataset, predicted.points)
+    return Judged(dataset, distances, predicted.confidence.numpy())
+
+
+def pool(dataset: Keypoints, folds: Sequence[Judged]) -> Judged:
+    """Return as one what was found in parts of a data set, each by another readout.
+
+    What none was asked for is NaN. The data set is copied: the run that takes its images in another
+    order, or leaves some out, doesn't change what was found.
+    """
+    dataset = copy(dataset)
+    dataset.annotations = {**dataset.annotations}
+    row_of = {key: row for row, key in enumerate(_keys(dataset))}
+    shape = len(dataset), dataset.num_landmarks
+    distances, confidence = np.full(shape, np.nan), np.full(shape, np.nan)
+    for fold in folds:
+        own = [row for row, key in enumerate(_keys(fold.dataset)) if key in row_of]
+        rows = [row_of[key] for key in _keys(fold.dataset) if key in row_of]
+        places = places_of(fold.dataset.point_names, dataset.point_names)
+        distances[np.ix_(rows, places)] = fold.distances[own]
+        confidence[np.ix_(rows, places)] = fold.confidence[own]
+    return Judged(dataset, distances, confidence)
+
+
+def _keys(dataset: Keypoints) -> list[tuple[str, str]]:
+    """Return what tells instances apart."""
+    return list(zip(dataset.filenames, map(str, dataset.item_names()), strict=True))
+
+
 def score_splits(
     held_out: Mapping[str, Keypoints],
+    folds: Judged | None,
     settings: ScoreSettings,
     predicted: Mapping[str, Landmarks],
     folder: Path,
     log: RunLog,
 ) -> dict[str, object]:
-    """Score the predictions of a run; return what ``result.json`` holds of it.
+    """Score the predictions of a run by split; return what ``result.json`` holds of it.
 
     ``per_point.csv`` and ``per_image.csv``, worst first, are written into the run's folder.
 
     Args:
         held_out: split to its images.
+        folds: what the folds of a run say, if there are some: a split of its own.
         settings: what errors are related to.
         predicted: split to what was found in them.
         folder: of the run.
         log: receives a line.
     """
+    judged = {split: judge(dataset, predicted[split]) for split, dataset in held_out.items()}
+    judged |= {} if folds is None else {FOLDS: folds}
+    if not judged:
+        log.line("no image is held out: the error on new images isn't known")
+        return {}
     scores, points, images = {}, list[list[object]](), list[list[object]]()
-    for split, dataset in held_out.items():
-        distances = point_distances(dataset, predicted[split].points)
+    for split, (dataset, distances, confidence) in judged.items():
         groups = group_names(dataset.filenames, settings.group_by)
-        confidence = predicted[split].confidence.numpy()
         scores[split] = score_split(dataset, distances, groups, confidence, settings.normalise_by)
         points += [[split, *row] for row in point_rows(dataset, distances, groups)]
         images += [[split, *row] for row in image_rows(dataset, distances)]
@@ -212,9 +269,11 @@ def point_rows(
 
 def image_rows(dataset: Keypoints, distances: np.ndarray) -> Iterator[list[object]]:
     """Yield what ``per_image.csv`` says of each instance, the largest mean error first."""
-    means = np.nanmean(distances, axis=1)  # (N,); each instance has a point
+    judged = np.flatnonzero(~np.isnan(distances).all(axis=1))
+    means = np.full(len(distances), np.nan)
+    means[judged] = np.nanmean(distances[judged], axis=1)
     relative = 100 * means / diagonals(dataset)
-    for index in np.argsort(-means, kind="stable").tolist():
+    for index in judged[np.argsort(-means[judged], kind="stable")].tolist():
         own, worst = distances[index], int(np.nanargmax(distances[index]))
         yield [
             printable(dataset.filenames[index]),
@@ -252,22 +311,3 @@ def in_words(scores: Mapping[str, Mapping[str, float]]) -> str:
             line += f", OKS-AP {s['OKS_AP']:.1f} %"
         lines.append(line)
     return "; ".join(lines)
-
-
-def sum_up_folds(folder: Path, results: Sequence[Any]) -> None:
-    """Write ``result.json`` of all folds, given what the run of each one returned.
-
-    Scores are means over the folds, of what all of them have; intervals are of each fold alone.
-    """
-    scores = [result["scores"] for result in results]
-    means = {
-        split: {
-            name: float(np.mean([s[split][name] for s in scores]))
-            for name in values
-            if not name.endswith(("_low", "_high")) and all(name in s[split] for s in scores)
-        }
-        for split, values in scores[0].items()
-    }
-    print(f"mean of {len(scores)} folds: {in_words(means)}")
-    summary = {"dataset": results[0]["dataset"], "scores": means, "folds": scores}
-    write_text(folder / "result.json", json.dumps(summary, indent=1) + "\n")

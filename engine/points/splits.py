@@ -4,7 +4,7 @@ import argparse
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,12 +22,13 @@ from data_loader.readers.keypoint_table import (
     places_of,
     select,
 )
-from data_loader.splits import check_share, folds, group_names, split_off
+from data_loader.splits import Groups, check_share, folds, group_names, split_off
 from engine.run.settings import Settings
 from utils.arguments import ArgumentParser, Gather, as_list, fraction, integer, unit_interval
 from utils.errors import InputError
 
 TEST_SHARE = 0.3
+FOLDS, FOLDS_BELOW = 3, 50  # by default; annotated instances
 Files = str | list[str]  # one, or several
 ENDINGS = ("csv", "json", "tps", "tsv", "txt", "xls")  # of texts; ImageJ's .xls is one
 ANNOTATIONS = re.compile(rf"[^.].*\.({'|'.join(ENDINGS)})", re.IGNORECASE)  # none is hidden
@@ -39,6 +40,11 @@ def flip_pair(text: str) -> tuple[str, str]:
     if len(names) != 2 or not all(names):
         raise argparse.ArgumentTypeError(f"expected two points, LEFT:RIGHT, got {text!r}")
     return names[0], names[1]
+
+
+def fold_count(text: str) -> int:
+    """Parse a number of folds: 0, or from 2 on."""
+    return 0 if text == "0" else integer(2, 1000)(text)
 
 
 def annotation_files(path: str) -> list[str]:
@@ -75,8 +81,9 @@ def add_keypoint_arguments(parser: argparse.ArgumentParser) -> None:
         "--test_share",
         type=unit_interval,
         metavar="FRACTION",
-        help="without --test_annotations: hold out this fraction of the instances, at random by "
-        f"--seed [{TEST_SHARE}]; 0 trains on all of them, and nothing is left to judge by",
+        help="hold out this fraction of the instances, at random by --seed, as test images "
+        f"[{TEST_SHARE}, where nothing else says how to judge and {FOLDS_BELOW} are annotated]; 0 "
+        "trains on all of them, and nothing is left to judge by",
     )
     group.add_argument(
         "--val_share",
@@ -87,9 +94,11 @@ def add_keypoint_arguments(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--folds",
-        type=integer(2, 1000),
+        type=fold_count,
         metavar="K",
-        help="instead: as many runs, each with another part as its test images",
+        help="as many fits, each judged by another part of the images, then one to all images, "
+        f"whose confidence the others calibrate [{FOLDS} of half the steps, where nothing else "
+        f"says how to judge and fewer than {FOLDS_BELOW} are annotated]; 0: the last one alone",
     )
     group.add_argument(
         "--fold", type=integer(1, 1000), metavar="N", help="with --folds: only the Nth of them"
@@ -192,6 +201,16 @@ class KeypointSettings(Settings):
         """Of the images."""
         return Path(self.data_folder or Path(as_list(self.annotations)[0]).parent)
 
+    @property
+    def says_how_to_judge(self) -> bool:
+        """Whether a flag says which images are held out."""
+        told = (self.test_annotations, self.val_annotations, self.test_share, self.folds)
+        return told != (None,) * 4 or self.val_share > 0
+
+    def without_folds(self) -> "KeypointSettings":
+        """Return settings by which a share is held out where nothing says how to judge."""
+        return self if self.says_how_to_judge else replace(self, test_share=TEST_SHARE)
+
     def check(self) -> None:
         """Raise an `InputError` if flags don't go together."""
         if self.annotations is None:
@@ -200,7 +219,7 @@ class KeypointSettings(Settings):
             raise InputError("--imagelist: not with --dataset Keypoints, whose files name images")
         tests = ("test_annotations", "test_share", "folds")
         given = [f"--{name}" for name in tests if getattr(self, name) is not None]
-        if len(given) > 1:
+        if len(given) > 1 and "--test_share" in given:  # folds may be judged beside tests
             raise InputError(f"{' and '.join(given)} exclude each other")
         if self.y_up and self.y_down:
             raise InputError("--y_up and --y_down exclude each other")
@@ -227,8 +246,18 @@ def refuse_keypoint_flags(
             raise InputError(f"--{name}: only of --dataset Keypoints")
 
 
+def count_folds(settings: KeypointSettings, groups: Groups) -> int:
+    """Return in how many folds N instances of these groups are judged; 0 without folds."""
+    if settings.folds is not None:
+        return settings.folds
+    distinct = len(set(groups))
+    if settings.says_how_to_judge or len(groups) >= FOLDS_BELOW or distinct == 1:
+        return 0
+    return min(FOLDS, distinct)
+
+
 class Splits(NamedTuple):
-    """The images to train on, and those of ``Val`` and ``Test``, where there are any.
+    """The images to train on, and those of ``Val`` and ``Test``, or else ``All``.
 
     ``fold`` is the number of the fold that is held out, from 1, if there are several.
     """
@@ -239,7 +268,9 @@ class Splits(NamedTuple):
 
 
 def keypoint_splits(settings: KeypointSettings, **options: Any) -> Iterator[Splits]:
-    """Yield the splits of one's own annotated images: one, or one for each fold.
+    """Yield the splits of one's own annotated images: one of each fold, if any, and a last one.
+
+    In the last one, no fold is held out. With ``--fold`` there is that fold alone.
 
     ``options`` are `TPS_aug` of the training images.
 
@@ -256,6 +287,8 @@ def keypoint_splits(settings: KeypointSettings, **options: Any) -> Iterator[Spli
     }
     check_apart(settings, {"training": whole, **fixed})
     groups = np.array(group_names(whole.images, settings.group_by))
+    if count_folds(settings, groups):
+        learnable_points(settings, whole)  # before the folds, not after them
     for fold, test in held_out_rows(settings, groups):
         val = np.zeros_like(test)
         if settings.val_share:
@@ -263,10 +296,11 @@ def keypoint_splits(settings: KeypointSettings, **options: Any) -> Iterator[Spli
             share = settings.val_share * len(test) / np.count_nonzero(~test)
             val[~test] = split_off(groups[~test], min(share, 1), settings.seed + 1)
         training, parts = select(whole, ~(test | val)), {"Test": test, "Val": val}
-        tables = {s: select(whole, rows) for s, rows in parts.items() if rows.any()} | fixed
+        tables = {s: select(whole, rows) for s, rows in parts.items() if rows.any()}
+        tables |= {s: table for s, table in fixed.items() if s not in tables}
         # Nothing is held out: what was learnt is all that there is to look at.
         tables = tables or {"All": whole}
-        names = learnable_points(settings, training)
+        names = learnable_points(settings, training, fold is not None and settings.folds is None)
         held_out = {
             split: build(settings, of_points(tables[split], names), split)
             for split in sorted(tables, reverse=True)  # Val, then Test
@@ -282,13 +316,15 @@ def held_out_rows(
     settings: KeypointSettings, groups: np.ndarray
 ) -> Iterator[tuple[int | None, np.ndarray]]:
     """Yield which of N instances are test images, bool (N,), and the fold's number if any."""
-    if settings.folds is not None:
-        fold_of = folds(groups, settings.folds, settings.seed)
-        for fold in [settings.fold] if settings.fold else range(1, settings.folds + 1):
+    count = count_folds(settings, groups)
+    if count:
+        fold_of = folds(groups, count, settings.seed)
+        for fold in [settings.fold] if settings.fold else range(1, count + 1):
             yield fold, fold_of == fold - 1
-        return
+        if settings.fold:
+            return
     share = TEST_SHARE if settings.test_share is None else settings.test_share
-    if settings.test_annotations is not None or share == 0:
+    if count or settings.folds == 0 or settings.test_annotations is not None or share == 0:
         yield None, np.zeros(len(groups), dtype=bool)
         return
     check_share(share, settings.val_share)
@@ -310,15 +346,17 @@ def read(
     return table
 
 
-def learnable_points(settings: KeypointSettings, training: KeypointTable) -> list[str]:
+def learnable_points(
+    settings: KeypointSettings, training: KeypointTable, skip: bool = False
+) -> list[str]:
     """Return the names of the points that a training instance has.
 
     Raises:
-        InputError: if there are others, which aren't to be skipped.
+        InputError: if there are others, unless ``skip`` or a flag says to leave them out.
     """
     has = ~np.isnan(training.points).all(axis=(0, 2))  # (A,)
     missing = [name for name, is_there in zip(training.names, has, strict=True) if not is_there]
-    if missing and settings.on_missing_point == "stop":
+    if missing and settings.on_missing_point == "stop" and not skip:
         raise InputError(
             f"{named(as_list(settings.annotations))}: none of the {len(training.images):,} "
             f"training instances has {', '.join(missing[:3])} ({len(missing)} of {len(has)} "

@@ -24,6 +24,7 @@ from data_loader.readers.images import FULL_RANGE, MAX_SIDE, Levels
 from data_loader.views.random_view import channels
 from engine.features.encoder_loading import EncoderSettings, colours_of, load_frozen_encoder
 from engine.features.imagenet import IMAGENET
+from engine.points.defaults import OWN
 from engine.readouts.calibration import read_calibration
 from engine.readouts.kinds import (
     build_readout,
@@ -33,6 +34,7 @@ from engine.readouts.kinds import (
     with_own_encoder,
 )
 from engine.readouts.readout import Readout
+from engine.run.acceleration import autocast
 from engine.run.settings import Settings
 from models.calibration import Calibration
 from models.encoders import encode, encoder_name
@@ -40,8 +42,6 @@ from models.resnet import PIXELS
 from utils.errors import InputError
 from utils.files import excerpt
 from utils.log import RunLog
-
-OWN = "Keypoints"  # the data set whose readouts note how images are framed
 
 
 @dataclass(frozen=True)
@@ -55,6 +55,7 @@ class PredictionSettings(Settings):
     fit: str | None
     box_margin: float | None
     out: Path  # given with the images
+    also_out: list[Path]  # the same in other formats
     overwrite: bool
     batch_size: int
     num_workers: int
@@ -144,7 +145,12 @@ class Predictor(nn.Module):
         readout: on its encoder, both as checkpoints have them.
         frame: what they are to be shown.
         calibration: of the confidence, if there is one.
+
+    Attributes:
+        amp: the precision of the encoder, see ``--amp``.
     """
+
+    amp = "off"
 
     def __init__(
         self, readout: Readout, frame: Frame, calibration: Calibration | None = None
@@ -154,13 +160,22 @@ class Predictor(nn.Module):
         self.encoder, self.module = readout.encoder, readout.module  # so that they are moved
 
     @torch.no_grad()
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Return landmarks (B, A, 2) in [-1, 1] and confidence (B, A) for images (B, 3, W, W)."""
-        features = encode(self.encoder, images, self.readout.sees)
-        points, confidence = self.readout.with_confidence(features)
-        if self.calibration is not None:
-            confidence = self.calibration(confidence)
-        return points, confidence
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return what is found in images (B, 3, W, W).
+
+        Returns:
+            Landmarks (B, A, 2) in [-1, 1]; confidence (B, A); and how far from the truth they are
+            expected to be, as a fraction of the diagonal of the image, or of its box, NaN if that
+            isn't known, (B, A).
+        """
+        with autocast(images.device, self.amp):
+            features = encode(self.encoder, images, self.readout.sees)
+        with autocast(images.device, self.amp if self.readout.trains_encoder else "off"):
+            maps = [values.float() for values in features]
+            points, confidence = self.readout.with_confidence(maps)
+        if self.calibration is None:
+            return points, confidence, torch.full_like(confidence, torch.nan)
+        return points, self.calibration(confidence), self.calibration.expected_error(confidence)
 
 
 def load_predictor(settings: PredictionSettings, log: RunLog) -> tuple[Predictor, Trained]:

@@ -5,6 +5,7 @@ Letters: B images of a batch, A landmarks, N images.
 
 import hashlib
 import json
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -58,9 +59,12 @@ class PredictionRun:
     ) -> None:
         self.predictor, self.frame, self.source = predictor, predictor.frame, source
         self.settings, self.log, out = settings, log, settings.out
+        self.expects_errors = bool(predictor.calibration and predictor.calibration.error)
         self.has_instances = bool(source.count) and bool(source.shown(0).instance)
-        prediction_format(out, self.has_instances)
-        check_output(out, settings.overwrite, "--out")
+        self.outputs = [out, *settings.also_out]
+        for path in self.outputs:
+            prediction_format(path, self.has_instances)
+            check_output(path, settings.overwrite, "--out")
         has_boxes = bool(source.count) and source.shown(0).box is not None
         self.shown = "frames" if source.count is None else "boxes" if has_boxes else "images"
         self.bad_list, self.suggested, self.drawn = (Path(f"{out}{end}") for end in BESIDE)
@@ -75,7 +79,8 @@ class PredictionRun:
             except Timeout:
                 raise InputError(f"{out}: another run writes it") from None
         try:
-            check_output(out, overwrite, "--out")  # of the run that held the lock
+            for path in self.outputs:
+                check_output(path, overwrite, "--out")  # of the run that held the lock
             part = out.with_name(out.name + SUFFIX)
             is_begun = part.is_file() and part.stat().st_size  # then what is there is this run's
             for path in (self.bad_list, self.suggested, self.drawn):
@@ -93,7 +98,7 @@ class PredictionRun:
 
     def identity(self) -> dict[str, str]:
         """Return what results depend on, by name."""
-        calibration = repr(self.predictor.calibration)
+        calibration = f"{self.predictor.calibration} {self.predictor.amp}"
         return {
             "checkpoint or encoder": digest([weights_digest(self.predictor), calibration]),
             "framing or names": digest([repr(self.frame)]),
@@ -146,13 +151,14 @@ class PredictionRun:
     def _read(self, batch: InputItem) -> list[Prediction]:
         """Return what is found in a batch."""
         device = next(self.predictor.parameters()).device
-        points, confidence = self.predictor(batch.image.to(device))
+        points, confidence, errors = self.predictor(batch.image.to(device))
         points_px = denormalize_points(points.double().cpu().numpy(), self.frame.side)
         found = []
         for row, index in enumerate(batch.index.tolist()):  # type: ignore[attr-defined]
             shown, bad = self.source.shown(index), batch.reason[row]
             width, height = batch.size[row].tolist()
             points, sure = np.full(points_px[row].shape, np.nan), np.zeros(len(points_px[row]))
+            off = np.full(len(sure), np.nan) if self.expects_errors else np.empty(0)
             if not bad:
                 affine = Affine(*batch.affine[row].numpy())
                 points = affine.inverse(points_px[row] + self.frame.crop)
@@ -161,17 +167,23 @@ class PredictionRun:
                         f"{shown.name}: its landmarks aren't finite; is the encoder sound?"
                     )
                 sure = confidence[row].double().cpu().numpy()
+                if self.expects_errors:
+                    left, top, right, bottom = shown.box or (0, 0, width, height)
+                    diagonal = math.hypot(right - left, bottom - top)
+                    off = diagonal * errors[row].double().cpu().numpy()
             what = shown.name, (width, height), points, sure, shown.instance, shown.box
-            found.append(Prediction(*what, index, bad))
+            found.append(Prediction(*what, index, bad, errors=off))
         return found
 
     def finish(self, scales: Mapping[int, float]) -> None:
         """Write results, units per pixel by image number, and bad images; remove the part file."""
         bad = [(entry.image, entry.bad) for entry in self.part.entries() if entry.bad]
         write_list(self.bad_list, bad)
-        rows = self.part.entries() if self.source.count is None else self.part.readable()
-        rows = (row._replace(scale=scales.get(row.number)) for row in rows)
-        write_predictions(self.settings.out, self.frame.names, rows, self.has_instances)
+        how = self.has_instances, self.expects_errors
+        for out in self.outputs:
+            rows = self.part.entries() if self.source.count is None else self.part.readable()
+            rows = (row._replace(scale=scales.get(row.number)) for row in rows)
+            write_predictions(out, self.frame.names, rows, *how)
         with writing(self.part.path):
             self.part.path.unlink()
 
@@ -238,7 +250,8 @@ class PartFile:
         with writing(self.path), self.path.open("ab") as file:
             for entry in found:
                 head = [entry.number, entry.image, entry.instance, entry.box, entry.size]
-                line = [*head, entry.points.tolist(), entry.confidence.tolist(), entry.bad]
+                numbers = (entry.points, entry.confidence, entry.errors)
+                line = [*head, *(np.asarray(values).tolist() for values in numbers), entry.bad]
                 file.write(f"{json.dumps(line)}\n".encode())
         self.count += len(found)
         self.bad += sum(bool(entry.bad) for entry in found)
@@ -257,12 +270,13 @@ class PartFile:
 
 def read_line(line: bytes) -> Prediction:
     """Return what an image's line says; a TypeError or ValueError if it isn't one."""
-    number, image, instance, box, size, points, confidence, bad = json.loads(line)
+    number, image, instance, box, size, points, confidence, errors, bad = json.loads(line)
     width, height = map(int, size)
     box = None if box is None else tuple(map(float, box))
     points = np.array(points, dtype=np.float64).reshape(len(confidence), 2)  # (A, 2)
     sure = np.array(confidence, dtype=np.float64)  # (A,)
-    return Prediction(image, (width, height), points, sure, instance, box, number, bad)
+    off = np.array(errors, dtype=np.float64)  # (A,), or none
+    return Prediction(image, (width, height), points, sure, instance, box, number, bad, errors=off)
 
 
 def digest(texts: Iterable[str]) -> str:

@@ -1,9 +1,11 @@
 """The unlabelled images of pre-training: which they are, and in which steps they come [spec 6]."""
 
 import argparse
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from typing import Any
 
 import torch
@@ -36,6 +38,7 @@ from utils.process_group import rank, world_size
 
 UnlabelledSet = NamedImages | ShardedSet
 SHARDED: dict[str, type[ShardedSet]] = {"InatAve": ShardedInatAve, "Folder": ShardedFolder}
+CELEBA_FOLDERS = ("Anno", "Img", "Eval", "MAFL")
 PUBLISHED_CROP = 15  # pixels, of --image_crop [spec 8]
 
 
@@ -67,7 +70,7 @@ def add_unlabelled_arguments(parser: ArgumentParser) -> argparse._ArgumentGroup:
         choices=["CelebA", "InatAve", "Folder"],
         default="CelebA",
         help="CelebA without MAFL, the birds of iNaturalist, or any images: all that are below "
-        "--data_folder",
+        "--data_folder, if that has neither the folders of CelebA nor shards",
     )
     group.add_argument(
         "--data_folder",
@@ -103,9 +106,19 @@ def add_unlabelled_arguments(parser: ArgumentParser) -> argparse._ArgumentGroup:
     shown = f" [{PUBLISHED_CROP}; of Folder, 0]"
     add_image_arguments(group, image_size=100, image_crop=None, default_crop=shown)
     parser.choose_default(
+        "dataset", lambda options: "Folder" if is_plain(options.data_folder) else None
+    )
+    parser.choose_default(
         "image_crop", lambda options: 0 if options.dataset == "Folder" else PUBLISHED_CROP
     )
     return group
+
+
+def is_plain(root: str) -> bool:
+    """Whether a folder is neither CelebA's nor one of shards."""
+    if not os.path.isdir(root) or holds_shards(root):
+        return False
+    return not any(os.path.isdir(os.path.join(root, part)) for part in CELEBA_FOLDERS)
 
 
 def open_images(settings: ImageSettings, smallest_scale: float = 0.2) -> UnlabelledSet:
@@ -160,14 +173,16 @@ def build_unlabelled_loader(
 
 
 def rest_of_epoch(
-    loader: DataLoader, bad_images: BadImages, position: Position
+    loader: DataLoader, bad_images: BadImages, position: Position, most: int
 ) -> Iterator[tuple[Images, BatchSplit]]:
     """Yield this rank's images of each step that is left of an epoch, and how its batch is split.
 
+    No more steps are made than ``most``.
     What was replaced in the batches of all ranks is taken down: see `BadImages`.
     """
     set_epoch(loader, position.epochs + 1, skip=position.images)
-    for images in progress(loader, f"epoch {position.epochs + 1}"):
+    steps = islice(loader, most)
+    for images in progress(steps, f"epoch {position.epochs + 1}", min(most, len(loader))):
         left = position.images_an_epoch - position.images
         batch_split = split_over_ranks(min(position.batch_size, left))
         if bad_images.dataset.skip_bad:

@@ -3,6 +3,7 @@
 Its folder, resumption, precision, epochs, learning rate, reports, saving, bad images and ranks.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,6 +43,8 @@ from utils.log import RunLog, Stopwatch
 from utils.process_group import join_process_group, leave_process_group
 from utils.randomness import seed_everything
 from utils.schedule import set_learning_rate
+
+Rate = Callable[[int, int], float]  # see `Pretraining.train`
 
 
 def add_run_arguments(parser: ArgumentParser, *, amp: str) -> None:
@@ -95,13 +98,14 @@ class Pretraining:
         check_same_images(self.dataset)
         return self.dataset
 
-    def train(self, objective: Objective, rate: Callable[[int, int], float]) -> None:
-        """Train to the last epoch, from the beginning or as the checkpoint to resume says.
+    def train(self, objective: Objective, rate: Rate, steps: int | None = None) -> None:
+        """Train to the last step, from the beginning or as the checkpoint to resume says.
 
         Args:
             objective: as it is at the beginning.
             rate: from the epoch, counted from 1, and the step, counted from 0 over all epochs, to
                 the learning rate.
+            steps: in all, of which the last may end within an epoch; those of ``--epochs`` if None.
         """
         settings, log, dataset = self.settings, self.log, self.dataset
         found = open_checkpoint(settings, objective.entries, log)
@@ -112,10 +116,16 @@ class Pretraining:
         loader = build_unlabelled_loader(settings, dataset, objective.sees_squares, self.device)
         with descent.autocast():
             embed = wrap_distributed(objective.embed, settings.batch_size, dataset.side)
+
+        def steps_left() -> int:
+            return (steps or settings.epochs * position.steps_an_epoch) - position.step
+
+        log.line(f"{steps_left():,} steps of {settings.batch_size} images")
         with Interruption() as interruption:
-            for epoch in range(position.epochs + 1, settings.epochs + 1):
-                watch, before = Stopwatch(), position.images
-                for images, batch_split in rest_of_epoch(loader, bad_images, position):
+            while (left := steps_left()) > 0:
+                epoch, before, watch = position.epochs + 1, position.images, Stopwatch()
+                epochs = epoch - 1 + math.ceil((position.steps + left) / position.steps_an_epoch)
+                for images, batch_split in rest_of_epoch(loader, bad_images, position, left):
                     set_learning_rate(objective.optimizer, rate(epoch, position.step))
                     means = objective.step(embed, images, batch_split, descent)
                     position.count_step(batch_split, *means)
@@ -124,9 +134,11 @@ class Pretraining:
                         words = objective.describe(*position.means())
                         log.step(f"epoch {epoch}  step {step}  {words}")
                     state.save_in_time(settings.save_minutes, interruption)
-                self._report(objective, position, (len(dataset) - before) / watch.seconds())
-                position.next_epoch()
-                state.save(kept=epoch % settings.save_freq == 0)
+                speed = (position.images - before) / watch.seconds()
+                self._report(objective, position, epochs, speed)
+                if is_whole := position.images == len(dataset):
+                    position.next_epoch()
+                state.save(kept=is_whole and epoch % settings.save_freq == 0)
         log.line(f"done: {settings.folder / 'current.pth'}")
         leave_process_group()
 
@@ -159,8 +171,8 @@ class Pretraining:
             folder = Path(settings.image_cache or f"{settings.model_path}_cache")
             log.line(cache_images(dataset, folder, settings.num_workers, log.line))
 
-    def _report(self, objective: Objective, position: Position, speed: float) -> None:
-        """Log an epoch's means, learning rate and images a second.
+    def _report(self, objective: Objective, position: Position, epochs: int, speed: float) -> None:
+        """Log the means, learning rate and images a second of one of the epochs.
 
         Raises:
             InputError: if the loss isn't finite.
@@ -171,6 +183,6 @@ class Pretraining:
         scalars = dict(zip(objective.scalars, (loss, score), strict=True))
         self.log.record(epoch, **scalars, learning_rate=lr)
         self.log.line(
-            f"epoch {epoch}/{self.settings.epochs}  {objective.describe(loss, score)}  "
+            f"epoch {epoch}/{epochs}  {objective.describe(loss, score)}  "
             f"{objective.rate_words.format(lr)}  {speed:.1f} images/s"
         )

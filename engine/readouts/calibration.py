@@ -3,19 +3,26 @@
 Letters: N held-out images, A landmarks.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from data_loader.keypoints import Keypoints
+from data_loader.readers.keypoint_table import places_of
 from engine.features.images import EncodedImages
-from engine.points.scores import diagonals, point_distances
+from engine.points.scores import Judged, judge
 from engine.readouts.readout import Readout
 from engine.readouts.task import find_landmarks
 from engine.run.resumption import CURRENT
-from models.calibration import LEAST_POINTS, Calibration, fit_calibration, from_entry
+from models.calibration import (
+    LEAST_POINTS,
+    Calibration,
+    crossed_worth,
+    fit_calibration,
+    from_entry,
+)
 from models.encoders import weights_digest
 from utils.checkpoint import load_checkpoint, save_checkpoint
 from utils.errors import InputError
@@ -30,7 +37,7 @@ def calibrate_run(
     readout: Readout,
     held_out: Mapping[str, EncodedImages],
     log: RunLog,
-) -> None:
+) -> dict[str, object]:
     """Add to the checkpoints of a fit what their readouts' confidence is worth.
 
     Validation images tell it, or else the test images.
@@ -41,35 +48,84 @@ def calibrate_run(
         readout: has been fitted, and has saved its checkpoints, whose weights it takes here.
         held_out: the same images, encoded.
         log: receives a line.
+
+    Returns:
+        What ``result.json`` says of the kept one.
     """
     split = next((name for name in ("Val", "Test") if name in held_out), None)
     if split is None:  # the images that are judged were trained on
         log.line("confidence isn't calibrated, and no probability: no image is held out")
-        return
-    settings, known = readout.settings, dict[str, Calibration]()
-    last = settings.folder / f"ckpt_epoch_{readout.done}.pth"
-    for path in (settings.best_path, last, settings.folder / CURRENT):
-        if not path.exists():
-            continue
-        content = load_checkpoint(path, ("opt", "epoch"))
-        readout.load(path, content, settings.hint)
+        return {}
+    known, told = dict[str, Calibration](), dict[str, object]()
+    for path, content in checkpoints(readout):
+        readout.load(path, content, readout.settings.hint)
         key = weights_digest(readout.network.eval())
         if key not in known:
             found = find_landmarks(readout.with_confidence, held_out[split])
-            off = point_distances(datasets[split], found.points)  # (N, A)
-            limits = distance * diagonals(datasets[split])[:, None]
-            hit, judged = torch.from_numpy(off <= limits), torch.from_numpy(~np.isnan(off))
-            points, rate = int(judged.sum()), 100 * float(hit[judged].float().mean())
-            counted = f"{points:,} points of the {len(hit):,} {split} images"
-            if points < LEAST_POINTS:
-                log.line(f"confidence isn't calibrated: {counted} are too few")
-                return
-            known[key] = fit_calibration(found.confidence, hit, judged, distance)
-            log.line(
-                f"{path.name}: confidence calibrated on {counted}, {rate:.1f} % of them within "
-                f"{100 * distance:g} % of the diagonal"
-            )
+            judged = judge(datasets[split], found)
+            calibration, worth = calibrate(judged, distance, f"{split} images", log)
+            if calibration is None:
+                return {}
+            known[key], told = calibration, told or worth
         save_checkpoint(path, {**content, ENTRY: known[key]._asdict()})
+    return told
+
+
+def calibrate_by_folds(
+    judged: Judged,
+    distance: float,
+    readout: Readout,
+    held_out: Mapping[str, EncodedImages],
+    log: RunLog,
+) -> dict[str, object]:
+    """Add to the checkpoints of a fit to all images what its folds say of the confidence.
+
+    ``judged`` are all images, each by the readout that hadn't seen it; for the others, of which
+    ``held_out`` isn't needed, see `calibrate_run`.
+    """
+    own = judged.dataset.point_names
+    order = places_of(dict(readout.notes)["landmarks"]["names"], own)  # type: ignore[index]
+    ordered = judged._replace(
+        distances=judged.distances[:, order], confidence=judged.confidence[:, order]
+    )
+    calibration, told = calibrate(ordered, distance, "images of the folds", log)
+    if calibration is not None:
+        for path, content in checkpoints(readout):
+            save_checkpoint(path, {**content, ENTRY: calibration._asdict()})
+    return told
+
+
+def checkpoints(readout: Readout) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """Yield the files that a finished fit has left, the best one first, and what they hold."""
+    settings = readout.settings
+    last = settings.folder / f"ckpt_epoch_{readout.done}.pth"
+    for path in (settings.best_path, last, settings.folder / CURRENT):
+        if path.exists():
+            yield path, load_checkpoint(path, ("opt", "epoch"))
+
+
+def calibrate(
+    judged: Judged, distance: float, what: str, log: RunLog
+) -> tuple[Calibration | None, dict[str, object]]:
+    """Return what a confidence is worth by N held-out instances, and how well it tells.
+
+    None if they have too few points, which the log is told.
+    """
+    confidence, off = torch.from_numpy(judged.confidence), torch.from_numpy(judged.relative)
+    points = int((~off.isnan()).sum())
+    counted = f"{points:,} points of the {len(off):,} {what}"
+    if points < LEAST_POINTS:
+        log.line(f"confidence isn't calibrated: {counted} are too few")
+        return None, {}
+    calibration = fit_calibration(confidence, off, distance)
+    right = 100 * float((off[~off.isnan()] <= distance).double().mean())
+    worth = crossed_worth(confidence, off, distance)
+    said = f"{counted}, {right:.1f} % of them within {100 * distance:g} % of the diagonal"
+    if "spearman" in worth:
+        ranks = f"{worth['spearman']:.2f}"
+        said += f"; expected errors rank the true ones with a Spearman correlation of {ranks}"
+    log.line(f"confidence calibrated on {said}")
+    return calibration, {"calibration": {"points": points, "right": right, **worth}}
 
 
 def read_calibration(

@@ -24,6 +24,7 @@ from engine.readouts.kinds import (
 )
 from engine.readouts.readout import EvaluationSettings, Readout
 from engine.readouts.task import Task, check_judged, find_landmarks
+from engine.run.acceleration import choose_precision
 from engine.run.resumption import find_checkpoint, open_checkpoint, start_run
 from engine.run.settings import (
     add_device_arguments,
@@ -40,9 +41,10 @@ from utils.log import RunLog
 from utils.process_group import leave_process_group
 from utils.randomness import seed_everything
 
+SELDOM = 10**6  # epochs between checkpoints that stay
 IGNORED = {"bn": False, "crop": 0.2, "tb_freq": 500}
 Score = Callable[[dict[str, Landmarks], Path, RunLog], dict[str, object]]
-Calibrate = Callable[[Readout, dict[str, EncodedImages], RunLog], None]
+Calibrate = Callable[[Readout, dict[str, EncodedImages], RunLog], dict[str, object]]
 
 
 def add_evaluation_arguments(
@@ -55,6 +57,11 @@ def add_evaluation_arguments(
     add_readout_arguments(parser)
     add_few_shot_arguments(parser)
     add_shared_arguments(add_output_arguments(parser, save_freq=save_freq), "log_path")
+    # A fine-tuning leaves little, unless more is asked for.
+    tuned = [kind.kind for kind in READOUTS.values() if kind.trains_encoder]
+    parser.choose_default(
+        "save_freq", lambda o: SELDOM if o.regressor in tuned else save_freq, last=True
+    )
     add_device_arguments(parser)
     add_ignored_arguments(parser, **IGNORED)
 
@@ -103,7 +110,8 @@ def run_evaluation(
         held_out_sets: split to its images.
         score: is called after the fit, with what was found in each split's images, in their
             order, the run's folder and its log; returns further entries of the result.
-        calibrate: is called in the end, with the run, the encoded images by split and the log.
+        calibrate: is called in the end, with the readout, the encoded images by split and the log;
+            returns further entries, too.
 
     Returns:
         What ``result.json`` holds, in the first rank.
@@ -123,6 +131,8 @@ def run_evaluation(
         seed=settings.seed,
         noted_in=found[0].parent if found else None,
     )
+    if kind.trains_encoder:
+        settings = settings.with_options(amp=choose_precision(settings.amp, device, found, log))
     train_set.mirror = choose_mirror(settings, kind, train_set)
     train_set.add_copies()
     encoder = load_frozen_encoder(settings, train_set.side, log).to(device)
@@ -156,7 +166,7 @@ def run_evaluation(
         predicted = {split: find_landmarks(readout, images) for split, images in held_out.items()}
         fitted |= score(predicted, settings.folder, log)
     if calibrate is not None:
-        calibrate(readout, held_out, log)
+        fitted |= calibrate(readout, held_out, log)
     result = {"dataset": settings.dataset, "unit": task.unit, "images": counts, **fitted}
     result["encoder_digest"] = digest
     write_text(settings.folder / "result.json", json.dumps(result, indent=1) + "\n")

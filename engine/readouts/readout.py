@@ -48,10 +48,11 @@ class EvaluationSettings(EncoderSettings, RunSettings):
     restrict_annos: int
     repeat: bool
     num_per_epoch: int
-    finetune_steps: int
+    finetune_steps: int | str
     finetune_batch: int
     finetune_rate: float
-    finetune_spread: float
+    finetune_spread: float | str
+    amp: str
     feature_cache: str
     cache_folder: Path | None
     cache_gb: float | None
@@ -247,7 +248,12 @@ class Readout:
     def score_mean_shape(
         self, points: Tensor, visible: Tensor, held_out: Mapping[str, EncodedImages], log: RunLog
     ) -> Scores:
-        """Log and return the scores of the mean of the training images' points (N, A, 2)."""
+        """Log and return the scores of the mean of the training images' points (N, A, 2).
+
+        None where nothing is held out.
+        """
+        if not held_out:
+            return {}
         split, judged = judged_split(held_out)
         scores = baseline(self.task, mean_shape(points, visible), judged)
         log.line(f"mean shape: {self.task.in_words({split: scores})}")

@@ -45,7 +45,8 @@ class Ridge(Readout):
             log.line(f"fitted to {len(points)} images in {watch.seconds():.1f} s")
         self.done = 1
         scores = self.evaluate(held_out)
-        log.line(self.task.in_words(scores))
+        if held_out:
+            log.line(self.task.in_words(scores))
         weights = {name: value.cpu() for name, value in self.module.state_dict().items()}
         content = self.checkpoint(self.done, ridge=weights)
         self.write(content, content, keep=False)

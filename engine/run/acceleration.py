@@ -35,14 +35,7 @@ TIMED_ROUNDS = 5
 def add_acceleration_arguments(parser: argparse.ArgumentParser, *, amp: str = "off") -> None:
     """Declare the ways to spend less time or memory on a step; ``amp`` is the default precision."""
     group = parser.add_argument_group("acceleration")
-    group.add_argument(
-        "--amp",
-        choices=[AUTO, *PRECISIONS],
-        default=amp,
-        help="automatic mixed precision of the encoders: bf16 on recent GPUs and CPUs, fp16 (with "
-        "scaled gradients) on older GPUs; weights, queue and loss stay float32; auto takes bf16 "
-        "where a short timing finds it faster, else off, and stays with it when the run resumes",
-    )
+    add_precision_argument(group, "the encoders", amp, *PRECISIONS)
     group.add_argument(
         "--compile",
         action="store_true",
@@ -55,6 +48,22 @@ def add_acceleration_arguments(parser: argparse.ArgumentParser, *, amp: str = "o
         "of the memory for about a third more time",
     )
     allow_change("compile", "recompute")
+
+
+def add_precision_argument(
+    group: argparse._ActionsContainer, what: str, amp: str = "off", *precisions: str
+) -> None:
+    """Declare the precision that ``what`` computes in: off or bf16, or one of ``precisions``."""
+    choices = precisions or ("off", "bf16")
+    scaled = ", fp16 (with scaled gradients) on older GPUs" if "fp16" in choices else ""
+    group.add_argument(
+        "--amp",
+        choices=[AUTO, *choices],
+        default=amp,
+        help=f"automatic mixed precision of {what}: bf16 on recent GPUs and CPUs{scaled}; weights "
+        "and loss stay float32; auto takes bf16 where a short timing finds it faster, else off, "
+        "and stays with it when the run resumes",
+    )
 
 
 def accelerate(encoder: InsResNet | TimmEncoder, *, compiled: bool, recompute: bool) -> None:

@@ -149,7 +149,7 @@ def test_every_flag_is_explained_and_spelled_like_its_attribute(script):
 
 # The hourglass can't be pre-trained here, auto isn't drawn; out is a folder or a file; the default
 # of the crop depends on the data set in pre-training.
-OF_THE_SCRIPT = {"model", "regressor", "out", "image_crop"}
+OF_THE_SCRIPT = {"model", "regressor", "out", "image_crop", "amp"}
 OF_THE_SCRIPT |= {"help", "dataset", "data_folder", "imagelist"}
 
 

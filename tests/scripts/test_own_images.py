@@ -1,6 +1,7 @@
 """One's own images in the scripts: pre-training on a folder, points that were annotated."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -111,7 +112,7 @@ def test_a_curve_is_made_of_runs_that_are_judged_alike(own, tmp_path):
 
 def test_a_readout_is_chosen_for_own_points(own, tmp_path):
     flags = [*POINTS, *own, "--regressor", "auto", "--epochs", 1]
-    flags += ["--finetune_steps", 2, "--finetune_batch", 2]
+    flags += ["--finetune_steps", 2, "--finetune_batch", 2, "--test_share", 0.3]
     succeed("eval_animal.py", *flags, "--model_path", "runs", "--model_name", "own", cwd=tmp_path)
     choice = json.loads((tmp_path / "runs/own/choice.json").read_text())
     assert choice["taken"] == min(choice["scores"], key=choice["scores"].get)
@@ -148,18 +149,71 @@ def test_folds_are_runs_of_their_own(own, tmp_path):
     run = ["--model_path", "runs", "--model_name", "own"]
     succeed("eval_animal.py", *fit, *run, cwd=tmp_path)
     summary = result_of(tmp_path / "runs/own")
-    folds = [tmp_path / f"runs/own/fold_{fold}" for fold in (1, 2)]
-    errors = [result_of(fold)["scores"]["Test"] for fold in folds]
-    assert [part["Test"] for part in summary["folds"]] == errors
+    folds = [result_of(tmp_path / f"runs/own/fold_{fold}") for fold in (1, 2)]
     for fold in (1, 2):
         record = json.loads((tmp_path / f"runs/own/fold_{fold}/options.json").read_text())
         assert record["options"]["model_name"] == f"own/fold_{fold}"
         assert record["options"]["fold"] == fold
-    assert summary["scores"]["Test"]["error_px"] == pytest.approx(
-        (errors[0]["error_px"] + errors[1]["error_px"]) / 2
-    )
+    # The last readout has seen all; the folds have judged each image once, and calibrate it.
+    images = [fold["images"]["Test"] for fold in folds]
+    assert summary["images"] == {"training": sum(images)}
+    errors = [fold["scores"]["Test"]["error_px"] for fold in folds]
+    pooled = summary["scores"]["Folds"]
+    assert pooled["error_px"] == pytest.approx(np.average(errors, weights=images))
+    assert pooled["error_px_low"] < pooled["error_px"] < pooled["error_px_high"]
+    for name in ("resnet18", "current"):
+        kept = load_checkpoint(tmp_path / f"runs/own/{name}.pth", ())["calibration"]
+        assert kept["points"] == summary["calibration"]["points"] == 3 * sum(images)
     drawn = refused("vis_animal.py", *fit, "--vis_keypoints", cwd=tmp_path)
     assert "--folds: give --fold N, too" in drawn
+    shutil.rmtree(tmp_path / "runs/own/fold_1")
+    said = refused("eval_animal.py", *fit, *run, cwd=tmp_path)
+    assert "own: holds checkpoints already" in said and not (tmp_path / "runs/own/fold_1").exists()
+
+
+def test_few_images_are_judged_by_folds_of_half_the_steps(own, tmp_path):
+    fit = [*POINTS, *own, "--regressor", "finetune", "--finetune_steps", 3, "--finetune_batch", 2]
+    succeed("eval_animal.py", *fit, "--model_path", "runs", "--model_name", "own", cwd=tmp_path)
+
+    def steps(folder):
+        record = json.loads((tmp_path / "runs" / folder / "options.json").read_text())
+        return record["options"]["finetune_steps"]
+
+    assert [steps(f"own/{name}") for name in ("fold_1", "fold_2", "fold_3", ".")] == [2, 2, 2, 3]
+    lines = (tmp_path / "runs/own/per_image.csv").read_text().splitlines()[1:]
+    judged = [line.split(",")[:2] for line in lines]
+    assert {split for split, _ in judged} == {"Folds"}
+    assert len({image for _, image in judged}) == len(lines) == 10
+
+    alone = ["--folds", 0, "--model_path", "runs", "--model_name", "alone"]
+    done = succeed("eval_animal.py", *fit, *alone, cwd=tmp_path)
+    assert "no image is held out: the error on new images isn't known" in done.out
+    assert "confidence isn't calibrated, and no probability: no image is held out" in done.out
+    result = result_of(tmp_path / "runs/alone")
+    assert result["images"] == {"training": 10} and not {"scores", "calibration"} & result.keys()
+    assert not list((tmp_path / "runs/alone").glob("fold_*")) and steps("alone") == 3
+
+
+def test_folds_are_taken_up_again_with_points_in_another_order(tmp_path):
+    table = write_dots(tmp_path / "own", 10)
+    write_long_csv(tmp_path / "points.csv", table)
+    fit = [*POINTS, "--data_folder", "own", "--annotations", "points.csv", "--regressor", "ridge"]
+    fit += ["--folds", 2, "--model_path", "runs", "--model_name", "own"]
+    succeed("eval_animal.py", *fit, cwd=tmp_path)
+
+    def told():
+        result = result_of(tmp_path / "runs/own")
+        kept = load_checkpoint(tmp_path / "runs/own/resnet18.pth", ())["calibration"]
+        return [result["scores"], kept["slopes"], kept["offsets"], kept["error"]]
+
+    before = told()
+    turned = table._replace(names=table.names[::-1], points=table.points[:, ::-1])
+    write_long_csv(tmp_path / "points.csv", turned)
+    succeed("eval_animal.py", *fit, "--resume", "auto", cwd=tmp_path)
+    scores, *numbers = told()
+    assert scores["Folds"] == pytest.approx(before[0]["Folds"], rel=1e-6)
+    for one, other in zip(numbers, before[1:], strict=True):
+        assert one == pytest.approx(other, rel=1e-3)
 
 
 @pytest.mark.parametrize(

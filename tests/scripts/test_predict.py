@@ -21,6 +21,7 @@ from data_loader.readers.keypoint_files import read_keypoints
 from data_loader.readers.prediction_files import Prediction, write_predictions
 from data_loader.readers.videos import read_frames, write_video
 from engine.prediction.run import PredictionRun
+from models.calibration import Calibration
 from tests.data_loader.own_tables import NAMES, SIZE, write_dots
 from tests.scripts.running import (
     FRAME,
@@ -37,6 +38,7 @@ LIKE_THE_LIST = () if "KILLS" in os.environ else pytest.mark.slow
 FIT = ["--model", "resnet18", "--image_size", "36", "--image_crop", "2", "--layer", "4"]
 FIT += ["--use_hypercol", "--num_workers", "0", "--batch_size", "4", "--random_network"]
 FIT += ["--dataset", "Keypoints", "--model_path", "runs", "--log_path", "log", "--y_up"]
+FIT += ["--test_share", "0.3"]
 KINDS = {
     "published": ["--epochs", 2, "--val_share", 0.3],
     "ridge": [],
@@ -117,8 +119,20 @@ def test_points_are_those_of_the_evaluation(fitted, tmp_path, kind):
     assert "12 of 12 images: " in done.out
     assert "confidence: the probability of at most 5 % of the diagonal" in done.out
     found = rows(tmp_path / "a.csv")
-    assert list(found[0])[:4] == ["image", "nose_x", "nose_y", "nose_confidence"]
-    assert_as_tested(found, fitted / "runs" / kind, own_points(fitted))
+    columns = ["image", *(f"nose_{kind}" for kind in ("x", "y", "confidence", "error_px"))]
+    assert list(found[0])[:5] == columns
+    run = fitted / "runs" / kind
+    for name in NAMES:  # the less sure, the farther off
+        told = [
+            (-float(row[f"{name}_confidence"]), float(row[f"{name}_error_px"])) for row in found
+        ]
+        off = np.array(sorted(told))[:, 1]
+        assert (np.diff(off) > -0.01 * off[1:]).all() and off.min() > 0
+    split = "Val" if kind == "published" else "Test"  # whose mean error the map has kept
+    judged = {row["image"] for row in rows(run / "per_image.csv") if row["split"] == split}
+    told = [float(r[f"{name}_error_px"]) for r in found for name in NAMES if r["image"] in judged]
+    assert np.mean(told) == pytest.approx(result_of(run)["scores"][split]["error_px"], rel=1e-3)
+    assert_as_tested(found, run, own_points(fitted))
     assert not list(tmp_path.glob("*.part")) and not list(tmp_path.glob(".*"))
 
 
@@ -220,18 +234,40 @@ def test_a_scale_is_written_again(fitted, tmp_path):
     assert "SCALE" not in (tmp_path / "a.tps").read_text()
 
 
-def test_boxes_are_predicted_one_by_one(fitted, tmp_path, ridge):
+def test_boxes_are_predicted_one_by_one(fitted, tmp_path, ridge, monkeypatch):
     image = {"id": 1, "file_name": "day0/0.png"}
     boxes = [
-        {"id": n, "image_id": 1, "bbox": b} for n, b in ((5, [0, 0, 60, 60]), (6, [9, 9, 50, 50]))
+        {"id": n, "image_id": 1, "bbox": b} for n, b in ((5, [0, 0, 60, 60]), (6, [9, 9, 30, 40]))
     ]
     content = {"images": [image], "annotations": boxes, "categories": []}
     (tmp_path / "boxes.json").write_text(json.dumps(content))
     flags = [*ridge, "--images", fitted / "own", "--boxes", "boxes.json"]
-    done = predict(tmp_path, *flags, "--out", "a.csv", "--box_margin", 0)
-    assert [row["instance"] for row in rows(tmp_path / "a.csv")] == ["5", "6"]
+    tenth = lambda _, confidence: torch.full_like(confidence, 0.1)  # noqa: E731
+    monkeypatch.setattr(Calibration, "expected_error", tenth)
+    done = predict(tmp_path, *flags, "--out", "a.csv", "--box_margin", 0, start=run_inside)
+    found = rows(tmp_path / "a.csv")
+    assert [row["instance"] for row in found] == ["5", "6"]
+    for name in NAMES:  # of the diagonal of the box
+        assert [row[f"{name}_error_px"] for row in found] == ["8.485", "5.000"]
     assert "2 of 2 boxes: a.csv" in done.out
     assert "one instance an image" in complaint(tmp_path, *flags, "--out", "a.tps")
+
+
+def test_several_outputs_are_those_of_several_runs(fitted, tmp_path, ridge):
+    flags, endings = [*ridge, "--images", fitted / "own"], (".csv", "_long.csv", ".json", ".tps")
+    predict(tmp_path, *flags, "--out", *(f"all{ending}" for ending in endings))
+    for ending in endings:
+        predict(tmp_path, *flags, "--out", f"one{ending}")
+        one, of_all = (tmp_path / f"{name}{ending}" for name in ("one", "all"))
+        assert one.read_bytes() == of_all.read_bytes()
+    assert len(list(tmp_path.iterdir())) == 8
+    again = complaint(tmp_path, *flags, "--out", "b.csv", "b.csv")
+    assert "--out: one of its files is there twice" in again
+    there = complaint(tmp_path, *flags, "--out", "b.csv", "all.json")
+    assert "all.json" in there and "--overwrite to" in there
+    assert not (tmp_path / "b.csv").exists()
+    shared = ["--out", "b.csv", "b.json", "--page", "b.json"]
+    assert "is or holds" in complaint(tmp_path, *flags, *shared)
 
 
 def test_a_readout_of_a_benchmark_takes_whole_images(faces, tmp_path):
@@ -488,7 +524,7 @@ def test_a_damaged_video_keeps_its_numbers(fitted, tmp_path, ridge, monkeypatch)
     expected, content = (tmp_path / "whole.csv").read_text().splitlines(), clip.read_bytes()
     for number in (5, 6, 11):
         content = without(content, packets, number)
-        expected[number + 1] = f"clip.mp4/{number:06d}" + ",,,0.0000" * len(NAMES)
+        expected[number + 1] = f"clip.mp4/{number:06d}" + ",,,0.0000," * len(NAMES)
     clip.write_bytes(content)
     done = predict(tmp_path, *flags, "a.csv", "--out_video", "b.mp4", "--draw", 12)
     said = "9 of 12 frames", "/000005: can't be", "3 frames can't", "9 drawings", "9 labelled"

@@ -66,6 +66,23 @@ def test_a_resumed_run_ends_in_the_same_bits(faces, trained):
     assert_same_tensors(*ends)
 
 
+def test_steps_may_end_within_an_epoch_and_set_the_schedule(faces, trained):
+    """Of 3 an epoch 4 are taken; stopped after 3, the run goes on to the same bits."""
+    cwd, _ = trained
+    done = train(faces, cwd, "--steps", 4, "--model_name", "steps")
+    assert "4 steps of 8 images" in done.out and "epoch 2/2" in done.out
+    whole = end_of(cwd, "steps")
+    assert whole["epoch"] == 1 and whole["progress"]["steps"] == 1
+    rate = 0.016 * 4 / 50 * 0.5 * (1 + torch.tensor(3 * torch.pi / 4).cos())
+    assert logged(cwd / "runs/steps")[1]["learning_rate"] == pytest.approx(float(rate), rel=1e-5)
+    again = train(faces, cwd, "--steps", 4, "--model_name", "steps", "--resume", "auto")
+    assert "0 steps of 8 images" in again.out
+    first = cwd / "runs/steps/previous_1.pth"
+    train(faces, cwd, "--steps", 4, "--model_name", "again", "--resume", first)
+    ends = (tensors_of(cwd / f"runs/{name}/current.pth") for name in ("steps", "again"))
+    assert_same_tensors(*ends)
+
+
 @pytest.mark.parametrize("chosen", ["bf16", "off"])
 def test_a_resumed_run_stays_with_the_precision_that_was_timed(
     faces, tmp_path, monkeypatch, chosen

@@ -16,6 +16,7 @@ from tests.data_loader import own_files as own
 from tests.data_loader.layouts import complaint
 
 SURE = np.array([[0.9, 0.25, 1], [0.12345, 0, 0.5], [0, 1, 0.75]])
+OFF = np.array([[0.5, 2.25, np.nan], [12.3456, np.nan, 1], [0, 1, 0.75]])  # expected errors
 HALF = 5e-4 + 1e-9  # of a coordinate's last digit
 
 
@@ -25,6 +26,12 @@ def predictions():
         yield Prediction(image, own.SIZE, np.minimum(points, np.array(own.SIZE) - 1), sure)
 
 
+def with_errors():
+    """Yield the same with expected errors."""
+    for prediction, off in zip(predictions(), OFF, strict=True):
+        yield prediction._replace(errors=off)
+
+
 def several():
     """Yield two instances of one image, and one of another."""
     for image, instance, shift in (("a.png", "1", 0), ("a.png", "2", 3), ("sub/d.jpg", "1", 1)):
@@ -32,11 +39,12 @@ def several():
         yield Prediction(image, own.SIZE, points, SURE[0], instance, (0.5, 1, 20, 25))
 
 
+@pytest.mark.parametrize("kind", [predictions, with_errors])
 @pytest.mark.parametrize("ending", ENDINGS)
-def test_what_is_written_is_read_again(tmp_path, ending):
+def test_what_is_written_is_read_again(tmp_path, ending, kind):
     own.write_images(tmp_path)
     path = tmp_path / f"points{ending}"
-    write_predictions(path, own.NAMES, predictions())
+    write_predictions(path, own.NAMES, kind(), errors=kind is with_errors)
     table = read_keypoints(path, tmp_path)
     expected = np.stack([prediction.points for prediction in predictions()])
     assert np.array_equal(np.isnan(table.points), np.isnan(expected))
@@ -76,6 +84,17 @@ def test_the_lines_themselves(tmp_path):
         "a.png,left_eye,3.333,4.333,0.9000",
     ]
     assert lines(".dlc.csv")[2:4] == ["coords" + ",x,y,likelihood" * 3, first]
+    header, first, second, _ = lines(".csv", with_errors, errors=True)
+    kinds = ("x", "y", "confidence", "error_px")
+    assert header == "image," + ",".join(f"{name}_{kind}" for name in own.NAMES for kind in kinds)
+    assert first.startswith("a.png,3.333,4.333,0.9000,0.500,10.333,4.833,0.2500,2.250,7.333")
+    assert first.endswith(",1.0000,") and ",0.1235,12.346,,,0.0000,,39.000" in second
+    assert lines("_long.csv", with_errors, errors=True)[:2] == [
+        "image,point,x,y,confidence,error_px",
+        "a.png,left_eye,3.333,4.333,0.9000,0.500",
+    ]
+    for ending in (".dlc.csv", ".tps"):  # have no place for them
+        assert lines(ending, with_errors, errors=True) == lines(ending)
     tps = lines(".tps")
     assert tps[:3] == ["LM=3", "3.333 25.667", "10.333 25.167"]  # 30 - y
     assert tps[4:7] == ["IMAGE=a.png", "ID=0", "COMMENT=confidence 0.9000 0.2500 1.0000"]
@@ -94,7 +113,10 @@ def test_cocos_entries(tmp_path):
     assert second["keypoints"] == [0.333, 0.333, 2, 0, 0, 0, 39, 29, 2]
     assert second["keypoint_scores"] == [0.1235, 0, 0.5] and second["num_keypoints"] == 2
     assert second["bbox"] == [0.333, 0.333, 38.667, 28.667]
-    assert second["score"] == pytest.approx(0.2078)
+    assert second["score"] == pytest.approx(0.2078) and "keypoint_errors_px" not in second
+    write_predictions(path, own.NAMES, with_errors(), errors=True)
+    told = [entry["keypoint_errors_px"] for entry in json.loads(path.read_text())["annotations"]]
+    assert told == [[0.5, 2.25, None], [12.346, None, 1], [0, 1, 0.75]]
 
 
 @pytest.mark.parametrize("ending", ENDINGS)

@@ -10,11 +10,13 @@ import torch
 
 from data_loader.keypoints import Keypoints
 from engine.points.scores import (
+    Judged,
     ScoreSettings,
     diagonals,
     distance_between,
     in_words,
     point_distances,
+    pool,
     score_split,
     score_splits,
 )
@@ -44,6 +46,33 @@ def judged(tmp_path):
     boxes = np.array([(np.nan,) * 4, (10.0, 10.0, 40.0, 50.0)])  # a diagonal of 50
     dataset = Keypoints(table._replace(boxes=boxes), tmp_path, "test", **FRAME)
     return dataset, np.array([[3.0, 0.0, 20.0], [4.9, 5.1, np.nan]])
+
+
+def test_folds_are_pooled_by_image_and_by_name(tmp_path):
+    table = write_dots(tmp_path, 4)
+
+    def part(rows, points):
+        own = table.points[np.ix_(rows, points)]
+        images, ids = ([values[row] for row in rows] for values in (table.images, table.ids))
+        names = [NAMES[point] for point in points]
+        one = table._replace(images=images, ids=ids, points=own, names=names)
+        return Keypoints(one, tmp_path, "test", **FRAME)
+
+    first = np.arange(6.0).reshape(2, 3)
+    second = np.array([[10.0, 11.0], [12.0, 13.0]])
+    folds = [
+        Judged(part([3, 0], [0, 1, 2]), first, first / 100),
+        Judged(part([1, 2], [2, 1]), second, second / 100),
+    ]
+    whole = part(range(4), [0, 1, 2])
+    found, nan = pool(whole, folds), np.nan
+    expected = np.array([[3, 4, 5], [nan, 11, 10], [nan, 13, 12], [0, 1, 2]])
+    np.testing.assert_array_equal(found.distances, expected)
+    np.testing.assert_array_equal(found.confidence, expected / 100)
+    np.testing.assert_allclose(found.relative, expected / np.hypot(120, 80))
+    names = list(found.dataset.filenames)
+    whole.select([2])  # as when an image can't be read
+    assert len(found.dataset) == 4 and list(found.dataset.filenames) == names
 
 
 def test_scores_by_hand(judged):
@@ -110,7 +139,7 @@ def test_tables_say_which_points_and_images_are_worst(judged, tmp_path, monkeypa
 
     def rows(name, group_by=None):
         settings = ScoreSettings(Namespace(), None, group_by)
-        result = score_splits({"Test": dataset}, settings, found, tmp_path, RunLog())
+        result = score_splits({"Test": dataset}, None, settings, found, tmp_path, RunLog())
         assert result["scores"]["Test"]["error_px"] == pytest.approx(6.6)
         with (tmp_path / name).open(newline="") as file:
             return [list(row.values()) for row in csv.DictReader(file)]

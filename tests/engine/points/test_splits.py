@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 
 import engine.points.splits
-from data_loader.splits import split_off
+from data_loader.splits import group_names, split_off
 from engine.points.splits import (
     KeypointSettings,
     add_keypoint_arguments,
     annotation_files,
+    count_folds,
     keypoint_splits,
 )
 from tests.data_loader.layouts import complaint, write_text
@@ -23,7 +24,11 @@ from utils.arguments import ArgumentParser
 
 @pytest.fixture
 def tables(tmp_path, monkeypatch):
-    """The tables that annotation files of some names hold: 9 instances, 3 in each of 3 folders."""
+    """The tables that annotation files of some names hold: 9 instances, 3 in each of 3 folders.
+
+    From so few on there are no folds by default.
+    """
+    monkeypatch.setattr(engine.points.splits, "FOLDS_BELOW", 9)
     held = {"all": write_dots(tmp_path, 9)}
     monkeypatch.setattr(
         engine.points.splits, "read_keypoints", lambda paths, folder, **_: held[paths[0].name]
@@ -90,10 +95,49 @@ def test_folders_stay_together(settings):
 
 def test_folds_test_each_image_once(settings, tables):
     splits = list(keypoint_splits(replace(settings, folds=4)))
-    assert [s.fold for s in splits] == [1, 2, 3, 4]
-    tested = [name for s in splits for name in s.held_out["Test"].filenames]
+    assert [s.fold for s in splits] == [1, 2, 3, 4, None]
+    tested = [name for s in splits[:4] for name in s.held_out["Test"].filenames]
     assert sorted(tested) == sorted(tables["all"].images)
+    everything = dict.fromkeys(("train", "All"), tables["all"].images)
+    assert images_of(splits[4]) == everything == images_of(only(settings, folds=0))
     assert images_of(only(settings, folds=4, fold=2)) == images_of(splits[1])
+
+
+@pytest.mark.parametrize(
+    ("changes", "count"),
+    [
+        ({}, 3),
+        ({"group_by": "folder"}, 3),
+        ({"group_by": "[/2]"}, 2),  # two folders together, and the third
+        ({"test_share": 0.3}, 0),
+        ({"val_share": 0.3}, 0),
+        ({"test_annotations": "x"}, 0),
+        ({"val_annotations": "x"}, 0),
+        ({"folds": 0}, 0),
+        ({"folds": 5}, 5),
+    ],
+)
+def test_few_images_are_judged_by_folds_unless_something_else_is_said(
+    settings, tables, monkeypatch, changes, count
+):
+    settings = replace(settings, **changes)
+    groups = group_names(tables["all"].images, settings.group_by)
+    monkeypatch.setattr(engine.points.splits, "FOLDS_BELOW", 10)
+    assert count_folds(settings, groups) == count
+    monkeypatch.setattr(engine.points.splits, "FOLDS_BELOW", 9)
+    assert count_folds(settings, groups) == (settings.folds or 0)
+    assert count_folds(settings, ["one"] * 3) == (settings.folds or 0)
+
+
+def test_folds_may_lack_a_point_that_one_image_has(settings, tables, monkeypatch, tmp_path):
+    monkeypatch.setattr(engine.points.splits, "FOLDS_BELOW", 10)
+    tables["all"].points[1:, 1] = np.nan
+    *parts, last = keypoint_splits(settings)
+    assert sorted(len(part.train.point_names) for part in parts) == [2, 3, 3]
+    assert last.train.point_names == NAMES
+    tables["all"].points[:, 1] = np.nan
+    said = complaint(lambda: next(keypoint_splits(settings)))  # before the first fold
+    assert said.startswith(f"{tmp_path / 'all'}: none of the 9 training instances has left_eye")
 
 
 def test_with_nothing_held_out_all_are_trained_on_and_shown(settings, tables):

@@ -54,7 +54,7 @@ def session(path):
 def expected(network, squares):
     """Return what PyTorch finds in squares (B, 3, S, S), in their pixels, and how sure it is."""
     mean, std = (torch.tensor(values)[:, None, None] for values in (FRAME.mean, FRAME.std))
-    points, sure = network((squares[..., CROP:-CROP, CROP:-CROP] - mean) / std)
+    points, sure, _ = network((squares[..., CROP:-CROP, CROP:-CROP] - mean) / std)
     return CROP + (points.numpy() + 1) * (SIDE - 2 * CROP - 1) / 2, sure.numpy()
 
 

@@ -96,7 +96,8 @@ def test_an_image_looks_like_the_deepest_map(tmp_path):
     encoder = freeze(build_random_encoder("resnet18", 64, 0))
     readout = Ridge(encoder, Ridge.choose_levels(encoder, 4, True, {}), 1, 64)
     source = images(tmp_path, 3)
-    settings = SimpleNamespace(out=tmp_path / "a.csv", overwrite=False, batch_size=2, num_workers=0)
+    settings = {"out": tmp_path / "a.csv", "also_out": [], "overwrite": False}
+    settings = SimpleNamespace(**settings, batch_size=2, num_workers=0)
     run = PredictionRun(Predictor(readout, FRAME).eval(), source, settings, None)
     looks = torch.cat(list(pictures.looks_of(run, source, [2, 0, 1])))
     pixels = [np.asarray(FRAME.framing.to_square(i)[0]) / 255 for _, i in source.open([0, 1, 2])]

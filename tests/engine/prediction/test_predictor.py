@@ -17,10 +17,11 @@ def test_a_fine_tuned_readout_is_shown_the_pixels_by_every_encoder(model):
     encoder = build_random_encoder(model, 64, seed=0)
     readout = Finetune(encoder, Finetune.choose_levels(encoder, 3, False, {}), 3, 64)
     predictor, images = Predictor(readout, None).eval(), torch.rand(2, 3, 64, 64)
-    points, confidence = predictor(images)
+    points, confidence, errors = predictor(images)
     with torch.no_grad():
         expected = readout.module(encoder(images, levels=readout.levels.numbers))
     assert torch.equal(points, expected[0]) and torch.equal(confidence, expected[1])
+    assert errors.shape == confidence.shape and errors.isnan().all()  # nothing is calibrated
 
 
 def test_a_fine_tuned_encoder_is_asked_for_no_map_that_it_may_lack():

@@ -16,7 +16,8 @@ def found(index):
         return Prediction(f"{index}.png", (0, 0), *nothing, "", None, index, "damaged")
     box = (0.5, 1.0, 9.0, 9.5) if index % 2 else None
     points = np.array([[index + 1 / 3, 2.0], [3.0, 4e-17]])
-    return Prediction(f"é {index}.png", (10, 20), points, np.array([0.5, 0.25]), "7", box, index)
+    what = f"é {index}.png", (10, 20), points, np.array([0.5, 0.25]), "7", box, index
+    return Prediction(*what, errors=np.array([0.5, np.nan] if index % 2 else []))
 
 
 @pytest.fixture
@@ -48,7 +49,11 @@ def test_a_file_cut_off_at_any_byte_is_completed(whole, tmp_path):
 
 
 JUNK = [b"\0" * 50, b"\0\n" * 5, b"[7, 1]\n", b"[5]\n", b"{}\n", b"5\n", b"\xff\n", b"[5,"]
-JUNK += [b'[5, "a", "", null, [1, 1], %s, ""]\n' % p for p in (b'"x", "y"', b"[[1]], [1]", b"1, 1")]
+JUNK += [
+    b'[5, "a", "", null, [1, 1], %s, ""]\n' % p
+    for p in (b'"x", "y", []', b"[[1]], [1], []", b"1, 1, 1")
+]
+JUNK += [b'[5, "a", "", null, [1, 1], [[1, 1]], [1], ""]\n']  # of a version before
 
 
 @pytest.mark.parametrize("tail", JUNK)

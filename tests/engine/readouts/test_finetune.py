@@ -11,7 +11,7 @@ from data_loader.views.dense_views import DenseViews
 from engine.features.cache import FeatureCache
 from engine.features.images import Encoding, encode_dataset
 from engine.features.squares import AnnotatedSquares
-from engine.readouts.finetune import JUDGED_FROM, Finetune, shuffled, split
+from engine.readouts.finetune import JUDGED_FROM, Finetune, plan_fit, shuffled, split
 from eval_face import face_task
 from models.encoders import Levels, build_random_encoder
 from models.resnet import PIXELS
@@ -95,14 +95,14 @@ def test_views_vary_as_far_as_was_asked(squares, settings, monkeypatch):
 
 
 def test_a_resumed_run_ends_in_the_same_bits(squares, settings, short_rounds):
-    settings = replace(settings, finetune_steps=2)
+    settings = replace(settings, finetune_steps=2, save_freq=1, keep_last=3)
     whole = start(settings, squares)
     images = pixels(squares, whole.encoder)
     result = whole.fit(squares, {"Test": images}, RunLog())
     assert result["epochs"] == 2 and result["finetune"]["held_out"] == 2
     written = sorted(path.name for path in settings.folder.glob("*.pth"))
     names = ["ckpt_epoch_1.pth", "ckpt_epoch_2.pth", "current.pth", "previous_1.pth"]
-    assert written == [*names, "resnet18.pth"]
+    assert written == [*names, "resnet18.pth"]  # as was asked for
     path = settings.folder / "ckpt_epoch_1.pth"
     again = start(settings, squares, found=(path, load_checkpoint(path, Finetune.keys)))
     assert again.done == 1 and again.best_round == 1 and math.isfinite(again.best_px)
@@ -114,6 +114,40 @@ def test_a_resumed_run_ends_in_the_same_bits(squares, settings, short_rounds):
     assert chosen["epoch"] == result["finetune"]["best_round"]
     for name, value in chosen["model"].items():
         assert torch.equal(value, whole.encoder.state_dict()[name]), name
+
+
+def test_a_finished_fit_leaves_its_weights_alone(squares, settings, short_rounds):
+    run = start(settings, squares)
+    run.fit(squares, {}, RunLog())
+    paths = sorted(settings.folder.glob("*.pth"))
+    assert [path.name for path in paths] == ["current.pth", "resnet18.pth"]
+    weights = sum(v.numel() * v.element_size() for v in run.network.state_dict().values())
+    assert all(path.stat().st_size < 1.05 * weights for path in paths)
+    found = paths[0], load_checkpoint(paths[0], Finetune.keys)
+    assert start(settings, squares, found).done == 4
+    with pytest.raises(InputError, match="is finished; it can't be made longer"):
+        start(replace(settings, finetune_steps=5), squares, found)
+
+
+def test_the_confidence_is_what_a_checkpoint_says(squares, settings, short_rounds):
+    run = start(settings, squares)
+    run.fit(squares, {}, RunLog())
+    content = load_checkpoint(settings.folder / "resnet18.pth", ("opt",))
+    images = pixels(squares, run.encoder).batches(0)
+    (batch,) = [batch for batch, _ in zip(images, range(1), strict=False)]
+    kept = {}
+    for entry in (True, None):  # None: of a version before
+        run.load("x", content | {"expects_distance": entry}, "")
+        kept[entry] = run(batch.features)
+    assert torch.equal(kept[True].points, kept[None].points)
+    maps = run.encoder(batch.features[0], levels=run.levels.numbers)
+    log_probability, places = run.module.heatmaps(maps)
+    off = (places - kept[True].points[:, :, None]).norm(dim=3)  # (B, A, P)
+    expected = (1 - (log_probability.exp() * off).sum(dim=2)).clamp(min=0)
+    assert torch.allclose(kept[True].confidence, expected, atol=1e-5)
+    near = (log_probability.exp() * (off < 0.25)).sum(dim=2)
+    assert (kept[None].confidence <= near + 1e-5).all()
+    assert not torch.equal(kept[None].confidence, kept[True].confidence)
 
 
 def test_what_does_not_fit_is_refused(squares, settings):
@@ -174,7 +208,7 @@ def test_every_image_is_shown_equally_often():
 def test_the_round_with_the_least_distance_is_kept(squares, settings, short_rounds, monkeypatch):
     distances = iter([5.0, 3.0, 4.0, 3.0])
     monkeypatch.setattr(Finetune, "mean_distance", lambda *_: next(distances))
-    run = start(settings, squares)
+    run = start(replace(settings, save_freq=1), squares)
     result = run.fit(squares, {"Test": pixels(squares, run.encoder)}, RunLog())
     assert result["finetune"]["best_round"] == 2 and run.best_px == 3
     best, second = (
@@ -191,3 +225,17 @@ def test_without_held_out_images_the_last_round_is_kept(squares, settings, monke
     run = start(settings, squares)
     result = run.fit(squares, {"Test": pixels(squares, run.encoder)}, RunLog())
     assert result["finetune"] == {"best_round": 4, "held_out": 0, "steps": 4}
+
+
+@pytest.mark.parametrize(
+    ("factor", "plan"),
+    [(0.3, (0.3, 100)), (0.484, (0.48, 100)), (0.6, (0.6, 125)), (1.0, (1, 200)), (None, (1, 200))],
+)
+def test_views_and_steps_follow_the_poses(squares, settings, monkeypatch, factor, plan):
+    """Of 200 steps such a part, in 25s, and 100 at least."""
+    monkeypatch.setattr("engine.readouts.finetune.pose_factor", lambda *_: factor)
+    auto = replace(settings, finetune_spread="auto", finetune_steps="auto")
+    assert plan_fit(auto, squares.dataset) == plan
+    given = replace(settings, finetune_spread=0.4, finetune_steps=7)
+    assert plan_fit(given, squares.dataset) == (0.4, 7)
+    assert start(auto, squares).plan == plan
