@@ -58,6 +58,17 @@ FLAGS: dict[str, tuple[Any, str]] = {
     "--any_kernels": (bool, "of cuDNN, not the deterministic ones alone, as in the scripts"),
     "--wings": (Path, "dlib: folder that holds images and landmarks.csv"),
     "--out": (Path, "folder of the results"),
+    "--annotations": (Path, "points of the images in --data_folder"),
+    "--networks": (
+        str.strip,
+        "as --model, with =FILE to name ImageNet's weights",
+    ),
+    "--starts": (str, "what they start from"),
+    "--annotated": (positive_int, "numbers of images"),
+    "--seeds": (natural, "of the orders of images"),
+    "--held_back": (positive_int, "images that are never in the test"),
+    "--dense": (str, "further flags of train_dense.py"),
+    "--flags": (str, "further flags of eval_animal.py"),
     "--short": (bool, "each part for a moment"),
 }
 

@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from benchmarks import gpu, growth, measure, peer_points
+from benchmarks import gpu, growth, measure, peer_points, starts
 from datasets.synthetic import generate
 
 
@@ -43,7 +43,7 @@ def run_here(monkeypatch):
 @pytest.fixture
 def print_of(run_here, monkeypatch, capsys):
     """Return what runs a benchmark by its name and options, and returns what it prints."""
-    for module in (gpu, growth, peer_points):
+    for module in (gpu, growth, peer_points, starts):
         monkeypatch.setattr(module, "run_command", run_here)
     for module in (growth, measure):
         monkeypatch.setattr(

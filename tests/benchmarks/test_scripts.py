@@ -140,6 +140,16 @@ def test_points_are_compared_or_skipped_with_a_reason(wings, monkeypatch, print_
     assert "9: skipped" in printed
 
 
+def test_starts_are_compared_as_a_user_would(wings, print_of):
+    images = ["--annotations", wings / "landmarks.csv", "--data_folder", wings / "images"]
+    small = "--image_size 32 --regressor finetune --finetune_steps 1 --finetune_batch 2"
+    few = ["--annotated", 4, "--held_back", 4, "--seeds", 0, "--starts", "random", "--pseudo", 1]
+    how = ["--networks", "resnet18", "--flags", small, "--out", wings / "out"]
+    printed = print_of("starts", "--y_up", *images, *few, *how)
+    assert re.search(r"resnet18 random 4: \d+\.\d\d \(.*or below \d of 1; .*Spearman", printed)
+    assert printed == print_of("starts", "--y_up", *images, *few, *how)  # nothing is made again
+
+
 @pytest.mark.usefixtures("print_of")
 def test_some_wings_are_fitted_and_others_scored_by_the_script(wings):
     split = np.array([0, 1, 2]), np.array([4, 5])
